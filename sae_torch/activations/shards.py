@@ -1,0 +1,233 @@
+"""Activation shards: one safetensors file each, written atomically, checked, memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+TENSORS = ("activations", "window", "position", "token_ids", "documents")
+_LEFTOVER_SECONDS = 3600.0
+
+
+class CorruptShardError(ValueError):
+    """A shard is truncated, altered, or belongs to something else; the text names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Activations of some windows, and the text they come from.
+
+    Parameters
+    ----------
+    activations
+        ``(tokens, d_model)`` float16; dropped tokens have no row.
+    window
+        ``(tokens,)`` int32, for each row its window in this shard.
+    position
+        ``(tokens,)`` int32, for each row its position in the window.
+    token_ids
+        ``(windows, length)`` int32, all tokens, dropped ones too.
+    documents
+        ``(windows, length)`` int32, index of each token's document.
+    header
+        The provenance and the document names that were stored with it.
+    """
+
+    activations: Tensor
+    window: Tensor
+    position: Tensor
+    token_ids: Tensor
+    documents: Tensor
+    header: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.activations.shape[0]
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard so that `path` either holds all of it or does not exist.
+
+    The tensors go to a temporary file beside `path`, are flushed to the disk, and are renamed.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written or the disk is full; the temporary file is removed.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: getattr(shard, name).contiguous() for name in TENSORS}
+    header = dict(shard.header) | {"sha256": _digest(tensors)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=header)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_shard(path: Path, expect: Mapping[str, str] | None = None, verify: bool = True) -> Shard:
+    """Map a shard into memory.
+
+    Parameters
+    ----------
+    path
+        The safetensors file.
+    expect
+        Entries that its header must hold, the provenance of the harvest.
+    verify
+        Whether to compare the tensors with the stored digest, which reads the whole file.
+
+    Raises
+    ------
+    CorruptShardError
+        If the file is truncated or altered, or comes from another harvest.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+    except SafetensorError as error:
+        raise CorruptShardError(f"shard {path} is damaged ({error}); delete it and harvest again") from error
+    if verify and _digest(tensors) != header.get("sha256"):
+        raise CorruptShardError(
+            f"shard {path} is damaged (its tensors do not match the digest in its header); "
+            "delete it and harvest again"
+        )
+    for name, value in (expect or {}).items():
+        if header.get(name) != value:
+            raise CorruptShardError(
+                f"shard {path} is from another harvest: its {name} is {header.get(name)!r}, "
+                f"expected {value!r}; delete it and harvest again"
+            )
+    return Shard(**tensors, header=header)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of writers that were killed more than an hour ago."""
+    for file in folder.glob(".*.tmp"):
+        if time.time() - file.stat().st_mtime > _LEFTOVER_SECONDS:
+            file.unlink(missing_ok=True)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in TENSORS:
+        array = tensors[name].numpy()
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where one token of a set of activations stands in the text.
+
+    Parameters
+    ----------
+    token_ids
+        Ids of the tokens around it, in order.
+    index
+        Index of the token itself in `token_ids`.
+    document
+        Name of its document.
+    """
+
+    token_ids: tuple[int, ...]
+    index: int
+    document: str
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The first `n_tokens` activations of consecutive shards.
+
+    Nothing is read until it is asked for; the shards stay memory-mapped.
+
+    Parameters
+    ----------
+    shards
+        Shards in order.
+    n_tokens
+        How many rows of them count.
+    """
+
+    shards: tuple[Shard, ...]
+    n_tokens: int
+
+    def __post_init__(self) -> None:
+        held = sum(map(len, self.shards))
+        if not 0 < self.n_tokens <= held:
+            raise ValueError(
+                f"n_tokens is {self.n_tokens}, expected between 1 and the {held} rows of the shards"
+            )
+
+    def __len__(self) -> int:
+        return self.n_tokens
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return self.shards[0].activations.shape[1]
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """Provenance, the same for every shard."""
+        return self.shards[0].header
+
+    def tensor(self, dtype: torch.dtype = torch.float16) -> Tensor:
+        """All rows as one ``(n_tokens, d_model)`` tensor in memory."""
+        out = torch.empty(self.n_tokens, self.d_model, dtype=dtype)
+        start = 0
+        for shard in self.shards:
+            rows = min(len(shard), self.n_tokens - start)
+            out[start : start + rows] = shard.activations[:rows]
+            start += rows
+        return out
+
+    def gather(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Rows by index, ``(len(rows), d_model)``, in the order of `rows`."""
+        out = torch.empty(len(rows), self.d_model, dtype=dtype)
+        for shard, where, local in self._locate(rows):
+            out[where] = shard.activations[local].to(dtype)
+        return out
+
+    def context(self, row: int, before: int = 16, after: int = 8) -> Context:
+        """Text around one row, within its window."""
+        ((shard, _, local),) = self._locate(torch.tensor([row]))
+        window, position = int(shard.window[local]), int(shard.position[local])
+        start = max(0, position - before)
+        ids = shard.token_ids[window, start : position + after + 1]
+        names: list[str] = json.loads(shard.header["documents"])
+        return Context(
+            token_ids=tuple(ids.tolist()),
+            index=position - start,
+            document=names[int(shard.documents[window, position])],
+        )
+
+    def _locate(self, rows: Tensor) -> list[tuple[Shard, Tensor, Tensor]]:
+        """For each shard that is touched: the shard, which of `rows` lie in it, and their local indices."""
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n_tokens):
+            raise IndexError(
+                f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {self.n_tokens - 1}"
+            )
+        ends = torch.tensor([len(shard) for shard in self.shards]).cumsum(0)
+        owners = torch.searchsorted(ends, rows, right=True)
+        found = []
+        for owner in owners.unique().tolist():
+            where = (owners == owner).nonzero().squeeze(1)
+            shard = self.shards[owner]
+            found.append((shard, where, rows[where] - (int(ends[owner]) - len(shard))))
+        return found

@@ -1,0 +1,84 @@
+"""Sites: where in a model activations are read or replaced."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+_HIDDEN_STATE = re.compile(r"hidden_states\[(\d+)\]")
+
+
+def resolve_site(model: nn.Module, site: str) -> nn.Module:
+    """Module whose output is the site.
+
+    Parameters
+    ----------
+    model
+        A transformers model, or any module if `site` is a module path.
+    site
+        ``"hidden_states[n]"`` is the residual stream after block ``n - 1`` (n = 0: the embeddings), as
+        transformers numbers it; anything else is a dotted module path such as ``"model.layers.10"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such module; the text says what there is.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> resolve_site(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
+    ReLU()
+    """
+    match = _HIDDEN_STATE.fullmatch(site)
+    if match is None:
+        try:
+            return model.get_submodule(site)
+        except AttributeError:
+            children = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(
+                f"site is {site!r}, which is no module of {type(model).__name__}; expected "
+                f"'hidden_states[n]' or a module path that starts with one of: {children}"
+            ) from None
+    index, layers = int(match[1]), blocks(model)
+    if index == 0:
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+        assert isinstance(embeddings, nn.Module)
+        return embeddings
+    # transformers puts the last hidden state after the final norm, so it is not the output of a block
+    if index >= len(layers):
+        raise ValueError(
+            f"site is {site!r}, but {type(model).__name__} has {len(layers)} blocks; expected an index "
+            f"from 0 to {len(layers) - 1} (for the last block's output name its module)"
+        )
+    return layers[index - 1]
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """Transformer blocks of a model: its list of as many modules as the configuration has layers."""
+    config: Any = getattr(model, "config", None)
+    depth = getattr(config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(
+        f"{type(model).__name__} has no list of {depth} blocks, so 'hidden_states[n]' cannot be resolved; "
+        "name the module by its path"
+    )
+
+
+def hidden_state(output: Any) -> Tensor:
+    """Hidden state in a module's output, which is a tensor or a tuple that starts with one."""
+    found = output[0] if isinstance(output, tuple) else output
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"the site's module returned {type(found).__name__}, expected a tensor or a tuple of one"
+        )
+    return found
+
+
+def with_hidden_state(output: Any, hidden: Tensor) -> Any:
+    """The same output with its hidden state replaced."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

