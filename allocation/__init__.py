@@ -1,0 +1,42 @@
+"""Exact token-feature allocation: state a constrained matching of tokens with features, solve it, prove it."""
+
+from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
+from allocation.linear_program import LinearProgram, ProgramArrays, to_linear_program
+from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
+from allocation.quotas import QuotaLedger, ZipfFit, fit_zipf, uniform_quotas, zipf_quotas
+from allocation.solution import Price, Prices, Solution, Status
+from allocation.solve import Auto, solve
+from allocation.solvers.top_selection import TopSelection
+from allocation.verify import Certificate, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Auto",
+    "Certificate",
+    "Group",
+    "InfeasibleError",
+    "InvalidProblemError",
+    "LinearProgram",
+    "NotCertifiedError",
+    "Price",
+    "Prices",
+    "Problem",
+    "ProgramArrays",
+    "QuotaLedger",
+    "Solution",
+    "Status",
+    "TopSelection",
+    "UnsupportedProblemError",
+    "ZipfFit",
+    "balanced_choice",
+    "feature_choice",
+    "fit_zipf",
+    "mutual_choice",
+    "solve",
+    "to_linear_program",
+    "token_choice",
+    "uniform_quotas",
+    "verify",
+    "zipf_quotas",
+]

@@ -1,0 +1,345 @@
+"""The allocation problem: which token is matched with which feature, under limits on both sides."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.errors import InvalidProblemError
+from allocation.scores import EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A set of tokens (or of features) whose matches together are limited.
+
+    Parameters
+    ----------
+    members : integer indices or a boolean mask
+        Tokens if the group is passed in ``token_groups``, features if in ``feature_groups``.
+    cap, floor : int, optional
+        Most and fewest matches of the whole group.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.Group([0, 1, 2], cap=4)
+    Group(3 members, cap=4)
+    """
+
+    members: Any
+    cap: int | None = None
+    floor: int | None = None
+
+    def __repr__(self) -> str:
+        limits = [f"{name}={value}" for name in ("floor", "cap") if (value := getattr(self, name)) is not None]
+        return f"Group({', '.join([f'{np.size(self.members)} members', *limits])})"
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Problem:
+    """Maximum-score matching of tokens with features under limits on both sides.
+
+    ::
+
+        maximise   sum_ij S_ij A_ij     over A in {0, 1}^(tokens x features)
+        subject to sum_ij A_ij <= budget
+                   token_floors_i   <= sum_j A_ij <= token_caps_i
+                   feature_floors_j <= sum_i A_ij <= feature_caps_j
+                   floor_g <= sum over group g <= cap_g,     A_ij = 0 where S_ij = -inf
+
+    Limits are upper limits: a match of score at most 0 is returned only if a floor needs it. The groups of
+    each side must be laminar, that is nested, equal or disjoint; then the optimum of the linear programme is integral
+    (Edmonds 1970) and every solver returns an exact one.
+
+    Parameters
+    ----------
+    scores : (tokens, features) array or detached tensor
+        float16, bfloat16, float32, float64 or integers; -inf forbids a match. Not copied when contiguous: leave it
+        unchanged while the problem is in use.
+    budget : int, optional
+        Most matches in all.
+    token_caps, token_floors, feature_caps, feature_floors : int or integer vector, optional
+        Most and fewest matches of each token and of each feature.
+    token_groups, feature_groups : sequence of Group, optional
+        Limits on sets of tokens, and on sets of features.
+
+    Raises
+    ------
+    InvalidProblemError
+        If an argument has a wrong type, shape, sign or a NaN; the message names it and the place.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> problem = al.Problem([[3.0, 1.0], [2.0, -1.0]], budget=2, feature_caps=1)
+    >>> problem
+    Problem(2 tokens x 2 features, float64, budget=2, feature_caps=1)
+    >>> al.solve(problem).objective
+    4.0
+    """
+
+    matrix: Scores
+    budget: int | None
+    token_caps: Indices | None
+    token_floors: Indices | None
+    feature_caps: Indices | None
+    feature_floors: Indices | None
+    token_groups: tuple[Group, ...]
+    feature_groups: tuple[Group, ...]
+
+    def __init__(
+        self,
+        scores: Any,
+        budget: int | None = None,
+        token_caps: Any = None,
+        token_floors: Any = None,
+        feature_caps: Any = None,
+        feature_floors: Any = None,
+        token_groups: Sequence[Group] = (),
+        feature_groups: Sequence[Group] = (),
+    ) -> None:
+        matrix = scores if isinstance(scores, EdgeScores) else dense_scores(scores)
+        tokens, features = matrix.shape
+        fields: dict[str, Any] = {
+            "matrix": matrix,
+            "budget": None if budget is None else _count(budget, "budget"),
+            "token_caps": _limits(token_caps, "token_caps", tokens),
+            "token_floors": _limits(token_floors, "token_floors", tokens),
+            "feature_caps": _limits(feature_caps, "feature_caps", features),
+            "feature_floors": _limits(feature_floors, "feature_floors", features),
+            "token_groups": _groups(token_groups, "token_groups", tokens),
+            "feature_groups": _groups(feature_groups, "feature_groups", features),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_edges(cls, tokens: Any, features: Any, scores: Any, shape: tuple[int, int], **limits: Any) -> Problem:
+        """A problem on candidate edges only; every other pair is forbidden.
+
+        Parameters
+        ----------
+        tokens, features : integer vectors
+            The two ends of each edge, in any order, without repetition.
+        scores : vector of the same length
+        shape : (tokens, features)
+        **limits
+            The limits of `Problem`: ``budget=``, ``token_caps=`` and so on.
+
+        Examples
+        --------
+        >>> import allocation as al
+        >>> al.solve(al.Problem.from_edges([0, 1], [2, 0], [1.5, 2.0], shape=(2, 3), budget=1)).tokens
+        array([1])
+        """
+        return cls(edge_scores(tokens, features, scores, shape), **limits)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of tokens, number of features."""
+        return self.matrix.shape
+
+    @property
+    def scores(self) -> NDArray[Any]:
+        """The scores as a NumPy array: the matrix, or one entry per candidate edge. bfloat16 comes as float32."""
+        if isinstance(self.matrix, EdgeScores) or self.matrix.type != "bfloat16":
+            return self.matrix.array
+        return self.matrix.widened(self.matrix.array)
+
+    def __repr__(self) -> str:
+        limits = [] if self.budget is None else [f"budget={self.budget}"]
+        vectors = ("token_caps", "token_floors", "feature_caps", "feature_floors")
+        limits += [f"{name}={_span(limit)}" for name in vectors if (limit := getattr(self, name)) is not None]
+        groups = ("token_groups", "feature_groups")
+        limits += [f"{len(members)} {name}" for name in groups if (members := getattr(self, name))]
+        kind = f", {self.matrix.n_edges} edges" if isinstance(self.matrix, EdgeScores) else ""
+        size = f"{self.shape[0]} tokens x {self.shape[1]} features"
+        return f"Problem({', '.join([size + kind, self.matrix.type, *limits])})"
+
+
+def token_choice(scores: Any, k: Any) -> Problem:
+    """Each token takes its best features: the TopK activation.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_j A_ij <= k for every token i
+
+    Parameters
+    ----------
+    scores : (tokens, features) array
+    k : int or (tokens,) integer vector
+        Most features of a token.
+
+    Source: Gao et al. 2024, arXiv 2406.04093.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.solve(al.token_choice([[3, 1, 2], [0, 5, 4]], k=1)).features
+    array([0, 1])
+    """
+    return Problem(scores, token_caps=k)
+
+
+def mutual_choice(scores: Any, budget: int) -> Problem:
+    """The best matches of the whole batch: some tokens take many features, others few.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= budget
+
+    Parameters
+    ----------
+    scores : (tokens, features) array
+    budget : int
+        Most matches of the batch, usually k times the number of tokens.
+
+    Source: Ayonrinde 2024, arXiv 2411.02124; the same operator as BatchTopK (Bussmann et al. 2024, arXiv
+    2412.06410).
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.solve(al.mutual_choice([[3, 1, 2], [0, 5, 4]], budget=3)).token_counts
+    array([1, 2])
+    """
+    return Problem(scores, budget=budget)
+
+
+def feature_choice(scores: Any, caps: Any) -> Problem:
+    """Each feature takes its best tokens, as many as its quota allows.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_i A_ij <= m_j for every feature j
+
+    Parameters
+    ----------
+    scores : (tokens, features) array
+    caps : int or (features,) integer vector
+        The quotas `m_j`, for instance from `uniform_quotas` or `zipf_quotas`.
+
+    Source: Ayonrinde 2024, arXiv 2411.02124.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.solve(al.feature_choice([[3, 1, 2], [0, 5, 4]], caps=[1, 1, 0])).mask().astype(int)
+    array([[1, 0, 0],
+           [0, 1, 0]])
+    """
+    return Problem(scores, feature_caps=caps)
+
+
+def balanced_choice(
+    scores: Any,
+    budget: int | None = None,
+    token_caps: Any = None,
+    token_floors: Any = None,
+    feature_caps: Any = None,
+    feature_floors: Any = None,
+) -> Problem:
+    """Limits on both sides at once: no token and no feature goes short or takes too much.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= budget,
+                 token_floors <= sum_j A_ij <= token_caps,   feature_floors <= sum_i A_ij <= feature_caps
+
+    Parameters are those of `Problem`. Not a top-selection: the two sides compete.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.solve(al.balanced_choice([[3, 1], [2, 0]], token_caps=1, feature_caps=1)).objective
+    3.0
+    """
+    return Problem(scores, budget, token_caps, token_floors, feature_caps, feature_floors)
+
+
+def _count(value: Any, name: str) -> int:
+    """A non-negative integer."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise InvalidProblemError(f"{name}: expected an integer, found {value!r}") from None
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidProblemError(f"{name}: expected an integer, found {value!r}")
+    if count < 0:
+        raise InvalidProblemError(f"{name}: expected 0 or more, found {count}")
+    return min(count, np.iinfo(np.int64).max)
+
+
+def _limits(value: Any, name: str, size: int) -> Indices | None:
+    """A read-only vector of non-negative integers of length `size`, from a vector or one integer for all."""
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError) as error:
+        raise InvalidProblemError(f"{name}: expected an integer or a vector of {size} integers") from error
+    if array.ndim == 0:
+        return np.broadcast_to(np.int64(_count(value if isinstance(value, int) else array[()], name)), (size,))
+    if array.shape != (size,):
+        raise InvalidProblemError(f"{name}: expected an integer or {size} integers, found shape {array.shape}")
+    if array.dtype.kind not in "iu" and size:
+        raise InvalidProblemError(f"{name}: expected integers, found dtype {array.dtype}")
+    negative = np.flatnonzero(array < 0)
+    if negative.size:
+        raise InvalidProblemError(f"{name}[{negative[0]}]: expected 0 or more, found {array[negative[0]]}")
+    limits: Indices = np.minimum(array, np.iinfo(np.int64).max).astype(np.int64)
+    limits.setflags(write=False)
+    return limits
+
+
+def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:
+    if isinstance(groups, Group) or not isinstance(groups, Sequence):
+        raise InvalidProblemError(f"{name}: expected a sequence of Group, found {type(groups).__name__}")
+    checked = [_group(group, f"{name}[{number}]", size) for number, group in enumerate(groups)]
+    _refuse_crossing(checked, name, size)
+    return tuple(checked)
+
+
+def _group(group: Any, label: str, size: int) -> Group:
+    """The group with its members as sorted indices."""
+    if not isinstance(group, Group):
+        raise InvalidProblemError(f"{label}: expected a Group, found {type(group).__name__}")
+    if isinstance(group.members, tuple) and len(group.members) == 2 and any(map(np.ndim, group.members)):
+        raise InvalidProblemError(
+            f"{label}: a group is a set of one side. A block of tokens x features crosses both families, and then "
+            "the linear programme has fractional vertices: no exact integral answer in general"
+        )
+    members = np.unique(index_vector(group.members, f"{label}.members", size))
+    members.setflags(write=False)
+    cap = None if group.cap is None else _count(group.cap, f"{label}.cap")
+    floor = None if group.floor is None else _count(group.floor, f"{label}.floor")
+    return Group(members, cap, floor)
+
+
+def _refuse_crossing(groups: list[Group], name: str, size: int) -> None:
+    """From the largest group down, each must lie inside one innermost group so far: `owner` holds that group."""
+    owner = np.full(size, -1)
+    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
+        members = groups[number].members
+        outer = np.unique(owner[members])
+        if outer.size > 1:
+            other = min((int(o) for o in outer if o >= 0), key=lambda g: len(groups[g].members))
+            shared = np.intersect1d(members, groups[other].members)
+            raise InvalidProblemError(
+                f"{name}[{other}] and {name}[{number}] cross: they share {shared.size} member(s), such as "
+                f"{shared[0]}, and neither holds the other; groups of one side must be nested, equal or disjoint"
+            )
+        owner[members] = number
+
+
+def _span(limits: Indices) -> str:
+    if limits.size == 0:
+        return "[]"
+    low, high = int(limits.min()), int(limits.max())
+    return str(low) if low == high else f"{low}..{high}"

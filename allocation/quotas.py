@@ -1,0 +1,306 @@
+"""Quotas for feature choice: how many tokens each feature may take.
+
+Feature densities of trained sparse autoencoders follow a Zipf-like curve except at the low end. The curve here is
+Zipf-Mandelbrot, `(r + beta)^-alpha` over ranks r = 1, 2, ...: a choice of this project.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.errors import InfeasibleError, InvalidProblemError
+from allocation.scores import Indices
+
+Reals = NDArray[np.float64]
+
+
+def uniform_quotas(total: int, features: int, tokens: int | None = None) -> Indices:
+    """Equal quotas, the first features taking one more where `total` does not divide.
+
+    ::
+
+        m_j = total / features,   rounded so that sum_j m_j = total
+
+    Parameters
+    ----------
+    total : int
+        Matches to share out, usually k times the number of tokens.
+    features : int
+    tokens : int, optional
+        Most matches of one feature.
+
+    Returns
+    -------
+    (features,) int64
+
+    Raises
+    ------
+    InfeasibleError
+        If ``total > features * tokens``.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.uniform_quotas(7, 3)
+    array([3, 2, 2])
+    """
+    _check_sizes(total, features, tokens)
+    return apportion(np.ones(features), total, tokens)
+
+
+def zipf_quotas(total: int, features: int, alpha: float, beta: float, tokens: int | None = None) -> Indices:
+    """Zipf-Mandelbrot quotas in order of rank, the largest first.
+
+    ::
+
+        m_r = total (r + beta)^-alpha / sum_s (s + beta)^-alpha,   m_r <= tokens,   sum_r m_r = total
+
+    Parameters
+    ----------
+    total : int
+        Matches to share out.
+    features : int
+    alpha : float
+        Exponent, 0 or more; 0 is uniform.
+    beta : float
+        Offset of the ranks, above -1. Plain Zipf (alpha 1, beta 0) asks more than all tokens of the first features.
+    tokens : int, optional
+        Most matches of one feature; what lies above is shared among the others in proportion.
+
+    Returns
+    -------
+    (features,) int64
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.zipf_quotas(20, 4, alpha=1.0, beta=0.0, tokens=8)
+    array([8, 5, 4, 3])
+    """
+    _check_sizes(total, features, tokens)
+    return apportion(zipf_weights(features, alpha, beta), total, tokens)
+
+
+def zipf_weights(features: int, alpha: float, beta: float) -> Reals:
+    """Zipf-Mandelbrot weights over ranks 1..features, with sum 1."""
+    if not (np.isfinite(alpha) and alpha >= 0):
+        raise InvalidProblemError(f"alpha: expected a finite number of 0 or more, found {alpha}")
+    if not (np.isfinite(beta) and beta > -1):
+        raise InvalidProblemError(f"beta: expected a finite number above -1, found {beta}")
+    log_weights = -alpha * np.log(np.arange(1, features + 1) + beta)
+    weights = np.exp(log_weights - log_weights.max(initial=-np.inf))
+    return np.asarray(weights / weights.sum())
+
+
+def apportion(weights: Any, total: int, most: int | None = None) -> Indices:
+    """Integers in proportion to `weights` that sum to `total`, none above `most`: largest remainders.
+
+    What exceeds `most` goes to the other entries in proportion before rounding. Ties go to the smaller index.
+    """
+    weights = np.asarray(weights, np.float64)
+    if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
+        raise InvalidProblemError("weights: expected finite numbers of 0 or more")
+    if total and not weights.any():
+        weights = np.ones_like(weights)
+    limit = np.inf if most is None else float(most)
+    shares = np.zeros(weights.size)
+    capped = np.zeros(weights.size, bool)
+    while True:
+        left = total - limit * np.count_nonzero(capped) if capped.any() else float(total)
+        mass = weights[~capped].sum()
+        if mass == 0:  # only entries of weight 0 are left: they share what remains equally
+            weights = np.where(capped, weights, 1.0)
+            mass = weights[~capped].sum()
+        shares[~capped] = left * weights[~capped] / mass if mass else 0.0
+        over = ~capped & (shares > limit)
+        if not over.any():
+            break
+        capped |= over
+        shares[over] = limit
+    quotas = np.floor(shares).astype(np.int64)
+    short = total - int(quotas.sum())
+    by_remainder = np.argsort(-(shares - quotas), kind="stable")
+    room = by_remainder[quotas[by_remainder] < limit] if short > 0 else by_remainder
+    while short > 0 and room.size:
+        quotas[room[:short]] += 1
+        short -= min(short, room.size)
+        room = room[quotas[room] < limit]
+    return quotas
+
+
+@dataclass(frozen=True)
+class ZipfFit:
+    """A Zipf-Mandelbrot curve fitted to feature densities.
+
+    Attributes
+    ----------
+    alpha, beta : float
+        Exponent and rank offset.
+    r_squared : float
+        Share of the variance of log density that the curve explains, over the ranks kept.
+    excluded : float
+        Share of features left out: the silent ones and the low tail.
+    ranks : (features,) int64
+        Rank of every feature, 0 for the densest; equal densities by index.
+    """
+
+    alpha: float
+    beta: float
+    r_squared: float
+    excluded: float
+    ranks: Indices
+
+    def densities(self, mean_active: float) -> Reals:
+        """The curve's density of every feature, with sum `mean_active` (features per token)."""
+        return mean_active * zipf_weights(self.ranks.size, self.alpha, self.beta)[self.ranks]
+
+    def quotas(self, total: int, tokens: int | None = None) -> Indices:
+        """Integer quotas of every feature, in feature order, with sum `total` and none above `tokens`."""
+        return zipf_quotas(total, self.ranks.size, self.alpha, self.beta, tokens)[self.ranks]
+
+
+def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
+    """Fit a Zipf-Mandelbrot curve to measured feature densities.
+
+    ::
+
+        minimise over alpha, beta, c   sum_r (log p_r - c + alpha log(r + beta))^2,   r over ranks above the low tail
+
+    Each rank weighs 1 / r, so that every octave of the log-log plot counts alike.
+
+    Parameters
+    ----------
+    densities : (features,) floats
+        Share of tokens on which each feature fires.
+    tail : float, default 0.1
+        Share of the firing features, the rarest, that is left out.
+
+    Returns
+    -------
+    ZipfFit
+
+    Raises
+    ------
+    InvalidProblemError
+        If densities are negative, not finite, or fewer than three features fire.
+
+    Examples
+    --------
+    >>> import allocation as al, numpy as np
+    >>> fit = al.fit_zipf(0.5 / (np.arange(1, 1001) + 20.0) ** 0.9)
+    >>> round(fit.alpha, 3), round(fit.beta, 2)
+    (0.9, 20.0)
+    """
+    from scipy.optimize import minimize_scalar
+
+    p = np.asarray(densities.detach().cpu() if hasattr(densities, "detach") else densities)
+    if p.ndim != 1 or p.dtype.kind not in "iuf":
+        raise InvalidProblemError(f"densities: expected a vector of numbers, found shape {p.shape}, dtype {p.dtype}")
+    p = p.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(p) & (p >= 0)))
+    if wrong.size:
+        raise InvalidProblemError(f"densities[{wrong[0]}]: expected a finite number of 0 or more, found {p[wrong[0]]}")
+    if not 0 <= tail < 1:
+        raise InvalidProblemError(f"tail: expected a share from 0 up to 1, found {tail}")
+    order = np.argsort(-p, kind="stable")
+    ranks = np.empty(p.size, np.int64)
+    ranks[order] = np.arange(p.size)
+    firing = int(np.count_nonzero(p))
+    kept = int(np.ceil(firing * (1.0 - tail)))
+    if kept < 3:
+        raise InvalidProblemError(f"densities: a curve needs at least 3 firing features above the tail, found {kept}")
+    r = np.arange(1, kept + 1, dtype=np.float64)
+    log_p = np.log(p[order[:kept]])
+    weight = 1.0 / r
+    weight /= weight.sum()
+
+    def line(log_beta: float) -> tuple[float, float]:
+        """Slope and weighted squared error of the best line for one offset."""
+        x = np.log(r + np.exp(log_beta))
+        x_mean, y_mean = weight @ x, weight @ log_p
+        slope = (weight @ ((x - x_mean) * (log_p - y_mean))) / (weight @ (x - x_mean) ** 2)
+        return slope, float(weight @ (log_p - y_mean - slope * (x - x_mean)) ** 2)
+
+    # one coarse scan, since the error need not be unimodal, then a refinement around the best offset
+    grid = np.linspace(np.log(1e-3), np.log(10.0 * kept), 120)
+    best = int(np.argmin([line(b)[1] for b in grid]))
+    bracket = (grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)])
+    log_beta = float(
+        minimize_scalar(lambda b: line(b)[1], bounds=bracket, method="bounded", options={"xatol": 1e-10}).x
+    )
+    slope, error = line(log_beta)
+    variance = float(weight @ (log_p - weight @ log_p) ** 2)
+    r_squared = 1.0 - error / variance if variance > 0 else 1.0
+    return ZipfFit(max(-float(slope), 0.0), float(np.exp(log_beta)), r_squared, 1.0 - kept / p.size, ranks)
+
+
+class QuotaLedger:
+    """Turns densities into integer quotas batch by batch, carrying the fractions over.
+
+    ::
+
+        |sum of a feature's grants - density_j * tokens so far| <= 2,   |sum of a batch's grants - k * tokens| <= 1
+
+    A feature that is due 0.1 tokens per batch gets one token every tenth batch. What a batch leaves unused expires.
+
+    Parameters
+    ----------
+    densities : (features,) floats
+        Expected share of tokens of each feature, at most 1; their sum is the mean number of features per token.
+    owed : (features,) floats, optional
+        State of an earlier ledger: the matches that each feature is owed.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> ledger = al.QuotaLedger([0.5, 0.25, 0.25])
+    >>> sum(ledger.allot(2) for _ in range(4))
+    array([4, 2, 2])
+    """
+
+    def __init__(self, densities: Any, owed: Any = None) -> None:
+        p = np.array(densities.detach().cpu() if hasattr(densities, "detach") else densities, dtype=np.float64)
+        if p.ndim != 1:
+            raise InvalidProblemError(f"densities: expected a vector, found shape {p.shape}")
+        wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
+        if wrong.size:
+            raise InvalidProblemError(f"densities[{wrong[0]}]: expected a share from 0 to 1, found {p[wrong[0]]}")
+        self.densities = p
+        # what is owed to each feature, in matches; it lies within one match of 0 between batches
+        self.owed = np.zeros(p.size) if owed is None else np.array(owed, np.float64)
+        if self.owed.shape != p.shape:
+            raise InvalidProblemError(f"owed: expected {p.size} numbers, found shape {self.owed.shape}")
+
+    def allot(self, tokens: int) -> Indices:
+        """Quotas of the next batch of `tokens` tokens: an int64 vector, none above `tokens`."""
+        if tokens < 0:
+            raise InvalidProblemError(f"tokens: expected 0 or more, found {tokens}")
+        self.owed = self.owed + self.densities * tokens
+        whole = np.clip(np.floor(self.owed), 0, tokens).astype(np.int64)
+        left = self.owed - whole
+        # the fractions still owed, rounded to whole matches, go to those that would next be owed a whole one (Tijdeman
+        # 1980, the chairman assignment problem): every feature stays within a match of its due
+        short = max(0, int(np.rint(np.maximum(self.owed.sum(), 0.0))) - int(whole.sum()))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deadline = np.where((left > 0) & (whole < tokens), (1.0 - left) / self.densities, np.inf)
+        due = np.argsort(deadline, kind="stable")[:short]
+        whole[due[np.isfinite(deadline[due])]] += 1
+        self.owed = self.owed - whole
+        return whole
+
+
+def _check_sizes(total: int, features: int, tokens: int | None) -> None:
+    for name, value in (
+        ("total", total),
+        ("features", features),
+        ("tokens", 0 if tokens is None else tokens),
+    ):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise InvalidProblemError(f"{name}: expected an integer of 0 or more, found {value!r}")
+    most = features * tokens if tokens is not None else (np.inf if features else 0)
+    if total > most:
+        raise InfeasibleError(f"total: {total} matches do not fit {features} features of {tokens} tokens each ({most})")

@@ -1,0 +1,233 @@
+"""Score matrices as the solvers read them: dense blocks or candidate edges, in their own number type.
+
+Sixteen-bit floats have no vectorised comparison in NumPy. Their bit patterns read as signed integers order positive
+numbers exactly as the numbers themselves do, so selections among positive scores run on that view, without a copy.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.errors import InvalidProblemError
+from allocation.threads import map_blocks
+
+Array: TypeAlias = NDArray[Any]
+Indices: TypeAlias = NDArray[np.int64]
+
+# The bit pattern of +inf in the two 16-bit float formats: larger signed patterns are NaN.
+_INFINITY_BITS = {"float16": 0x7C00, "bfloat16": 0x7F80}
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class DenseScores:
+    """A `(tokens, features)` matrix. bfloat16 is held as its 16-bit patterns with `type` as the tag."""
+
+    array: Array
+    type: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of tokens, number of features."""
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def n_edges(self) -> int:
+        """Entries of the matrix, forbidden ones included."""
+        return self.array.size
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the scores are integers."""
+        return self.type not in _TYPES
+
+    @cached_property
+    def ordered(self) -> Array:
+        """The matrix in a type whose positive entries compare as the scores do."""
+        return self.array.view(np.int16) if self.type in _INFINITY_BITS else self.array
+
+    def widened(self, block: Array) -> Array:
+        """Entries of `ordered` or `array` as numbers NumPy can compute with, exactly."""
+        if self.type == "bfloat16":
+            return (block.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        if self.type == "float16":
+            return block.view(np.float16).astype(np.float32)
+        return block
+
+    def values_at(self, flat: Indices) -> Array:
+        """Scores at flat positions, in the scores' own type (float32 for bfloat16)."""
+        values = self.array.reshape(-1)[flat]
+        return self.widened(values) if self.type == "bfloat16" else values
+
+    def rows(self, start: int, stop: int) -> Array:
+        """A block of rows as numbers NumPy can compute with."""
+        return self.widened(self.array[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """Candidate edges, sorted by (token, feature) without repetition; every other pair is forbidden."""
+
+    tokens: Indices
+    features: Indices
+    array: Array
+    shape: tuple[int, int]
+    type: str
+
+    @property
+    def n_edges(self) -> int:
+        """Number of candidate edges."""
+        return self.array.size
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the scores are integers."""
+        return self.type not in _TYPES
+
+
+Scores: TypeAlias = DenseScores | EdgeScores
+
+
+def dense_scores(scores: Any, workers: int | None = None) -> DenseScores:
+    """Validate a matrix and wrap it without a copy where its layout allows."""
+    array, type_name = _as_array(scores)
+    if array.ndim != 2:
+        raise InvalidProblemError(
+            f"scores: expected a matrix of shape (tokens, features), found {array.ndim} dimension(s) {array.shape}"
+        )
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    _refuse_nan_and_infinity(array, type_name, workers)
+    return DenseScores(array, type_name)
+
+
+def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScores:
+    """Validate candidate edges and sort them by (token, feature)."""
+    size = _shape(shape)
+    array, type_name = _as_array(scores)
+    columns = [index_vector(tokens, "tokens", size[0]), index_vector(features, "features", size[1])]
+    if array.ndim != 1 or not (array.size == columns[0].size == columns[1].size):
+        raise InvalidProblemError(
+            "from_edges: tokens, features and scores must be vectors of one length, found shapes "
+            f"{columns[0].shape}, {columns[1].shape} and {array.shape}"
+        )
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    _refuse_nan_and_infinity(array.reshape(1, -1), type_name, None)
+    array = DenseScores(array, type_name).widened(array)
+    flat = columns[0] * size[1] + columns[1]
+    order = np.argsort(flat, kind="stable")
+    flat = flat[order]
+    repeated = np.flatnonzero(flat[1:] == flat[:-1])
+    if repeated.size:
+        token, feature = divmod(int(flat[repeated[0]]), size[1])
+        raise InvalidProblemError(f"from_edges: the edge (token {token}, feature {feature}) is given twice")
+    kept = order[np.asarray(array[order] != -np.inf)] if array.dtype.kind == "f" else order
+    return EdgeScores(columns[0][kept], columns[1][kept], array[kept], size, type_name)
+
+
+def index_vector(members: Any, name: str, size: int) -> Indices:
+    """Indices below `size` from integers or a boolean mask."""
+    try:
+        array = np.asarray(members)
+    except (ValueError, TypeError) as error:
+        raise InvalidProblemError(f"{name}: expected a vector of indices, found {type(members).__name__}") from error
+    if array.ndim != 1:
+        raise InvalidProblemError(f"{name}: expected a vector of indices, found shape {array.shape}")
+    if array.dtype == bool:
+        if array.size != size:
+            raise InvalidProblemError(f"{name}: a boolean mask must have length {size}, found {array.size}")
+        return np.flatnonzero(array)
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise InvalidProblemError(f"{name}: expected integer indices or a boolean mask, found {array.dtype}")
+    outside = np.flatnonzero((array < 0) | (array >= size))
+    if outside.size:
+        raise InvalidProblemError(
+            f"{name}[{outside[0]}]: expected an index from 0 to {size - 1}, found {array[outside[0]]}"
+        )
+    return array.astype(np.int64)
+
+
+def _shape(shape: Any) -> tuple[int, int]:
+    try:
+        tokens, features = (int(size) for size in shape)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"shape: expected (tokens, features), found {shape!r}") from error
+    if tokens < 0 or features < 0:
+        raise InvalidProblemError(f"shape: sizes must not be negative, found {shape!r}")
+    return tokens, features
+
+
+def _as_array(scores: Any) -> tuple[Array, str]:
+    """The scores as a NumPy array and the name of their number type; torch is met only if the caller brought it."""
+    if type(scores).__module__.split(".")[0] == "torch" and "torch" in sys.modules:
+        return _from_tensor(scores)
+    if type(scores).__module__.split(".")[0] == "cupy":
+        raise InvalidProblemError("scores: CuPy arrays are not supported by this version; pass scores.get()")
+    try:
+        array = np.asarray(scores)
+    except (ValueError, TypeError) as error:
+        raise InvalidProblemError(
+            f"scores: expected a numeric matrix, found {type(scores).__name__}: {error}"
+        ) from error
+    name = array.dtype.name
+    if name == "bfloat16":  # the NumPy extension type of ml_dtypes
+        return array.view(np.int16), "bfloat16"
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise InvalidProblemError(
+            f"scores: expected float16, bfloat16, float32, float64 or integers, found dtype {array.dtype}"
+        )
+    return array, name
+
+
+def _from_tensor(tensor: Any) -> tuple[Array, str]:
+    if not hasattr(tensor, "detach"):
+        raise InvalidProblemError(f"scores: expected a matrix, found {type(tensor).__name__}")
+    if tensor.requires_grad:
+        raise InvalidProblemError(
+            "scores: the tensor requires grad; pass scores.detach(), or use the layer choice(scores) for gradients"
+        )
+    if tensor.device.type != "cpu":
+        raise InvalidProblemError(
+            f"scores: tensors on {tensor.device} are not supported by this version; pass scores.cpu()"
+        )
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name == "bfloat16":
+        return tensor.view(sys.modules["torch"].int16).numpy(), name
+    array = tensor.numpy()
+    if array.dtype.kind not in "iuf":
+        raise InvalidProblemError(f"scores: expected floats or integers, found {tensor.dtype}")
+    return array, name
+
+
+def _refuse_nan_and_infinity(array: Array, type_name: str, workers: int | None) -> None:
+    """One read: a maximum per block shows NaN and +inf; only a bad matrix is read again to say where."""
+    if array.size == 0 or type_name not in _TYPES:
+        return
+    infinity = _INFINITY_BITS.get(type_name)
+
+    def is_bad(start: int, stop: int) -> bool:
+        block = array[start:stop]
+        if infinity is None:
+            return not block.max() < np.inf
+        bits = block.view(np.int16)
+        # signed patterns from +inf upwards, or unsigned ones beyond that of -inf, are not finite or -inf
+        return bool(bits.max() >= infinity or bits.view(np.uint16).max() > infinity + 0x8000)
+
+    if not any(map_blocks(is_bad, array.shape[0], array.nbytes, workers)):
+        return
+    scores = DenseScores(array, type_name)
+    for name, test in (("NaN", np.isnan), ("+inf", np.isposinf)):
+        found = test(scores.widened(array))
+        if found.any():
+            token, feature = np.unravel_index(int(found.argmax()), array.shape)
+            raise InvalidProblemError(
+                f"scores: {int(found.sum())} entries are {name}, the first at token {token}, feature {feature}; "
+                "scores must be finite, or -inf to forbid a match"
+            )

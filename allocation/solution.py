@@ -1,0 +1,193 @@
+"""What a solver returns: the matches, their value, and the price of every limit."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.scores import Indices
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+Real: TypeAlias = float | NDArray[np.float64]
+
+
+class Status(enum.Enum):
+    """How a solve ended; the value is the sentence to read."""
+
+    OPTIMAL = "The allocation is optimal and the prices prove it."
+    INFEASIBLE = "No allocation satisfies every floor and cap: relax one of those that the error names."
+    UNSUPPORTED = "The solver does not solve this combination of constraints: use solver=al.Auto()."
+    NOT_CERTIFIED = "The solver stopped without a proof of optimality: allow more seconds, or use another solver."
+
+    def __repr__(self) -> str:
+        return f"<Status.{self.name}: {self.value}>"
+
+
+class Price:
+    """The price of one limit, or of a vector of limits, with the interval of all optimal prices.
+
+    Attributes
+    ----------
+    value : float or float64 vector
+        One jointly optimal choice: with the other `.value`s it proves the answer optimal.
+    lower, upper : the same shape
+        ``V(b + 1) - V(b)`` and ``V(b) - V(b - 1)``: what one more and one less of this limit is worth.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.solve(al.mutual_choice([[4.0, 3.0, 1.0]], budget=2)).prices.budget
+    Price(1.0 in [1.0, 3.0])
+    """
+
+    def __init__(self, value: Real, bounds: Callable[[], tuple[Real, Real]] | None = None) -> None:
+        self.value = value
+        self._bounds = bounds
+
+    @cached_property
+    def _interval(self) -> tuple[Real, Real]:
+        # An absent limit has price 0 and the interval [0, 0].
+        return (self.value, self.value) if self._bounds is None else self._bounds()
+
+    @property
+    def lower(self) -> Real:
+        """Value of one more unit of the limit."""
+        return self._interval[0]
+
+    @property
+    def upper(self) -> Real:
+        """Value of the last unit of the limit; +inf where one less is infeasible."""
+        return self._interval[1]
+
+    def __repr__(self) -> str:
+        if np.ndim(self.value) == 0:
+            return f"Price({self.value} in [{self.lower}, {self.upper}])"
+        values = np.asarray(self.value)
+        span = f", {values.min():.4g} to {values.max():.4g}" if values.size else ""
+        return f"Price({values.size} values{span}, {np.count_nonzero(values)} not zero)"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dual variables of every limit; sensitivities of the optimal value.
+
+    At an optimum ``S_ij - budget - tokens_i - features_j - (groups of i) - (groups of j)`` is at least 0 on every
+    selected match and at most 0 on every other allowed one. A price is positive only where a cap is reached and
+    negative only where a floor is.
+    """
+
+    budget: Price
+    tokens: Price
+    features: Price
+    token_groups: Price
+    feature_groups: Price
+
+
+def no_price(size: int | None = None) -> Price:
+    """The price of an absent limit: 0, or a vector of zeros."""
+    return Price(0.0 if size is None else np.broadcast_to(np.float64(0.0), (size,)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution:
+    """An optimal allocation.
+
+    Attributes
+    ----------
+    tokens, features : int64 vectors
+        The matches, sorted by (token, feature).
+    values : vector
+        Their scores, in the scores' own type (float32 for bfloat16).
+    prices : Prices
+        Dual prices with intervals.
+    status : Status
+        Its value is a sentence.
+    stats : mapping
+        Solver name, why it was chosen, passes over the scores, seconds.
+
+    Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
+    """
+
+    shape: tuple[int, int]
+    status: Status
+    stats: Mapping[str, Any]
+    error: Exception | None = None
+    _matches: tuple[Indices, Indices, NDArray[Any]] | None = field(default=None)
+    _prices: Prices | None = field(default=None)
+
+    @property
+    def tokens(self) -> Indices:
+        """Token of each match."""
+        return self._answer[0]
+
+    @property
+    def features(self) -> Indices:
+        """Feature of each match."""
+        return self._answer[1]
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Score of each match."""
+        return self._answer[2]
+
+    @property
+    def prices(self) -> Prices:
+        """Dual prices."""
+        if self.error is not None or self._prices is None:
+            raise self.error or RuntimeError(self.status.value)
+        return self._prices
+
+    @property
+    def _answer(self) -> tuple[Indices, Indices, NDArray[Any]]:
+        if self.error is not None or self._matches is None:
+            raise self.error or RuntimeError(self.status.value)
+        return self._matches
+
+    @cached_property
+    def objective(self) -> float:
+        """Sum of the selected scores, correctly rounded."""
+        if self.values.dtype.kind in "iu":
+            return float(sum(self.values.tolist()))
+        return math.fsum(self.values.tolist())
+
+    @cached_property
+    def token_counts(self) -> Indices:
+        """Matches of every token."""
+        return np.bincount(self.tokens, minlength=self.shape[0]).astype(np.int64)
+
+    @cached_property
+    def feature_counts(self) -> Indices:
+        """Matches of every feature."""
+        return np.bincount(self.features, minlength=self.shape[1]).astype(np.int64)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The allocation as a dense boolean matrix."""
+        mask = np.zeros(self.shape, bool)
+        mask[self.tokens, self.features] = True
+        return mask
+
+    def to_scipy(self) -> csr_array:
+        """The selected scores as a SciPy CSR array; a selected score of 0 is kept as an explicit entry."""
+        from scipy.sparse import csr_array
+
+        offsets = np.concatenate([[0], np.cumsum(self.token_counts)])
+        values = self.values.astype(np.float32) if self.values.dtype == np.float16 else self.values
+        return csr_array((values, self.features, offsets), shape=self.shape)
+
+    def __repr__(self) -> str:
+        size = f"{self.shape[0]} tokens x {self.shape[1]} features"
+        if self.error is not None:
+            return f"Solution({size}, {self.status.name}: {self.error})"
+        return (
+            f"Solution({size}, {self.tokens.size} matches, objective {self.objective:.6g}, "
+            f"budget price {self.prices.budget.value:.4g}, {self.status.name} by {self.stats.get('solver')})"
+        )

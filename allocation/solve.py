@@ -1,0 +1,146 @@
+"""One verb: `solve(problem)`. `Auto` says which solver it picks, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
+from allocation.linear_program import LinearProgram
+from allocation.problem import Problem
+from allocation.solution import Prices, Solution, Status
+from allocation.solvers.base import Options, Solver
+from allocation.solvers.top_selection import TopSelection
+
+# Above this many edges the general linear programme is never chosen: it would take minutes.
+LINEAR_PROGRAM_EDGES = 20_000
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The fastest exact solver for a problem.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to the limits of the problem
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.Auto().explain(al.token_choice([[1.0, 2.0]], k=1))
+    'TopSelection: limits on one side are met by taking the best of every group'
+    """
+
+    def choose(self, problem: Problem) -> tuple[Solver, str]:
+        """The solver for `problem` and the reason; `UnsupportedProblemError` if none fits."""
+        refusal = TopSelection().refusal(problem)
+        if refusal is None:
+            return TopSelection(), "limits on one side are met by taking the best of every group"
+        if problem.matrix.n_edges <= LINEAR_PROGRAM_EDGES:
+            return LinearProgram(), f"{refusal}; the problem is small enough for the general linear programme"
+        raise UnsupportedProblemError(
+            f"{refusal}, and the linear programme is limited to {LINEAR_PROGRAM_EDGES} edges by Auto while this "
+            f"problem has {problem.matrix.n_edges}; pass solver=al.LinearProgram() to wait for it"
+        )
+
+    def explain(self, problem: Problem) -> str:
+        """Which solver is chosen, and why, in one line."""
+        solver, reason = self.choose(problem)
+        return f"{type(solver).__name__}: {reason}"
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why no solver fits `problem`, or None."""
+        try:
+            self.choose(problem)
+        except UnsupportedProblemError as error:
+            return str(error)
+        return None
+
+    def solve(self, problem: Problem, options: Options) -> Solution:
+        """The optimum by the chosen solver; `stats` says which and why."""
+        solver, reason = self.choose(problem)
+        solution = solver.solve(problem, options)
+        stats = {"solver": type(solver).__name__, "reason": reason, **solution.stats}
+        return dataclasses.replace(solution, stats=stats)
+
+
+def solve(
+    problem: Problem,
+    solver: Solver | None = None,
+    throw: bool = True,
+    warm_start: Prices | None = None,
+    workers: int | None = None,
+    max_seconds: float | None = None,
+) -> Solution:
+    """The optimal allocation, with the prices that prove it.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to the limits of the problem
+
+    Parameters
+    ----------
+    problem : Problem
+    solver : solver object, default ``Auto()``
+        ``TopSelection()`` or ``LinearProgram()``; `Auto` chooses the fastest exact one.
+    throw : bool, default True
+        With False a failed solve returns a `Solution` whose status says why and whose answer raises that error.
+    warm_start : Prices, optional
+        Prices of a similar problem, for instance the last batch. They change the time, never the answer.
+    workers : int, optional
+        Threads; all available cores by default.
+    max_seconds : float, optional
+        Bound for solvers that iterate.
+
+    Returns
+    -------
+    Solution
+        Equal scores go to the smaller token, then to the smaller feature, in one-sided problems.
+
+    Raises
+    ------
+    InfeasibleError
+        If floors and caps contradict each other; the message names them.
+    UnsupportedProblemError
+        If the solver does not handle these limits.
+    NotCertifiedError
+        If an iterating solver ran out of time.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> solution = al.solve(al.mutual_choice([[4.0, 3.0, 1.0], [2.0, -1.0, 5.0]], budget=3))
+    >>> solution.tokens, solution.features, solution.objective
+    (array([0, 0, 1]), array([0, 1, 2]), 12.0)
+    """
+    if not isinstance(problem, Problem):
+        raise InvalidProblemError(f"problem: expected an allocation.Problem, found {type(problem).__name__}")
+    solver = Auto() if solver is None else solver
+    if not hasattr(solver, "refusal") or isinstance(solver, type):
+        raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {solver!r}")
+    if workers is not None and workers < 1:
+        raise InvalidProblemError(f"workers: expected 1 or more threads, found {workers}")
+    try:
+        reason = solver.refusal(problem)
+        if reason is not None:
+            raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()" if not isinstance(solver, Auto) else reason)
+        solution = solver.solve(problem, Options(warm_start, workers, max_seconds))
+    except (InfeasibleError, UnsupportedProblemError, NotCertifiedError) as error:
+        if throw:
+            raise
+        return Solution(problem.shape, _STATUS[type(error)], {"solver": type(solver).__name__}, error)
+    stats: Mapping[str, Any] = {
+        "solver": type(solver).__name__,
+        "reason": "chosen by the caller",
+        **solution.stats,
+    }
+    return dataclasses.replace(solution, stats=stats)
+
+
+_STATUS = {
+    InfeasibleError: Status.INFEASIBLE,
+    UnsupportedProblemError: Status.UNSUPPORTED,
+    NotCertifiedError: Status.NOT_CERTIFIED,
+}

@@ -1,0 +1,300 @@
+"""The one primitive of every one-sided selection: the largest positive entries of each group, under the group's cap.
+
+A group is the whole matrix, a row or a column. Selecting its top is a search for a price:
+
+1. *bracket*: a lower end below the price, from a sample or from maxima that cannot fail;
+2. *compact*: one pass keeps the positions of entries from the lower end upwards;
+3. *finish*: exact selection among the few survivors, ties to the smaller index;
+4. *check*: a group with too few survivors, or too many to keep, gets a better bracket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.scores import Indices
+from allocation.threads import map_blocks
+
+Array: TypeAlias = NDArray[Any]
+Mask: TypeAlias = NDArray[np.bool_]
+
+# Entries sampled to bracket the price of a whole matrix.
+SAMPLE = 1 << 17
+# Survivors worth keeping, in multiples of what is wanted, before the bracket counts as too wide.
+WIDE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Flat positions of the selected entries, ascending; per group the last selected and the first refused entry.
+
+    `last` and `refused` are flat positions, -1 where a group selects nothing or refuses nothing positive.
+    """
+
+    flat: Indices
+    last: Indices
+    refused: Indices
+    passes: int
+
+
+def finish(values: Array, flat: Indices, groups: Indices | None, caps: Indices, passes: int = 1) -> Selection:
+    """Exact selection among survivors: positive `values` at ascending positions `flat`, each of one group.
+
+    Every entry becomes one integer that sorts by group, then by value downwards; the cap-th of each group is its
+    price, and entries equal to it are taken in order of position.
+    """
+    count = caps.size
+    sizes = np.array([values.size]) if groups is None else np.bincount(groups, minlength=count)
+    taken = np.minimum(caps, sizes)
+    starts = np.cumsum(sizes) - sizes
+    keys = _descending_keys(values)
+    if groups is not None:
+        keys = (groups.astype(np.uint64) << np.uint64(32)) | keys
+    if values.size == 0:
+        none = np.full(count, -1)
+        return Selection(flat, none, none, passes)
+    ranks_wanted = np.concatenate([starts + taken - 1, starts + taken])
+    ranks_wanted = ranks_wanted[(ranks_wanted >= 0) & (ranks_wanted < values.size)]
+    ranked = np.partition(keys, np.unique(ranks_wanted)) if count == 1 else np.sort(keys)
+
+    # The price of a group that takes nothing lies before all its keys.
+    at_price = ranked[np.minimum(np.maximum(starts + taken - 1, 0), values.size - 1)]
+    some, more = taken > 0, sizes > taken
+    price = at_price if groups is None else at_price[groups]
+    open_groups = some[0] if groups is None else some[groups]
+    keep = (keys <= price) & open_groups
+    tied = np.flatnonzero((keys == price) & open_groups)
+    tied_group = np.zeros(tied.size, np.int64) if groups is None else groups[tied]
+    surplus = np.bincount(groups[keep], minlength=count) if groups is not None else np.array([keep.sum()])
+    surplus = surplus - taken
+    keep[_last_ones(tied, tied_group, surplus)] = False
+
+    last = np.full(count, -1)
+    refused = np.full(count, -1)
+    last_tied = tied[keep[tied]]
+    last[tied_group[keep[tied]]] = flat[last_tied]
+    after = ranked[np.minimum(starts + taken, values.size - 1)]
+    next_price = after if groups is None else after[groups]
+    may_refuse = more[0] if groups is None else more[groups]
+    candidates = np.flatnonzero((keys == next_price) & ~keep & may_refuse)[::-1]
+    refused[np.zeros(candidates.size, np.int64) if groups is None else groups[candidates]] = flat[candidates]
+    return Selection(flat[keep], last, refused, passes)
+
+
+def _last_ones(positions: Indices, groups: Indices, surplus: Indices) -> Indices:
+    """Of ascending `positions`, the last `surplus[g]` of every group g."""
+    if not surplus.any():
+        return positions[:0]
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups, minlength=surplus.size)
+    rank_from_end = np.repeat(np.cumsum(sizes), sizes) - np.arange(order.size)
+    return positions[order[rank_from_end <= np.repeat(surplus, sizes)]]
+
+
+def _descending_keys(values: Array) -> NDArray[np.uint64]:
+    """32-bit integers, in 64, that sort positive values downwards. Wider types are replaced by their ranks."""
+    if values.dtype.itemsize == 8:
+        ranks = np.unique(values, return_inverse=True)[1].astype(np.uint32)
+    elif values.dtype == np.float32:
+        ranks = values.view(np.uint32)
+    else:
+        ranks = values.astype(np.uint32)
+    return (~ranks).astype(np.uint64)
+
+
+def select_whole(ordered: Array, cap: int, workers: int | None = None) -> Selection:
+    """The largest `cap` positive entries of the matrix, as one group."""
+    entries = ordered.reshape(-1)
+    cap = min(cap, entries.size)
+    lower = upper = smallest_positive(ordered.dtype)
+    passes, wide = 1, False
+    if entries.size > SAMPLE:
+        lower, upper, wide = _sampled_bracket(entries, cap)
+        if wide:  # many entries equal to the lower end: it is the price itself, or just below it
+            passes += 1
+            above, reaching = _counts(entries, lower, workers)
+            if above <= cap <= reaching:
+                return _select_at(entries, lower, cap, workers, passes + 1)
+            if reaching < cap:
+                return _select_at(entries, _partitioned_price(entries, cap), cap, workers, passes + 2)
+    flat = compact(entries, lower, workers, strictly=wide)
+    if flat.size <= cap and lower > smallest_positive(ordered.dtype):  # the sample misled: find the price in a copy
+        return _select_at(entries, _partitioned_price(entries, cap), cap, workers, passes + 2)
+    values = entries[flat]
+    sure = values > upper
+    n_sure = int(np.count_nonzero(sure))
+    if n_sure < SAMPLE or n_sure >= cap:
+        return finish(values, flat, None, np.array([cap]), passes)
+    middle = finish(values[~sure], flat[~sure], None, np.array([cap - n_sure]), passes)
+    return Selection(np.sort(np.concatenate([flat[sure], middle.flat])), middle.last, middle.refused, passes)
+
+
+def select_rows(ordered: Array, caps: Indices, workers: int | None = None) -> Selection:
+    """The largest `caps[i]` positive entries of every row i."""
+    rows, columns = ordered.shape
+    caps = np.minimum(caps, columns)
+
+    def survivors(start: int, stop: int) -> Indices:
+        return np.asarray(start * columns + _row_survivors(ordered[start:stop], caps[start:stop] + 1))
+
+    flat = _joined(map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers))
+    return finish(ordered.reshape(-1)[flat], flat, flat // max(columns, 1), caps)
+
+
+def select_columns(ordered: Array, caps: Indices, workers: int | None = None) -> Selection:
+    """The largest `caps[j]` positive entries of every column j: rows of transposed blocks that fit the cache."""
+    rows, columns = ordered.shape
+    caps = np.minimum(caps, rows)
+
+    def survivors(start: int, stop: int) -> Indices:
+        block = np.ascontiguousarray(ordered[:, start:stop].T)
+        column, row = np.divmod(_row_survivors(block, caps[start:stop] + 1), rows)
+        return np.asarray(row * columns + column + start)
+
+    flat = np.sort(_joined(map_blocks(survivors, columns if rows else 0, ordered.nbytes, workers)))
+    return finish(ordered.reshape(-1)[flat], flat, flat % max(columns, 1), caps)
+
+
+def compact(entries: Array, lower: Any, workers: int | None = None, strictly: bool = False) -> Indices:
+    """Ascending positions of the entries from `lower` upwards, or strictly above it."""
+    reaches = np.greater if strictly else np.greater_equal
+
+    def survivors(start: int, stop: int) -> Indices:
+        return np.asarray(start + np.flatnonzero(reaches(entries[start:stop], lower)))
+
+    return _joined(map_blocks(survivors, entries.size, entries.nbytes, workers))
+
+
+def smallest_positive(dtype: np.dtype[Any]) -> Any:
+    """The least value above 0 of a number type."""
+    return np.nextafter(dtype.type(0), dtype.type(1)) if dtype.kind == "f" else dtype.type(1)
+
+
+def _sampled_bracket(entries: Array, cap: int) -> tuple[Any, Any, bool]:
+    """Two values that very likely enclose the cap-th and the next entry, and whether too many reach the lower one."""
+    # steps of the golden ratio visit the matrix evenly and share no period with its rows
+    steps = np.arange(SAMPLE, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    positions = ((steps >> np.uint64(32)) * np.uint64(entries.size)) >> np.uint64(32)
+    if entries.size >= 1 << 32:
+        positions = np.multiply(steps >> np.uint64(11), 2.0**-53 * entries.size).astype(np.int64)
+    sample = np.sort(entries[positions])[::-1]
+    rank = (cap + 1) * SAMPLE / entries.size
+    margin = 4.0 * np.sqrt(rank * max(1.0 - rank / SAMPLE, 0.0)) + 8.0
+    smallest = smallest_positive(entries.dtype)
+    last = int(rank + margin)
+    lower = max(sample[last], smallest) if last < SAMPLE else smallest
+    first = int(rank - margin)
+    upper = max(sample[first], lower) if 0 <= first < SAMPLE else sample[0]
+    reaching = SAMPLE - np.searchsorted(sample[::-1], lower)
+    return lower, max(upper, lower), bool(reaching > 1.5 * (rank + margin) and lower > smallest)
+
+
+def _counts(entries: Array, value: Any, workers: int | None) -> tuple[int, int]:
+    """How many entries lie above `value`, and from it upwards."""
+
+    def count(start: int, stop: int) -> tuple[int, int]:
+        block = entries[start:stop]
+        return int(np.count_nonzero(block > value)), int(np.count_nonzero(block >= value))
+
+    found = map_blocks(count, entries.size, entries.nbytes, workers)
+    return sum(above for above, _ in found), sum(reaching for _, reaching in found)
+
+
+def _partitioned_price(entries: Array, cap: int) -> Any:
+    """The cap-th largest entry, or the smallest positive value where fewer are positive: a copy and a partition."""
+    rank = entries.size - max(cap, 1)
+    return max(np.partition(entries, rank)[rank], smallest_positive(entries.dtype))
+
+
+def _select_at(entries: Array, price: Any, cap: int, workers: int | None, passes: int) -> Selection:
+    """Selection at a known price: all above it and the first of those equal to it."""
+    above = compact(entries, price, workers, strictly=True)
+    wanted = cap - above.size
+    tied = _first_equal(entries, price, wanted + 1)
+    flat = np.sort(np.concatenate([above, tied[:wanted]]))
+    last = tied[:wanted][-1:]
+    if not last.size and above.size:
+        last = above[entries[above] == entries[above].min()][-1:]
+    refused = tied[wanted : wanted + 1]
+    if not refused.size:
+        refused = _first_best_below(entries, price, workers)
+    ends = [end if end.size else np.array([-1]) for end in (last, refused)]
+    return Selection(flat, ends[0], ends[1], passes)
+
+
+def _first_equal(entries: Array, value: Any, count: int) -> Indices:
+    """Positions of the first `count` entries equal to `value`."""
+    found: list[Indices] = []
+    step = 1 << 18
+    for start in range(0, entries.size, step):
+        found.append(start + np.flatnonzero(entries[start : start + step] == value)[:count])
+        count -= found[-1].size
+        if count <= 0:
+            break
+    return _joined(found)
+
+
+def _first_best_below(entries: Array, value: Any, workers: int | None) -> Indices:
+    """Position of the largest positive entry below `value`, the first of equals; empty if there is none."""
+
+    def best(start: int, stop: int) -> tuple[Any, int]:
+        block = entries[start:stop]
+        below = np.where(block < value, block, block.dtype.type(0))
+        position = int(below.argmax())
+        return below[position], -(start + position)
+
+    found = max(map_blocks(best, entries.size, entries.nbytes, workers), default=(0, 0))
+    return np.array([-found[1]]) if found[0] > 0 else np.empty(0, np.int64)
+
+
+def _row_survivors(block: Array, wanted: Indices) -> Indices:
+    """Ascending flat positions that hold the `wanted[i]` largest positive entries of every row, and few more."""
+    rows, columns = block.shape
+    lower = np.maximum(_row_bracket(block, wanted), smallest_positive(block.dtype))[:, None]
+    reaching = block >= lower
+    flat = np.flatnonzero(reaching)
+    counts = np.bincount(flat // columns, minlength=rows)
+    wide = np.flatnonzero(counts > WIDE * wanted + 64)
+    if wide.size == 0:
+        return flat
+    # Ties, or an unlucky bracket. The exact price of such a row, and then only as many of its equals as are wanted.
+    at = lower[wide]
+    unsure = np.count_nonzero(block[wide] > at, axis=1) >= wanted[wide]
+    if unsure.any():
+        exact = _ranked(block[wide[unsure]], wanted[wide[unsure]])
+        at[unsure] = np.maximum(exact[:, None], smallest_positive(block.dtype))
+    above, tied = block[wide] > at, block[wide] == at
+    room = wanted[wide] - np.count_nonzero(above, axis=1)
+    reaching[wide] = above | (tied & (np.cumsum(tied, axis=1, dtype=np.int64) <= room[:, None]))
+    return np.flatnonzero(reaching)
+
+
+def _row_bracket(block: Array, wanted: Indices) -> Array:
+    """A value per row that at least `wanted` entries reach: k groups of columns whose maxima reach t hold k entries.
+
+    Where so many are wanted that groups would be no smaller than the row, the exact value.
+    """
+    columns = block.shape[1]
+    groups = 4 * int(wanted.max(initial=1))
+    width = columns // groups
+    if width < 4:
+        return _ranked(block, wanted)
+    maxima = block[:, : width * groups].reshape(-1, width, groups).max(axis=1)
+    return _ranked(maxima, wanted)
+
+
+def _ranked(block: Array, ranks: Indices) -> Array:
+    """The `ranks[i]`-th largest entry of every row, 1 being the largest; the smallest where a row is shorter."""
+    if block.shape[0] == 0:
+        return block[:, 0]
+    position = np.maximum(block.shape[1] - ranks, 0)
+    ranked = np.partition(block, np.unique(position), axis=1)
+    return np.asarray(np.take_along_axis(ranked, position[:, None], axis=1)[:, 0])
+
+
+def _joined(parts: list[Indices]) -> Indices:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

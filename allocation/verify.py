@@ -1,0 +1,343 @@
+"""The certificate: whether an allocation is feasible, and whether its prices prove that none is better.
+
+Written from the optimality conditions alone; it shares no code with any solver and trusts nothing that one computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.problem import Problem
+from allocation.scores import EdgeScores, Indices
+from allocation.solution import Prices, Solution
+
+Reals: TypeAlias = NDArray[np.float64]
+# A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
+_UNITS = 8.0
+_EPS = float(np.finfo(np.float64).eps)
+# Named places in one violation: enough to find it, few enough to read.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict on a solution.
+
+    Attributes
+    ----------
+    optimal : bool
+        Feasible, prices consistent, and no allocation is better by more than `tolerance`.
+    gap : float
+        Dual objective minus primal objective: no allocation beats this one by more. Infinite if infeasible.
+    tolerance : float
+        The rounding bound of this check; 0 for integer scores below 2^53.
+    violations : tuple of str
+        Each violated condition, with indices.
+    """
+
+    optimal: bool
+    gap: float
+    tolerance: float
+    violations: tuple[str, ...]
+
+
+def verify(problem: Problem, solution: Solution) -> Certificate:
+    """Check a solution against the optimality conditions of its problem, in one pass over the edges.
+
+    ::
+
+        feasible A,  r_ij = S_ij - lam - mu_i - nu_j - sum gamma_g - sum delta_h,   r >= 0 where A_ij = 1, else r <= 0,
+        prices positive only where a cap is reached, negative only where a floor is
+
+    Feasibility is checked in integers. With limits on one side and no floors or groups, optimality is also checked by
+    comparing scores with scores, without tolerance. Otherwise the gap is summed exactly and compared with a stated
+    rounding bound.
+
+    Parameters
+    ----------
+    problem : Problem
+    solution : Solution
+        Or any object with ``tokens``, ``features``, ``values`` and ``prices``.
+
+    Returns
+    -------
+    Certificate
+
+    Source: complementary slackness; Schrijver 2003, *Combinatorial Optimization*, chapters 5 and 41.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> problem = al.token_choice([[2, 1], [0, 3]], k=1)
+    >>> al.verify(problem, al.solve(problem))
+    Certificate(optimal=True, gap=0.0, tolerance=0.0, violations=())
+    """
+    tokens, features = np.asarray(solution.tokens), np.asarray(solution.features)
+    violations = _malformed(problem, tokens, features, np.asarray(solution.values))
+    if violations:
+        return Certificate(False, math.inf, 0.0, tuple(violations))
+    limits = list(_limits(problem, tokens, features, solution.prices))
+    for limit in limits:
+        violations += limit.violations()
+    feasible = not any(limit.is_broken() for limit in limits)
+    row_price, column_price = _price_sums(problem, solution.prices)
+    selected = _scores_of(problem, tokens, features)
+    exact_sums = problem.matrix.is_integer and _all_integer(selected, limits)
+
+    terms = [row_price[tokens], column_price[features]]
+    reduced = selected - terms[0] - terms[1]
+    bound = _UNITS * _EPS * (np.abs(selected) + np.abs(terms[0]) + np.abs(terms[1]))
+    bound = np.zeros_like(bound) if exact_sums else bound
+    cheap = np.flatnonzero(reduced < -bound)
+    if cheap.size:
+        violations.append(
+            f"{cheap.size} selected match(es) cost more than they score, such as token {tokens[cheap[0]]}, feature "
+            f"{features[cheap[0]]}: {selected[cheap[0]]:.6g} is {-reduced[cheap[0]]:.3g} below its prices"
+        )
+    profits = [float(p) for p in np.maximum(reduced, 0.0)]
+    tolerance = float(bound.sum())
+    missed: list[str] = []
+    for block in _refused_blocks(problem, tokens, features):
+        spent = row_price[block.tokens] + column_price[block.features]
+        profit = block.scores - spent
+        better = np.nonzero(profit > 0)
+        found = profit[better]
+        slack = (
+            np.zeros_like(found)
+            if exact_sums
+            else _UNITS * _EPS * (np.abs(block.scores[better]) + np.abs(spent[better]))
+        )
+        profits += found.tolist()
+        tolerance += float(slack.sum())
+        wrong = found > slack
+        if wrong.any() and len(missed) < _SHOWN:
+            at = tuple(ends[int(np.argmax(np.where(wrong, found, 0.0)))] for ends in better)
+            token, feature = (int(np.broadcast_to(ends, profit.shape)[at]) for ends in (block.tokens, block.features))
+            missed.append(
+                f"{int(wrong.sum())} refused match(es) score above their prices, the most token {token}, "
+                f"feature {feature}: by {profit[at]:.3g}"
+            )
+    violations += missed
+    dual_terms = [term for limit in limits for term in limit.dual_terms()]
+    gap = math.fsum(dual_terms + profits + (-selected).tolist())
+    tolerance += 0.0 if exact_sums else _UNITS * _EPS * math.fsum(map(abs, dual_terms))
+    if abs(gap) > tolerance and feasible and not violations:
+        violations.append(f"the prices leave a gap of {gap:.6g} to the objective")
+    exchange = _exchange(problem, tokens, features)
+    if exchange is not None:
+        violations += exchange
+        if not exchange and not violations:
+            gap, tolerance = 0.0, 0.0  # proved by comparisons alone
+    return Certificate(not violations, gap if feasible else math.inf, tolerance, tuple(violations))
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """One block of limits: counts between floors and caps, and the prices that go with them."""
+
+    name: str
+    counts: Indices
+    floors: Indices | None
+    caps: Indices | None
+    prices: Reals
+
+    def is_broken(self) -> bool:
+        over = self.caps is not None and bool(np.any(self.counts > self.caps))
+        return over or (self.floors is not None and bool(np.any(self.counts < self.floors)))
+
+    def violations(self) -> Iterator[str]:
+        caps = np.full(self.counts.shape, np.iinfo(np.int64).max) if self.caps is None else self.caps
+        floors = np.full(self.counts.shape, -1) if self.floors is None else self.floors
+        conditions = (
+            (self.counts > caps, "holds {count} matches, above its cap {cap}"),
+            (self.counts < floors, "holds {count} matches, below its floor {floor}"),
+            (
+                (self.prices > 0) & (self.counts != caps),
+                "has price {price:.6g} but its cap is not reached ({count})",
+            ),
+            (
+                (self.prices < 0) & (self.counts != floors),
+                "has price {price:.6g} but its floor is not reached ({count})",
+            ),
+            (~np.isfinite(self.prices), "has the price {price}"),
+        )
+        for broken, text in conditions:
+            for at in np.flatnonzero(broken)[:_SHOWN]:
+                described = text.format(count=self.counts[at], cap=caps[at], floor=floors[at], price=self.prices[at])
+                more = int(np.count_nonzero(broken)) - 1
+                yield f"{self.name}[{at}] {described}" + (f", and {more} more" if more else "")
+                break
+
+    def dual_terms(self) -> list[float]:
+        caps = np.zeros(self.counts.shape) if self.caps is None else self.caps
+        floors = np.zeros(self.counts.shape) if self.floors is None else self.floors
+        at = np.flatnonzero(self.prices)
+        return [float(term) for term in np.where(self.prices > 0, caps, floors)[at] * self.prices[at]]
+
+
+def _limits(problem: Problem, tokens: Indices, features: Indices, prices: Prices) -> Iterator[_Limit]:
+    budget = None if problem.budget is None else np.array([problem.budget])
+    yield _Limit("budget", np.array([tokens.size]), None, budget, np.array([prices.budget.value], np.float64))
+    sides = (
+        (
+            "token",
+            tokens,
+            problem.shape[0],
+            problem.token_floors,
+            problem.token_caps,
+            prices.tokens,
+            problem.token_groups,
+        ),
+        (
+            "feature",
+            features,
+            problem.shape[1],
+            problem.feature_floors,
+            problem.feature_caps,
+            prices.features,
+            problem.feature_groups,
+        ),
+    )
+    for name, ends, size, floors, caps, price, groups in sides:
+        counts = np.bincount(ends, minlength=size)
+        yield _Limit(f"{name}s", counts, floors, caps, np.broadcast_to(np.asarray(price.value, np.float64), (size,)))
+        if groups:
+            lowest, highest = 0, np.iinfo(np.int64).max
+            yield _Limit(
+                f"{name}_groups",
+                np.array([int(counts[group.members].sum()) for group in groups]),
+                np.array([lowest if g.floor is None else g.floor for g in groups]),
+                np.array([highest if g.cap is None else g.cap for g in groups]),
+                np.asarray(getattr(prices, f"{name}_groups").value, np.float64),
+            )
+
+
+def _malformed(problem: Problem, tokens: Indices, features: Indices, values: NDArray[Any]) -> list[str]:
+    """Conditions without which nothing else can be checked."""
+    rows, columns = problem.shape
+    if not (tokens.shape == features.shape == values.shape and tokens.ndim == 1):
+        return [f"tokens, features and values have shapes {tokens.shape}, {features.shape}, {values.shape}"]
+    if tokens.size == 0:
+        return []
+    for name, ends, size in (("token", tokens, rows), ("feature", features, columns)):
+        if ends.min() < 0 or ends.max() >= size:
+            return [f"a match names {name} {ends.min() if ends.min() < 0 else ends.max()}, outside 0..{size - 1}"]
+    flat = tokens * columns + features
+    if np.any(flat[1:] <= flat[:-1]):
+        at = int(np.flatnonzero(flat[1:] <= flat[:-1])[0])
+        return [f"match {at + 1} repeats an earlier one or is out of (token, feature) order"]
+    expected = _scores_of(problem, tokens, features)
+    forbidden = np.flatnonzero(expected == -np.inf)
+    if forbidden.size:
+        return [f"the match of token {tokens[forbidden[0]]} with feature {features[forbidden[0]]} is forbidden"]
+    wrong = np.flatnonzero(expected != values.astype(np.float64))
+    if wrong.size:
+        return [f"values[{wrong[0]}] is {values[wrong[0]]}, but the score there is {expected[wrong[0]]}"]
+    return []
+
+
+def _scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
+    """Scores of matches as float64; -inf where no edge joins them."""
+    matrix = problem.matrix
+    if not isinstance(matrix, EdgeScores):
+        return matrix.widened(np.ascontiguousarray(matrix.array[tokens, features])).astype(np.float64)
+    if matrix.n_edges == 0:
+        return np.full(tokens.shape, -np.inf)
+    wanted = tokens * matrix.shape[1] + features
+    flat = matrix.tokens * matrix.shape[1] + matrix.features
+    at = np.minimum(np.searchsorted(flat, wanted), flat.size - 1)
+    return np.where(flat[at] == wanted, matrix.array[at].astype(np.float64), -np.inf)
+
+
+def _price_sums(problem: Problem, prices: Prices) -> tuple[Reals, Reals]:
+    """Per token the sum of its prices with the budget's, per feature the sum of its prices."""
+    rows = np.full(problem.shape[0], prices.budget.value, np.float64) + prices.tokens.value
+    columns = np.zeros(problem.shape[1]) + prices.features.value
+    for sums, groups, price in (
+        (rows, problem.token_groups, prices.token_groups),
+        (columns, problem.feature_groups, prices.feature_groups),
+    ):
+        for group, value in zip(groups, np.atleast_1d(price.value), strict=True):
+            sums[group.members] += value
+    return rows, columns
+
+
+def _all_integer(selected: Reals, limits: list[_Limit]) -> bool:
+    """Whether float64 sums of these numbers are exact."""
+    numbers = [selected, *(limit.prices for limit in limits)]
+    return all(bool(np.all(n == np.rint(n)) and np.all(np.abs(n) < 2**50)) for n in numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some edges with the selected ones at -inf: a vector each, or a column, a row and a matrix."""
+
+    tokens: Indices
+    features: Indices
+    scores: Reals
+
+    def best(self, side: int, size: int) -> Reals:
+        """Largest score per token (side 0) or per feature (side 1); -inf where there is none."""
+        best = np.full(size, -np.inf)
+        if self.scores.ndim == 1:
+            np.maximum.at(best, (self.tokens, self.features)[side], self.scores)
+        elif self.scores.size:
+            ends = (self.tokens, self.features)[side].reshape(-1)
+            best[ends] = self.scores.max(axis=1 - side)
+        return best
+
+
+def _refused_blocks(problem: Problem, tokens: Indices, features: Indices) -> Iterator[_Block]:
+    """Every edge, the selected ones at -inf, in blocks of rows small enough for the cache."""
+    matrix = problem.matrix
+    if isinstance(matrix, EdgeScores):
+        flat = matrix.tokens * matrix.shape[1] + matrix.features
+        held = np.isin(flat, tokens * matrix.shape[1] + features)
+        yield _Block(matrix.tokens, matrix.features, np.where(held, -np.inf, matrix.array.astype(np.float64)))
+        return
+    rows, columns = problem.shape
+    step = max(1, (1 << 16) // max(columns, 1))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        scores = matrix.rows(start, stop).astype(np.float64)
+        inside = slice(*np.searchsorted(tokens, [start, stop]))
+        scores[tokens[inside] - start, features[inside]] = -np.inf
+        yield _Block(np.arange(start, stop)[:, None], np.arange(columns)[None, :], scores)
+
+
+def _exchange(problem: Problem, tokens: Indices, features: Indices) -> list[str] | None:
+    """Optimality by comparisons of scores alone, where limits stand on one side only; None elsewhere.
+
+    No group at its cap may refuse a better match than one it holds; no group below its cap may refuse one that scores
+    above 0, or, once the budget is reached, above the worst match held anywhere; no match held may score 0 or less.
+    """
+    two_sided = problem.token_caps is not None and problem.feature_caps is not None
+    floors = problem.token_floors is not None or problem.feature_floors is not None
+    if two_sided or floors or problem.token_groups or problem.feature_groups:
+        return None
+    side = 1 if problem.feature_caps is not None else 0
+    caps = (problem.token_caps, problem.feature_caps)[side]
+    groups, size = (tokens, features)[side], problem.shape[side]
+    worst, best = np.full(size, np.inf), np.full(size, -np.inf)
+    held = _scores_of(problem, tokens, features)
+    np.minimum.at(worst, groups, held)
+    for block in _refused_blocks(problem, tokens, features):
+        best = np.maximum(best, block.best(side, size))
+    full = np.zeros(size, bool) if caps is None else np.bincount(groups, minlength=size) == caps
+    reached = problem.budget is not None and tokens.size == problem.budget
+    least = held.min(initial=np.inf) if reached else 0.0
+    found = []
+    for wrong, text in (
+        (full & (best > worst), "holds a match worse than one it refuses"),
+        (~full & (best > least), "refuses a match better than the worst one held, or than none"),
+        (worst <= 0, "holds a match that scores 0 or less"),
+    ):
+        if wrong.any():
+            found.append(f"{('token', 'feature')[side]} {int(wrong.argmax())} {text}")
+    return found
