@@ -285,7 +285,7 @@ class QuotaLedger:
         # the fractions still owed, rounded to whole matches, go to those that would next be owed a whole one (Tijdeman
         # 1980, the chairman assignment problem): every feature stays within a match of its due
         short = max(0, int(np.rint(np.maximum(self.owed.sum(), 0.0))) - int(whole.sum()))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             deadline = np.where((left > 0) & (whole < tokens), (1.0 - left) / self.densities, np.inf)
         due = np.argsort(deadline, kind="stable")[:short]
         whole[due[np.isfinite(deadline[due])]] += 1

@@ -1,0 +1,50 @@
+"""Hypothesis strategies: small problems of every number type, with ties, forbidden edges and empty sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+from hypothesis import strategies as st
+
+FLOATS = (np.float16, np.float32, np.float64)
+INTEGERS = (np.int8, np.int32, np.int64, np.uint8)
+# a few values only, so that ties are the rule
+TIED = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 1.0, 2.0, 3.0, -np.inf])
+
+
+@st.composite
+def score_matrices(draw: st.DrawFn, max_side: int = 6, min_side: int = 0) -> np.ndarray[Any, Any]:
+    """A matrix of scores: tied or generic, of any supported type, at times not contiguous."""
+    shape = draw(st.tuples(*[st.integers(min_side, max_side)] * 2))
+    if draw(st.booleans()):
+        integer = draw(st.sampled_from(INTEGERS))
+        low = 0 if np.dtype(integer).kind == "u" else -4
+        scores = draw(hnp.arrays(integer, shape, elements=st.integers(low, 6)))
+    else:
+        kind = draw(st.sampled_from(FLOATS))
+        generic = st.floats(-8, 8, width=16)
+        scores = draw(hnp.arrays(kind, shape, elements=draw(st.sampled_from([TIED, generic, generic | TIED]))))
+    layout = draw(st.sampled_from(["C", "F", "strided"]))
+    if layout == "F":
+        return np.asfortranarray(scores)
+    return np.repeat(np.repeat(scores, 2, 0), 2, 1)[::2, ::2] if layout == "strided" else scores
+
+
+def limits(size: int, most: int = 7) -> st.SearchStrategy[Any]:
+    """One integer for all, or a vector."""
+    return st.integers(0, most) | hnp.arrays(np.int64, size, elements=st.integers(0, most))
+
+
+@st.composite
+def one_sided(draw: st.DrawFn, max_side: int = 6) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    """Scores and limits that a top-selection solves: a budget, caps of one side, or both."""
+    scores = draw(score_matrices(max_side))
+    given: dict[str, Any] = {}
+    side = draw(st.sampled_from(["none", "token_caps", "feature_caps"]))
+    if side != "none":
+        given[side] = draw(limits(scores.shape[side == "feature_caps"]))
+    if side == "none" or draw(st.booleans()):
+        given["budget"] = draw(st.integers(0, scores.size + 3))
+    return scores, given

@@ -1,0 +1,128 @@
+"""The certificate must refuse wrong answers: a check that accepts everything proves nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import allocation as al
+from tests.allocation.strategies import one_sided
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.permutation(np.arange(1.0, 49.0)).reshape(6, 8)
+
+
+def claim(problem: al.Problem, mask: np.ndarray[Any, Any], budget: float = 0.0, **prices: Any) -> SimpleNamespace:
+    """A made-up answer: any matches with any prices."""
+    tokens, features = np.nonzero(mask)
+    zeros = {"tokens": problem.shape[0], "features": problem.shape[1]}
+    zeros |= {"token_groups": len(problem.token_groups), "feature_groups": len(problem.feature_groups)}
+    made = {name: SimpleNamespace(value=np.asarray(prices.get(name, np.zeros(n)), float)) for name, n in zeros.items()}
+    return SimpleNamespace(
+        tokens=tokens,
+        features=features,
+        values=problem.scores[tokens, features],
+        prices=SimpleNamespace(budget=SimpleNamespace(value=budget), **made),
+    )
+
+
+def refused(problem: al.Problem, answer: Any, because: str) -> None:
+    certificate = al.verify(problem, answer)
+    assert not certificate.optimal
+    assert any(because in violation for violation in certificate.violations), certificate
+
+
+def test_the_empty_answer_with_a_price_above_every_score_is_refused() -> None:
+    problem = al.mutual_choice(SCORES, 5)
+    refused(problem, claim(problem, SCORES < 0, budget=100.0), "its cap is not reached")
+
+
+def test_one_match_too_few_is_refused() -> None:
+    problem = al.mutual_choice(SCORES, 5)
+    refused(problem, claim(problem, SCORES > 44, budget=44.0), "its cap is not reached")
+    refused(problem, claim(problem, SCORES > 44, budget=0.0), "score above their prices")
+
+
+def test_a_better_looking_infeasible_answer_is_refused() -> None:
+    problem = al.mutual_choice(SCORES, 5)
+    answer = claim(problem, SCORES > 42, budget=42.0)
+    refused(problem, answer, "above its cap 5")
+    assert al.verify(problem, answer).gap == np.inf
+
+
+def test_a_match_swapped_for_a_worse_one_is_refused() -> None:
+    problem = al.mutual_choice(SCORES, 5)
+    mask = (SCORES > 44) | (SCORES == 43)
+    for price in (42.0, 43.0, 43.5, 44.0):
+        refused(problem, claim(problem, mask, budget=price), "better than")
+
+
+@given(one_sided(), st.integers(0, 5), st.floats(0.25, 8), st.booleans())
+def test_prices_outside_their_interval_are_refused(
+    case: tuple[Any, dict[str, Any]], index: int, by: float, down: bool
+) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    solution = al.solve(problem)
+    prices = {name: np.array(getattr(solution.prices, name).value) for name in ("budget", "tokens", "features")}
+    name = next(iter(limits)).replace("_caps", "s")
+    assume(prices[name].size > index or name == "budget")
+    interval = getattr(solution.prices, name)
+    at = () if name == "budget" else index
+    lower, upper = np.asarray(interval.lower)[at], np.asarray(interval.upper)[at]
+    assume(down or np.isfinite(upper))
+    prices[name][at] = lower - by if down else upper + by
+    budget = float(prices.pop("budget"))
+    assert not al.verify(problem, claim(problem, solution.mask(), budget, **prices)).optimal
+
+
+def test_a_binding_group_without_its_price_is_refused() -> None:
+    problem = al.Problem(SCORES, token_groups=[al.Group([0, 1, 2], cap=2)], token_caps=3)
+    solution = al.solve(problem)
+    assert al.verify(problem, solution).optimal
+    assert solution.prices.token_groups.value[0] > 0
+    answer = claim(problem, solution.mask(), tokens=solution.prices.tokens.value)
+    refused(problem, answer, "score above their prices")
+
+
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ({"tokens": np.array([0, 9])}, "a match names token 9, outside 0..5"),
+        ({"features": np.array([-1, 1])}, "a match names feature -1"),
+        ({"tokens": np.array([1, 0])}, "out of (token, feature) order"),
+        ({"tokens": np.array([0, 0]), "features": np.array([1, 1])}, "repeats an earlier one"),
+        ({"tokens": np.array([0])}, "have shapes"),
+        ({"values": np.array([0.5, 0.5])}, "but the score there is"),
+        ({"tokens": np.array([0, 5]), "features": np.array([0, 7])}, "is forbidden"),
+    ],
+)
+def test_malformed_answers_are_named(change: dict[str, Any], because: str) -> None:
+    scores = SCORES.copy()
+    scores[5, 7] = -np.inf
+    problem = al.mutual_choice(scores, 2)
+    answer = claim(problem, scores > 46)
+    refused(problem, SimpleNamespace(**{**vars(answer), **change}), because)
+
+
+def test_unreached_floors_and_their_prices_are_named() -> None:
+    problem = al.Problem(SCORES, token_floors=2, feature_caps=3)
+    empty = claim(problem, SCORES < 0)
+    refused(problem, empty, "tokens[0] holds 0 matches, below its floor 2, and 5 more")
+    full = claim(problem, SCORES > 0, tokens=np.full(6, -1.0))
+    refused(problem, full, "has price -1 but its floor is not reached (8)")
+    refused(problem, claim(problem, SCORES < 0, tokens=np.full(6, np.nan)), "has the price nan")
+
+
+def test_the_gap_is_the_distance_to_the_optimum() -> None:
+    """With dual prices of the optimum and a suboptimal feasible answer, the gap is what the answer lacks."""
+    problem = al.mutual_choice(SCORES, 3)
+    best = al.solve(problem)
+    worse = claim(problem, (SCORES > 46) | (SCORES == 40), budget=float(best.prices.budget.value))
+    certificate = al.verify(problem, worse)
+    assert certificate.gap == best.objective - worse.values.sum() == 6.0

@@ -1,0 +1,53 @@
+"""What a user installs: a wheel that needs numpy and scipy alone, and imports that stay quick."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: Path) -> None:
+    """A fresh environment without torch solves, verifies and reports a missing extra in one sentence."""
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    pins = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True, env=pins)
+    installed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True
+    )
+    names = {line.split("==")[0].lower() for line in installed.stdout.splitlines()}
+    assert names <= {"numpy", "scipy", "sae-allocation", "pip", "setuptools"}, names
+    script = (
+        "import allocation as al, importlib.resources as r\n"
+        "p = al.balanced_choice([[3.0, 1.0], [2.0, 0.5]], token_caps=1, feature_caps=1)\n"
+        "assert al.verify(p, al.solve(p)).optimal\n"
+        "assert r.files('allocation').joinpath('py.typed').is_file()\n"
+        "try:\n    import sae_torch\nexcept ImportError as error:\n    print(error)\n"
+    )
+    said = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "pip install 'sae-allocation[torch]'" in said
+
+
+def test_importing_allocation_is_quick_and_needs_no_torch() -> None:
+    """Below 0.3 s beyond NumPy, the best of three, and nothing heavy comes along."""
+    script = (
+        "import time, sys, numpy\nstart = time.perf_counter()\nimport allocation\n"
+        "print(time.perf_counter() - start)\n"
+        "assert not {'torch', 'cupy', 'matplotlib', 'scipy.optimize'} & set(sys.modules)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    ]
+    assert min(map(float, runs)) < 0.3
