@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sae_torch.activations.harvest import HarvestConfig, cache_folder, harvest, plan
+from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.reader import ActivationReader
 from sae_torch.activations.shards import Activations, CorruptShardError

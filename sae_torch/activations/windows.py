@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.activations.text import Document
+from sae_torch.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, see
 
     Raises
     ------
-    ValueError
+    InputError
         If the documents together do not fill one window.
     """
     ids: list[Tensor] = []
@@ -66,7 +67,7 @@ def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, see
     total = sum(len(part) for part in ids)
     count = total // length
     if count == 0:
-        raise ValueError(f"the text holds {total} tokens, expected at least one window of {length}")
+        raise InputError(f"the text holds {total} tokens, expected at least one window of {length}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     cut = slice(0, count * length)
     return Windows(

@@ -8,9 +8,11 @@ import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from sae_torch.activations.language_model import (
     SMOLLM2,
@@ -23,6 +25,7 @@ from sae_torch.activations.shards import Activations, Shard, read_shard, remove_
 from sae_torch.activations.sites import hidden_state, resolve_site
 from sae_torch.activations.text import StateOfTheUnion, TextSource
 from sae_torch.activations.windows import Windows, pack_windows
+from sae_torch.errors import InputError
 
 # raised when the same provenance gives other activations than before, so that old shards are not taken
 _FORMAT = "1"
@@ -70,9 +73,9 @@ class HarvestConfig:
     def __post_init__(self) -> None:
         for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if not self.norm_multiple > 1:
-            raise ValueError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
+            raise InputError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
 
     def provenance(self, split: str) -> dict[str, str]:
         """Identity of the activations of one split, found without loading the model."""
@@ -135,7 +138,7 @@ def plan(config: HarvestConfig, split: str, tokens: int, cache: Path | None = No
         If a shard is damaged or comes from another harvest.
     """
     if tokens < 1:
-        raise ValueError(f"tokens is {tokens}, expected at least 1")
+        raise InputError(f"tokens is {tokens}, expected at least 1")
     provenance = config.provenance(split)
     identity = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
     readable = "-".join(
@@ -187,7 +190,7 @@ def harvest(
     ------
     CorruptShardError
         If a finished shard is damaged.
-    ValueError
+    InputError
         If the split holds fewer tokens, the site does not exist, or float16 cannot hold the activations.
     OSError
         If the cache folder cannot be written.
@@ -217,13 +220,19 @@ def harvest(
     shards, rows = list(found.finished), found.tokens_finished
     per_shard = config.windows_per_shard * (config.window - 1)
     total = rows + per_shard * -(-(tokens - rows) // per_shard)
-    with _progress_bar(progress, split, total, initial=rows) as bar:
+    with tqdm(
+        total=total,
+        initial=rows,
+        desc=f"harvest {split}",
+        unit=" tokens",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
         while rows < tokens:
             start = len(shards) * config.windows_per_shard
             if start >= len(windows):
-                raise ValueError(
-                    f"the {split} split holds {rows} tokens at {config.site}, expected at least the {tokens} "
-                    "asked for"
+                raise InputError(
+                    f"the {split} split holds {rows} tokens at {config.site}, expected at least the {tokens} asked for"
                 )
             part = slice(start, start + config.windows_per_shard)
             path = _shard_path(found.folder, len(shards))
@@ -239,13 +248,13 @@ def _harvest_shard(
     windows: Windows,
     part: slice,
     header: dict[str, str],
-    bar: _Bar,
+    bar: tqdm[NoReturn],
 ) -> Shard:
     token_ids = windows.token_ids[part]
     found = []
-    for batch in token_ids.split(config.windows_per_batch):
-        hidden = activations_at(language_model.model, config.site, batch.to(language_model.device))
-        found.append(hidden.to("cpu", torch.float32))
+    for batch in torch.split(token_ids, config.windows_per_batch):
+        output = output_at(language_model.model, config.site, batch.to(language_model.device))
+        found.append(hidden_state(output).to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
     hidden = torch.cat(found)
     norms = hidden[:, 1:].norm(dim=-1)
@@ -255,7 +264,7 @@ def _harvest_shard(
     window, position = kept.nonzero(as_tuple=True)
     stored = hidden[kept].to(torch.float16)
     if not torch.isfinite(stored).all():
-        raise ValueError(
+        raise InputError(
             f"activations at {config.site} are not finite or reach {float(hidden[kept].abs().max()):.3g}, "
             "expected at most 65504 so that float16 can hold them; choose another site"
         )
@@ -273,8 +282,8 @@ class _SiteReachedError(Exception):
     """Ends a forward pass at the site; the rest of the model is not needed."""
 
 
-def activations_at(model: nn.Module, site: str, token_ids: Tensor) -> Tensor:
-    """Run a model up to a site and return the hidden state there.
+def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
+    """Run a model up to a site and return what the site's module returns.
 
     Parameters
     ----------
@@ -287,12 +296,12 @@ def activations_at(model: nn.Module, site: str, token_ids: Tensor) -> Tensor:
 
     Returns
     -------
-    ``(windows, length, d_model)`` tensor in the model's dtype.
+    The module's output; `sae_torch.activations.sites.hidden_state` takes the activations out of it.
     """
-    reached: list[Tensor] = []
+    reached: list[Any] = []
 
-    def stop(module: nn.Module, inputs: object, output: object) -> None:
-        reached.append(hidden_state(output))
+    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
+        reached.append(output)
         raise _SiteReachedError
 
     handle = resolve_site(model, site).register_forward_hook(stop)
@@ -303,7 +312,7 @@ def activations_at(model: nn.Module, site: str, token_ids: Tensor) -> Tensor:
         return reached[0]
     finally:
         handle.remove()
-    raise ValueError(f"site is {site!r}, but the forward pass never reaches it")
+    raise InputError(f"site is {site!r}, but the forward pass never reaches it")
 
 
 def _shard_path(folder: Path, index: int) -> Path:
@@ -315,25 +324,3 @@ def _code_version() -> str:
         return f"sae-allocation {version('sae-allocation')}"
     except PackageNotFoundError:  # a source tree that is not installed
         return "sae-allocation (not installed)"
-
-
-class _Bar:
-    """Progress that shows nothing; the interface of tqdm that is used here."""
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def update(self, n: int) -> None:
-        return None
-
-
-def _progress_bar(shown: bool, split: str, total: int, initial: int) -> _Bar:
-    if not shown:
-        return _Bar()
-    from tqdm import tqdm
-
-    bar: _Bar = tqdm(total=total, initial=initial, desc=f"harvest {split}", unit=" tokens", unit_scale=True)
-    return bar

@@ -1,0 +1,10 @@
+"""Errors that are about what the user gave, not about this code."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the text is one sentence that says what was found and what is expected.
+
+    The command line prints that sentence and exits with 2.
+    """

@@ -1,0 +1,182 @@
+"""Quality of an autoencoder on held-out activations, in batch-free mode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sae_torch.activations.shards import Activations
+from sae_torch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How an autoencoder does on a set of activations.
+
+    Parameters
+    ----------
+    nmse
+        ``sum ||x - x_hat||^2 / sum ||x - mean(x)||^2`` over all tokens, the two sums taken separately.
+    counts
+        ``(n_features,)`` int64, tokens on which each feature fires.
+    histogram
+        int64, ``histogram[n]`` is the number of tokens with `n` features.
+    top_rows
+        ``(n_features, top)`` int64, rows of the activations on which each feature is largest, -1 where it
+        fires on fewer; ties go to the smaller row.
+    top_values
+        ``(n_features, top)`` float32, its values there.
+    """
+
+    nmse: float
+    counts: Tensor
+    histogram: Tensor
+    top_rows: Tensor
+    top_values: Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens it was measured on."""
+        return int(self.histogram.sum())
+
+    @property
+    def l0(self) -> float:
+        """Mean number of features per token."""
+        return int(self.counts.sum()) / self.n_tokens
+
+    @property
+    def densities(self) -> Tensor:
+        """``(n_features,)`` float64, share of the tokens on which each feature fires."""
+        return self.counts.double() / self.n_tokens
+
+    @property
+    def dead(self) -> int:
+        """Number of features that never fire on these tokens."""
+        return int((self.counts == 0).sum())
+
+
+@contextlib.contextmanager
+def batch_free(sae: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode is restored afterwards."""
+    training = sae.training
+    sae.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        sae.train(training)
+
+
+def measure(
+    sae: Any,
+    activations: Activations,
+    *,
+    batch_size: int = 2048,
+    top: int = 8,
+    progress: str | None = None,
+) -> Quality:
+    """Measure an autoencoder on held-out activations, one token at a time as it would be deployed.
+
+    ``NMSE = sum_i ||x_i - x_hat_i||^2 / sum_i ||x_i - mean(x)||^2``
+
+    Sums are in float64, so the batch size does not matter.
+
+    Parameters
+    ----------
+    sae
+        A `sae_torch.SparseAutoencoder`; it is put in evaluation mode and back.
+    activations
+        Held-out activations.
+    batch_size
+        Tokens per forward pass.
+    top
+        Largest activations to remember per feature.
+    progress
+        Label of a progress bar; None shows none.
+
+    Raises
+    ------
+    InputError
+        If the activations do not have the autoencoder's width, or do not vary.
+    """
+    parameter = next(sae.parameters())
+    error = 0.0
+    squares = 0.0
+    total = torch.zeros(activations.d_model, dtype=torch.float64)
+    counts: Tensor | None = None
+    histogram = torch.zeros(1, dtype=torch.int64)
+    best: _Best | None = None
+    n = len(activations)
+    bar = tqdm(total=n, desc=progress, unit=" tokens", unit_scale=True, disable=progress is None)
+    with batch_free(sae), bar:
+        for start in range(0, n, batch_size):
+            rows = torch.arange(start, min(start + batch_size, n))
+            x = activations.gather(rows, parameter.dtype).to(parameter.device)
+            codes = sae.encode(x)
+            wide = x.double()
+            error += float((wide - sae.decode(codes).double()).square().sum())
+            squares += float(wide.square().sum())
+            total += wide.sum(0).cpu()
+            # a code whose value is 0 does not count as a firing feature
+            fires = codes.values != 0
+            tokens, features, values = (part[fires].cpu() for part in (codes.tokens, codes.features, codes.values))
+            n_features = codes.shape[1]
+            per_feature = torch.bincount(features, minlength=n_features)
+            counts = per_feature if counts is None else counts + per_feature
+            histogram = _add(histogram, torch.bincount(torch.bincount(tokens, minlength=len(rows))))
+            best = best or _Best.empty(n_features, top)
+            best = best.merged(tokens + start, features, values)
+            bar.update(len(rows))
+    assert counts is not None
+    assert best is not None
+    variation = squares - float(total.square().sum()) / n
+    if not variation > 0:
+        raise InputError(f"the {n} activations are all equal, expected activations that vary")
+    return Quality(error / variation, counts, histogram, best.rows, best.values)
+
+
+def _add(left: Tensor, right: Tensor) -> Tensor:
+    out = torch.zeros(max(len(left), len(right)), dtype=left.dtype)
+    out[: len(left)] += left
+    out[: len(right)] += right
+    return out
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The largest activations of each feature so far; memory does not grow with the number of tokens."""
+
+    rows: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, n_features: int, top: int) -> _Best:
+        return cls(
+            rows=torch.full((n_features, top), -1, dtype=torch.int64),
+            values=torch.full((n_features, top), -torch.inf),
+        )
+
+    def merged(self, rows: Tensor, features: Tensor, values: Tensor) -> _Best:
+        n_features, top = self.rows.shape
+        # larger value first, then smaller row, then group by feature: stable sorts from the last key to the first
+        order = rows.argsort(stable=True)
+        order = order[values[order].argsort(stable=True, descending=True)]
+        order = order[features[order].argsort(stable=True)]
+        rows, features, values = rows[order], features[order], values[order].float()
+        sizes = torch.bincount(features, minlength=n_features)
+        rank = torch.arange(len(features)) - (sizes.cumsum(0) - sizes)[features]
+        chosen = rank < top
+        new_rows, new_values = self.empty(n_features, top).rows, self.empty(n_features, top).values
+        new_rows[features[chosen], rank[chosen]] = rows[chosen]
+        new_values[features[chosen], rank[chosen]] = values[chosen]
+        both_rows = torch.cat([self.rows, new_rows], dim=1)
+        both_values = torch.cat([self.values, new_values], dim=1)
+        # the old ones come first and have smaller rows, so a stable sort keeps the tie rule
+        kept = both_values.argsort(dim=1, stable=True, descending=True)[:, :top]
+        return _Best(both_rows.gather(1, kept), both_values.gather(1, kept))

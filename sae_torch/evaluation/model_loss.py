@@ -1,0 +1,175 @@
+"""Cross-entropy of the language model with activations replaced at one site."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sae_torch.activations.harvesting import output_at
+from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.sites import blocks, hidden_state, resolve_site, with_hidden_state
+from sae_torch.errors import InputError
+
+Replacement = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ModelLoss:
+    """Cross-entropy in nats per token.
+
+    Parameters
+    ----------
+    clean
+        With the model's own activations.
+    zero, mean
+        With every activation at the site replaced by zeros, by the mean activation.
+    spliced
+        With each named replacement.
+    n_tokens
+        Predicted tokens.
+    """
+
+    clean: float
+    zero: float
+    mean: float
+    spliced: Mapping[str, float]
+    n_tokens: int
+
+    def recovered(self, name: str, baseline: str = "zero") -> float:
+        """Loss recovered, ``(baseline - spliced) / (baseline - clean)``; baseline ``"zero"`` or ``"mean"``."""
+        against: float = {"zero": self.zero, "mean": self.mean}[baseline]
+        return (against - self.spliced[name]) / (against - self.clean)
+
+
+def model_loss(
+    language_model: LanguageModel,
+    site: str,
+    windows: Tensor,
+    mean: Tensor,
+    replacements: Mapping[str, Replacement],
+    *,
+    windows_per_batch: int = 8,
+    progress: str | None = None,
+) -> ModelLoss:
+    """Cross-entropy clean, ablated, and with each replacement, on the same windows.
+
+    ``CE = -mean log p(token_t | tokens before t)`` over the tokens predicted from positions 1 on
+
+    Position 0 keeps its activation in every case, and the token predicted from it is left out: autoencoders
+    here never see it. The blocks before the site run once per window, the others once per case.
+
+    Parameters
+    ----------
+    language_model
+        The model.
+    site
+        ``"hidden_states[n]"``.
+    windows
+        ``(windows, length)`` token ids.
+    mean
+        ``(d_model,)``, replaces activations in mean ablation.
+    replacements
+        By name, a function from ``(tokens, d_model)`` float32 activations to as many others.
+    windows_per_batch
+        Windows in one forward pass.
+    progress
+        Label of a progress bar; None shows none.
+
+    Raises
+    ------
+    InputError
+        If the windows hold fewer than 3 tokens, so that nothing is predicted from position 1 on.
+    """
+    if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
+        raise InputError(f"windows have shape {tuple(windows.shape)}, expected (windows, length) with length >= 3")
+    cases: dict[str, Replacement | None] = {
+        "clean": None,
+        "zero": torch.zeros_like,
+        "mean": lambda x: mean.to(x).expand_as(x),
+        # prefixed, since a replacement may itself be called "clean"
+        **{f"spliced {name}": replacement for name, replacement in replacements.items()},
+    }
+    sums = dict.fromkeys(cases, 0.0)
+    predicted = windows.shape[0] * (windows.shape[1] - 2)
+    with (
+        torch.inference_mode(),
+        tqdm(
+            total=predicted * len(cases), desc=progress, unit=" tokens", unit_scale=True, disable=progress is None
+        ) as bar,
+    ):
+        for batch in torch.split(windows, windows_per_batch):
+            token_ids = batch.long().to(language_model.device)
+            output = output_at(language_model.model, site, token_ids)
+            hidden = hidden_state(output)
+            for name, replacement in cases.items():
+                state = hidden if replacement is None else _replaced(hidden, replacement)
+                with resumed_at(language_model.model, site, with_hidden_state(output, state)):
+                    logits = language_model.model(input_ids=token_ids, use_cache=False).logits
+                sums[name] += _cross_entropy(logits[:, 1:-1], token_ids[:, 2:])
+                bar.update(token_ids.shape[0] * (token_ids.shape[1] - 2))
+    means = {name: value / predicted for name, value in sums.items()}
+    return ModelLoss(
+        clean=means["clean"],
+        zero=means["zero"],
+        mean=means["mean"],
+        spliced={name: means[f"spliced {name}"] for name in replacements},
+        n_tokens=predicted,
+    )
+
+
+def _replaced(hidden: Tensor, replacement: Replacement) -> Tensor:
+    flat = hidden[:, 1:].reshape(-1, hidden.shape[-1]).float()
+    new = replacement(flat).to(hidden.dtype).view(hidden[:, 1:].shape)
+    return torch.cat([hidden[:, :1], new], dim=1)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> float:
+    """Sum over tokens; a window at a time, since float32 logits of a whole batch would be large."""
+    return sum(
+        float(nn.functional.cross_entropy(row.float(), target, reduction="sum"))
+        for row, target in zip(logits, targets, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def resumed_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
+    """Let the model start at a site with a given output there: the blocks up to it are passed over.
+
+    Everything around the blocks (masks, rotary embeddings, final norm, head) stays the model's own code.
+
+    Parameters
+    ----------
+    model
+        A transformers model.
+    site
+        The output of a block.
+    output
+        What that block shall return, a tensor or a tuple as it does itself.
+
+    Raises
+    ------
+    InputError
+        If the site is not the output of a block.
+    """
+    target, layers = resolve_site(model, site), list(blocks(model))
+    if target not in layers:
+        raise InputError(f"site is {site!r}, expected the output of a block, since the model is resumed there")
+    skipped = layers[: layers.index(target) + 1]
+
+    def passed_over(*args: Any, **kwargs: Any) -> Any:
+        return output
+
+    for block in skipped:
+        # an instance attribute hides the method, while the model still finds its block and its attributes
+        block.forward = passed_over
+    try:
+        yield
+    finally:
+        for block in skipped:
+            del block.forward
