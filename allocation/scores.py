@@ -60,6 +60,16 @@ class DenseScores:
             return block.view(np.float16).astype(np.float32)
         return block
 
+    def encoded(self, values: NDArray[np.float64]) -> Array:
+        """Positive numbers as entries of `ordered`; what is not positive and finite becomes the largest entry."""
+        kind = np.dtype(np.float32) if self.type == "bfloat16" else self.array.dtype
+        largest = float(np.finfo(kind).max) if kind.kind == "f" else np.iinfo(str(kind)).max
+        entries = np.where((values > 0) & (values < float(largest)), values, 0).astype(kind)
+        entries = np.where(entries > 0, entries, kind.type(largest))
+        if self.type == "bfloat16":
+            return (entries.view(np.uint32) >> 16).astype(np.int16)
+        return entries.view(np.int16) if self.type == "float16" else entries
+
     def values_at(self, flat: Indices) -> Array:
         """Scores at flat positions, in the scores' own type (float32 for bfloat16)."""
         values = self.array.reshape(-1)[flat]

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A block must stay in a core's second-level cache between the passes made over it.
-BLOCK_BYTES = 1 << 20
+# A block must stay in cache between the passes made over it, and be large enough to outweigh the calls.
+BLOCK_BYTES = 1 << 21
 # Below this size starting threads costs more than it saves.
-SERIAL_BYTES = 1 << 21
+SERIAL_BYTES = 1 << 22
 
 
 def map_blocks(
@@ -30,8 +30,12 @@ def map_blocks(
     workers = available_cores() if workers is None else workers
     if workers <= 1 or len(bounds) == 1 or nbytes < SERIAL_BYTES:
         return [work(start, stop) for start, stop in bounds]
+    # a few runs of consecutive blocks per thread: one task per block would spend its time handing over the lock
+    share = -(-len(bounds) // (2 * workers))
+    runs = [bounds[first : first + share] for first in range(0, len(bounds), share)]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda bound: work(*bound), bounds))
+        parts = pool.map(lambda run: [work(start, stop) for start, stop in run], runs)
+        return [result for part in parts for result in part]
 
 
 def available_cores() -> int:

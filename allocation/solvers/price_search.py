@@ -1,6 +1,6 @@
 """The one primitive of every one-sided selection: the largest positive entries of each group, under the group's cap.
 
-A group is the whole matrix, a row or a column. Selecting its top is a search for a price:
+A group is the whole matrix (here), a row or a column (`lines`). Selecting its top is a search for a price:
 
 1. *bracket*: a lower end below the price, from a sample or from maxima that cannot fail;
 2. *compact*: one pass keeps the positions of entries from the lower end upwards;
@@ -11,7 +11,7 @@ A group is the whole matrix, a row or a column. Selecting its top is a search fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ Array: TypeAlias = NDArray[Any]
 Mask: TypeAlias = NDArray[np.bool_]
 
 # Entries sampled to bracket the price of a whole matrix.
-SAMPLE = 1 << 17
-# Survivors worth keeping, in multiples of what is wanted, before the bracket counts as too wide.
-WIDE = 4
+SAMPLE = 1 << 16
+# From so many entries certain to be taken, they are set aside before the survivors are ranked.
+LARGE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +106,14 @@ def _descending_keys(values: Array) -> NDArray[np.uint64]:
     return (~ranks).astype(np.uint64)
 
 
-def select_whole(ordered: Array, cap: int, workers: int | None = None) -> Selection:
-    """The largest `cap` positive entries of the matrix, as one group."""
+def select_whole(ordered: Array, cap: int, workers: int | None = None, hint: Array | None = None) -> Selection:
+    """The largest `cap` positive entries of the matrix, as one group; `hint` is just below the expected price."""
     entries = ordered.reshape(-1)
     cap = min(cap, entries.size)
+    if hint is not None and entries.size > SAMPLE:
+        flat = compact(entries, hint, workers, most=3 * cap + SAMPLE)
+        if flat is not None and flat.size > cap:
+            return finish(entries[flat], flat, None, np.array([cap]))
     lower = upper = smallest_positive(ordered.dtype)
     passes, wide = 1, False
     if entries.size > SAMPLE:
@@ -127,46 +131,40 @@ def select_whole(ordered: Array, cap: int, workers: int | None = None) -> Select
     values = entries[flat]
     sure = values > upper
     n_sure = int(np.count_nonzero(sure))
-    if n_sure < SAMPLE or n_sure >= cap:
+    if n_sure < LARGE or n_sure >= cap:
         return finish(values, flat, None, np.array([cap]), passes)
     middle = finish(values[~sure], flat[~sure], None, np.array([cap - n_sure]), passes)
-    return Selection(np.sort(np.concatenate([flat[sure], middle.flat])), middle.last, middle.refused, passes)
+    sure[np.searchsorted(flat, middle.flat)] = True
+    return Selection(flat[sure], middle.last, middle.refused, passes)
 
 
-def select_rows(ordered: Array, caps: Indices, workers: int | None = None) -> Selection:
-    """The largest `caps[i]` positive entries of every row i."""
-    rows, columns = ordered.shape
-    caps = np.minimum(caps, columns)
+@overload
+def compact(entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ...) -> Indices: ...
+@overload
+def compact(
+    entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ..., most: int
+) -> Indices | None: ...
+def compact(
+    entries: Array, lower: Any, workers: int | None = None, *, strictly: bool = False, most: int | None = None
+) -> Indices | None:
+    """Ascending flat positions of the entries from `lower` upwards, or strictly above it; `lower` may be per column.
 
-    def survivors(start: int, stop: int) -> Indices:
-        return np.asarray(start * columns + _row_survivors(ordered[start:stop], caps[start:stop] + 1))
-
-    flat = _joined(map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers))
-    return finish(ordered.reshape(-1)[flat], flat, flat // max(columns, 1), caps)
-
-
-def select_columns(ordered: Array, caps: Indices, workers: int | None = None) -> Selection:
-    """The largest `caps[j]` positive entries of every column j: rows of transposed blocks that fit the cache."""
-    rows, columns = ordered.shape
-    caps = np.minimum(caps, rows)
-
-    def survivors(start: int, stop: int) -> Indices:
-        block = np.ascontiguousarray(ordered[:, start:stop].T)
-        column, row = np.divmod(_row_survivors(block, caps[start:stop] + 1), rows)
-        return np.asarray(row * columns + column + start)
-
-    flat = np.sort(_joined(map_blocks(survivors, columns if rows else 0, ordered.nbytes, workers)))
-    return finish(ordered.reshape(-1)[flat], flat, flat % max(columns, 1), caps)
-
-
-def compact(entries: Array, lower: Any, workers: int | None = None, strictly: bool = False) -> Indices:
-    """Ascending positions of the entries from `lower` upwards, or strictly above it."""
+    None as soon as there are more than `most`.
+    """
     reaches = np.greater if strictly else np.greater_equal
+    stride = entries.size // max(entries.shape[0], 1)
+    most = entries.size if most is None else most
+    found = [0]  # threads may miss each other's count for a block or two, which only delays the stop
 
     def survivors(start: int, stop: int) -> Indices:
-        return np.asarray(start + np.flatnonzero(reaches(entries[start:stop], lower)))
+        if found[0] > most:
+            return np.empty(0, np.int64)
+        flat = np.flatnonzero(reaches(entries[start:stop], lower))
+        found[0] += flat.size
+        return np.asarray(flat + start * stride)
 
-    return _joined(map_blocks(survivors, entries.size, entries.nbytes, workers))
+    parts = map_blocks(survivors, entries.shape[0], entries.nbytes, workers)
+    return None if found[0] > most else joined(parts)
 
 
 def smallest_positive(dtype: np.dtype[Any]) -> Any:
@@ -235,7 +233,7 @@ def _first_equal(entries: Array, value: Any, count: int) -> Indices:
         count -= found[-1].size
         if count <= 0:
             break
-    return _joined(found)
+    return joined(found)
 
 
 def _first_best_below(entries: Array, value: Any, workers: int | None) -> Indices:
@@ -251,50 +249,6 @@ def _first_best_below(entries: Array, value: Any, workers: int | None) -> Indice
     return np.array([-found[1]]) if found[0] > 0 else np.empty(0, np.int64)
 
 
-def _row_survivors(block: Array, wanted: Indices) -> Indices:
-    """Ascending flat positions that hold the `wanted[i]` largest positive entries of every row, and few more."""
-    rows, columns = block.shape
-    lower = np.maximum(_row_bracket(block, wanted), smallest_positive(block.dtype))[:, None]
-    reaching = block >= lower
-    flat = np.flatnonzero(reaching)
-    counts = np.bincount(flat // columns, minlength=rows)
-    wide = np.flatnonzero(counts > WIDE * wanted + 64)
-    if wide.size == 0:
-        return flat
-    # Ties, or an unlucky bracket. The exact price of such a row, and then only as many of its equals as are wanted.
-    at = lower[wide]
-    unsure = np.count_nonzero(block[wide] > at, axis=1) >= wanted[wide]
-    if unsure.any():
-        exact = _ranked(block[wide[unsure]], wanted[wide[unsure]])
-        at[unsure] = np.maximum(exact[:, None], smallest_positive(block.dtype))
-    above, tied = block[wide] > at, block[wide] == at
-    room = wanted[wide] - np.count_nonzero(above, axis=1)
-    reaching[wide] = above | (tied & (np.cumsum(tied, axis=1, dtype=np.int64) <= room[:, None]))
-    return np.flatnonzero(reaching)
-
-
-def _row_bracket(block: Array, wanted: Indices) -> Array:
-    """A value per row that at least `wanted` entries reach: k groups of columns whose maxima reach t hold k entries.
-
-    Where so many are wanted that groups would be no smaller than the row, the exact value.
-    """
-    columns = block.shape[1]
-    groups = 4 * int(wanted.max(initial=1))
-    width = columns // groups
-    if width < 4:
-        return _ranked(block, wanted)
-    maxima = block[:, : width * groups].reshape(-1, width, groups).max(axis=1)
-    return _ranked(maxima, wanted)
-
-
-def _ranked(block: Array, ranks: Indices) -> Array:
-    """The `ranks[i]`-th largest entry of every row, 1 being the largest; the smallest where a row is shorter."""
-    if block.shape[0] == 0:
-        return block[:, 0]
-    position = np.maximum(block.shape[1] - ranks, 0)
-    ranked = np.partition(block, np.unique(position), axis=1)
-    return np.asarray(np.take_along_axis(ranked, position[:, None], axis=1)[:, 0])
-
-
-def _joined(parts: list[Indices]) -> Indices:
+def joined(parts: list[Indices]) -> Indices:
+    """Positions found block by block, in one vector."""
     return np.concatenate(parts) if parts else np.empty(0, np.int64)

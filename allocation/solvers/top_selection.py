@@ -11,14 +11,11 @@ from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores, Indices
 from allocation.solution import Price, Prices, Real, Solution, Status, no_price
 from allocation.solvers.base import Options
-from allocation.solvers.price_search import (
-    Array,
-    Selection,
-    finish,
-    select_columns,
-    select_rows,
-    select_whole,
-)
+from allocation.solvers.lines import select_columns, select_rows
+from allocation.solvers.price_search import Array, Selection, finish, select_whole
+
+# Expected prices are lowered by this share, so that prices may fall a little before the hint fails.
+HINT_SLACK = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,23 @@ def _select(problem: Problem, axis: int | None, caps: Indices, options: Options)
         positive = np.flatnonzero(matrix.array > 0)
         ends = None if axis is None else (matrix.tokens, matrix.features)[axis][positive]
         return finish(matrix.array[positive], positive, ends, np.minimum(caps, matrix.n_edges))
+    hint = _just_below_prices(matrix, axis, options.warm_start)
     if axis is None:
-        return select_whole(matrix.ordered, int(caps[0]), options.workers)
-    return (select_rows, select_columns)[axis](matrix.ordered, caps, options.workers)
+        return select_whole(matrix.ordered, int(caps[0]), options.workers, hint)
+    select = select_columns if axis else select_rows
+    return select(matrix.ordered, caps, options.workers, hint)
+
+
+def _just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Array | None:
+    """What an entry had to exceed in a similar problem, lowered a little: one value, or one per group."""
+    if warm_start is None:
+        return None
+    expected = np.asarray(warm_start.budget.value, np.float64)
+    if axis is not None:
+        expected = expected + (warm_start.tokens, warm_start.features)[axis].value
+        if expected.shape != (matrix.shape[axis],):
+            return None
+    return matrix.encoded(expected * (1 - HINT_SLACK))
 
 
 def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:

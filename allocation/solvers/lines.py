@@ -1,0 +1,183 @@
+"""The top of every row or of every column: as many price searches as lines, all at once.
+
+The bracket of a line cannot fail: divide it into groups, and at least k entries reach the k-th largest of their maxima.
+Prices of a similar problem give a bracket that costs nothing; lines for which such a hint is too high are bracketed
+afresh.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocation.scores import Indices
+from allocation.solvers.price_search import Array, Selection, compact, finish, joined, smallest_positive
+from allocation.threads import BLOCK_BYTES, map_blocks
+
+# Survivors of a line worth keeping, in multiples of what is wanted, before its bracket counts as too wide.
+WIDE = 4
+# Groups per column, fewest first, and the share of them that may be wanted.
+COLUMN_GROUPS = (64, 256, 1024)
+FILLED = 0.6
+
+
+def select_rows(ordered: Array, caps: Indices, workers: int | None = None, hint: Array | None = None) -> Selection:
+    """The largest `caps[i]` positive entries of every row i; `hint` holds values just below the expected prices."""
+    rows, columns = ordered.shape
+    caps = np.minimum(caps, columns)
+
+    def survivors(start: int, stop: int) -> Indices:
+        at = None if hint is None else hint[start:stop]
+        return np.asarray(start * columns + _row_survivors(ordered[start:stop], caps[start:stop] + 1, at))
+
+    flat = joined(map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers))
+    return finish(ordered.reshape(-1)[flat], flat, flat // max(columns, 1), caps)
+
+
+def select_columns(ordered: Array, caps: Indices, workers: int | None = None, hint: Array | None = None) -> Selection:
+    """The largest `caps[j]` positive entries of every column j; `hint` holds values just below the expected prices."""
+    rows, columns = ordered.shape
+    caps = np.minimum(caps, rows)
+    flat = _column_survivors(ordered, caps + 1, workers, hint) if ordered.size else np.empty(0, np.int64)
+    return finish(ordered.reshape(-1)[flat], flat, flat % max(columns, 1), caps, passes=1 if hint is not None else 2)
+
+
+def _row_survivors(block: Array, wanted: Indices, at: Array | None = None) -> Indices:
+    """Ascending flat positions that hold the `wanted[i]` largest positive entries of every row, and few more."""
+    rows, columns = block.shape
+    smallest = smallest_positive(block.dtype)
+    hinted = at is not None
+    at = np.maximum(_row_bracket(block, wanted), smallest) if at is None else at.copy()
+    reaching = block >= at[:, None]
+    flat = np.flatnonzero(reaching)
+    counts = np.bincount(flat // columns, minlength=rows)
+    if hinted and np.any(failed := (counts < wanted) & (at > smallest)):
+        at[failed] = np.maximum(_row_bracket(block[failed], wanted[failed]), smallest)
+        reaching[failed] = block[failed] >= at[failed, None]
+        counts[failed] = np.count_nonzero(reaching[failed], axis=1)
+        flat = np.flatnonzero(reaching)
+    wide = np.flatnonzero(counts > WIDE * wanted + 64)
+    if wide.size == 0:
+        return flat
+    reaching[wide] = block[wide] > at[wide, None]
+    above = np.count_nonzero(reaching[wide], axis=1)
+    spread = above > WIDE * wanted[wide] + 64
+    if spread.any():  # not ties but a bracket far too low: the exact price
+        far = wide[spread]
+        at[far] = np.maximum(_ranked(block[far], wanted[far]), smallest)
+        reaching[far] = block[far] > at[far, None]
+        above[spread] = np.count_nonzero(reaching[far], axis=1)
+    line, place = _first_ties(block[wide], at[wide], wanted[wide] - above)
+    reaching[wide[line], place] = True
+    return np.flatnonzero(reaching)
+
+
+def _row_bracket(block: Array, wanted: Indices) -> Array:
+    """A value per row that at least `wanted` entries reach; the exact one where so many are wanted."""
+    columns = block.shape[1]
+    groups = 4 * int(wanted.max(initial=1))
+    width = columns // groups
+    if width < 4:
+        return _ranked(block, wanted)
+    # group g holds the columns g, g + groups, ...: neighbours, often alike, fall into different groups
+    maxima = block[:, : width * groups].reshape(-1, width, groups).max(axis=1)
+    return _ranked(maxima, wanted)
+
+
+def _column_survivors(ordered: Array, wanted: Indices, workers: int | None, hint: Array | None) -> Indices:
+    """As `_row_survivors` for columns, read in the order in which the rows lie in memory."""
+    columns = ordered.shape[1]
+    smallest = smallest_positive(ordered.dtype)
+    at = _column_bracket(ordered, wanted, workers) if hint is None else hint
+    at = np.maximum(at, smallest)
+    flat = compact(ordered, at, workers, most=int(WIDE * wanted.sum()) + 64 * columns)
+    if flat is None:
+        if hint is not None:
+            return _column_survivors(ordered, wanted, workers, None)
+        return _tied_column_survivors(ordered, wanted, at, workers)
+    if hint is None:
+        return flat
+    failed = (np.bincount(flat % columns, minlength=columns) < wanted) & (at > smallest)
+    if not failed.any():
+        return flat
+    if np.count_nonzero(failed) > columns // 4:
+        return _column_survivors(ordered, wanted, workers, None)
+    again = np.flatnonzero(failed)
+    row, column = np.divmod(_column_survivors(ordered[:, again], wanted[again], workers, None), again.size)
+    return np.sort(np.concatenate([flat[~failed[flat % columns]], row * columns + again[column]]))
+
+
+def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: int | None) -> Indices:
+    """Survivors where whole columns tie at the bracket: all above it, and the first of its equals."""
+
+    def count_above(start: int, stop: int) -> Indices:
+        return np.asarray((ordered[start:stop] > at).sum(axis=0, dtype=np.int64))
+
+    above = sum(map_blocks(count_above, ordered.shape[0], ordered.nbytes, workers), np.zeros(at.size, np.int64))
+    spread = np.flatnonzero(above > WIDE * wanted + 64)
+    if spread.size:
+        lines = np.ascontiguousarray(ordered[:, spread].T)
+        at[spread] = np.maximum(_ranked(lines, wanted[spread]), smallest_positive(ordered.dtype))
+        above[spread] = np.count_nonzero(lines > at[spread, None], axis=1)
+    strict = compact(ordered, at, workers, strictly=True)
+    line, place = _first_ties(ordered.T, at, wanted - above)
+    return np.sort(np.concatenate([strict, place * at.size + line]))
+
+
+def _column_bracket(ordered: Array, wanted: Indices, workers: int | None) -> Array:
+    """A value per column that at least `wanted` entries reach: few groups where few are wanted."""
+    rows, columns = ordered.shape
+    at = np.empty(columns, ordered.dtype)
+    left = np.arange(columns)
+    for groups in COLUMN_GROUPS:
+        if rows < 4 * groups or not left.size:
+            continue
+        few = wanted[left] <= FILLED * groups
+        chosen, left = left[few], left[~few]
+        if chosen.size:
+            part = ordered if chosen.size > columns // 2 else ordered[:, chosen]
+            ranks = np.minimum(wanted, groups) if part is ordered else wanted[chosen]
+            bracket = _column_maxima_ranked(part, groups, ranks, workers)
+            at[chosen] = bracket[chosen] if part is ordered else bracket
+    if left.size:
+        at[left] = _ranked(np.ascontiguousarray(ordered[:, left].T), wanted[left])
+    return at
+
+
+def _column_maxima_ranked(part: Array, groups: int, ranks: Indices, workers: int | None) -> Array:
+    """The `ranks[j]`-th largest of the maxima of `groups` groups of rows, in every column j."""
+    rows, columns = part.shape
+
+    def ranked(start: int, stop: int) -> Array:
+        maxima = part[:groups, start:stop].copy()
+        for first in range(groups, rows - groups + 1, groups):
+            np.maximum(maxima, part[first : first + groups, start:stop], out=maxima)
+        return _ranked(np.ascontiguousarray(maxima.T), ranks[start:stop])
+
+    # the maxima of one block of columns stay in the cache while all rows pass by
+    share = max(1, BLOCK_BYTES * columns // max(groups * columns * part.itemsize, 1)) * part.nbytes // max(columns, 1)
+    return np.concatenate(map_blocks(ranked, columns, part.nbytes, workers, block_bytes=share))
+
+
+def _first_ties(lines: Array, at: Array, room: Indices) -> tuple[Indices, Indices]:
+    """Line and place of the first `room[i]` entries equal to `at[i]` in every line, reading no further than needed."""
+    room = np.maximum(room, 0)
+    found: list[tuple[Indices, Indices]] = []
+    start, width = 0, 64
+    while start < lines.shape[1] and (open_lines := np.flatnonzero(room)).size:
+        tied = lines[open_lines, start : start + width] == at[open_lines, None]
+        tied &= np.cumsum(tied, axis=1, dtype=np.int64) <= room[open_lines, None]
+        line, place = np.nonzero(tied)
+        found.append((open_lines[line], place + start))
+        room[open_lines] -= np.count_nonzero(tied, axis=1)
+        start, width = start + width, min(2 * width, 4096)
+    return joined([line for line, _ in found]), joined([place for _, place in found])
+
+
+def _ranked(block: Array, ranks: Indices) -> Array:
+    """The `ranks[i]`-th largest entry of every row, 1 being the largest; the smallest where a row is shorter."""
+    if block.shape[0] == 0:
+        return block[:, 0]
+    position = np.maximum(block.shape[1] - ranks, 0)
+    # short rows sort faster than they partition
+    ranked = np.sort(block, axis=1) if block.shape[1] <= 1024 else np.partition(block, np.unique(position), axis=1)
+    return np.asarray(np.take_along_axis(ranked, position[:, None], axis=1)[:, 0])
