@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints that sentence and exits with 2.
     """
+
+
+class InterruptedRunError(Exception):
+    """A run was interrupted by the user; the text says while doing what. What was finished is on disk."""

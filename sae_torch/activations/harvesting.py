@@ -8,10 +8,9 @@ import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from sae_torch.activations.language_model import (
@@ -22,7 +21,7 @@ from sae_torch.activations.language_model import (
     model_provenance,
 )
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
-from sae_torch.activations.sites import hidden_state, resolve_site
+from sae_torch.activations.sites import hidden_state, output_at
 from sae_torch.activations.text import StateOfTheUnion, TextSource
 from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.errors import InputError
@@ -276,43 +275,6 @@ def _harvest_shard(
         documents=windows.documents[part].clone(),
         header=header,
     )
-
-
-class _SiteReachedError(Exception):
-    """Ends a forward pass at the site; the rest of the model is not needed."""
-
-
-def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
-    """Run a model up to a site and return what the site's module returns.
-
-    Parameters
-    ----------
-    model
-        A transformers model.
-    site
-        Where to stop.
-    token_ids
-        ``(windows, length)`` integer tensor on the model's device.
-
-    Returns
-    -------
-    The module's output; `sae_torch.activations.sites.hidden_state` takes the activations out of it.
-    """
-    reached: list[Any] = []
-
-    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
-        reached.append(output)
-        raise _SiteReachedError
-
-    handle = resolve_site(model, site).register_forward_hook(stop)
-    try:
-        with torch.inference_mode():
-            model(input_ids=token_ids.long(), use_cache=False)
-    except _SiteReachedError:
-        return reached[0]
-    finally:
-        handle.remove()
-    raise InputError(f"site is {site!r}, but the forward pass never reaches it")
 
 
 def _shard_path(folder: Path, index: int) -> Path:

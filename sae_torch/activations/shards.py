@@ -17,6 +17,7 @@ from sae_torch.errors import InputError
 
 TENSORS = ("activations", "window", "position", "token_ids", "documents")
 _LEFTOVER_SECONDS = 3600.0
+_ROWS_AT_ONCE = 16384
 
 
 class CorruptShardError(InputError):
@@ -202,6 +203,18 @@ class Activations:
         for shard, where, local in self._locate(rows):
             out[where] = shard.activations[local].to(dtype)
         return out
+
+    def mean(self) -> Tensor:
+        """Mean activation, ``(d_model,)`` float32, summed in float64."""
+        total = torch.zeros(self.d_model, dtype=torch.float64)
+        for start in range(0, self.n_tokens, _ROWS_AT_ONCE):
+            rows = torch.arange(start, min(start + _ROWS_AT_ONCE, self.n_tokens))
+            total += self.gather(rows, torch.float64).sum(0)
+        return (total / self.n_tokens).float()
+
+    def windows(self, count: int) -> Tensor:
+        """Token ids of the first windows, ``(count or fewer, length)`` int32, dropped tokens included."""
+        return torch.cat([shard.token_ids for shard in self.shards])[:count]
 
     def context(self, row: int, before: int = 16, after: int = 8) -> Context:
         """Text around one row, within its window."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sae_torch.errors import InputError
@@ -82,3 +83,40 @@ def hidden_state(output: Any) -> Tensor:
 def with_hidden_state(output: Any, hidden: Tensor) -> Any:
     """The same output with its hidden state replaced."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+class _SiteReachedError(Exception):
+    """Ends a forward pass at the site; the rest of the model is not needed."""
+
+
+def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
+    """Run a model up to a site and return what the site's module returns.
+
+    Parameters
+    ----------
+    model
+        A transformers model.
+    site
+        Where to stop.
+    token_ids
+        ``(windows, length)`` integer tensor on the model's device.
+
+    Returns
+    -------
+    The module's output; `hidden_state` takes the activations out of it.
+    """
+    reached: list[Any] = []
+
+    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
+        reached.append(output)
+        raise _SiteReachedError
+
+    handle = resolve_site(model, site).register_forward_hook(stop)
+    try:
+        with torch.inference_mode():
+            model(input_ids=token_ids.long(), use_cache=False)
+    except _SiteReachedError:
+        return reached[0]
+    finally:
+        handle.remove()
+    raise InputError(f"site is {site!r}, but the forward pass never reaches it")

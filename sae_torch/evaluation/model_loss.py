@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sae_torch.activations.harvesting import output_at
 from sae_torch.activations.language_model import LanguageModel
-from sae_torch.activations.sites import blocks, hidden_state, resolve_site, with_hidden_state
+from sae_torch.activations.sites import blocks, hidden_state, output_at, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
 
 Replacement = Callable[[Tensor], Tensor]

@@ -8,39 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import torch
 
+from allocation import ZipfFit
 from sae_torch.evaluation.charts import Axis, Series, bar_chart, legend, line_chart
 from sae_torch.evaluation.contexts import FeatureContexts, TokenContext
 from sae_torch.evaluation.metrics import Quality
 from sae_torch.evaluation.results import COLUMNS, Result
-
-
-@dataclass(frozen=True)
-class ZipfCurve:
-    """A Zipf-Mandelbrot curve of density over rank, ``scale (rank + beta)^(-alpha)``.
-
-    Parameters
-    ----------
-    alpha, beta
-        Exponent and offset.
-    r_squared
-        Of the fit, in log-log.
-    excluded
-        Share of the features left out as the low tail.
-    scale
-        Factor that turns the curve into densities.
-    """
-
-    alpha: float
-    beta: float
-    r_squared: float
-    excluded: float
-    scale: float
-
-    def density(self, rank: float) -> float:
-        """Density at a rank, from 1."""
-        return float(self.scale * (rank + self.beta) ** -self.alpha)
 
 
 @dataclass(frozen=True)
@@ -65,7 +40,7 @@ class Chapter:
     quality: Quality
     curve_tokens: Sequence[float]
     curve_loss: Sequence[float]
-    zipf: ZipfCurve | None
+    zipf: ZipfFit | None
     features: Sequence[FeatureContexts]
 
 
@@ -184,7 +159,8 @@ def _spectrum(chapters: Sequence[Chapter]) -> str:
         series.append(Series(name, ranks, [float(densities[rank - 1]) for rank in ranks], index))
         if chapter.zipf is not None:
             curve = chapter.zipf
-            fitted = [curve.density(rank) for rank in ranks]
+            by_rank = np.sort(curve.densities(chapter.quality.l0))[::-1]
+            fitted = [float(by_rank[rank - 1]) for rank in ranks]
             series.append(Series(f"{name}, fitted", ranks, fitted, index, dashed=True))
             notes.append(
                 f"<b>{escape(name)}</b> α = {curve.alpha:.2f}, β = {curve.beta:.0f}, R² = {curve.r_squared:.3f}, "

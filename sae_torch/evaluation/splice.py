@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from sae_torch.codes import SparseCodes
 from torch import Tensor, nn
 
 from sae_torch.activations.sites import hidden_state, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
+
+if TYPE_CHECKING:
+    from sae_torch.codes import SparseCodes
 
 
 class Autoencoder(Protocol):

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from sae_torch.activations import LanguageModel
-from sae_torch.activations.harvesting import output_at
-from sae_torch.activations.sites import hidden_state, resolve_site, with_hidden_state
+from sae_torch.activations.sites import hidden_state, output_at, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
 
 

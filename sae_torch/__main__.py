@@ -1,0 +1,13 @@
+"""``python -m sae_torch``."""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    from sae_torch.cli import main
+
+    code = main()
+except KeyboardInterrupt:  # while the packages were still being imported
+    code = 130
+sys.exit(code)

@@ -1,0 +1,120 @@
+"""The folder of one run: nothing half-written, nothing of another configuration, and what is finished is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_torch.errors import InputError
+
+RESULTS, REPORT, UNFINISHED = "results.json", "report.html", "unfinished"
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """Where a run keeps what it finishes, and publishes its results at the end.
+
+    Until the end everything lies in the subfolder ``unfinished``, so that older results of the same
+    configuration stay whole while they are made again.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    configuration
+        What determines the results; plain JSON values.
+    """
+
+    path: Path
+    configuration: Mapping[str, Any]
+
+    @property
+    def working(self) -> Path:
+        """Where the parts of an unfinished run lie."""
+        return self.path / UNFINISHED
+
+    def claim(self, overwrite: bool = False) -> None:
+        """Make the folder ready for this configuration.
+
+        Raises
+        ------
+        InputError
+            If it holds results, finished or not, of another configuration and `overwrite` is False.
+        OSError
+            If it cannot be written.
+        """
+        for file in (self.path / RESULTS, self.working / RESULTS):
+            if overwrite or not file.exists():
+                continue
+            difference = self._difference(file)
+            if difference:
+                raise InputError(
+                    f"{file} is of another run ({difference}); choose another --out or replace it with --overwrite"
+                )
+        if (self.working / RESULTS).exists() and self._difference(self.working / RESULTS):
+            shutil.rmtree(self.working)
+        self.working.mkdir(parents=True, exist_ok=True)
+        for leftover in self.working.glob("*.tmp"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        write_text(self.working / RESULTS, json.dumps({"configuration": self.configuration}, indent=2))
+
+    def part(self, name: str) -> Path | None:
+        """Folder of a finished part, None if it is not finished."""
+        folder = self.working / name
+        return folder if folder.is_dir() else None
+
+    def write_part(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a folder; it gets its name only when it is complete."""
+        temporary = self.working / f"{name}.tmp"
+        temporary.mkdir()
+        try:
+            write(temporary)
+        except BaseException:
+            shutil.rmtree(temporary)
+            raise
+        return temporary.rename(self.working / name)
+
+    def publish(self, results: Mapping[str, Any], report: str) -> None:
+        """Move the parts, the report and the results to their places; the results come last."""
+        for part in sorted(folder for folder in self.working.iterdir() if folder.is_dir()):
+            place = self.path / part.name
+            if place.exists():
+                shutil.rmtree(place)
+            part.rename(place)
+        write_text(self.path / REPORT, report)
+        write_text(self.path / RESULTS, json.dumps({"configuration": self.configuration, **results}, indent=2))
+        shutil.rmtree(self.working)
+
+    def _difference(self, file: Path) -> str:
+        """What distinguishes the configuration in a file from this one; empty if they are equal."""
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+            names = sorted(name for name in {*there, *self.configuration} if self._value(there, name) != self[name])
+        except (ValueError, KeyError, TypeError):
+            return "it is not results of this program"
+        return ", ".join(f"{name} {self._value(there, name)} there, {self[name]} here" for name in names)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._value(self.configuration, name)
+
+    @staticmethod
+    def _value(configuration: Mapping[str, Any], name: str) -> Any:
+        return configuration.get(name, "absent")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that `path` holds all of it or what it held before."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
