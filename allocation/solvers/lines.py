@@ -7,11 +7,16 @@ afresh.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import NDArray
 
 from allocation.scores import Indices
 from allocation.solvers.price_search import Array, Selection, compact, finish, joined, smallest_positive
 from allocation.threads import BLOCK_BYTES, map_blocks
+
+Mask: TypeAlias = NDArray[np.bool_]
 
 # Survivors of a line worth keeping, in multiples of what is wanted, before its bracket counts as too wide.
 WIDE = 4
@@ -48,27 +53,43 @@ def _row_survivors(block: Array, wanted: Indices, at: Array | None = None) -> In
     hinted = at is not None
     at = np.maximum(_row_bracket(block, wanted), smallest) if at is None else at.copy()
     reaching = block >= at[:, None]
-    flat = np.flatnonzero(reaching)
-    counts = np.bincount(flat // columns, minlength=rows)
-    if hinted and np.any(failed := (counts < wanted) & (at > smallest)):
-        at[failed] = np.maximum(_row_bracket(block[failed], wanted[failed]), smallest)
-        reaching[failed] = block[failed] >= at[failed, None]
-        counts[failed] = np.count_nonzero(reaching[failed], axis=1)
+    if np.count_nonzero(reaching) <= WIDE * wanted.sum() + 64 * rows:
         flat = np.flatnonzero(reaching)
-    wide = np.flatnonzero(counts > WIDE * wanted + 64)
-    if wide.size == 0:
-        return flat
-    reaching[wide] = block[wide] > at[wide, None]
-    above = np.count_nonzero(reaching[wide], axis=1)
-    spread = above > WIDE * wanted[wide] + 64
-    if spread.any():  # not ties but a bracket far too low: the exact price
-        far = wide[spread]
-        at[far] = np.maximum(_ranked(block[far], wanted[far]), smallest)
-        reaching[far] = block[far] > at[far, None]
-        above[spread] = np.count_nonzero(reaching[far], axis=1)
-    line, place = _first_ties(block[wide], at[wide], wanted[wide] - above)
-    reaching[wide[line], place] = True
+        counts = np.bincount(flat // columns, minlength=rows)
+        failed = (counts < wanted) & (at > smallest)
+        if not hinted or not failed.any():
+            wide = counts > WIDE * wanted + 64
+            return flat if not wide.any() else _without_surplus(block, wanted, at, reaching, wide)
+        again = np.flatnonzero(failed)
+        line, place = np.divmod(_row_survivors(block[again], wanted[again]), columns)
+        return np.sort(np.concatenate([flat[~failed[flat // columns]], again[line] * columns + place]))
+    if hinted:
+        return _row_survivors(block, wanted)
+    return _without_surplus(block, wanted, at, reaching, _counts(reaching) > WIDE * wanted + 64)
+
+
+def _without_surplus(block: Array, wanted: Indices, at: Array, reaching: Mask, wide: Mask) -> Indices:
+    """Survivors where `wide` rows have too many: all above the bracket, and of its equals only the first wanted."""
+    rows: Any = slice(None) if wide.all() else np.flatnonzero(wide)
+    lines, at, wanted = block[rows], at[rows], wanted[rows]
+    strict = lines > at[:, None]
+    above = _counts(strict)
+    spread = np.flatnonzero(above > WIDE * wanted + 64)
+    if spread.size:  # not ties but a bracket far too low: the exact price
+        at[spread] = np.maximum(_ranked(lines[spread], wanted[spread]), smallest_positive(block.dtype))
+        strict[spread] = lines[spread] > at[spread, None]
+        above[spread] = _counts(strict[spread])
+    line, place = _first_ties(lines, at, wanted - above)
+    strict[line, place] = True
+    reaching[rows] = strict
     return np.flatnonzero(reaching)
+
+
+def _counts(mask: Mask) -> Indices:
+    """True entries of every row; NumPy counts a long row at once faster than along an axis."""
+    if mask.shape[1] < 512:
+        return np.asarray(mask.sum(axis=1))
+    return np.array([np.count_nonzero(row) for row in mask])
 
 
 def _row_bracket(block: Array, wanted: Indices) -> Array:
@@ -117,7 +138,7 @@ def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: 
     if spread.size:
         lines = np.ascontiguousarray(ordered[:, spread].T)
         at[spread] = np.maximum(_ranked(lines, wanted[spread]), smallest_positive(ordered.dtype))
-        above[spread] = np.count_nonzero(lines > at[spread, None], axis=1)
+        above[spread] = _counts(lines > at[spread, None])
     strict = compact(ordered, at, workers, strictly=True)
     line, place = _first_ties(ordered.T, at, wanted - above)
     return np.sort(np.concatenate([strict, place * at.size + line]))
@@ -168,7 +189,7 @@ def _first_ties(lines: Array, at: Array, room: Indices) -> tuple[Indices, Indice
         tied &= np.cumsum(tied, axis=1, dtype=np.int64) <= room[open_lines, None]
         line, place = np.nonzero(tied)
         found.append((open_lines[line], place + start))
-        room[open_lines] -= np.count_nonzero(tied, axis=1)
+        room[open_lines] -= tied.sum(axis=1)
         start, width = start + width, min(2 * width, 4096)
     return joined([line for line, _ in found]), joined([place for _, place in found])
 

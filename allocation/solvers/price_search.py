@@ -20,7 +20,7 @@ from allocation.scores import Indices
 from allocation.threads import map_blocks
 
 Array: TypeAlias = NDArray[Any]
-Mask: TypeAlias = NDArray[np.bool_]
+Keys: TypeAlias = NDArray[np.uint32]
 
 # Entries sampled to bracket the price of a whole matrix.
 SAMPLE = 1 << 16
@@ -44,45 +44,54 @@ class Selection:
 def finish(values: Array, flat: Indices, groups: Indices | None, caps: Indices, passes: int = 1) -> Selection:
     """Exact selection among survivors: positive `values` at ascending positions `flat`, each of one group.
 
-    Every entry becomes one integer that sorts by group, then by value downwards; the cap-th of each group is its
-    price, and entries equal to it are taken in order of position.
+    The cap-th largest of each group is its price; of the entries equal to it the first are taken.
     """
     count = caps.size
+    last, refused = np.full(count, -1), np.full(count, -1)
+    if values.size == 0:
+        return Selection(flat, last, refused, passes)
+    whole = groups is None
     sizes = np.array([values.size]) if groups is None else np.bincount(groups, minlength=count)
     taken = np.minimum(caps, sizes)
-    starts = np.cumsum(sizes) - sizes
     keys = _descending_keys(values)
-    if groups is not None:
-        keys = (groups.astype(np.uint64) << np.uint64(32)) | keys
-    if values.size == 0:
-        none = np.full(count, -1)
-        return Selection(flat, none, none, passes)
-    ranks_wanted = np.concatenate([starts + taken - 1, starts + taken])
-    ranks_wanted = ranks_wanted[(ranks_wanted >= 0) & (ranks_wanted < values.size)]
-    ranked = np.partition(keys, np.unique(ranks_wanted)) if count == 1 else np.sort(keys)
+    price, after = _ranked_keys(keys, groups, sizes, taken)
 
-    # The price of a group that takes nothing lies before all its keys.
-    at_price = ranked[np.minimum(np.maximum(starts + taken - 1, 0), values.size - 1)]
-    some, more = taken > 0, sizes > taken
-    price = at_price if groups is None else at_price[groups]
-    open_groups = some[0] if groups is None else some[groups]
-    keep = (keys <= price) & open_groups
-    tied = np.flatnonzero((keys == price) & open_groups)
+    def of_entry(per_group: Array) -> Any:
+        return per_group[0] if groups is None else per_group[groups]
+
+    keep = (keys <= of_entry(price)) & of_entry(taken > 0)
+    tied = np.flatnonzero((keys == of_entry(price)) & of_entry(taken > 0))
     tied_group = np.zeros(tied.size, np.int64) if groups is None else groups[tied]
-    surplus = np.bincount(groups[keep], minlength=count) if groups is not None else np.array([keep.sum()])
-    surplus = surplus - taken
-    keep[_last_ones(tied, tied_group, surplus)] = False
+    kept = np.array([np.count_nonzero(keep)]) if groups is None else np.bincount(groups[keep], minlength=count)
+    keep[_last_ones(tied, tied_group, kept - taken)] = False
 
-    last = np.full(count, -1)
-    refused = np.full(count, -1)
-    last_tied = tied[keep[tied]]
-    last[tied_group[keep[tied]]] = flat[last_tied]
-    after = ranked[np.minimum(starts + taken, values.size - 1)]
-    next_price = after if groups is None else after[groups]
-    may_refuse = more[0] if groups is None else more[groups]
-    candidates = np.flatnonzero((keys == next_price) & ~keep & may_refuse)[::-1]
-    refused[np.zeros(candidates.size, np.int64) if groups is None else groups[candidates]] = flat[candidates]
+    last_tied = keep[tied]
+    last[tied_group[last_tied]] = flat[tied[last_tied]]
+    candidates = np.flatnonzero((keys == of_entry(after)) & ~keep & of_entry(sizes > taken))[::-1]
+    refused[np.zeros(candidates.size, np.int64) if whole else of_entry(np.arange(count))[candidates]] = flat[candidates]
     return Selection(flat[keep], last, refused, passes)
+
+
+def _ranked_keys(keys: Keys, groups: Indices | None, sizes: Indices, taken: Indices) -> tuple[Keys, Keys]:
+    """Per group the key of the last that is taken and of the next after it; meaningless where there is none."""
+    if groups is None:
+        ranks = np.array([max(int(taken[0]) - 1, 0), min(int(taken[0]), keys.size - 1)])
+        price, after = np.partition(keys, np.unique(ranks))[ranks, None]
+        return price, after
+    width = int(sizes.max())
+    starts = np.cumsum(sizes) - sizes
+    if sizes.size * width <= 4 * keys.size + SAMPLE and sizes.size <= 1 << 16:
+        # groups of like size: one short row each, which vector units sort at once
+        order = np.argsort(groups.astype(np.uint16), kind="stable")
+        by_group = groups[order]
+        rows = np.full((sizes.size, width + 1), np.iinfo(np.uint32).max, np.uint32)
+        rows[by_group, np.arange(keys.size) - starts[by_group]] = keys[order]
+        rows.sort(axis=1)
+        every = np.arange(sizes.size)
+        return rows[every, np.maximum(taken - 1, 0)], rows[every, taken]
+    ranked = np.sort((groups.astype(np.uint64) << np.uint64(32)) | keys)
+    ends = np.minimum(np.maximum(starts + taken - 1, 0), keys.size - 1), np.minimum(starts + taken, keys.size - 1)
+    return ranked[ends[0]].astype(np.uint32), ranked[ends[1]].astype(np.uint32)
 
 
 def _last_ones(positions: Indices, groups: Indices, surplus: Indices) -> Indices:
@@ -95,15 +104,15 @@ def _last_ones(positions: Indices, groups: Indices, surplus: Indices) -> Indices
     return positions[order[rank_from_end <= np.repeat(surplus, sizes)]]
 
 
-def _descending_keys(values: Array) -> NDArray[np.uint64]:
-    """32-bit integers, in 64, that sort positive values downwards. Wider types are replaced by their ranks."""
+def _descending_keys(values: Array) -> Keys:
+    """32-bit integers that sort positive values downwards. Wider types are replaced by their ranks."""
     if values.dtype.itemsize == 8:
         ranks = np.unique(values, return_inverse=True)[1].astype(np.uint32)
     elif values.dtype == np.float32:
         ranks = values.view(np.uint32)
     else:
         ranks = values.astype(np.uint32)
-    return (~ranks).astype(np.uint64)
+    return ~ranks
 
 
 def select_whole(ordered: Array, cap: int, workers: int | None = None, hint: Array | None = None) -> Selection:

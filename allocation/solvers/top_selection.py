@@ -14,8 +14,9 @@ from allocation.solvers.base import Options
 from allocation.solvers.lines import select_columns, select_rows
 from allocation.solvers.price_search import Array, Selection, finish, select_whole
 
-# Expected prices are lowered by this share, so that prices may fall a little before the hint fails.
-HINT_SLACK = 1 / 16
+# Expected prices are lowered by this share, so that they may fall a little before the hint fails: for the whole matrix,
+# for rows, and for columns, whose few matches make their prices jump from batch to batch.
+HINT_SLACK = {None: 1 / 64, 0: 1 / 64, 1: 1 / 16}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices
         expected = expected + (warm_start.tokens, warm_start.features)[axis].value
         if expected.shape != (matrix.shape[axis],):
             return None
-    return matrix.encoded(expected * (1 - HINT_SLACK))
+    return matrix.encoded(expected * (1 - HINT_SLACK[axis]))
 
 
 def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:
