@@ -22,7 +22,7 @@ class Series:
     x, y
         Its points; points that a log axis cannot show are left out.
     colour
-        CSS class suffix, 1 to 3.
+        CSS class suffix: 1 to 3, or 0 for the colour of the text.
     dashed
         Whether it is a fitted or reference line.
     """
@@ -46,11 +46,14 @@ class Axis:
         Whether it is logarithmic.
     tick
         Text of a tick.
+    include
+        Values that the range covers beside the points, for charts that are compared.
     """
 
     label: str
     log: bool = False
     tick: Callable[[float], str] = lambda value: f"{value:g}"
+    include: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _axes(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
 
 
 def _scale(values: Sequence[float], axis: Axis, start: float, end: float) -> _Scale:
-    low, high = min(values), max(values)
+    low, high = min([*values, *axis.include]), max([*values, *axis.include])
     if axis.log:
         low, high = (low, high) if high > low else (low / 2, high * 2)
     else:

@@ -106,6 +106,9 @@ def measure(
         If the activations do not have the autoencoder's width, or do not vary.
     """
     parameter = next(sae.parameters())
+    d_model = sae.W_dec.shape[1]
+    if activations.d_model != d_model:
+        raise InputError(f"activations are {activations.d_model} wide, expected the autoencoder's {d_model}")
     error = 0.0
     squares = 0.0
     total = torch.zeros(activations.d_model, dtype=torch.float64)

@@ -79,7 +79,7 @@ def render_report(chapters: Sequence[Chapter], k: int, facts: Mapping[str, str])
         _training(chapters),
         "<h2>How often features fire</h2>",
         f"<p>Features sorted by the share of held-out tokens on which they fire. Both axes are logarithmic, so a "
-        f"power law is a straight line; the dashed curves are Zipf–Mandelbrot fits, "
+        f"power law is a straight line; the dashed curves are Zipf–Mandelbrot fits that sum to the same L0, "
         f"density = s · (rank + β)<sup>−α</sup>. The {n_features:,} densities of each autoencoder sum to its L0.</p>",
         _spectrum(chapters),
         "<h2>How many features a token gets</h2>",
@@ -148,34 +148,38 @@ def _training(chapters: Sequence[Chapter]) -> str:
 
 
 def _spectrum(chapters: Sequence[Chapter]) -> str:
-    series, notes = [], []
-    for index, chapter in enumerate(chapters, 1):
-        densities = torch.sort(chapter.quality.densities, descending=True)[0]
-        alive = int((densities > 0).sum())
-        if alive == 0:
-            continue
-        ranks = _spread_ranks(alive)
-        name = chapter.result.name
-        series.append(Series(name, ranks, [float(densities[rank - 1]) for rank in ranks], index))
-        if chapter.zipf is not None:
-            curve = chapter.zipf
-            by_rank = np.sort(curve.densities(chapter.quality.l0))[::-1]
-            fitted = [float(by_rank[rank - 1]) for rank in ranks]
-            series.append(Series(f"{name}, fitted", ranks, fitted, index, dashed=True))
-            notes.append(
-                f"<b>{escape(name)}</b> α = {curve.alpha:.2f}, β = {curve.beta:.0f}, R² = {curve.r_squared:.3f}, "
-                f"{100 * curve.excluded:.0f} % of features excluded as the low tail"
-            )
-    if not series:
+    found = [(index, chapter, _by_rank(chapter)) for index, chapter in enumerate(chapters, 1)]
+    shown = [(index, chapter, densities) for index, chapter, densities in found if len(densities)]
+    if not shown:
         return "<p>No feature fires on the held-out tokens.</p>"
-    chart = line_chart(
-        series,
-        Axis("rank of the feature", log=True, tick=_short),
-        Axis("share of tokens", log=True, tick=lambda value: f"{100 * value:g} %"),
-        "Density of features over their rank, both axes logarithmic, with fitted Zipf curves",
-    )
-    caption = "; ".join(notes) + "." if notes else ""
-    return f'<figure class="wide">{legend(series)}{chart}<figcaption>{caption}</figcaption></figure>'
+    # one range for all, so that the panels can be compared
+    x = Axis("rank of the feature", True, _short, [1, max(len(densities) for _, _, densities in shown)])
+    ends = [float(value) for _, _, densities in shown for value in (densities[0], densities[-1])]
+    y = Axis("share of tokens", True, _percent, ends)
+    return f'<div class="figures">{"".join(_spectrum_panel(*each, x, y) for each in shown)}</div>'
+
+
+def _spectrum_panel(index: int, chapter: Chapter, densities: Sequence[float], x: Axis, y: Axis) -> str:
+    name, curve = chapter.result.name, chapter.zipf
+    ranks = _spread_ranks(len(densities))
+    series = [Series("measured", ranks, [densities[rank - 1] for rank in ranks], index)]
+    note = "no curve could be fitted"
+    if curve is not None:
+        fitted = np.sort(curve.densities(chapter.quality.l0))[::-1]
+        series.append(Series("fitted", ranks, [float(fitted[rank - 1]) for rank in ranks], 0, dashed=True))
+        note = (
+            f"α = {curve.alpha:.2f}, β = {curve.beta:.0f}, R² = {curve.r_squared:.3f}, "
+            f"{100 * curve.excluded:.0f} % of features left out as the low tail"
+        )
+    chart = line_chart(series, x, y, f"{name}: density of features over their rank, both axes logarithmic")
+    caption = f"<figcaption><b>{escape(name)}</b> {note}.</figcaption>"
+    return f"<figure>{legend(series)}{chart}{caption}</figure>"
+
+
+def _by_rank(chapter: Chapter) -> list[float]:
+    """Densities of the features that fire, the densest first."""
+    densities = torch.sort(chapter.quality.densities, descending=True)[0]
+    return densities[densities > 0].tolist()
 
 
 def _histograms(chapters: Sequence[Chapter], k: int) -> str:
@@ -190,7 +194,7 @@ def _histograms(chapters: Sequence[Chapter], k: int) -> str:
         chart = bar_chart(
             shares[:end],
             Axis("features on a token"),
-            Axis("share of tokens", tick=lambda value: f"{100 * value:g} %"),
+            Axis("share of tokens", tick=_percent),
             f"{name}: share of tokens by number of features",
             index,
             (float(k), f"budget {k}"),
@@ -245,3 +249,7 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{suffix}"
     return f"{value:g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:g} %"
