@@ -16,7 +16,7 @@ from allocation.solvers.price_search import Array, Selection, finish, select_who
 
 # Expected prices are lowered by this share, so that they may fall a little before the hint fails: for the whole matrix,
 # for rows, and for columns, whose few matches make their prices jump from batch to batch.
-HINT_SLACK = {None: 1 / 64, 0: 1 / 64, 1: 1 / 16}
+HINT_SLACK = {None: 1 / 64, 0: 1 / 64, 1: 1 / 32}
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,22 @@ class TopSelection:
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
         started = time.perf_counter()
-        caps, axis = problem.token_caps, 0
-        if caps is None:
-            caps, axis = problem.feature_caps, 1
-        budget = problem.matrix.n_edges if problem.budget is None else problem.budget
-        if caps is None:
-            best = _select(problem, None, np.array([min(budget, problem.matrix.n_edges)]), options)
-            chosen = best
-        else:
-            best = _select(problem, axis, caps, options)
-            chosen = _within_budget(problem, best, budget)
-        prices = _prices(problem, best, chosen, axis if caps is not None else None)
-        stats = {"passes": best.passes, "seconds": time.perf_counter() - started}
+        axis, caps = _capped_side(problem)
+        best = _select(problem, axis, np.minimum(caps, problem.matrix.n_edges), options)
+        chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
         tokens, features, values = _matches(problem, chosen.flat)
+        prices = _prices(problem, best, chosen, axis, (tokens, features))
+        stats = {"passes": best.passes, "seconds": time.perf_counter() - started}
         return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+
+
+def _capped_side(problem: Problem) -> tuple[int | None, Indices]:
+    """The side that has caps, 0 for tokens and 1 for features, with the caps; else None with the budget."""
+    if problem.token_caps is not None:
+        return 0, problem.token_caps
+    if problem.feature_caps is not None:
+        return 1, problem.feature_caps
+    return None, np.array([problem.matrix.n_edges if problem.budget is None else problem.budget])
 
 
 def _select(problem: Problem, axis: int | None, caps: Indices, options: Options) -> Selection:
@@ -122,7 +124,9 @@ def _scores_at(problem: Problem, flat: Indices, absent: float) -> Array:
     return np.where(flat >= 0, values.astype(np.float64), absent)
 
 
-def _prices(problem: Problem, best: Selection, chosen: Selection, axis: int | None) -> Prices:
+def _prices(
+    problem: Problem, best: Selection, chosen: Selection, axis: int | None, ends: tuple[Indices, Indices]
+) -> Prices:
     """Prices and intervals from the last taken and the first refused score of each group.
 
     With lam the budget's price and next_g the first score that group g refuses, a group at its cap costs
@@ -130,26 +134,24 @@ def _prices(problem: Problem, best: Selection, chosen: Selection, axis: int | No
     room for the best match that the budget refused.
     """
     tokens, features = problem.shape
-    worst = float(_scores_at(problem, chosen.last, np.inf)[0])
-    dropped = float(_scores_at(problem, chosen.refused, 0.0)[0])
     reached = problem.budget is not None and chosen.flat.size == problem.budget
-    lam = dropped if reached else 0.0
-    budget = Price(lam, lambda: (lam, worst if reached else 0.0)) if problem.budget is not None else no_price()
+    worst = float(_scores_at(problem, chosen.last, np.inf)[0]) if reached else 0.0
+    dropped = float(_scores_at(problem, chosen.refused, 0.0)[0]) if reached else 0.0
+    lam = dropped
+    budget = Price(lam, lambda: (lam, worst)) if problem.budget is not None else no_price()
     if axis is None:
         return Prices(budget, no_price(tokens), no_price(features), no_price(0), no_price(0))
 
-    caps = (problem.token_caps, problem.feature_caps)[axis]
-    assert caps is not None
-    chosen_groups = _matches(problem, chosen.flat)[axis]
-    counts = np.bincount(chosen_groups, minlength=caps.size)
+    _, caps = _capped_side(problem)
+    counts = np.bincount(ends[axis], minlength=caps.size)
     full = counts == caps
     refused = np.where(full, _scores_at(problem, best.refused, 0.0), 0.0)
 
     def bounds() -> tuple[Real, Real]:
         # a full group kept all it took, so its last is the one it had before the budget
         last = np.where(full, _scores_at(problem, best.last, np.inf), 0.0)
-        lower = np.maximum(refused - (worst if reached else 0.0), 0.0)
-        return np.where(full, lower, 0.0), np.where(full, last - (dropped if reached else 0.0), 0.0)
+        lower = np.maximum(refused - worst, 0.0)
+        return np.where(full, lower, 0.0), np.where(full, last - dropped, 0.0)
 
     group_price = Price(np.maximum(refused - lam, 0.0), bounds)
     sides = [no_price(tokens), no_price(features)]
