@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sae_torch.activations.sites import hidden_state, resolve_site, with_hidden_state
+from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
-
-if TYPE_CHECKING:
-    from sae_torch.codes import SparseCodes
 
 
 class Autoencoder(Protocol):
@@ -137,7 +134,7 @@ def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:
         raise InputError(f"feature {wrong[0]} does not exist, expected 0 to {n_features - 1}")
     by_feature = torch.ones(n_features, dtype=codes.values.dtype, device=codes.values.device)
     by_feature[list(factors)] = torch.tensor(list(factors.values()), dtype=by_feature.dtype, device=by_feature.device)
-    return dataclasses.replace(codes, values=codes.values * by_feature[codes.features])
+    return codes.with_values(codes.values * by_feature[codes.features])
 
 
 def _rows_after_first(hidden: Tensor, kwargs: Mapping[str, Any]) -> Tensor:

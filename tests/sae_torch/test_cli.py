@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_torch.cli import Harvest, main, parse
+from sae_torch.demo import Demo
+from sae_torch.errors import InputError
+
+
+def test_arguments_become_typed_fields(tmp_path: Path) -> None:
+    assert parse(["demo"]) == Demo()
+    found = parse(["demo", "--tokens", "9000", "--k", "8", "--out", str(tmp_path), "--overwrite"])
+    assert found == Demo(tokens=9000, k=8, out=tmp_path, overwrite=True)
+    assert parse(["harvest", "--split", "dev", "--tokens", "5"]) == Harvest(tokens=5, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Expected one of {demo, harvest}"),
+        (["train"], "Unrecognized options: train"),
+        (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
+        (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
+        (["demo", "--tokens", "100"], "tokens is 100, expected at least one batch of 2048 (batch_size)"),
+        (["demo", "--tokens", "-1"], "tokens is -1, expected at least one batch of 2048 (batch_size)"),
+        (["demo", "--k", "0"], "k is 0, expected at least 1"),
+        (["demo", "--k", "5000"], "k is 5000, expected at most the 4608 features"),
+        (["harvest", "--split", "valid"], "--split"),
+        (["demo", "--model", "./nowhere"], "model is './nowhere', expected a folder or GGUF file there, found nothing"),
+    ],
+)
+def test_wrong_arguments_get_one_sentence_and_exit_code_2(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("sae-torch: ")
+    assert message in line
+    assert not any(tmp_path.rglob("*.json"))
+
+
+def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    overview = capsys.readouterr().out
+    assert "demo" in overview
+    assert "harvest" in overview
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    options = capsys.readouterr().out
+    for option in ("--tokens", "--seed", "--k", "--features", "--out", "--cache", "--overwrite"):
+        assert option in options
+
+
+def test_errors_of_the_program_itself_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(self: Demo) -> None:
+        raise ValueError("a defect, not an input error")
+
+    monkeypatch.setattr(Demo, "run", defect)
+    with pytest.raises(ValueError, match="a defect"):
+        main(["demo"])
+
+
+def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sae_torch.cli.harvest", interrupted)
+    assert main(["harvest", "--split", "dev", "--cache", "my cache"]) == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == (
+        "Interrupted while harvesting the dev split; what is finished is kept, "
+        "resume with: python -m sae_torch harvest --split dev --cache 'my cache'"
+    )
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sae_torch", "demo", "--tokens", "100"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "sae-torch: tokens is 100, expected at least one batch of 2048 (batch_size); "
+        "`sae-torch --help` and `sae-torch demo --help` list what there is.\n"
+    )
+
+
+def test_a_missing_tyro_has_an_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tyro.extras", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'sae-allocation\[lm\]'"):
+        parse(["demo"])
+
+
+def test_input_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)
