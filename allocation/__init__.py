@@ -6,6 +6,7 @@ from allocation.problem import Group, Problem, balanced_choice, feature_choice, 
 from allocation.quotas import QuotaLedger, ZipfFit, fit_zipf, uniform_quotas, zipf_quotas
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
+from allocation.solvers.streaming import select_stream
 from allocation.solvers.top_selection import TopSelection
 from allocation.verify import Certificate, verify
 
@@ -33,6 +34,7 @@ __all__ = [
     "feature_choice",
     "fit_zipf",
     "mutual_choice",
+    "select_stream",
     "solve",
     "to_linear_program",
     "token_choice",

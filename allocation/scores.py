@@ -128,7 +128,7 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     _refuse_nan_and_infinity(array.reshape(1, -1), type_name, None)
-    array = DenseScores(array, type_name).widened(array)
+    array = DenseScores(array.reshape(1, -1), type_name).values_at(np.arange(array.size))
     flat = columns[0] * size[1] + columns[1]
     order = np.argsort(flat, kind="stable")
     flat = flat[order]

@@ -108,8 +108,8 @@ def _descending_keys(values: Array) -> Keys:
     """32-bit integers that sort positive values downwards. Wider types are replaced by their ranks."""
     if values.dtype.itemsize == 8:
         ranks = np.unique(values, return_inverse=True)[1].astype(np.uint32)
-    elif values.dtype == np.float32:
-        ranks = values.view(np.uint32)
+    elif values.dtype.kind == "f":  # bit patterns of positive floats are in order
+        ranks = values.view(f"u{values.dtype.itemsize}").astype(np.uint32)
     else:
         ranks = values.astype(np.uint32)
     return ~ranks

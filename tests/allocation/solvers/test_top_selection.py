@@ -113,6 +113,7 @@ def test_candidate_edges_give_the_dense_answer(case: tuple[Any, dict[str, Any]],
     dense, sparse = al.solve(al.Problem(scores, **limits)), al.solve(edges)
     np.testing.assert_array_equal(dense.tokens, sparse.tokens)
     np.testing.assert_array_equal(dense.features, sparse.features)
+    assert dense.values.dtype == sparse.values.dtype
     assert_certified(edges, sparse)
     for name in ("budget", "tokens", "features"):
         for part in ("value", "lower", "upper"):
