@@ -1,0 +1,35 @@
+"""Sparse autoencoders whose activation is an exact token-feature allocation."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("sae_torch needs torch: pip install 'sae-allocation[torch]'") from error
+
+from sae_torch import losses
+from sae_torch.autoencoder import Output, SparseAutoencoder
+from sae_torch.calibration import calibrate
+from sae_torch.choices import Choice, FeatureChoice, MutualChoice, TokenChoice
+from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
+from sae_torch.interop.saelens import load, save
+from sae_torch.thresholds import Threshold
+from sae_torch.training import TrainConfig, Trainer, TrainLog
+
+__all__ = [
+    "Choice",
+    "FeatureChoice",
+    "InputError",
+    "MutualChoice",
+    "Output",
+    "SparseAutoencoder",
+    "SparseCodes",
+    "Threshold",
+    "TokenChoice",
+    "TrainConfig",
+    "TrainLog",
+    "Trainer",
+    "calibrate",
+    "load",
+    "losses",
+    "save",
+]

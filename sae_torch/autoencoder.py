@@ -1,0 +1,148 @@
+"""The sparse autoencoder: encode to sparse codes, decode to a reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sae_torch.choices import Choice
+from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
+from sae_torch.ops import decode, selected_preactivations
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a forward returns.
+
+    Attributes
+    ----------
+    x_hat : (tokens, d_model)
+    codes : SparseCodes
+    pre : (tokens, features) or None
+        Scores, pre-activation times decoder norm, without gradient; only on request.
+    """
+
+    x_hat: Tensor
+    codes: SparseCodes
+    pre: Tensor | None = None
+
+
+class SparseAutoencoder(nn.Module):
+    """Reconstructs activations from a few features per token.
+
+    ::
+
+        z = (x - b_dec) W_enc + b_enc,   A = choice(z ||W_dec||),   x_hat_i = sum_(j: A_ij = 1) z_ij W_dec_j + b_dec
+
+    In training mode `choice` allocates the batch, in eval mode it decides token by token.
+
+    Parameters
+    ----------
+    d_model, n_features : int
+    choice : Choice
+        ``TokenChoice``, ``MutualChoice``, ``FeatureChoice`` or one of your own.
+    dtype, device : optional
+        float32 on the CPU by default.
+    seed : int
+        Of the random decoder directions.
+
+    Attributes
+    ----------
+    W_enc : (d_model, n_features); b_enc : (n_features,); W_dec : (n_features, d_model); b_dec : (d_model,)
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> sae = st.SparseAutoencoder(d_model=16, n_features=64, choice=st.TokenChoice(k=4))
+    >>> out = sae(torch.randn(10, 16))
+    >>> out.x_hat.shape, len(out.codes) <= 40
+    (torch.Size([10, 16]), True)
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_features: int,
+        choice: Choice,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, size in (("d_model", d_model), ("n_features", n_features)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise InputError(f"{name}: expected a positive integer, found {size!r}")
+        if not isinstance(choice, Choice):
+            raise InputError(f"choice: expected a choice such as st.MutualChoice(k=32), found {choice!r}")
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype: expected a floating-point type, found {dtype}")
+        choice.build(n_features)
+        self.choice = choice
+        directions = torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed))
+        directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)
+        self.W_dec = nn.Parameter(directions)
+        # held in memory feature by feature, as its gradient is made
+        self.W_enc = nn.Parameter(directions.clone().T)
+        self.b_enc = nn.Parameter(torch.zeros(n_features, dtype=dtype, device=device))
+        self.b_dec = nn.Parameter(torch.zeros(d_model, dtype=dtype, device=device))
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return self.W_dec.shape[1]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.W_dec.shape[0]
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """Pre-activations times decoder norms: the (tokens, features) matrix the choice reads, from one product."""
+        norms = self.W_dec.norm(dim=1)
+        return torch.addmm(self.b_enc * norms, x - self.b_dec, self.W_enc * norms)
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        """Sparse codes of (tokens, d_model) activations."""
+        return self._encode(x)[0]
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        """The (tokens, d_model) reconstruction of sparse codes."""
+        return decode(codes, self.W_dec, self.b_dec)
+
+    def forward(self, x: Tensor, return_pre: bool = False) -> Output:
+        """Encode and decode; the dense matrix of scores comes along only with `return_pre`."""
+        codes, scores = self._encode(x)
+        return Output(self.decode(codes), codes, scores if return_pre else None)
+
+    def _encode(self, x: Tensor) -> tuple[SparseCodes, Tensor]:
+        if x.ndim != 2 or x.shape[1] != self.d_model:
+            raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")
+        if x.dtype != self.W_enc.dtype:
+            raise InputError(f"x: expected {self.W_enc.dtype} like the autoencoder, found {x.dtype}")
+        scores = self.scores(x)
+        observe = self.training and torch.is_grad_enabled()
+        tokens, features = self.choice.select(scores, observe)
+        return self.codes_at(x, scores, tokens, features), scores
+
+    def codes_at(self, x: Tensor, scores: Tensor, tokens: Tensor, features: Tensor) -> SparseCodes:
+        """Codes of given matches: their pre-activations from `scores`, with the gradient of the encoder."""
+        with torch.no_grad():
+            z = scores[tokens, features] / self.W_dec.norm(dim=1)[features]
+        codes = SparseCodes(tokens, features, z, (x.shape[0], self.n_features))
+        return codes.with_values(selected_preactivations(codes, x, self.W_enc, self.b_enc, self.b_dec))
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Unit decoder rows; the encoder takes up the norms, so that the reconstruction stays the same."""
+        norms = self.W_dec.norm(dim=1).clamp_min(torch.finfo(self.W_dec.dtype).tiny)
+        self.W_dec.div_(norms[:, None])
+        self.W_enc.mul_(norms)
+        self.b_enc.mul_(norms)
+
+    def extra_repr(self) -> str:
+        """What a prompt shows."""
+        return f"d_model={self.d_model}, n_features={self.n_features}"

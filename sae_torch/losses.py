@@ -1,0 +1,157 @@
+"""Losses on sparse codes. Squared errors are summed over d_model and averaged over tokens, all of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import allocation as al
+from sae_torch.autoencoder import Output, SparseAutoencoder
+from sae_torch.errors import InputError
+from sae_torch.ops import decode
+
+
+def reconstruction(out: Output, x: Tensor) -> Tensor:
+    """Squared error of the reconstruction.
+
+    ::
+
+        L = (1/N) sum_i ||x_i - x_hat_i||^2
+
+    Parameters
+    ----------
+    out : Output
+        Of the autoencoder on `x`.
+    x : (tokens, d_model)
+
+    Returns
+    -------
+    scalar
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> x = torch.randn(5, 4)
+    >>> bool(st.losses.reconstruction(sae(x), x) > 0)
+    True
+    """
+    return _squared_error(out.x_hat - x)
+
+
+def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int) -> Tensor:
+    """What dead features could add: they reconstruct the error that the others leave.
+
+    ::
+
+        L = (1/N) sum_i ||e_i - sum_j z_ij W_dec_j||^2,   e = stop_gradient(x - x_hat),
+            j over the k_aux dead features of token i with the largest positive scores
+
+    Parameters
+    ----------
+    out : Output
+        Of ``sae(x, return_pre=True)``.
+    x : (tokens, d_model)
+    sae : SparseAutoencoder
+    dead : (features,) bool
+    k_aux : int
+        Dead features per token; about half of d_model.
+
+    Returns
+    -------
+    scalar
+        0 where nothing is dead. The gradient reaches encoder and decoder.
+
+    Source: Gao et al. 2024, arXiv 2406.04093, appendix A.2.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> x = torch.randn(5, 4)
+    >>> float(st.losses.aux_k_loss(sae(x, return_pre=True), x, sae, torch.zeros(8, dtype=torch.bool), k_aux=2))
+    0.0
+    """
+    return aux_zipf_loss(out, x, sae, dead.to(x.dtype), k_aux)
+
+
+def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tensor, k_aux: int) -> Tensor:
+    """`aux_k_loss` for dead and under-used features: each takes part by how far it fires below its curve.
+
+    ::
+
+        L = (1/N) sum_i ||e_i - sum_j w_j relu(z_ij) W_dec_j||^2,   w_j = clip(1 - p_j / pi_r(j), 0, 1),
+            j over the k_aux features of token i with the largest w_j relu(z_ij) ||W_dec_j||
+
+    Weight 1 is a dead feature, 0 one on the curve; with the indicator of dead features as weight this is `aux_k_loss`
+    to the last bit. This project's reading of "generalises aux_k_loss to dead and under-used features" (arXiv 2411.02124).
+
+    Parameters
+    ----------
+    out : Output
+        Of ``sae(x, return_pre=True)``.
+    x : (tokens, d_model)
+    sae : SparseAutoencoder
+    weights : (features,)
+        Shortfalls from 0 to 1, without gradient; see `shortfall`.
+    k_aux : int
+        Features per token.
+
+    Returns
+    -------
+    scalar
+        0 where every weight is 0.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> x = torch.randn(5, 4)
+    >>> st.losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.ones(8), k_aux=2).requires_grad
+    True
+    """
+    if out.pre is None:
+        raise InputError("out: the auxiliary losses read all scores; pass sae(x, return_pre=True)")
+    if weights.shape != (sae.n_features,):
+        raise InputError(f"weights: expected {sae.n_features} numbers, found shape {tuple(weights.shape)}")
+    weights = weights.detach().to(x.dtype)
+    lacking = weights.nonzero().squeeze(1)
+    if lacking.numel() == 0:
+        return x.new_zeros(())
+    with torch.no_grad():
+        # only the columns that take part are read and weighted
+        few = lacking.numel() < weights.numel()
+        scores = (out.pre[:, lacking] if few else out.pre) * weights[lacking]
+        best = al.solve(al.token_choice(scores, min(k_aux, lacking.numel())))
+        tokens, features = torch.from_numpy(best.tokens), lacking[torch.from_numpy(best.features)]
+    codes = sae.codes_at(x, out.pre, tokens, features)
+    error = (x - out.x_hat).detach()
+    return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
+
+
+def shortfall(densities: Tensor, curve: Tensor) -> Tensor:
+    """How far each feature fires below its place on the curve.
+
+    ::
+
+        w_j = clip(1 - p_j / pi_r(j), 0, 1)
+
+    Parameters
+    ----------
+    densities : (features,)
+        Moving firing densities p.
+    curve : (features,)
+        The curve's density for each feature.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sae_torch.losses import shortfall
+    >>> shortfall(torch.tensor([0.0, 0.25, 0.9]), torch.tensor([0.5, 0.5, 0.5])).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    return (1.0 - densities / curve.clamp_min(torch.finfo(curve.dtype).tiny)).clamp(0.0, 1.0)
+
+
+def _squared_error(difference: Tensor) -> Tensor:
+    return difference.pow(2).sum(dim=1).mean()

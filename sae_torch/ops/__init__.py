@@ -1,0 +1,9 @@
+"""Autograd Functions on sparse codes. Nothing here knows of models or losses.
+
+Only the encoder's forward product is dense. Everything after the selection costs matches x d_model.
+"""
+
+from sae_torch.ops.decode import decode
+from sae_torch.ops.gather import selected_preactivations
+
+__all__ = ["decode", "selected_preactivations"]

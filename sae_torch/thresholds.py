@@ -1,0 +1,125 @@
+"""Thresholds without the batch: a token's features must not depend on the other tokens it is served with.
+
+A batch's price is an order statistic and, averaged, under-fires for rare features. So frequencies are tracked: a
+threshold rises while its feature fires more often than it should, and falls while it fires less.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sae_torch.codes import SparseCodes
+
+# Steps are damped until about this many matches of a feature have been seen.
+DAMPING = 10.0
+
+
+class Threshold(nn.Module):
+    """A match where a score exceeds its feature's threshold: JumpReLU, independent of the batch.
+
+    ::
+
+        A_ij = 1  iff  S_ij > theta_j   (strictly)
+
+    Parameters
+    ----------
+    theta : float or (features,) tensor
+        In units of the scores.
+
+    Source: Rajamanoharan et al. 2024, arXiv 2407.14435.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> st.Threshold(1.0)(torch.tensor([[0.5, 2.0], [3.0, 1.0]])).features.tolist()
+    [1, 0]
+    """
+
+    theta: Tensor
+
+    def __init__(self, theta: float | Tensor) -> None:
+        super().__init__()
+        self.register_buffer("theta", torch.as_tensor(theta, dtype=torch.float32).detach().clone())
+
+    def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted."""
+        tokens, features = (scores.detach() > self.theta).nonzero(as_tuple=True)
+        return tokens, features
+
+    def forward(self, scores: Tensor) -> SparseCodes:
+        """The codes of a (tokens, features) matrix of scores."""
+        tokens, features = self.select(scores)
+        return SparseCodes(tokens, features, scores[tokens, features], (scores.shape[0], scores.shape[1]))
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """The matches as a dense boolean matrix."""
+        return scores.detach() > self.theta
+
+
+class FrequencyTracker(nn.Module):
+    """Thresholds that make features fire at given frequencies.
+
+    ::
+
+        theta_j <- max(0, theta_j + c_t * spread_j * (share_j - p_j) / max(p_j, 1/N))
+
+    with `share_j` the share of the batch whose score exceeds theta_j, `p_j` the target, `spread_j` the running mean
+    excess of selected scores over the batch's price, and `c_t = 1 / (t + 10 / (N p_j))`, not below a floor so that
+    drift is followed.
+
+    Buffers: `theta`, `spread` (features,) or scalars; `steps`.
+    """
+
+    theta: Tensor
+    spread: Tensor
+    steps: Tensor
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        shape = () if size is None else (size,)
+        self.register_buffer("theta", torch.full(shape, torch.nan))
+        self.register_buffer("spread", torch.zeros(shape))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def is_set(self) -> bool:
+        """Whether thresholds have been measured."""
+        return not bool(torch.isnan(self.theta).any())
+
+    @torch.no_grad()
+    def observe(self, scores: Tensor, target: Tensor, price: Tensor, excess: Tensor) -> None:
+        """One step.
+
+        Parameters
+        ----------
+        scores : (tokens, features)
+        target : share of the batch that should exceed the threshold; for a scalar threshold, of all entries
+        price : the batch's exact price, from which an unset threshold starts
+        excess : mean of (selected score - price); NaN where nothing was selected
+        """
+        count = scores.shape[0] if self.theta.ndim else scores.numel()
+        if count == 0:
+            return
+        self.theta.copy_(torch.where(torch.isnan(self.theta), price.to(self.theta), self.theta))
+        seen = torch.isfinite(excess)
+        rate = torch.where(self.spread > 0, 0.05, 1.0)
+        self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
+        above = (scores > self.theta.to(scores.dtype)).sum(0) if self.theta.ndim else (scores > self.theta).sum()
+        expected = (target * count).to(self.theta)
+        damping = DAMPING / expected.clamp(min=1e-3)
+        gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))
+        error = (above - expected) / expected.clamp(min=1.0)
+        self.theta.add_(gain * self.spread * error).clamp_(min=0.0)
+        self.steps.add_(1)
+
+    def restart(self, theta: Tensor) -> None:
+        """Begin again from known thresholds."""
+        self.theta.copy_(theta.to(self.theta))
+        self.steps.zero_()
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """The same thresholds for scores multiplied by `factor`."""
+        self.theta.mul_(factor)
+        self.spread.mul_(factor)

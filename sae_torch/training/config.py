@@ -1,0 +1,73 @@
+"""Every choice that training makes, with the reason for its default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sae_torch.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The learning rate was chosen on held-out development text by `benchmarks/tune_learning_rate.py`.
+
+    Raises
+    ------
+    InputError
+        If a value lies outside its range.
+
+    Examples
+    --------
+    >>> import sae_torch as st
+    >>> st.TrainConfig(learning_rate=1e-3).decay
+    0.2
+    """
+
+    learning_rate: float = 4e-3
+    """Of Adam, at its peak, in units where activations have norm sqrt(d_model)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates."""
+    warm_up: float = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
+    decay: float = 0.2
+    """Share of the steps, the last, in which the learning rate falls to 0."""
+    clip: float = 1.0
+    """Largest global gradient norm: without it Adam remembers the first, large gradients."""
+    auxiliary: Literal["zipf", "k", "none"] = "zipf"
+    """`aux_zipf_loss` for under-used features, `aux_k_loss` for dead ones, or neither."""
+    auxiliary_coefficient: float = 1 / 32
+    """Weight of the auxiliary loss beside the reconstruction."""
+    k_aux: int | None = None
+    """Features per token in the auxiliary loss; half of d_model by default."""
+    zipf_alpha: float = 1.0
+    """Exponent of the density curve below which a feature counts as under-used."""
+    zipf_beta: float = 150.0
+    """Rank offset of that curve."""
+    dead_after: int | None = None
+    """Tokens without firing after which a feature is dead; min(10 M, a tenth of the planned tokens) by default."""
+    calibration: float = 0.1
+    """Share of the steps, the last, whose inputs set the thresholds at the end."""
+    calibration_tokens: int = 1 << 17
+    """Most tokens kept for that."""
+    progress: bool = True
+    """Show a progress bar."""
+
+    def __post_init__(self) -> None:
+        shares = ("warm_up", "decay", "calibration")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a share of the steps from 0 to 1, found {getattr(self, name)}")
+        if self.warm_up + self.decay > 1:
+            raise InputError(f"warm_up + decay: expected at most 1 in all, found {self.warm_up + self.decay:g}")
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name}: expected a positive number, found {value}")
+        if self.auxiliary not in ("zipf", "k", "none"):
+            raise InputError(f'auxiliary: expected "zipf", "k" or "none", found {self.auxiliary!r}')
+        for name in ("k_aux", "dead_after", "calibration_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: expected 1 or more, found {value}")

@@ -1,0 +1,53 @@
+"""How much every feature is used, and what the auxiliary loss makes of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sae_torch.autoencoder import Output, SparseAutoencoder
+from sae_torch.choices import DENSITY_RATE, FeatureChoice
+from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
+from sae_torch.training.config import TrainConfig
+
+
+class Usage:
+    """Moving firing densities, and the tokens since each feature last fired."""
+
+    def __init__(self, sae: SparseAutoencoder, config: TrainConfig, planned_tokens: int) -> None:
+        device = sae.W_dec.device
+        self.densities = torch.zeros(sae.n_features, device=device)
+        self.silent_for = torch.zeros(sae.n_features, dtype=torch.int64, device=device)
+        self.steps = 0
+        self.config = config
+        self.dead_after = config.dead_after or max(1, min(10_000_000, planned_tokens // 10))
+        self.k_aux = config.k_aux or max(1, sae.d_model // 2)
+        ranks = torch.arange(1, sae.n_features + 1, device=device, dtype=torch.float32)
+        curve = (ranks + config.zipf_beta) ** -config.zipf_alpha
+        # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
+        self.curve = (sae.choice.k * curve / curve.sum()).clamp_max(1.0)
+
+    @torch.no_grad()
+    def observe(self, out: Output) -> None:
+        """Count a training batch."""
+        tokens = out.codes.shape[0]
+        fired = out.codes.feature_counts
+        self.steps += 1
+        self.densities.lerp_(fired / tokens, max(1.0 / self.steps, DENSITY_RATE))
+        self.silent_for = torch.where(fired > 0, 0, self.silent_for + tokens)
+
+    def target(self, sae: SparseAutoencoder) -> Tensor:
+        """The curve's density of every feature: by current rank, after the switch by the frozen one."""
+        choice = sae.choice
+        if isinstance(choice, FeatureChoice) and bool(choice.has_quotas):
+            return choice.quota_densities.to(self.curve)
+        target = torch.empty_like(self.curve)
+        target[torch.argsort(self.densities, descending=True, stable=True)] = self.curve
+        return target
+
+    def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseAutoencoder) -> Tensor:
+        """The loss that the configuration asks for; 0 where no feature lacks use."""
+        if self.config.auxiliary == "k":
+            return aux_k_loss(out, x, sae, self.silent_for >= self.dead_after, self.k_aux)
+        weights = shortfall(self.densities, self.target(sae))
+        return aux_zipf_loss(out, x, sae, weights, self.k_aux)
