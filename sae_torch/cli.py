@@ -104,8 +104,8 @@ def parse(words: Sequence[str]) -> Command:
         raise ModuleNotFoundError("The command line needs tyro: run `pip install 'sae-allocation[lm]'`") from error
 
     app = SubcommandApp()
-    app.command(Demo, name="demo")
-    app.command(Harvest, name="harvest")
+    app.command(name="demo")(Demo)
+    app.command(name="harvest")(Harvest)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

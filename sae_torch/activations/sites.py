@@ -59,6 +59,21 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
     return layers[index - 1]
 
 
+def hook_name(site: str) -> str:
+    """Name that TransformerLens and the SAELens folder format give to a site; module paths stay as they are.
+
+    Examples
+    --------
+    >>> hook_name("hidden_states[11]")
+    'blocks.10.hook_resid_post'
+    """
+    match = _HIDDEN_STATE.fullmatch(site)
+    if match is None:
+        return site
+    index = int(match[1])
+    return f"blocks.{index - 1}.hook_resid_post" if index else "blocks.0.hook_resid_pre"
+
+
 def blocks(model: nn.Module) -> nn.ModuleList:
     """Transformer blocks of a model: its list of as many modules as the configuration has layers."""
     config: Any = getattr(model, "config", None)

@@ -127,7 +127,7 @@ def measure(
             squares += float(wide.square().sum())
             total += wide.sum(0).cpu()
             # a code whose value is 0 does not count as a firing feature
-            fires = codes.values != 0
+            fires = codes.values > 0
             tokens, features, values = (part[fires].cpu() for part in (codes.tokens, codes.features, codes.values))
             n_features = codes.shape[1]
             per_feature = torch.bincount(features, minlength=n_features)

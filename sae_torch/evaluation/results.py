@@ -80,7 +80,7 @@ def text_table(results: Sequence[Result]) -> str:
     >>> row = Result("token choice", 0.2, 32.0, 3, 3.5, 3.7, 8.4, 11.1, 0.9737, 0.9592)
     >>> print(text_table([row]))
     choice          NMSE     L0      dead  CE clean  spliced  mean-abl.  zero-abl.  recovered  recovered
-                             features      nats     nats       nats       nats    of zero    of mean
+                                 features      nats     nats       nats       nats    of zero    of mean
     ------------  ------  -----  --------  --------  -------  ---------  ---------  ---------  ---------
     token choice  0.2000  32.00         3     3.500    3.700      8.400     11.100    97.37 %    95.92 %
     """

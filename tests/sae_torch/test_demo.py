@@ -17,8 +17,11 @@ import torch
 
 import sae_torch as st
 from sae_torch.activations import HarvestConfig, harvest
-from sae_torch.demo import CHOICES, Demo
+from sae_torch.demo import CHOICES as CHOICE_TYPES
+from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
+
+CHOICES = tuple(CHOICE_TYPES)
 
 # 6 training documents of 200 words make 75 windows of 15 kept tokens: 1120 tokens are 35 steps of 32
 TINY = {"tokens": 1120, "test_tokens": 500, "loss_windows": 20, "features": 48, "k": 4, "batch_size": 32}
@@ -98,7 +101,7 @@ def test_an_interrupted_training_is_resumed_to_the_same_table(
         before = st.Trainer.fit
 
         def fit(self: Any, batches: Any, *args: Any, **options: Any) -> Any:
-            if name in batches.label:
+            if isinstance(self.sae.choice, CHOICE_TYPES[name]):
                 raise KeyboardInterrupt
             return before(self, batches, *args, **options)
 
@@ -205,7 +208,7 @@ def test_the_real_demo_survives_interrupts_and_reports(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     assert "token choice is trained already" in out
     assert "Traceback" not in err
-    for bar in ("train mutual choice", "evaluate feature choice", "cross-entropy"):
+    for bar in ("train MutualChoice", "evaluate feature choice", "cross-entropy"):
         assert re.search(rf"{bar}: 100%.*tokens/s", err)
     table = [line for line in out.splitlines() if line.startswith(CHOICES) and "%" in line]
     assert len(table) == 3

@@ -1,0 +1,305 @@
+"""The demo: from real text to three compared sparse autoencoders."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import allocation as al
+import sae_torch as st
+from sae_torch.activations import (
+    ActivationReader,
+    Activations,
+    HarvestConfig,
+    LanguageModel,
+    harvest,
+    load_language_model,
+    plan,
+)
+from sae_torch.activations.language_model import SMOLLM2
+from sae_torch.activations.sites import hook_name
+from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.evaluation import (
+    Chapter,
+    ModelLoss,
+    Quality,
+    Result,
+    ResultsFolder,
+    batch_free,
+    feature_contexts,
+    measure,
+    model_loss,
+    render_report,
+    spread_features,
+    text_table,
+)
+from sae_torch.evaluation.results_folder import REPORT, RESULTS, write_text
+
+CHOICES: dict[str, Callable[[int], st.Choice]] = {
+    "token choice": st.TokenChoice,
+    "mutual choice": st.MutualChoice,
+    "feature choice": st.FeatureChoice,
+}
+CURVE = "training.json"
+FEATURES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train and compare three sparse autoencoders on activations of a language model.
+
+    Harvests SmolLM2-135M over the State of the Union addresses, trains token choice (TopK), mutual choice and
+    feature choice with the same budget, seed and steps, and judges them on held-out addresses. Writes
+    results.json, report.html and the autoencoders. An interrupted run continues when it is started again.
+    """
+
+    tokens: int = 250_000
+    """Training tokens, seen once."""
+    test_tokens: int = 40_000
+    """Held-out tokens for reconstruction, density and contexts."""
+    loss_windows: int = 128
+    """Held-out windows of 128 tokens for the cross-entropy of the language model."""
+    features: int = 4608
+    """Features of each autoencoder."""
+    k: int = 32
+    """Budget: mean number of features per token."""
+    batch_size: int = 2048
+    """Tokens per training step."""
+    seed: int = 0
+    """Seed of the weights and of the order of the tokens."""
+    model: str = SMOLLM2
+    """Packaged model, folder, GGUF file, or any model name that transformers knows."""
+    site: str = "hidden_states[11]"
+    """Where activations are taken and replaced."""
+    out: Path = Path("runs/demo")
+    """Folder of the results."""
+    cache: Path | None = None
+    """Cache folder of the activations; by default sae-allocation in the user's cache folder."""
+    overwrite: bool = False
+    """Replace results of another configuration in the folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("test_tokens", "loss_windows", "features", "k", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.tokens < self.batch_size:
+            raise InputError(f"tokens is {self.tokens}, expected at least one batch of {self.batch_size} (batch_size)")
+        if self.k > self.features:
+            raise InputError(f"k is {self.k}, expected at most the {self.features} features")
+
+    def run(self) -> None:
+        """Do the whole job and print one table.
+
+        Raises
+        ------
+        InputError
+            If something given cannot be used; nothing is overwritten.
+        InterruptedRunError
+            If the user interrupts it; what is finished stays on disk.
+        """
+        folder = ResultsFolder(self.out, self.configuration)
+        folder.claim(self.overwrite)
+        clock = Stopwatch()
+        try:
+            self._run(folder, clock)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(f"while {clock.stage_name}") from None
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What determines the results; where they are written is left out."""
+        places = ("out", "cache", "overwrite")
+        settings = {name: value for name, value in asdict(self).items() if name not in places}
+        return settings | {"activations": self._harvest_config.provenance("train")}
+
+    @property
+    def _harvest_config(self) -> HarvestConfig:
+        return HarvestConfig(model=self.model, site=self.site)
+
+    def _run(self, folder: ResultsFolder, clock: Stopwatch) -> None:
+        with clock.stage("harvesting"):
+            train, test, language_model = self._harvest()
+        for name in CHOICES:
+            with clock.stage(f"training {name}"):
+                if folder.part(_slug(name)) is None:
+                    self._train(name, train, test, folder)
+                else:
+                    print(f"{name} is trained already")
+        with clock.stage("evaluating reconstruction"):
+            saes = {name: st.load(folder.working / _slug(name)) for name in CHOICES}
+            qualities = {name: measure(sae, test, progress=f"evaluate {name}") for name, sae in saes.items()}
+        with clock.stage("evaluating the language model"):
+            if language_model is None:
+                language_model = self._load_language_model()
+            loss = model_loss(
+                language_model,
+                self.site,
+                test.windows(self.loss_windows),
+                train.mean(),
+                {name: _reconstruction(sae) for name, sae in saes.items()},
+                progress="cross-entropy",
+            )
+        with clock.stage("writing the report"):
+            results = [Result.of(name, qualities[name], loss) for name in CHOICES]
+            chapters = [
+                self._chapter(result, qualities[result.name], folder, test, language_model) for result in results
+            ]
+            report = render_report(chapters, self.k, self._facts(train, test, loss))
+        folder.publish(
+            {
+                "results": [result.as_json() for result in results],
+                "zipf": {chapter.result.name: _fit_json(chapter.zipf) for chapter in chapters},
+                "test_tokens": len(test),
+                "predicted_tokens": loss.n_tokens,
+                "seconds": {name: round(seconds, 2) for name, seconds in clock.seconds.items()},
+                "versions": _versions(),
+            },
+            report,
+        )
+        print(f"\n{text_table(results)}\n")
+        print(f"{len(test):,} held-out tokens, each encoded on its own; cross-entropy of {loss.n_tokens:,} of them.")
+        print(f"{folder.path / REPORT}\n{folder.path / RESULTS}")
+        print(f"{clock.total:.0f} s in all: " + ", ".join(f"{n} {s:.0f} s" for n, s in clock.seconds.items()))
+
+    def _harvest(self) -> tuple[Activations, Activations, LanguageModel | None]:
+        config, wanted = self._harvest_config, {"train": self.tokens, "test": self.test_tokens}
+        complete = all(plan(config, split, tokens, self.cache).complete for split, tokens in wanted.items())
+        language_model = None if complete else self._load_language_model()
+        train, test = (
+            harvest(config, split, tokens, self.cache, language_model, progress=True)
+            for split, tokens in wanted.items()
+        )
+        return train, test, language_model
+
+    def _load_language_model(self) -> LanguageModel:
+        # in the dtype of the harvest, whether it ran now or in an earlier run
+        config = self._harvest_config
+        return load_language_model(config.model, config.dtype, config.device)
+
+    def _train(self, name: str, train: Activations, test: Activations, folder: ResultsFolder) -> None:
+        sae = st.SparseAutoencoder(train.d_model, self.features, choice=CHOICES[name](self.k), seed=self.seed)
+        log = st.Trainer(sae, st.TrainConfig()).fit(ActivationReader(train, self.batch_size, seed=self.seed))
+        probe = test.gather(torch.arange(min(len(test), 512)))
+
+        metadata = {
+            "model_name": train.header["model"],
+            "hook_name": hook_name(self.site),
+            "context_size": int(train.header["window"]),
+            "prepend_bos": False,
+            "dataset_path": train.header["text"],
+        }
+
+        def write(place: Path) -> None:
+            st.save(sae, place, metadata=metadata)
+            _check_same(name, sae, st.load(place), probe)
+            write_text(place / CURVE, json.dumps({"tokens": log.tokens, "loss": log.reconstruction}))
+
+        folder.write_part(_slug(name), write)
+
+    def _chapter(
+        self,
+        result: Result,
+        quality: Quality,
+        folder: ResultsFolder,
+        test: Activations,
+        language_model: LanguageModel,
+    ) -> Chapter:
+        curve = json.loads((folder.working / _slug(result.name) / CURVE).read_text(encoding="utf-8"))
+        features = spread_features(quality, FEATURES_SHOWN)
+        return Chapter(
+            result=result,
+            quality=quality,
+            curve_tokens=curve["tokens"],
+            curve_loss=curve["loss"],
+            zipf=_fit(quality),
+            features=feature_contexts(quality, test, language_model.tokenizer, features),
+        )
+
+    def _facts(self, train: Activations, test: Activations, loss: ModelLoss) -> dict[str, str]:
+        header = train.header
+        return {
+            "Language model": f"{header['model']}, {header['forward_dtype']} forward pass",
+            "Activations": f"{self.site}, width {train.d_model}, {header['dropped']} dropped",
+            "Text": f"{header['text']}, whole addresses held out, windows of {header['window']} tokens",
+            "Training": f"{len(train):,} tokens once, batches of {self.batch_size:,}, seed {self.seed}",
+            "Autoencoders": f"{self.features:,} features, budget {self.k} per token",
+            "Held out": f"{len(test):,} tokens; cross-entropy of {loss.n_tokens:,} predicted tokens",
+            "Cross-entropy": f"clean {loss.clean:.3f}, mean-ablated {loss.mean:.3f}, zero-ablated {loss.zero:.3f} nats",
+            "Made with": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        }
+
+
+class Stopwatch:
+    """Times of named stages, each printed when it ends."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.stage_name = "starting"
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        self.stage_name = name
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        print(f"{name}: {self.seconds[name]:.1f} s", flush=True)
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _reconstruction(sae: st.SparseAutoencoder) -> Callable[[Tensor], Tensor]:
+    def reconstruct(x: Tensor) -> Tensor:
+        with batch_free(sae):
+            out: Tensor = sae.decode(sae.encode(x))
+        return out
+
+    return reconstruct
+
+
+def _check_same(name: str, sae: st.SparseAutoencoder, loaded: st.SparseAutoencoder, probe: Tensor) -> None:
+    """The saved autoencoder must give what the trained one gives; anything else is a defect, not an input error."""
+    if not torch.equal(_reconstruction(sae)(probe), _reconstruction(loaded)(probe)):
+        raise RuntimeError(f"the saved autoencoder of {name} does not give the outputs of the trained one")
+
+
+def _fit(quality: Quality) -> al.ZipfFit | None:
+    try:
+        return al.fit_zipf(quality.densities)
+    except al.InvalidProblemError:  # fewer than three features fire
+        return None
+
+
+def _fit_json(fit: al.ZipfFit | None) -> dict[str, float] | None:
+    if fit is None:
+        return None
+    return {"alpha": fit.alpha, "beta": fit.beta, "r_squared": fit.r_squared, "excluded": fit.excluded}
+
+
+def _versions() -> dict[str, str]:
+    names = ("sae-allocation", "torch", "transformers", "numpy")
+    return {"Python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "not installed"
