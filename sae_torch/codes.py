@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,19 +37,32 @@ class SparseCodes:
     features: Tensor
     values: Tensor
     shape: tuple[int, int]
+    # where tokens and features begin: computed when first asked for, shared by all codes with the same matches
+    _layout: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.values.shape[0]
 
-    @cached_property
+    @property
     def token_offsets(self) -> Tensor:
         """Where the matches of each token begin; one more entry closes the last: (tokens + 1,) int64."""
-        return offsets(self.tokens, self.shape[0])
+        if "token_offsets" not in self._layout:
+            self._layout["token_offsets"] = _offsets(self.tokens, self.shape[0])
+        return self._layout["token_offsets"]
 
-    @cached_property
-    def by_feature(self) -> tuple[Tensor, Tensor]:
-        """The order that sorts matches by (feature, token), and where each feature begins in it."""
-        return torch.argsort(self.features, stable=True), offsets(self.features, self.shape[1])
+    @property
+    def feature_order(self) -> Tensor:
+        """The order that sorts matches by (feature, token): (matches,) int64."""
+        if "feature_order" not in self._layout:
+            self._layout["feature_order"] = _stable_order(self.features, self.shape[1])
+        return self._layout["feature_order"]
+
+    @property
+    def feature_offsets(self) -> Tensor:
+        """Where each feature begins in that order: (features + 1,) int64."""
+        if "feature_offsets" not in self._layout:
+            self._layout["feature_offsets"] = _offsets(self.features, self.shape[1])
+        return self._layout["feature_offsets"]
 
     @property
     def token_counts(self) -> Tensor:
@@ -59,7 +72,7 @@ class SparseCodes:
     @property
     def feature_counts(self) -> Tensor:
         """Tokens on which every feature is active: (features,) int64."""
-        return torch.bincount(self.features, minlength=self.shape[1])
+        return self.feature_offsets.diff()
 
     @property
     def l0(self) -> float:
@@ -73,7 +86,7 @@ class SparseCodes:
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """The same matches with other values."""
-        return SparseCodes(self.tokens, self.features, values, self.shape)
+        return SparseCodes(self.tokens, self.features, values, self.shape, self._layout)
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
@@ -84,7 +97,12 @@ class SparseCodes:
         return f"SparseCodes({size}, {len(self)} matches, {self.values.dtype}, {self.values.device})"
 
 
-def offsets(groups: Tensor, count: int) -> Tensor:
-    """Where each of `count` groups begins when members are sorted by group, with the total at the end."""
+def _offsets(groups: Tensor, count: int) -> Tensor:
     sizes = torch.bincount(groups, minlength=count)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def _stable_order(groups: Tensor, count: int) -> Tensor:
+    if groups.device.type == "cpu" and count <= 1 << 16:  # NumPy sorts 16-bit integers by radix, several times faster
+        return torch.from_numpy(np.argsort(groups.numpy().astype(np.uint16), kind="stable"))
+    return torch.argsort(groups, stable=True)

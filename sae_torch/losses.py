@@ -84,7 +84,8 @@ def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tenso
             j over the k_aux features of token i with the largest w_j relu(z_ij) ||W_dec_j||
 
     Weight 1 is a dead feature, 0 one on the curve; with the indicator of dead features as weight this is `aux_k_loss`
-    to the last bit. This project's reading of "generalises aux_k_loss to dead and under-used features" (arXiv 2411.02124).
+    to the last bit. This project's reading of "generalises aux_k_loss to dead and under-used features" (arXiv
+    2411.02124).
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_torch.codes import SparseCodes
+from sae_torch.ops.counting import count_above
 
 # Steps are damped until about this many matches of a feature have been seen.
 DAMPING = 10.0
@@ -105,7 +106,7 @@ class FrequencyTracker(nn.Module):
         seen = torch.isfinite(excess)
         rate = torch.where(self.spread > 0, 0.05, 1.0)
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
-        above = (scores > self.theta.to(scores.dtype)).sum(0) if self.theta.ndim else (scores > self.theta).sum()
+        above = count_above(scores, self.theta)
         expected = (target * count).to(self.theta)
         damping = DAMPING / expected.clamp(min=1e-3)
         gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))

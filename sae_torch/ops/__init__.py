@@ -3,7 +3,8 @@
 Only the encoder's forward product is dense. Everything after the selection costs matches x d_model.
 """
 
+from sae_torch.ops.counting import count_above
 from sae_torch.ops.decode import decode
 from sae_torch.ops.gather import selected_preactivations
 
-__all__ = ["decode", "selected_preactivations"]
+__all__ = ["count_above", "decode", "selected_preactivations"]

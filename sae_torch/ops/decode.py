@@ -60,6 +60,6 @@ class _Decode(Function):
         if ctx.needs_input_grad[0]:
             d_values = sampled_dots(upstream, W_dec, codes.tokens, codes.features, codes.token_offsets)
         if ctx.needs_input_grad[1]:
-            order, starts = codes.by_feature
-            d_W_dec = weighted_row_sums(upstream, codes.tokens[order], values[order], starts)
+            order = codes.feature_order
+            d_W_dec = weighted_row_sums(upstream, codes.tokens[order], values[order], codes.feature_offsets)
         return d_values, d_W_dec, None

@@ -67,7 +67,7 @@ class _SelectedPreactivations(Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, W_enc, b_dec = ctx.saved_tensors
         codes: SparseCodes = ctx.codes
-        order, starts = codes.by_feature
+        order = codes.feature_order
         by_feature = upstream[order]
         d_x = d_W_enc = d_b_dec = None
         d_b_enc = _segment_sums(by_feature, codes.features[order], codes.shape[1])
@@ -75,7 +75,7 @@ class _SelectedPreactivations(Function):
             d_x = weighted_row_sums(W_enc.T.contiguous(), codes.features, upstream.contiguous(), codes.token_offsets)
         if ctx.needs_input_grad[2]:
             # W_enc lies in memory feature by feature, and so does its gradient
-            d_W_enc = weighted_row_sums((x - b_dec), codes.tokens[order], by_feature, starts).T
+            d_W_enc = weighted_row_sums((x - b_dec), codes.tokens[order], by_feature, codes.feature_offsets).T
         if ctx.needs_input_grad[4]:
             d_b_dec = -(W_enc @ d_b_enc)
         return None, d_x, d_W_enc, d_b_enc if ctx.needs_input_grad[3] else None, d_b_dec, None
