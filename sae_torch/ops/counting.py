@@ -1,0 +1,52 @@
+"""How many scores exceed their feature's threshold, in one pass over the dense matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allocation.threads import map_blocks
+
+# Rows whose matches a byte can count.
+BYTE_ROWS = 255
+
+
+def count_above(scores: Tensor, theta: Tensor) -> Tensor:
+    """Entries of every column above its threshold; in all, if the threshold is one number.
+
+    ::
+
+        c_j = sum_i [S_ij > theta_j]
+
+    Parameters
+    ----------
+    scores : (tokens, features)
+    theta : (features,) or scalar
+
+    Returns
+    -------
+    (features,) or scalar int64
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sae_torch.ops import count_above
+    >>> count_above(torch.tensor([[0.0, 2.0], [3.0, 1.0]]), torch.tensor([1.0, 1.0])).tolist()
+    [1, 1]
+    """
+    theta = theta.to(scores.dtype)
+    if scores.device.type != "cpu" or scores.dtype == torch.bfloat16 or scores.numel() == 0:
+        above = scores > theta
+        return above.sum(dim=0) if theta.ndim else above.sum()
+    matrix, limit = scores.numpy(), theta.numpy()
+
+    def count(start: int, stop: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        above = matrix[start:stop] > limit
+        if not theta.ndim:
+            return np.array(np.count_nonzero(above))
+        parts = [above[row : row + BYTE_ROWS].view(np.uint8) for row in range(0, len(above), BYTE_ROWS)]
+        # bytes add up in vector registers; BYTE_ROWS of them cannot overflow
+        return np.asarray(sum(part.sum(axis=0, dtype=np.uint8).astype(np.int64) for part in parts))
+
+    return torch.from_numpy(np.asarray(np.sum(map_blocks(count, matrix.shape[0], matrix.nbytes), axis=0)))
