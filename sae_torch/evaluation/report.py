@@ -76,6 +76,7 @@ def render_report(chapters: Sequence[Chapter], k: int, facts: Mapping[str, str])
         f"activations are replaced; loss recovered is the share of the damage of an ablation that the "
         f"reconstruction avoids.</p>",
         "<h2>Training</h2>",
+        "<p>Feature choice acts as mutual choice until its quotas are set, so their lines coincide until then.</p>",
         _training(chapters),
         "<h2>How often features fire</h2>",
         f"<p>Features sorted by the share of held-out tokens on which they fire. Both axes are logarithmic, so a "
@@ -116,19 +117,17 @@ def _count(n: int) -> str:
 
 
 def _table(chapters: Sequence[Chapter]) -> str:
-    heads = "".join(
-        f'<th scope="col">{escape(heading)}{f"<small>{escape(unit)}</small>" if unit else ""}</th>'
-        for heading, unit, _ in COLUMNS
-    )
+    """Figures down, autoencoders across: three columns fit a phone."""
+    heads = "".join(f'<th scope="col">{escape(chapter.result.name)}</th>' for chapter in chapters)
     rows = "".join(
-        f'<tr><th scope="row">{escape(COLUMNS[0][2](chapter.result))}</th>'
-        + "".join(f"<td>{escape(cell(chapter.result))}</td>" for _, _, cell in COLUMNS[1:])
+        f'<tr><th scope="row">{escape(heading)}{f" <small>{escape(unit)}</small>" if unit else ""}</th>'
+        + "".join(f"<td>{escape(cell(chapter.result))}</td>" for chapter in chapters)
         + "</tr>"
-        for chapter in chapters
+        for heading, unit, cell in COLUMNS[1:]
     )
     return (
         '<div class="scroll" role="region" aria-label="Results" tabindex="0"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<thead><tr><th scope="col">held-out figures</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
@@ -223,9 +222,13 @@ def _features(chapter: Chapter, opened: bool) -> str:
 
 
 def _context(context: TokenContext) -> str:
-    before, token, after = (_one_line(text) for text in (context.before, context.token, context.after))
+    # white space before the word stays outside the highlight, unless the token is nothing else
+    word = context.token.lstrip() or context.token
+    space = context.token[: len(context.token) - len(word)]
+    before, after = _one_line(context.before + space), _one_line(context.after)
+    shown = _one_line(word) if word.strip() or "\n" in word else "␣" * len(word)
     return (
-        f"<li>…{escape(before)}<mark>{escape(token)}</mark>{escape(after)}… "
+        f"<li>…{escape(before)}<mark>{escape(shown)}</mark>{escape(after)}… "
         f'<span class="meta">{escape(context.document)}, activation {context.value:.3g}</span></li>'
     )
 

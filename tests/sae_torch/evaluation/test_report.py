@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,23 @@ def test_the_page_holds_every_figure_and_escapes_all_text(page: str) -> None:
 def test_the_page_asks_nothing_of_the_network(page: str) -> None:
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert not re.search(r"@import|url\(|https?:", page)
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        (" word", " <mark>word</mark>"),
+        ("word", "<mark>word</mark>"),
+        ("\n", "<mark>↵ </mark>"),
+        ("  ", "<mark>␣␣</mark>"),
+    ],
+)
+def test_the_highlight_is_the_word_or_a_visible_sign(token: str, shown: str) -> None:
+    context = TokenContext("before", token, "after", 1.0, "doc")
+    chapter = make_chapter("token choice", 0)
+    features = [FeatureContexts(1, 1, 0.1, (context,))]
+    page = render_report([dataclasses.replace(chapter, features=features)], 8, {})
+    assert f"…before{shown}after…" in page
 
 
 def test_equal_chapters_give_the_same_page(page: str) -> None:
@@ -118,9 +136,10 @@ def test_the_page_in_a_browser(page: str, browser: Any, tmp_path: Path, scheme: 
     try:
         assert complaints == []
         assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        # nothing is wider than the window; the table scrolls within its own frame
+        # nothing is wider than the window, and the table needs no scrolling
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        assert tab.locator("table tbody tr").count() == 3
+        assert tab.locator("table thead th").all_inner_texts()[1:] == list(NAMES)
+        assert tab.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))") == 0
         for chart in tab.locator("svg.chart").all():
             size = chart.bounding_box()
             assert size["width"] > 200
