@@ -281,7 +281,7 @@ def _limits(value: Any, name: str, size: int) -> Indices | None:
     if value is None:
         return None
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     except (ValueError, TypeError) as error:
         raise InvalidProblemError(f"{name}: expected an integer or a vector of {size} integers") from error
     if array.ndim == 0:

@@ -197,7 +197,7 @@ def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
     """
     from scipy.optimize import minimize_scalar
 
-    p = np.asarray(densities.detach().cpu() if hasattr(densities, "detach") else densities)
+    p = _vector(densities)
     if p.ndim != 1 or p.dtype.kind not in "iuf":
         raise InvalidProblemError(f"densities: expected a vector of numbers, found shape {p.shape}, dtype {p.dtype}")
     p = p.astype(np.float64)
@@ -263,7 +263,7 @@ class QuotaLedger:
     """
 
     def __init__(self, densities: Any, owed: Any = None) -> None:
-        p = np.array(densities.detach().cpu() if hasattr(densities, "detach") else densities, dtype=np.float64)
+        p = _vector(densities).astype(np.float64)
         if p.ndim != 1:
             raise InvalidProblemError(f"densities: expected a vector, found shape {p.shape}")
         wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
@@ -271,7 +271,7 @@ class QuotaLedger:
             raise InvalidProblemError(f"densities[{wrong[0]}]: expected a share from 0 to 1, found {p[wrong[0]]}")
         self.densities = p
         # what is owed to each feature, in matches; it lies within one match of 0 between batches
-        self.owed = np.zeros(p.size) if owed is None else np.array(owed, np.float64)
+        self.owed = np.zeros(p.size) if owed is None else _vector(owed).astype(np.float64)
         if self.owed.shape != p.shape:
             raise InvalidProblemError(f"owed: expected {p.size} numbers, found shape {self.owed.shape}")
 
@@ -291,6 +291,11 @@ class QuotaLedger:
         whole[due[np.isfinite(deadline[due])]] += 1
         self.owed = self.owed - whole
         return whole
+
+
+def _vector(values: Any) -> NDArray[Any]:
+    """An array from any sequence or tensor."""
+    return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
 
 
 def _check_sizes(total: int, features: int, tokens: int | None) -> None:

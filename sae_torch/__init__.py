@@ -8,9 +8,10 @@ except ImportError as error:
 from sae_torch import losses
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.calibration import calibrate
-from sae_torch.choices import Choice, FeatureChoice, MutualChoice, TokenChoice
+from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.feature_choice import FeatureChoice
 from sae_torch.interop.saelens import load, save
 from sae_torch.thresholds import Threshold
 from sae_torch.training import TrainConfig, Trainer, TrainLog

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import allocation
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices import Choice, FeatureChoice, MutualChoice, TokenChoice
+from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.errors import InputError
+from sae_torch.feature_choice import FeatureChoice
 from sae_torch.thresholds import Threshold
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
-from sae_torch.choices import FeatureChoice
 from sae_torch.errors import InputError
+from sae_torch.feature_choice import FeatureChoice
 from sae_torch.losses import reconstruction
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.schedule import Schedule
