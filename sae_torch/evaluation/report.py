@@ -70,11 +70,11 @@ def render_report(chapters: Sequence[Chapter], k: int, facts: Mapping[str, str])
         "<h2>Result</h2>",
         _table(chapters),
         f"<p>All figures are from {n_tokens:,} held-out tokens with every token encoded on its own, as in "
-        f"deployment. NMSE is the squared error over the variance, the two summed separately: 0 is perfect, 1 is "
-        f"no better than the mean. L0 is the mean number of features per token. A feature is dead if it fires on "
-        f"none of the tokens (of {n_features:,}). Cross-entropy is that of the language model when its "
-        f"activations are replaced; loss recovered is the share of the damage of an ablation that the "
-        f"reconstruction avoids.</p>",
+        "deployment. NMSE is the squared error over the variance, the two summed separately: 0 is perfect, 1 is no "
+        "better than the mean. L0 is the mean number of features per token. A feature is dead if it fires on none "
+        f"of the tokens (of {n_features:,}). CE is the cross-entropy of the language model in nats per token, with "
+        "its own activations (clean), with reconstructions in their place (spliced), with their mean or zeros. "
+        "Recovered is the share of the loss an ablation adds that the reconstruction avoids.</p>",
         "<h2>Training</h2>",
         "<p>Feature choice acts as mutual choice until its quotas are set, so their lines coincide until then.</p>",
         _training(chapters),
@@ -120,14 +120,14 @@ def _table(chapters: Sequence[Chapter]) -> str:
     """Figures down, autoencoders across: three columns fit a phone."""
     heads = "".join(f'<th scope="col">{escape(chapter.result.name)}</th>' for chapter in chapters)
     rows = "".join(
-        f'<tr><th scope="row">{escape(heading)}{f" <small>{escape(unit)}</small>" if unit else ""}</th>'
-        + "".join(f"<td>{escape(cell(chapter.result))}</td>" for chapter in chapters)
+        f'<tr><th scope="row">{escape(column.label)}</th>'
+        + "".join(f"<td>{escape(column.cell(chapter.result))}</td>" for chapter in chapters)
         + "</tr>"
-        for heading, unit, cell in COLUMNS[1:]
+        for column in COLUMNS
     )
     return (
         '<div class="scroll" role="region" aria-label="Results" tabindex="0"><table>'
-        f'<thead><tr><th scope="col">held-out figures</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<thead><tr><th scope="col">On held-out text</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 

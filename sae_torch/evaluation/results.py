@@ -57,18 +57,36 @@ class Result:
         return asdict(self)
 
 
-# heading, unit line, cell
-COLUMNS: tuple[tuple[str, str, Callable[[Result], str]], ...] = (
-    ("choice", "", lambda r: r.name),
-    ("NMSE", "", lambda r: f"{r.nmse:.4f}"),
-    ("L0", "", lambda r: f"{r.l0:.2f}"),
-    ("dead", "features", lambda r: f"{r.dead}"),
-    ("CE clean", "nats", lambda r: f"{r.ce_clean:.3f}"),
-    ("spliced", "nats", lambda r: f"{r.ce_spliced:.3f}"),
-    ("mean-abl.", "nats", lambda r: f"{r.ce_mean:.3f}"),
-    ("zero-abl.", "nats", lambda r: f"{r.ce_zero:.3f}"),
-    ("recovered", "of zero", lambda r: f"{100 * r.recovered_zero:.2f} %"),
-    ("recovered", "of mean", lambda r: f"{100 * r.recovered_mean:.2f} %"),
+@dataclass(frozen=True)
+class Column:
+    """One figure of a result.
+
+    Parameters
+    ----------
+    heading, unit
+        The two lines above it in the terminal.
+    label
+        Its name where there is room for one.
+    cell
+        Its text.
+    """
+
+    heading: str
+    unit: str
+    label: str
+    cell: Callable[[Result], str]
+
+
+COLUMNS = (
+    Column("NMSE", "", "NMSE", lambda r: f"{r.nmse:.4f}"),
+    Column("L0", "", "L0", lambda r: f"{r.l0:.2f}"),
+    Column("dead", "features", "Dead features", lambda r: f"{r.dead}"),
+    Column("CE clean", "nats", "CE clean", lambda r: f"{r.ce_clean:.3f}"),
+    Column("spliced", "nats", "CE spliced", lambda r: f"{r.ce_spliced:.3f}"),
+    Column("mean-abl.", "nats", "CE mean-ablated", lambda r: f"{r.ce_mean:.3f}"),
+    Column("zero-abl.", "nats", "CE zero-ablated", lambda r: f"{r.ce_zero:.3f}"),
+    Column("recovered", "of zero", "Recovered, zero", lambda r: f"{100 * r.recovered_zero:.2f} %"),
+    Column("recovered", "of mean", "Recovered, mean", lambda r: f"{100 * r.recovered_mean:.2f} %"),
 )
 
 
@@ -84,9 +102,9 @@ def text_table(results: Sequence[Result]) -> str:
     ------------  ------  -----  --------  --------  -------  ---------  ---------  ---------  ---------
     token choice  0.2000  32.00         3     3.500    3.700      8.400     11.100    97.37 %    95.92 %
     """
-    rows = [[heading for heading, _, _ in COLUMNS], [unit for _, unit, _ in COLUMNS]]
-    cells = [[cell(result) for _, _, cell in COLUMNS] for result in results]
-    widths = [max(len(row[column]) for row in rows + cells) for column in range(len(COLUMNS))]
+    rows = [["choice", *(column.heading for column in COLUMNS)], ["", *(column.unit for column in COLUMNS)]]
+    cells = [[result.name, *(column.cell(result) for column in COLUMNS)] for result in results]
+    widths = [max(len(row[column]) for row in rows + cells) for column in range(len(COLUMNS) + 1)]
     lines = [
         "  ".join(
             text.ljust(width) if column == 0 else text.rjust(width)
