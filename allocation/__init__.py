@@ -3,7 +3,7 @@
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.linear_program import LinearProgram, ProgramArrays, to_linear_program
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
-from allocation.quotas import QuotaLedger, ZipfFit, fit_zipf, uniform_quotas, zipf_quotas
+from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform_quotas, zipf_quotas
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
 from allocation.solvers.streaming import select_stream
@@ -30,6 +30,7 @@ __all__ = [
     "TopSelection",
     "UnsupportedProblemError",
     "ZipfFit",
+    "apportion",
     "balanced_choice",
     "feature_choice",
     "fit_zipf",

@@ -97,11 +97,32 @@ def zipf_weights(features: int, alpha: float, beta: float) -> Reals:
 
 
 def apportion(weights: Any, total: int, most: int | None = None) -> Indices:
-    """Integers in proportion to `weights` that sum to `total`, none above `most`: largest remainders.
+    """Integers in proportion to weights, by largest remainders.
+
+    ::
+
+        m_j = total w_j / sum w,   rounded so that sum_j m_j = total,   m_j <= most
 
     What exceeds `most` goes to the other entries in proportion before rounding. Ties go to the smaller index.
+
+    Parameters
+    ----------
+    weights : vector of 0 or more
+    total : int
+    most : int, optional
+
+    Returns
+    -------
+    int64 vector
+        With a smaller sum only if `total` exceeds `most` times the number of entries.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.apportion([3.0, 1.0, 1.0], total=7)
+    array([4, 2, 1])
     """
-    weights = np.asarray(weights, np.float64)
+    weights = _vector(weights).astype(np.float64)
     if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
         raise InvalidProblemError("weights: expected finite numbers of 0 or more")
     if total and not weights.any():

@@ -17,6 +17,10 @@ from sae_torch.thresholds import FrequencyTracker, Threshold
 DENSITY_RATE = 0.02
 # Zipf-Mandelbrot curve for feature choice from scratch, where no densities are known yet.
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 150.0
+# Pooled quotas below this are too small for their price to say much: the tracked threshold stands.
+LEAST_POOLED = 8
+# Rounds in which calibration passes on what features without enough positive scores leave; a share not worth it.
+SHARING_ROUNDS, SHARED = 4, 1e-3
 
 
 class FeatureChoice(Choice):
@@ -57,6 +61,7 @@ class FeatureChoice(Choice):
     tokens_seen: Tensor
     quota_densities: Tensor
     owed: Tensor
+    unmet: Tensor
     has_quotas: Tensor
     n_features_saved: Tensor
 
@@ -83,6 +88,7 @@ class FeatureChoice(Choice):
         self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("quota_densities", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("owed", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("unmet", torch.zeros((), dtype=torch.float64))
         self.register_buffer("has_quotas", torch.zeros((), dtype=torch.bool))
         self.register_buffer("n_features_saved", torch.tensor(n_features))
         if self.switch == 0 and self.switch_tokens is None:
@@ -169,14 +175,25 @@ class FeatureChoice(Choice):
             self.tracker.rescale(factor)
 
     def calibrate(self, chunks: Any, tokens: int) -> None:
-        """Prices of the pooled quotas; where a pooled quota is below 8, the tracked threshold stands in."""
+        """Prices of the pooled quotas; where a pooled quota is below 8, the tracked threshold stands in.
+
+        `unmet` is what the quotas, per token, still lack where features have too few positive scores.
+        """
         if self.n_features is None or not self.has_quotas:
             return self.mutual.calibrate(chunks, tokens)
         due = self.quota_densities * tokens
-        caps = due.round().long().clamp(max=tokens)
-        pooled = al.select_stream(chunks, feature_caps=caps.numpy())
+        quotas = al.apportion(due, self.total(tokens), most=tokens)
+        for _ in range(SHARING_ROUNDS):
+            pooled = al.select_stream(chunks, feature_caps=quotas)
+            unmet = quotas - pooled.feature_counts
+            self.unmet.copy_(torch.tensor(unmet.sum() / tokens))
+            if unmet.sum() <= SHARED * quotas.sum():
+                break
+            # a feature with too few positive scores ends at threshold 0; the others share what it leaves
+            weights = np.where(unmet > 0, 0.0, quotas)
+            quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
         price = torch.from_numpy(np.asarray(pooled.prices.features.value))
-        keep = (due < 8) & ~torch.isnan(self.tracker.theta)
+        keep = (due < LEAST_POOLED) & ~torch.isnan(self.tracker.theta)
         self.tracker.restart(torch.where(keep, self.tracker.theta.double(), price))
 
     def extra_repr(self) -> str:

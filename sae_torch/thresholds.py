@@ -63,11 +63,11 @@ class FrequencyTracker(nn.Module):
 
     ::
 
-        theta_j <- max(0, theta_j + c_t * spread_j * (share_j - p_j) / max(p_j, 1/N))
+        theta_j <- max(0, theta_j + c_tj * spread_j * (share_j - p_j) / p_j),   c_tj = 1 / (t + 10 / (N p_j))
 
-    with `share_j` the share of the batch whose score exceeds theta_j, `p_j` the target, `spread_j` the running mean
-    excess of selected scores over the batch's price, and `c_t = 1 / (t + 10 / (N p_j))`, not below a floor so that
-    drift is followed.
+    with `share_j` the share of the batch whose score exceeds theta_j, `p_j` the target and `spread_j` the running mean
+    excess of selected scores over the batch's price. The damping keeps one lucky match of a rare feature from moving
+    its threshold by more than a tenth of its spread; `c` has a floor, so that drift is followed.
 
     Buffers: `theta`, `spread` (features,) or scalars; `steps`.
     """
@@ -108,9 +108,10 @@ class FrequencyTracker(nn.Module):
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
         above = count_above(scores, self.theta)
         expected = (target * count).to(self.theta)
-        damping = DAMPING / expected.clamp(min=1e-3)
+        expected = expected.clamp(min=1e-3)
+        damping = DAMPING / expected
         gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))
-        error = (above - expected) / expected.clamp(min=1.0)
+        error = (above - expected) / expected
         self.theta.add_(gain * self.spread * error).clamp_(min=0.0)
         self.steps.add_(1)
 

@@ -20,9 +20,8 @@ def any_problem(draw: st.DrawFn) -> al.Problem:
     scores = draw(score_matrices(max_side=4, min_side=1))
     rows, columns = scores.shape
     given: dict[str, Any] = {}
-    for name, size, most in (
-        ("token_caps", rows, 4), ("token_floors", rows, 2), ("feature_caps", columns, 4), ("feature_floors", columns, 2),
-    ):  # fmt: skip
+    sides = (("token_caps", rows, 4), ("token_floors", rows, 2), ("feature_caps", columns, 4))
+    for name, size, most in (*sides, ("feature_floors", columns, 2)):
         if draw(st.booleans()):
             given[name] = draw(limits(size, most))
     if draw(st.booleans()):

@@ -10,6 +10,9 @@ import torch
 
 from sae_torch.activations import HarvestConfig, LanguageModel, StateOfTheUnion, load_language_model
 
+# small matrices: a second thread only waits
+torch.set_num_threads(1)
+
 WORDS = [f"w{i}" for i in range(60)]
 D_MODEL = 16
 BLOCKS = 4

@@ -1,4 +1,4 @@
-"""A sparse autoencoder written with dense matrices and plain autograd: slow, obvious, the reference of the sparse one."""
+"""A sparse autoencoder with dense matrices and plain autograd: slow, obvious, the reference of the sparse one."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def make(shape: tuple[int, int, int], seed: int, kind: str, k: float) -> tuple[s
 
 
 def gradients(sae: st.SparseAutoencoder, loss: Tensor, x: Tensor) -> list[Tensor]:
-    return [g for g in torch.autograd.grad(loss, [x, *sae.parameters()], materialize_grads=True, allow_unused=True)]
+    return list(torch.autograd.grad(loss, [x, *sae.parameters()], materialize_grads=True, allow_unused=True))
 
 
 @given(SHAPES, SEEDS, CHOICES, st_.floats(0.2, 4), st_.sampled_from(["drawn", "ties", "negative"]))

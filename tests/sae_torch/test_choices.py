@@ -1,0 +1,200 @@
+"""Choices as a user meets them: in their own loop, in eval mode, through a state dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st_
+from torch import Tensor
+
+import allocation as al
+import sae_torch as st
+
+
+def heavy_tailed(tokens: int, features: int, seed: int) -> Tensor:
+    """Skewed scores: features differ in scale and shape, and most scores are not positive."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.exp(torch.linspace(-1.0, 1.0, features))
+    power = torch.linspace(1.0, 1.8, features)
+    normal = torch.randn(tokens, features, generator=generator)
+    return scale * normal.sign() * normal.abs() ** power - 0.3
+
+
+@given(st_.integers(1, 8), st_.integers(1, 9), st_.integers(0, 2**31), st_.integers(1, 3))
+def test_the_selection_is_that_of_the_solver(tokens: int, features: int, seed: int, k: int) -> None:
+    k = min(k, features)
+    scores = heavy_tailed(tokens, features, seed)
+    cases: list[tuple[st.Choice, al.Problem]] = [
+        (st.TokenChoice(k), al.token_choice(scores, k)),
+        (st.MutualChoice(k), al.mutual_choice(scores, k * tokens)),
+        (st.FeatureChoice(k), al.mutual_choice(scores, k * tokens)),
+    ]
+    densities = np.full(features, k / features)
+    uniform = st.FeatureChoice(k, quotas="uniform", switch=0)
+    cases.append((uniform, al.feature_choice(scores, al.QuotaLedger(densities).allot(tokens))))
+    for choice, problem in cases:
+        expected = al.solve(problem)
+        mask = choice.mask(scores)
+        np.testing.assert_array_equal(mask.numpy(), expected.mask())
+        codes = choice(scores)
+        np.testing.assert_array_equal(codes.tokens.numpy(), expected.tokens)
+        np.testing.assert_array_equal(codes.features.numpy(), expected.features)
+        assert torch.equal(codes.to_dense(), scores * mask)
+
+
+def test_gradients_flow_through_selected_scores_only() -> None:
+    scores = heavy_tailed(5, 6, 0).requires_grad_()
+    codes = st.MutualChoice(2)(scores)
+    codes.values.sum().backward()
+    assert scores.grad is not None
+    assert torch.equal(scores.grad, codes.to_dense().detach().ne(0).float())
+
+
+@pytest.mark.parametrize("mode", ["eval", "no_grad", "mask"])
+def test_statistics_change_in_training_only(mode: str) -> None:
+    choice = st.FeatureChoice(2, quotas="uniform", switch=0)
+    choice(heavy_tailed(50, 8, 0))
+    before = {name: value.clone() for name, value in choice.state_dict().items()}
+    scores = heavy_tailed(50, 8, 1)
+    if mode == "eval":
+        choice.eval()(scores)
+    elif mode == "no_grad":
+        with torch.no_grad():
+            choice(scores)
+    else:
+        choice.mask(scores)
+    for name, value in choice.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True, msg=name)
+    choice.train()(scores)
+    assert not torch.equal(choice.state_dict()["tracker.theta"], before["tracker.theta"])
+
+
+@pytest.mark.parametrize("choice", [st.MutualChoice(2), st.FeatureChoice(2)])
+def test_eval_without_training_names_the_way_out(choice: st.Choice) -> None:
+    with pytest.raises(st.InputError, match=r"st\.calibrate\(sae, batches\)"):
+        choice.eval()(torch.randn(3, 8))
+
+
+def test_buffers_survive_a_state_dict() -> None:
+    first = st.FeatureChoice(2)
+    for seed in range(20):
+        first(heavy_tailed(200, 16, seed))
+    first.fit_quotas()
+    for seed in range(5):
+        first(heavy_tailed(200, 16, seed))
+    second = st.FeatureChoice(2)
+    second.load_state_dict(first.state_dict())
+    scores = heavy_tailed(300, 16, 99)
+    for _ in range(3):
+        assert torch.equal(first.mask(scores), second.mask(scores))
+        first(scores), second(scores)
+    assert torch.equal(first.eval().mask(scores), second.eval().mask(scores))
+
+
+def test_quotas_below_one_token_per_batch_hold_in_the_long_run() -> None:
+    features, tokens, batches = 40, 20, 200
+    densities = torch.linspace(1.0, 0.1, features, dtype=torch.float64)
+    densities /= densities.sum()
+    assert float(densities.min()) * tokens < 0.1
+    choice = st.FeatureChoice(1.0, quotas=densities, switch=0)
+    counts = torch.zeros(features)
+    for seed in range(batches):
+        scores = heavy_tailed(tokens, features, seed).abs()  # all positive: every grant can be used
+        counts += choice(scores).feature_counts
+    assert torch.all((counts - densities * tokens * batches).abs() <= 2.0)
+
+
+@pytest.mark.parametrize("kind", ["mutual", "zipf", "uniform", "rare"])
+@pytest.mark.parametrize("eval_batch", [64, 1024])
+def test_tracked_thresholds_realise_k_on_unseen_scores(kind: str, eval_batch: int) -> None:
+    """Within 2 % of k without calibration, quotas down to 0.1 tokens per batch, whatever the batch size."""
+    features, tokens, k = 64, 256, 4.0
+    choice: st.Choice
+    if kind == "mutual":
+        choice = st.MutualChoice(k)
+    elif kind == "rare":
+        densities = torch.full((features,), 0.1 / tokens, dtype=torch.float64)
+        densities[:32] = (k - float(densities[32:].sum())) / 32
+        choice = st.FeatureChoice(k, quotas=densities, switch=0)
+    else:
+        choice = st.FeatureChoice(k, quotas=kind)
+    for seed in range(1200):
+        choice(heavy_tailed(tokens, features, seed))
+        if seed == 100 and isinstance(choice, st.FeatureChoice) and kind != "rare":
+            choice.fit_quotas()
+    choice.eval()
+    held_out = heavy_tailed(65536, features, 10**6)
+    realised = sum(len(choice(block)) for block in held_out.split(eval_batch)) / len(held_out)
+    assert realised == pytest.approx(k, rel=0.02)
+    if kind == "rare":
+        rare = torch.cat([choice(b).features for b in held_out.split(eval_batch)])
+        assert int((rare >= 32).sum()) / len(held_out) == pytest.approx(32 * 0.1 / tokens, rel=0.25)
+
+
+def test_eval_is_independent_of_the_batch() -> None:
+    choice = st.FeatureChoice(2, quotas="uniform", switch=0)
+    for seed in range(30):
+        choice(heavy_tailed(100, 16, seed))
+    choice.eval()
+    scores = heavy_tailed(64, 16, 77)
+    one_by_one = torch.cat([choice.mask(row[None]) for row in scores])
+    assert torch.equal(choice.mask(scores), one_by_one)
+
+
+def test_fit_quotas_follows_the_measured_ranks() -> None:
+    choice = st.FeatureChoice(4)
+    for seed in range(60):
+        choice(heavy_tailed(500, 32, seed))
+    choice.fit_quotas()
+    measured, set_to = choice.densities, choice.quota_densities
+    assert float(set_to.sum()) == pytest.approx(4.0)
+    assert float(set_to.max()) <= 1.0
+    assert torch.equal(measured.argsort(descending=True, stable=True), set_to.argsort(descending=True, stable=True))
+    assert choice.zipf is not None
+
+
+def test_the_switch_by_tokens_needs_no_trainer() -> None:
+    choice = st.FeatureChoice(2, switch_tokens=300)
+    for seed in range(2):
+        choice(heavy_tailed(100, 16, seed))
+    assert not bool(choice.has_quotas)
+    choice(heavy_tailed(100, 16, 3))
+    assert bool(choice.has_quotas)
+
+
+def test_a_threshold_is_strict() -> None:
+    scores = torch.tensor([[1.0, 1.5], [0.5, 1.0]])
+    assert st.Threshold(1.0).mask(scores).tolist() == [[False, True], [False, False]]
+    assert st.Threshold(torch.tensor([0.75, 1.5]))(scores).features.tolist() == [0]
+    assert "theta" in st.Threshold(1.0).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: st.TokenChoice(0), "k: expected a positive number of features per token, found 0"),
+        (lambda: st.TokenChoice(1.5), "k: token choice takes a whole number"),
+        (lambda: st.MutualChoice(float("nan")), "k: expected a positive number"),
+        (lambda: st.FeatureChoice(2, quotas="fair"), 'quotas: expected "zipf", "uniform" or a vector'),
+        (lambda: st.FeatureChoice(2, switch=2.0), "switch: expected a share of the steps from 0 to 1, found 2.0"),
+        (lambda: st.FeatureChoice(2).fit_quotas(), "fit_quotas: no batch has been seen yet"),
+        (lambda: st.FeatureChoice(2).set_quotas([1.5, 0.5]), "quotas: densities must lie between 0 and 1"),
+        (lambda: st.FeatureChoice(2).set_quotas([0.5, 0.5]), "quotas: densities must sum to k = 2, found 1"),
+        (lambda: st.FeatureChoice(20, switch=0)(torch.ones(2, 4)), "k: 20 features per token do not fit 4 features"),
+        (lambda: st.MutualChoice(2)(torch.ones(4)), r"scores: expected shape \(tokens, features\), found \(4,\)"),
+    ],
+)
+def test_bad_arguments_are_named(call: Any, message: str) -> None:
+    with pytest.raises(st.InputError, match=message):
+        call()
+
+
+def test_a_choice_keeps_to_its_number_of_features() -> None:
+    choice = st.MutualChoice(2)
+    choice(torch.randn(4, 8))
+    with pytest.raises(st.InputError, match="built for 8 features, found 9"):
+        choice(torch.randn(4, 9))

@@ -1,0 +1,194 @@
+"""Training against a dense loop, in any units, reproducible, and safe to interrupt."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from sae_torch.training.schedule import Schedule
+
+QUIET = {"progress": False}
+
+
+def activations(batches: int, tokens: int = 256, d_model: int = 16, features: int = 48, seed: int = 0) -> list[Tensor]:
+    """Sparse sums of known directions with Zipf-like firing, plus a mean and noise."""
+    generator = torch.Generator().manual_seed(7)
+    directions = torch.nn.functional.normalize(torch.randn(features, d_model, generator=generator), dim=1)
+    density = 6.0 / (torch.arange(features) + 12.0)
+    generator = torch.Generator().manual_seed(seed)
+    firing = torch.rand(batches, tokens, features, generator=generator) < density
+    strength = 1.0 + torch.rand(batches, tokens, features, generator=generator)
+    x = (firing * strength) @ directions + 0.05 * torch.randn(batches, tokens, d_model, generator=generator)
+    return list(2.0 * x + 1.5)
+
+
+def nmse(sae: st.SparseAutoencoder, x: Tensor) -> float:
+    was = sae.training
+    with torch.no_grad():
+        error = (x - sae.eval()(x).x_hat).pow(2).sum()
+    sae.train(was)
+    return float(error / (x - x.mean(dim=0)).pow(2).sum())
+
+
+def choices() -> list[st.Choice]:
+    return [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4)]
+
+
+@pytest.mark.parametrize("choice", choices(), ids=lambda c: type(c).__name__)
+def test_training_reconstructs_and_realises_k_on_unseen_tokens(choice: st.Choice) -> None:
+    sae = st.SparseAutoencoder(16, 64, copy.deepcopy(choice))
+    log = st.Trainer(sae, st.TrainConfig(learning_rate=5e-3, **QUIET)).fit(activations(300))
+    held_out = torch.cat(activations(40, seed=1))
+    assert nmse(sae, held_out) < 0.3
+    assert log.reconstruction[-1] < 0.5 * log.reconstruction[0]
+    assert sae.eval()(held_out).codes.l0 == pytest.approx(4.0, rel=0.02)
+    assert sae.training is False
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64))
+
+
+def test_the_loss_curve_is_that_of_a_dense_loop_over_200_steps() -> None:
+    """The same run with dense matrices, plain autograd, torch's own Adam and clipping."""
+    batches = activations(200)
+    config = st.TrainConfig(auxiliary="none", **QUIET)
+    sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+    log = st.Trainer(sae, config).fit(batches)
+
+    probe = torch.cat(batches[: -(-8192 // 256)])
+    scale = 4.0 / float(probe.norm(dim=1).mean())
+    start = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+    W_enc, W_dec, b_enc = (p.detach().clone().requires_grad_() for p in (start.W_enc, start.W_dec, start.b_enc))
+    b_dec = (probe.mean(dim=0) * scale).requires_grad_()
+    parameters = [W_dec, W_enc, b_enc, b_dec]
+    optimizer = torch.optim.Adam(parameters, betas=config.betas)
+    schedule = Schedule(config.learning_rate, 200, config.warm_up, config.decay)
+    for step, batch in enumerate(batches):
+        x = batch * scale
+        z = (x - b_dec) @ W_enc + b_enc
+        top = torch.zeros_like(z).scatter_(1, z.detach().topk(4, dim=1).indices, 1.0)
+        loss = ((torch.relu(z) * top) @ W_dec + b_dec - x).pow(2).sum(dim=1).mean()
+        assert log.loss[step] == pytest.approx(float(loss.detach()), rel=2e-3), step
+        optimizer.zero_grad()
+        loss.backward()
+        assert W_dec.grad is not None
+        W_dec.grad -= (W_dec.grad * W_dec.detach()).sum(dim=1, keepdim=True) * W_dec.detach()
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.param_groups[0]["lr"] = schedule.rate(step)
+        optimizer.step()
+        with torch.no_grad():
+            W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("factor", [50.0, 1e-3])
+def test_the_unit_of_the_activations_does_not_matter(factor: float) -> None:
+    errors = []
+    for unit in (1.0, factor):
+        sae = st.SparseAutoencoder(16, 64, st.FeatureChoice(4))
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit([unit * x for x in activations(60)])
+        errors.append(nmse(sae, unit * torch.cat(activations(10, seed=1))))
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+
+
+def test_the_same_seed_gives_the_same_bits_with_and_without_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    states = []
+    for progress in (False, True):
+        sae = st.SparseAutoencoder(16, 64, st.FeatureChoice(4), seed=3)
+        st.Trainer(sae, st.TrainConfig(progress=progress)).fit(activations(30))
+        states.append(sae.state_dict())
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    assert "train FeatureChoice" in capsys.readouterr().err
+
+
+def test_both_auxiliary_losses_are_at_work() -> None:
+    for auxiliary, dead_after in (("zipf", None), ("k", 500)):
+        sae = st.SparseAutoencoder(16, 256, st.MutualChoice(4))
+        config = st.TrainConfig(auxiliary=auxiliary, dead_after=dead_after, **QUIET)  # type: ignore[arg-type]
+        log = st.Trainer(sae, config).fit(activations(40))
+        assert sum(value > 0 for value in log.auxiliary) > 10, auxiliary
+
+
+def test_quotas_are_fitted_at_the_switch() -> None:
+    choice = st.FeatureChoice(4, switch=0.5)
+    sae = st.SparseAutoencoder(16, 64, choice)
+    seen: list[bool] = []
+
+    def batches() -> Any:
+        for x in activations(20):
+            seen.append(bool(choice.has_quotas))
+            yield x
+
+    st.Trainer(sae, st.TrainConfig(**QUIET)).fit(batches(), steps=20)
+    assert bool(choice.has_quotas)
+    assert seen == [False] * 20 or sum(seen) <= 10  # read ahead by the probe at most
+    frozen = choice.quota_densities.clone()
+    st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(5, seed=9))
+    assert torch.equal(choice.quota_densities, frozen)
+
+
+def test_a_second_call_goes_on_from_the_first() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(4))
+    trainer = st.Trainer(sae, st.TrainConfig(**QUIET))
+    first = trainer.fit(activations(60))
+    before = nmse(sae, torch.cat(activations(5, seed=1)))
+    second = trainer.fit(activations(60, seed=2))
+    assert second.reconstruction[0] < 0.5 * first.reconstruction[0]
+    assert nmse(sae, torch.cat(activations(5, seed=1))) < before
+
+
+def test_an_interrupt_leaves_a_module_that_works_on_raw_activations() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(4))
+
+    def interrupted() -> Any:
+        yield from activations(80)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit(interrupted(), steps=1000)
+    assert sae.training
+    assert nmse(sae, torch.cat(activations(5, seed=1))) < 0.6
+
+
+def test_a_diverging_loss_stops_with_its_step() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+    with torch.no_grad():
+        sae.W_dec[3] = float("nan")
+    with pytest.raises((FloatingPointError, ValueError), match=r"step 0|NaN"):
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps", "message"),
+    [
+        (iter([]), None, "steps: list_iterator has no length; say how many steps to train"),
+        ([], None, "steps: expected 1 or more, found 0"),
+        ([torch.ones(4, 9)], None, r"batch 0 must have shape \(tokens, 16\), found \(4, 9\)"),
+        ([torch.full((4, 16), float("nan"))], None, "batch 0 holds NaN or infinite activations"),
+        ([[1.0]], None, r"batch 0 must have shape \(tokens, 16\), found list"),
+        ([torch.ones(4, 16)], 3, "batches: ended after 1 of 3 steps"),
+    ],
+)
+def test_batches_that_do_not_fit_are_named(batches: Any, steps: int | None, message: str) -> None:
+    sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+    with pytest.raises(st.InputError, match=message):
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit(batches, steps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate: expected a positive number, found 0.0"),
+        ({"warm_up": 0.5, "decay": 0.6}, "warm_up \\+ decay: expected at most 1 in all"),
+        ({"auxiliary": "both"}, 'auxiliary: expected "zipf", "k" or "none"'),
+        ({"calibration": -0.1}, "calibration: expected a share"),
+        ({"k_aux": 0}, "k_aux: expected 1 or more, found 0"),
+    ],
+)
+def test_configurations_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(st.InputError, match=message):
+        st.TrainConfig(**arguments)
