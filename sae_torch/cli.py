@@ -82,8 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
-    except (InputError, OSError, ModuleNotFoundError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+    except (InputError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
+            text = f"{error.filename}: {error.strerror}"
+        print(f"{PROGRAM}: {text}", file=sys.stderr)
         return 2
     return 0
 

@@ -173,8 +173,11 @@ class Demo:
 
     def _harvest(self) -> tuple[Activations, Activations, LanguageModel | None]:
         config, wanted = self._harvest_config, {"train": self.tokens, "test": self.test_tokens}
-        complete = all(plan(config, split, tokens, self.cache).complete for split, tokens in wanted.items())
-        language_model = None if complete else self._load_language_model()
+        plans = [plan(config, split, tokens, self.cache) for split, tokens in wanted.items()]
+        missing = [found for found in plans if not found.complete]
+        for found in missing:
+            found.prepare()
+        language_model = self._load_language_model() if missing else None
         train, test = (
             harvest(config, split, tokens, self.cache, language_model, progress=True)
             for split, tokens in wanted.items()

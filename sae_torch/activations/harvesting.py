@@ -121,6 +121,23 @@ class HarvestPlan:
         """Whether the finished shards hold all tokens asked for."""
         return self.tokens_finished >= self.tokens
 
+    def prepare(self) -> None:
+        """Make the folder and clean it; before the model loads, so that a wrong folder costs no time.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            writable = os.access(self.folder, os.W_OK)
+        except OSError as error:
+            raise InputError(f"cache folder {self.folder} cannot be made ({error.strerror})") from error
+        if not writable:
+            raise InputError(f"cache folder {self.folder} cannot be written")
+
 
 def cache_folder() -> Path:
     """``sae-allocation`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
@@ -190,9 +207,10 @@ def harvest(
     CorruptShardError
         If a finished shard is damaged.
     InputError
-        If the split holds fewer tokens, the site does not exist, or float16 cannot hold the activations.
+        If the split holds fewer tokens, the site does not exist, float16 cannot hold the activations, or the
+        cache folder cannot be written.
     OSError
-        If the cache folder cannot be written.
+        If the disk is full.
 
     Examples
     --------
@@ -203,9 +221,7 @@ def harvest(
     found = plan(config, split, tokens, cache)
     if found.complete:
         return Activations(found.finished, tokens)
-    # before the model loads: a folder that cannot be written is an error now, not minutes later
-    found.folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(found.folder)
+    found.prepare()
     if language_model is None:
         language_model = load_language_model(config.model, config.dtype, config.device)
     windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_torch.errors import InputError
+
 SMOLLM2 = "SmolLM2-135M-Instruct"
 
 
@@ -71,11 +73,13 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
         If transformers, gguf or the packaged model is not installed; the text has the install line.
     FileNotFoundError
         If `name` looks like a path and nothing is there.
+    InputError
+        If transformers cannot load what is there.
     """
     transformers = _transformers()
     folder, gguf_file = _locate(name)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
-    with _quiet(transformers):
+    with _quiet(transformers), _one_sentence(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype or forward_dtype(device), **options
@@ -123,6 +127,8 @@ def _locate(name: str) -> tuple[str, str | None]:
             raise FileNotFoundError(f"model is {name!r}, expected a GGUF file there, found nothing")
         return str(path.parent), path.name
     if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"model is {name!r}, expected a folder with a config.json, found none in it")
         return str(path), None
     if name.startswith(("/", "./", "../", "~")):
         raise FileNotFoundError(f"model is {name!r}, expected a folder or GGUF file there, found nothing")
@@ -136,6 +142,25 @@ def _transformers() -> Any:
         raise ModuleNotFoundError(
             "Language models need transformers: run `pip install 'sae-allocation[lm]'`"
         ) from error
+
+
+@contextlib.contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Errors of transformers run over many lines and do not name what was asked for."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"model {name!r} needs a package that is missing ({_in_one_line(error)}): "
+            "run `pip install 'sae-allocation[lm]'`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {name!r} cannot be loaded: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 @contextlib.contextmanager

@@ -87,6 +87,12 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
     )
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert capsys.readouterr().err == f"sae-torch: {tmp_path}/file/out/unfinished: Not a directory\n"
+
+
 def test_the_module_runs_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sae_torch", "demo", "--tokens", "100"], capture_output=True, text=True, check=False

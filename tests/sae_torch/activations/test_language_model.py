@@ -8,6 +8,7 @@ import torch
 
 from sae_torch.activations import LanguageModel, load_language_model
 from sae_torch.activations.language_model import forward_dtype, model_provenance
+from sae_torch.errors import InputError
 
 
 def test_a_folder_loads_in_the_dtype_asked_for(tiny_model_folder: Path) -> None:
@@ -47,6 +48,20 @@ def test_provenance_follows_the_weights_and_not_the_place(
 def test_a_missing_path_is_named(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"model is '{name}', expected .* found nothing"):
         load_language_model(name)
+
+
+def test_a_folder_without_a_model_gets_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^model is '{tmp_path}', expected a folder with a config.json"):
+        load_language_model(str(tmp_path))
+
+
+def test_a_damaged_model_gets_one_sentence(tiny_model_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model_folder, broken)
+    (broken / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be loaded: ") as caught:
+        load_language_model(str(broken))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_missing_package_has_an_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
