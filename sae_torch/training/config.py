@@ -40,7 +40,7 @@ class TrainConfig:
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
     k_aux: int | None = None
-    """Features per token in the auxiliary loss; half of d_model by default."""
+    """Features per token in the auxiliary loss; by default k for "zipf", half of d_model for "k"."""
     zipf_alpha: float = 1.0
     """Exponent of the density curve below which a feature counts as under-used."""
     zipf_beta: float = 150.0

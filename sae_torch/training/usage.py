@@ -21,7 +21,8 @@ class Usage:
         self.steps = 0
         self.config = config
         self.dead_after = config.dead_after or max(1, min(10_000_000, planned_tokens // 10))
-        self.k_aux = config.k_aux or max(1, sae.d_model // 2)
+        usual = round(sae.choice.k) if config.auxiliary == "zipf" else sae.d_model // 2
+        self.k_aux = config.k_aux or max(1, usual)
         ranks = torch.arange(1, sae.n_features + 1, device=device, dtype=torch.float32)
         curve = (ranks + config.zipf_beta) ** -config.zipf_alpha
         # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
