@@ -11,7 +11,10 @@ from typing import Any
 
 import griffe
 
-LITERAL = re.compile(r"^(?P<lead>.*?):?:[ ]*\n[ ]*\n(?P<block>(?:[ ]{4}.*(?:\n|$)|[ ]*\n)+)", re.MULTILINE)
+LITERAL = re.compile(
+    r"^(?P<lead>.*?):?:[ ]*\n[ ]*\n(?P<block>(?:[ ]{4}.*(?:\n|$)|[ ]*\n)+)",
+    re.MULTILINE,
+)
 
 
 class DisplayedProblems(griffe.Extension):

@@ -22,7 +22,10 @@ class TexError(ValueError):
 
 def on_page_content(page_html: str, page: Any, **_: Any) -> str:
     """Replace every formula of a page."""
-    return FORMULA.sub(lambda match: formula(match[3], match[2] == "[", page.file.src_path), page_html)
+    return FORMULA.sub(
+        lambda match: formula(match[3], match[2] == "[", page.file.src_path),
+        page_html,
+    )
 
 
 def formula(escaped: str, display: bool, where: str) -> str:

@@ -26,10 +26,11 @@ def section(file: Path) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "| " + " | ".join("---:" if number else "---" for number in kinds) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    made = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {versions}"
+    made = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}"
+    source = f"<small>`benchmarks/results/{file.name}`: {made}, {versions}</small>"
     title = file.stem.replace("_", " ").capitalize()
     table = "\n".join(lines)
-    return f"## {title}\n\n{content['notes']}\n\n{table}\n\n<small>`benchmarks/results/{file.name}`: {made}</small>"
+    return f"## {title}\n\n{content['notes']}\n\n{table}\n\n{source}"
 
 
 def cell(value: Any) -> str:

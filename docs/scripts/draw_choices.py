@@ -1,16 +1,15 @@
 """The picture of the start page: one score matrix, allocated in three ways by `allocation` itself.
 
-    python docs/scripts/draw_choices.py        writes docs/assets/pictures/choices.svg.html
+`python docs/scripts/draw_choices.py` writes docs/assets/pictures/choices.svg.html.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import allocation as al
 import numpy as np
 from numpy.typing import NDArray
-
-import allocation as al
 
 TARGET = Path(__file__).parent.parent / "assets" / "pictures" / "choices.svg.html"
 TOKENS, FEATURES, K, SEED = 12, 18, 4, 3
@@ -30,8 +29,14 @@ def problems(matrix: NDArray[np.float64]) -> dict[str, tuple[al.Problem, str]]:
     quotas = al.zipf_quotas(BUDGET, FEATURES, alpha=0.8, beta=2.0, tokens=TOKENS)
     return {
         "Token choice": (al.token_choice(matrix, K), f"every token takes {K}"),
-        "Mutual choice": (al.mutual_choice(matrix, BUDGET), f"the best {BUDGET} of all pairs"),
-        "Feature choice": (al.feature_choice(matrix, quotas), "every feature takes its quota"),
+        "Mutual choice": (
+            al.mutual_choice(matrix, BUDGET),
+            f"the best {BUDGET} of all pairs",
+        ),
+        "Feature choice": (
+            al.feature_choice(matrix, quotas),
+            "every feature takes its quota",
+        ),
     }
 
 

@@ -1,19 +1,18 @@
 """The picture of the price: pairs in order of score, the budget between two of them, the interval of prices.
 
-    python docs/scripts/draw_price.py          writes docs/assets/pictures/price.svg.html
+`python docs/scripts/draw_price.py` writes docs/assets/pictures/price.svg.html.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 import allocation as al
+import numpy as np
 
 TARGET = Path(__file__).parent.parent / "assets" / "pictures" / "price.svg.html"
 SCORES = np.array([[5.2, 3.1, 0.9, 2.0], [4.4, 0.4, 1.6, 3.7], [2.9, -0.5, 1.2, -1.1]])
-BUDGET = 6
+BUDGET = 5
 WIDE, HIGH, LEFT, TOP, FOOT = 640, 250, 34, 16, 34
 
 
@@ -38,7 +37,10 @@ def picture() -> str:
             f'<rect class="{kind}" x="{LEFT + rank * step + 3:.1f}" y="{y:.1f}" width="{step - 6:.1f}" '
             f'height="{tall:.1f}" rx="2"/>'
         )
-    for value, label in ((price.upper, f"upper = {price.upper:g}"), (price.lower, f"lower = {price.lower:g}")):
+    for value, label in (
+        (price.upper, f"upper = {price.upper:g}"),
+        (price.lower, f"lower = {price.lower:g}"),
+    ):
         parts.append(
             f'<line class="mark" x1="{LEFT}" x2="{WIDE - 135}" y1="{height(value):.1f}" y2="{height(value):.1f}"/>'
         )

@@ -1,15 +1,14 @@
 """Quota curves: uniform, plain Zipf and Zipf-Mandelbrot at the size of a real dictionary.
 
-    python docs/scripts/draw_quotas.py         writes docs/assets/pictures/quotas.svg.html
+`python docs/scripts/draw_quotas.py` writes docs/assets/pictures/quotas.svg.html.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 import allocation as al
+import numpy as np
 from sae_torch.evaluation.charts import Axis, Series, legend, line_chart
 
 TARGET = Path(__file__).parent.parent / "assets" / "pictures" / "quotas.svg.html"
@@ -33,7 +32,12 @@ def picture() -> str:
         Series("every token", [1, FEATURES], [1.0, 1.0], 0, dashed=True),
     ]
     title = f"Quota of each feature as a share of the tokens, {FEATURES:,} features, {K} per token on average"
-    chart = line_chart(series, Axis("rank of the feature", log=True), Axis("share of the tokens", log=True), title)
+    chart = line_chart(
+        series,
+        Axis("rank of the feature", log=True),
+        Axis("share of the tokens", log=True),
+        title,
+    )
     said = f"{title}. Plain Zipf asks more of its first features than there are tokens."
     return f'<figure class="chart-figure">{legend(series)}{chart}<figcaption>{said}</figcaption></figure>\n'
 

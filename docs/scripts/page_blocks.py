@@ -1,6 +1,6 @@
 """The Python blocks of a page: run in order, in one namespace, with what each prints.
 
-    python docs/scripts/page_blocks.py docs/guides/study.md ...      writes what the blocks print into the page
+`python docs/scripts/page_blocks.py docs/guides/study.md ...` writes what the blocks print into the page.
 
 A `text` block titled Output right after a Python block shows what that block prints; the tests compare the two.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 OUTPUT = 'text title="Output"'
 
 
@@ -47,13 +48,23 @@ def blocks(page: str) -> list[Block]:
     """All Python blocks of a page, in order."""
     found: list[Block] = []
     fences = list(FENCE.finditer(page))
-    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+    for fence, following in itertools.zip_longest(fences, fences[1:]):
         if fence["info"].strip() != "python":
             continue
-        code, line = textwrap.dedent(fence["body"]), page.count("\n", 0, fence.start("body")) + 1
+        code, line = (
+            textwrap.dedent(fence["body"]),
+            page.count("\n", 0, fence.start("body")) + 1,
+        )
         shows = following is not None and following["info"].strip() == OUTPUT
         if following is not None and shows and not page[fence.end() : following.start()].strip():
-            found.append(Block(code, line, textwrap.dedent(following["body"]), following.span("body")))
+            found.append(
+                Block(
+                    code,
+                    line,
+                    textwrap.dedent(following["body"]),
+                    following.span("body"),
+                )
+            )
         else:
             found.append(Block(code, line, None, None))
     return found

@@ -1,6 +1,6 @@
 """How far thresholds learnt from batches miss their frequency: the tables of the page "Without the batch".
 
-    python docs/scripts/threshold_bias.py      writes docs/assets/tables/threshold_bias.md and frequency_tracking.md
+`python docs/scripts/threshold_bias.py` writes docs/assets/tables/threshold_bias.md and frequency_tracking.md.
 
 Every batch is an exact problem: its thresholds are the prices that `allocation` returns for it.
 """
@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import allocation as al
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-import allocation as al
 from sae_torch.thresholds import DAMPING, FrequencyTracker
 
 FOLDER = Path(__file__).parent.parent / "assets" / "tables"
@@ -24,14 +23,23 @@ QUOTAS = (1, 2, 4, 10, 40)
 Reals = NDArray[np.float64]
 # One distribution by how to draw from it and by the probability of exceeding a threshold, so that the realised
 # frequency is computed and not sampled.
-Tail = tuple[Callable[[np.random.Generator, tuple[int, int]], Reals], Callable[[Reals], Reals]]
+Tail = tuple[
+    Callable[[np.random.Generator, tuple[int, int]], Reals],
+    Callable[[Reals], Reals],
+]
 TAILS: dict[str, Tail] = {
-    "exponential": (lambda rng, shape: rng.exponential(size=shape), lambda t: np.exp(-t)),
+    "exponential": (
+        lambda rng, shape: rng.exponential(size=shape),
+        lambda t: np.exp(-t),
+    ),
     "lognormal, sigma 1": (
         lambda rng, shape: rng.lognormal(size=shape),
         lambda t: 0.5 * np.vectorize(math.erfc)(np.log(t) / math.sqrt(2.0)),
     ),
-    "Pareto, index 2": (lambda rng, shape: 1.0 + rng.pareto(2.0, size=shape), lambda t: t**-2.0),
+    "Pareto, index 2": (
+        lambda rng, shape: 1.0 + rng.pareto(2.0, size=shape),
+        lambda t: t**-2.0,
+    ),
 }
 
 
@@ -45,15 +53,15 @@ def predicted(quota: int, tokens: int = TOKENS) -> float:
     return tokens / quota * math.exp(harmonic(quota - 1) - harmonic(tokens))
 
 
-def averaged(tail: str, quota: int) -> float:
+def averaged(tail: str, quota: int, batches: int = BATCHES) -> float:
     """Realised over target when the m-th largest scores of many batches are averaged."""
     draw, exceeds = TAILS[tail]
     rng = np.random.default_rng(SEED)
     total = np.zeros(FEATURES)
-    for _ in range(BATCHES):
+    for _ in range(batches):
         problem = al.feature_choice(draw(rng, (TOKENS, FEATURES)), quota)
         total += np.asarray(al.solve(problem).prices.features.upper)
-    return float(np.mean(exceeds(total / BATCHES))) * TOKENS / quota
+    return float(np.mean(exceeds(total / batches))) * TOKENS / quota
 
 
 def tracked(divide: bool, target: float = 1e-3, tokens: int = 2048, batches: int = 200) -> tuple[float, float]:
@@ -66,7 +74,11 @@ def tracked(divide: bool, target: float = 1e-3, tokens: int = 2048, batches: int
     start = torch.full((FEATURES,), 1.0 - math.log(target))
     tracker = FrequencyTracker(FEATURES)
     tracker.restart(start)
-    goal, price, spread = torch.full((FEATURES,), target), torch.zeros(FEATURES), torch.ones(FEATURES)
+    goal, price, spread = (
+        torch.full((FEATURES,), target),
+        torch.zeros(FEATURES),
+        torch.ones(FEATURES),
+    )
     theta = start.clone()
     for step in range(batches):
         scores = torch.from_numpy(rng.exponential(size=(tokens, FEATURES)))
@@ -82,15 +94,31 @@ def tracked(divide: bool, target: float = 1e-3, tokens: int = 2048, batches: int
 def bias_table() -> str:
     """Realised over target for each quota and tail."""
     names = list(TAILS)
-    rows = [["quota $m$", "exponential, predicted", *[f"{name}, measured" for name in names]]]
-    rows += [[str(m), f"{predicted(m):.3f}", *[f"{averaged(name, m):.3f}" for name in names]] for m in QUOTAS]
+    rows = [
+        [
+            "quota $m$",
+            "exponential, predicted",
+            *[f"{name}, measured" for name in names],
+        ]
+    ]
+    rows += [
+        [
+            str(m),
+            f"{predicted(m):.3f}",
+            *[f"{averaged(name, m):.3f}" for name in names],
+        ]
+        for m in QUOTAS
+    ]
     return markdown(rows)
 
 
 def tracking_table() -> str:
     """Share over target with and without the division by the target."""
     rows = [["step", "share / target before", "after 200 batches"]]
-    for label, divide in ((r"$c_t\,s\,(q - p)$", False), (r"$c_t\,s\,(q - p) / p$, the layer's", True)):
+    for label, divide in (
+        (r"$c_t\,s\,(q - p)$", False),
+        (r"$c_t\,s\,(q - p) / p$, the layer's", True),
+    ):
         before, after = tracked(divide)
         rows.append([label, f"{before:.3f}", f"{after:.3f}"])
     return markdown(rows)
@@ -103,7 +131,10 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"threshold_bias": bias_table, "frequency_tracking": tracking_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "threshold_bias": bias_table,
+    "frequency_tracking": tracking_table,
+}
 
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
