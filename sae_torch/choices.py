@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import allocation as al
 from sae_torch.codes import SparseCodes
+from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
 from sae_torch.thresholds import FrequencyTracker, Threshold
 
@@ -52,6 +53,7 @@ class Choice(nn.Module):
         mask[tokens, features] = True
         return mask
 
+    @outside_graphs
     def select(self, scores: Tensor, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         if scores.ndim != 2:
@@ -141,6 +143,7 @@ class TokenChoice(Choice):
         """At most k features per token."""
         return al.token_choice(scores, int(self.k))
 
+    @outside_graphs
     def select(self, scores: Tensor, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         if scores.ndim != 2:

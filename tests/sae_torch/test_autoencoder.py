@@ -1,0 +1,120 @@
+"""The module as part of a user's model."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sae_torch as st
+
+
+class UserModel(nn.Module):
+    """A model of somebody else with the layer inside."""
+
+    def __init__(self, choice: st.Choice) -> None:
+        super().__init__()
+        self.before = nn.Linear(16, 16)
+        self.sae = st.SparseAutoencoder(16, 64, choice)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.0 * self.sae(torch.tanh(self.before(x))).x_hat
+
+
+# the compiler looks at .grad of whatever crosses a graph break
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("choice", [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4)])
+def test_a_compiled_model_gives_the_same_answers_and_gradients(choice: st.Choice) -> None:
+    torch.manual_seed(0)
+    model = UserModel(copy.deepcopy(choice))
+    reference = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="aot_eager")
+    x = torch.randn(50, 16)
+    for _ in range(3):
+        ours, expected = compiled(x), reference(x)
+        torch.testing.assert_close(ours, expected)
+        for name, parameter in model.named_parameters():
+            parameter.grad = None
+        reference.zero_grad()
+        ours.square().sum().backward()
+        expected.square().sum().backward()
+        for (name, one), (_, two) in zip(model.named_parameters(), reference.named_parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad, msg=name)
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, equal_nan=True)
+
+
+def test_scores_come_along_only_on_request() -> None:
+    sae = st.SparseAutoencoder(8, 32, st.TokenChoice(2))
+    x = torch.randn(5, 8)
+    assert sae(x).pre is None
+    pre = sae(x, return_pre=True).pre
+    assert pre is not None
+    torch.testing.assert_close(pre, (x - sae.b_dec) @ sae.W_enc * sae.W_dec.norm(dim=1) + sae.b_enc)
+    assert not pre.requires_grad
+
+
+def test_scores_do_not_depend_on_the_scale_between_encoder_and_decoder() -> None:
+    sae = st.SparseAutoencoder(8, 32, st.MutualChoice(2))
+    other = copy.deepcopy(sae)
+    factors = 0.5 + torch.rand(32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        other.W_dec.div_(factors[:, None])
+        other.W_enc.mul_(factors)
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
+    one, two = sae(x), other(x)
+    assert torch.equal(one.codes.features, two.codes.features)
+    torch.testing.assert_close(one.x_hat, two.x_hat)
+    other.normalise_decoder()
+    torch.testing.assert_close(other.W_enc, sae.W_enc)
+
+
+def test_a_state_dict_restores_everything_that_a_forward_uses() -> None:
+    sae = st.SparseAutoencoder(8, 32, st.FeatureChoice(2))
+    batches = [torch.randn(100, 8, generator=torch.Generator().manual_seed(i)) for i in range(12)]
+    st.Trainer(sae, st.TrainConfig(progress=False)).fit(batches)
+    again = st.SparseAutoencoder(8, 32, st.FeatureChoice(2), seed=1)
+    again.load_state_dict(sae.state_dict())
+    for mode in (False, True):
+        one, two = sae.train(mode)(batches[0]), again.train(mode)(batches[0])
+        assert torch.equal(one.x_hat, two.x_hat)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: st.SparseAutoencoder(0, 8, st.TokenChoice(1)), "d_model: expected a positive integer, found 0"),
+        (lambda: st.SparseAutoencoder(4, 8.0, st.TokenChoice(1)), "n_features: expected a positive integer"),  # type: ignore[arg-type]
+        (lambda: st.SparseAutoencoder(4, 8, "topk"), "choice: expected a choice such as"),  # type: ignore[arg-type]
+        (lambda: st.SparseAutoencoder(4, 8, st.TokenChoice(1), dtype=torch.int64), "dtype: expected a floating-point"),
+        (
+            lambda: st.SparseAutoencoder(4, 8, st.TokenChoice(1))(torch.ones(3, 5)),
+            r"x: .* \(tokens, 4\), found \(3, 5\)",
+        ),
+        (lambda: st.SparseAutoencoder(4, 8, st.TokenChoice(1))(torch.ones(3, 4).half()), "x: expected torch.float32"),
+        (lambda: st.calibrate(st.SparseAutoencoder(4, 8, st.MutualChoice(1)), []), "at least one token"),
+    ],
+)
+def test_bad_arguments_are_named(call: Any, message: str) -> None:
+    with pytest.raises(st.InputError, match=message):
+        call()
+
+
+def test_the_import_is_light() -> None:
+    """Below a second beyond torch, and without the libraries of the command line, the language model and the compiler."""
+    script = (
+        "import time, sys, torch\nstart = time.perf_counter()\nimport sae_torch\nprint(time.perf_counter() - start)\n"
+        "assert not {'transformers', 'matplotlib', 'tyro', 'torch._dynamo'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    runs = [
+        subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert min(map(float, runs)) < 1.0
