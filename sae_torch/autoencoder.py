@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sae_torch.choices import Choice
 from sae_torch.codes import SparseCodes
+from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
 from sae_torch.ops import decode, selected_preactivations
 
@@ -109,6 +110,7 @@ class SparseAutoencoder(nn.Module):
         """Sparse codes of (tokens, d_model) activations."""
         return self._encode(x)[0]
 
+    @outside_graphs
     def decode(self, codes: SparseCodes) -> Tensor:
         """The (tokens, d_model) reconstruction of sparse codes."""
         return decode(codes, self.W_dec, self.b_dec)
@@ -118,6 +120,7 @@ class SparseAutoencoder(nn.Module):
         codes, scores = self._encode(x)
         return Output(self.decode(codes), codes, scores if return_pre else None)
 
+    @outside_graphs
     def _encode(self, x: Tensor) -> tuple[SparseCodes, Tensor]:
         if x.ndim != 2 or x.shape[1] != self.d_model:
             raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")

@@ -28,7 +28,8 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-any-return]
+            eager: Callable[P, T] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+            return eager(*args, **kwargs)
         return function(*args, **kwargs)
 
     return call

@@ -39,8 +39,7 @@ def test_a_compiled_model_gives_the_same_answers_and_gradients(choice: st.Choice
     for _ in range(3):
         ours, expected = compiled(x), reference(x)
         torch.testing.assert_close(ours, expected)
-        for name, parameter in model.named_parameters():
-            parameter.grad = None
+        model.zero_grad()
         reference.zero_grad()
         ours.square().sum().backward()
         expected.square().sum().backward()
@@ -107,7 +106,7 @@ def test_bad_arguments_are_named(call: Any, message: str) -> None:
 
 
 def test_the_import_is_light() -> None:
-    """Below a second beyond torch, and without the libraries of the command line, the language model and the compiler."""
+    """Below a second beyond torch, without the libraries of the command line, the language model, the compiler."""
     script = (
         "import time, sys, torch\nstart = time.perf_counter()\nimport sae_torch\nprint(time.perf_counter() - start)\n"
         "assert not {'transformers', 'matplotlib', 'tyro', 'torch._dynamo'} & set(sys.modules)"
