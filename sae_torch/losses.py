@@ -122,7 +122,7 @@ def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tenso
     with torch.no_grad():
         # only the columns that take part are read and weighted
         few = lacking.numel() < weights.numel()
-        scores = (out.pre[:, lacking] if few else out.pre) * weights[lacking]
+        scores = (out.pre[:, lacking] if few else out.pre) * weights[lacking].to(out.pre.dtype)
         best = al.solve(al.token_choice(scores, min(k_aux, lacking.numel())))
         tokens, features = torch.from_numpy(best.tokens), lacking[torch.from_numpy(best.features)]
     codes = sae.codes_at(x, out.pre, tokens, features)

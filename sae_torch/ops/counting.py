@@ -36,9 +36,11 @@ def count_above(scores: Tensor, theta: Tensor) -> Tensor:
     [1, 1]
     """
     theta = theta.to(scores.dtype)
-    if scores.device.type != "cpu" or scores.dtype == torch.bfloat16 or scores.numel() == 0:
+    if scores.device.type != "cpu" or scores.numel() == 0 or bool((theta < 0).any()):
         above = scores > theta
         return above.sum(dim=0) if theta.ndim else above.sum()
+    if scores.dtype in (torch.bfloat16, torch.float16):  # from 0 upwards their bit patterns are in order
+        scores, theta = scores.view(torch.int16), theta.abs().view(torch.int16)
     matrix, limit = scores.numpy(), theta.numpy()
 
     def count(start: int, stop: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -74,6 +74,29 @@ def test_scores_do_not_depend_on_the_scale_between_encoder_and_decoder() -> None
     torch.testing.assert_close(other.W_enc, sae.W_enc)
 
 
+@pytest.mark.parametrize("choice", [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4)])
+def test_rounded_scores_decide_who_matches_but_not_how_strongly(choice: st.Choice) -> None:
+    sae = st.SparseAutoencoder(16, 64, copy.deepcopy(choice), score_dtype=torch.bfloat16)
+    x = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
+    scores = sae.scores(x)
+    assert scores.dtype == torch.bfloat16
+    expected = copy.deepcopy(sae.choice).mask(scores)
+    codes = sae.encode(x)
+    assert torch.equal(codes.to_dense().detach() != 0, expected)
+    exact = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    torch.testing.assert_close(codes.values, exact[codes.tokens, codes.features])
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(256, 16, generator=generator) + 1.0 for _ in range(60)]
+    errors = []
+    for dtype in (torch.bfloat16, None):
+        sae = st.SparseAutoencoder(16, 64, copy.deepcopy(choice), score_dtype=dtype)
+        log = st.Trainer(sae, st.TrainConfig(progress=False)).fit(batches)
+        errors.append(log.reconstruction[-1])
+        assert all(p.dtype == torch.float32 for p in sae.parameters())
+        assert sae.eval()(torch.cat(batches)).codes.l0 == pytest.approx(4.0, rel=0.06)
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)
+
+
 def test_a_state_dict_restores_everything_that_a_forward_uses() -> None:
     sae = st.SparseAutoencoder(8, 32, st.FeatureChoice(2))
     batches = [torch.randn(100, 8, generator=torch.Generator().manual_seed(i)) for i in range(12)]

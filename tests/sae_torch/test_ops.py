@@ -120,7 +120,10 @@ def test_counts_above_thresholds(rows: int, columns: int, seed: int) -> None:
     theta = torch.randn(columns, generator=torch.Generator().manual_seed(seed + 1)).round(decimals=1)
     assert torch.equal(count_above(scores, theta), (scores > theta).sum(dim=0))
     assert int(count_above(scores, theta[0])) == int((scores > theta[0]).sum())
-    assert torch.equal(count_above(scores.bfloat16(), theta), (scores.bfloat16() > theta.bfloat16()).sum(dim=0))
+    for narrow in (torch.bfloat16, torch.float16):
+        for limit in (theta, theta.abs()):
+            expected = (scores.to(narrow) > limit.to(narrow)).sum(dim=0)
+            assert torch.equal(count_above(scores.to(narrow), limit), expected)
 
 
 def test_codes_count_and_describe_themselves() -> None:
