@@ -72,7 +72,7 @@ def panel(name: str, said: str, matrix: NDArray[np.float64], solution: al.Soluti
     return (
         f'<figure><svg class="allocation" viewBox="-1 -1 {wide + GAP + BAR + 2} {high + GAP + BAR + 2}" role="img" '
         f'aria-label="{title}"><title>{title}</title>{"".join(parts)}</svg>'
-        f"<figcaption><b>{name}</b> {said}.<br>{spread} features per token{unused}. "
+        f"<figcaption><b>{name}</b>{said.capitalize()}.<br>{spread} features per token{unused}. "
         f"Total score {solution.objective:.1f}.</figcaption></figure>"
     )
 

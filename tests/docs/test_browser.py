@@ -1,0 +1,161 @@
+"""The site in a real browser: formulas have a shape, search finds, nothing complains, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are watched in the browser."""
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page with what it said and asked for."""
+
+    def __init__(self, browser: Any, address: str, viewport: dict[str, int], scheme: str = "light") -> None:
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        self.address, self.complaints, self.elsewhere = address, [], []
+        self.context.route("**/*", self._watch)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda m: m.type in ("error", "warning") and self.complaints.append(m.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        self.page.on("response", lambda r: r.status >= 400 and self.complaints.append(f"{r.status} {r.url}"))
+
+    def _watch(self, route: Any) -> None:
+        url = route.request.url
+        if url.startswith((self.address, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.elsewhere.append(url)
+            route.abort()
+
+    def open(self, name: str) -> Any:
+        self.page.goto(self.address + name, wait_until="networkidle")
+        return self.page
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Any]:
+    made: list[Visit] = []
+
+    def start(viewport: dict[str, int] = DESK, scheme: str = "light") -> Visit:
+        made.append(Visit(browser, address, viewport, scheme))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.context.close()
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
+def test_every_page_opens_in_silence_and_fits(visit: Any, site: Path, viewport: dict[str, int], scheme: str) -> None:
+    """No error, no request to elsewhere, no page wider than the screen, colours as asked for."""
+    one = visit(viewport, scheme)
+    names = sorted(str(file.relative_to(site)) for file in site.rglob("*.html") if file.name != "404.html")
+    assert len(names) > 20
+    for name in names:
+        page = one.open(name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], name
+        expected = "slate" if scheme == "dark" else "default"
+        assert page.evaluate("document.body.getAttribute('data-md-color-scheme')") == expected
+        assert page.locator("h1").count() == 1, name
+    assert one.complaints == []
+    assert one.elsewhere == []
+
+
+def test_formulas_are_rendered(visit: Any) -> None:
+    """With the font of the site, each with a size; a sum is taller than its letters."""
+    page = visit().open("mathematics/index.html")
+    boxes = page.evaluate("Array.from(document.querySelectorAll('math'), m => m.getBoundingClientRect().toJSON())")
+    assert len(boxes) > 20
+    assert all(box["width"] > 4 and box["height"] > 4 for box in boxes)
+    assert page.evaluate("document.fonts.check('16px \"Allocation Formulas\"')")
+    loaded = page.evaluate("Array.from(document.fonts).filter(f => f.status === 'loaded').length")
+    assert loaded >= 1
+    display = page.evaluate("document.querySelector('.formula math').getBoundingClientRect().height")
+    assert display > 120
+    assert "\\sum" not in page.inner_text("main")
+
+
+def test_search_finds_feature_choice(visit: Any) -> None:
+    one = visit()
+    page = one.open("index.html")
+    page.fill("input.md-search__input", "feature choice")
+    page.wait_for_selector(".md-search-result__item a")
+    page.wait_for_function("document.querySelectorAll('.md-search-result__item').length >= 3")
+    found = page.inner_text(".md-search-result__list").lower()
+    assert "feature choice" in found
+    first = page.locator(".md-search-result__item a").first
+    first.click()
+    page.wait_for_load_state("networkidle")
+    assert "feature choice" in page.inner_text("main").lower()
+    assert one.complaints == []
+    assert one.elsewhere == []
+
+
+def test_the_reader_can_change_the_colours(visit: Any) -> None:
+    page = visit(DESK, "light").open("index.html")
+    background = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(background)
+    for _ in range(2):  # system, light, dark
+        page.locator("form[data-md-component=palette] label:not([hidden])").click()
+    assert page.evaluate("document.body.getAttribute('data-md-color-scheme')") == "slate"
+    page.wait_for_function(f"{background} !== {before!r}")
+
+
+def test_the_watch_sees_what_leaves_the_machine(visit: Any) -> None:
+    """The check of the other tests can fail: a page that asks for something elsewhere is noticed."""
+    one = visit()
+    page = one.open("index.html")
+    page.evaluate("fetch('http://192.0.2.1/font.woff2').catch(() => 0)")
+    page.wait_for_timeout(100)
+    assert one.elsewhere == ["http://192.0.2.1/font.woff2"]
+    assert one.complaints
