@@ -20,11 +20,20 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def table(module: str, name: str) -> str:
     """The docstring, then one row for each field: option, default, meaning."""
     command = griffe.load(module, search_paths=[ROOT], try_relative_path=False)[name]
-    rows = ["| option | default | |", "| --- | --- | --- |"]
-    for field in command.attributes.values():
-        if "property" not in field.labels and field.docstring is not None:
-            default = "" if field.value is None else f"`{field.value}`"
-            rows.append(
-                f"| `--{field.name.replace('_', '-')}` | {default} | {' '.join(field.docstring.value.split())} |"
-            )
-    return "\n\n".join([command.docstring.value, "\n".join(rows)])
+    head = ["| option | default | |", "| --- | --- | --- |"]
+    fields = [field for field in command.attributes.values() if "property" not in field.labels and field.docstring]
+    rows = [
+        f"| `--{field.name.replace('_', '-')}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |"
+        for field in fields
+    ]
+    return "\n\n".join([command.docstring.value, "\n".join([*head, *rows])])
+
+
+def _default(value: Any) -> str:
+    """What stands for a field that is not given, as one would type it."""
+    if isinstance(value, griffe.ExprName):
+        module, _, constant = value.canonical_path.rpartition(".")
+        value = griffe.load(module, search_paths=[ROOT], try_relative_path=False)[constant].value
+    quoted = re.fullmatch(r"(?:Path\()?(['\"])(.*)\1\)?", str(value))
+    shown = quoted[2] if quoted else str(value)
+    return "" if shown in ("None", "False") else f"`{shown}`"

@@ -16,7 +16,7 @@ import sae_torch
 from sae_torch import activations, evaluation, losses
 
 # A reader may follow a link to these; the page itself loads nothing from there.
-OUTSIDE = {"arxiv.org", "github.com", "semver.org", "squidfunk.github.io"}
+OUTSIDE = {"arxiv.org"}
 LOADING = {
     "script": "src",
     "img": "src",
