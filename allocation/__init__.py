@@ -6,6 +6,7 @@ from allocation.problem import Group, Problem, balanced_choice, feature_choice, 
 from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform_quotas, zipf_quotas
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
+from allocation.solvers.laminar import Laminar
 from allocation.solvers.streaming import select_stream
 from allocation.solvers.top_selection import TopSelection
 from allocation.verify import Certificate, verify
@@ -18,6 +19,7 @@ __all__ = [
     "Group",
     "InfeasibleError",
     "InvalidProblemError",
+    "Laminar",
     "LinearProgram",
     "NotCertifiedError",
     "Price",

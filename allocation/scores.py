@@ -75,6 +75,11 @@ class DenseScores:
         values = self.array.reshape(-1)[flat]
         return self.widened(values) if self.type == "bfloat16" else values
 
+    def matches(self, flat: Indices) -> tuple[Indices, Indices, Array]:
+        """Tokens, features and scores at flat positions."""
+        tokens, features = np.divmod(flat, max(self.array.shape[1], 1))
+        return tokens, features, self.values_at(flat)
+
     def rows(self, start: int, stop: int) -> Array:
         """A block of rows as numbers NumPy can compute with."""
         return self.widened(self.array[start:stop])
@@ -99,6 +104,10 @@ class EdgeScores:
     def is_integer(self) -> bool:
         """Whether the scores are integers."""
         return self.type not in _TYPES
+
+    def matches(self, edges: Indices) -> tuple[Indices, Indices, Array]:
+        """Tokens, features and scores of edges by their number."""
+        return self.tokens[edges], self.features[edges], self.array[edges]
 
 
 Scores: TypeAlias = DenseScores | EdgeScores

@@ -12,6 +12,7 @@ from allocation.linear_program import LinearProgram
 from allocation.problem import Problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers.base import Options, Solver
+from allocation.solvers.laminar import Laminar
 from allocation.solvers.top_selection import TopSelection
 
 # Above this many edges the general linear programme is never chosen: it would take minutes.
@@ -38,6 +39,8 @@ class Auto:
         refusal = TopSelection().refusal(problem)
         if refusal is None:
             return TopSelection(), "limits on one side are met by taking the best of every group"
+        if Laminar().refusal(problem) is None:
+            return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
         if problem.matrix.n_edges <= LINEAR_PROGRAM_EDGES:
             return LinearProgram(), f"{refusal}; the problem is small enough for the general linear programme"
         raise UnsupportedProblemError(

@@ -51,7 +51,7 @@ def _row_survivors(block: Array, wanted: Indices, at: Array | None = None) -> In
     rows, columns = block.shape
     smallest = smallest_positive(block.dtype)
     hinted = at is not None
-    at = np.maximum(_row_bracket(block, wanted), smallest) if at is None else at.copy()
+    at = np.maximum(row_bracket(block, wanted), smallest) if at is None else at.copy()
     reaching = block >= at[:, None]
     if np.count_nonzero(reaching) <= WIDE * wanted.sum() + 64 * rows:
         flat = np.flatnonzero(reaching)
@@ -92,7 +92,7 @@ def _counts(mask: Mask) -> Indices:
     return np.array([np.count_nonzero(row) for row in mask])
 
 
-def _row_bracket(block: Array, wanted: Indices) -> Array:
+def row_bracket(block: Array, wanted: Indices) -> Array:
     """A value per row that at least `wanted` entries reach; the exact one where so many are wanted."""
     columns = block.shape[1]
     groups = 4 * int(wanted.max(initial=1))
@@ -108,7 +108,7 @@ def _column_survivors(ordered: Array, wanted: Indices, workers: int | None, hint
     """As `_row_survivors` for columns, read in the order in which the rows lie in memory."""
     columns = ordered.shape[1]
     smallest = smallest_positive(ordered.dtype)
-    at = _column_bracket(ordered, wanted, workers) if hint is None else hint
+    at = column_bracket(ordered, wanted, workers) if hint is None else hint
     at = np.maximum(at, smallest)
     flat = compact(ordered, at, workers, most=int(WIDE * wanted.sum()) + 64 * columns)
     if flat is None:
@@ -144,7 +144,7 @@ def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: 
     return np.sort(np.concatenate([strict, place * at.size + line]))
 
 
-def _column_bracket(ordered: Array, wanted: Indices, workers: int | None) -> Array:
+def column_bracket(ordered: Array, wanted: Indices, workers: int | None) -> Array:
     """A value per column that at least `wanted` entries reach: few groups where few are wanted."""
     rows, columns = ordered.shape
     at = np.empty(columns, ordered.dtype)

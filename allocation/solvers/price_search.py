@@ -126,7 +126,7 @@ def select_whole(ordered: Array, cap: int, workers: int | None = None, hint: Arr
     lower = upper = smallest_positive(ordered.dtype)
     passes, wide = 1, False
     if entries.size > SAMPLE:
-        lower, upper, wide = _sampled_bracket(entries, cap)
+        lower, upper, wide = sampled_bracket(entries, cap)
         if wide:  # many entries equal to the lower end: it is the price itself, or just below it
             passes += 1
             above, reaching = _counts(entries, lower, workers)
@@ -181,7 +181,7 @@ def smallest_positive(dtype: np.dtype[Any]) -> Any:
     return np.nextafter(dtype.type(0), dtype.type(1)) if dtype.kind == "f" else dtype.type(1)
 
 
-def _sampled_bracket(entries: Array, cap: int) -> tuple[Any, Any, bool]:
+def sampled_bracket(entries: Array, cap: int) -> tuple[Any, Any, bool]:
     """Two values that very likely enclose the cap-th and the next entry, and whether too many reach the lower one."""
     # steps of the golden ratio visit the matrix evenly and share no period with its rows
     steps = np.arange(SAMPLE, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

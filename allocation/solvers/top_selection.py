@@ -58,7 +58,7 @@ class TopSelection:
         axis, caps = _capped_side(problem)
         best = _select(problem, axis, np.minimum(caps, problem.matrix.n_edges), options)
         chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
-        tokens, features, values = _matches(problem, chosen.flat)
+        tokens, features, values = problem.matrix.matches(chosen.flat)
         prices = _prices(problem, best, chosen, axis, (tokens, features))
         stats = {"passes": best.passes, "seconds": time.perf_counter() - started}
         return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
@@ -104,14 +104,6 @@ def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:
     matrix = problem.matrix
     entries = matrix.array if isinstance(matrix, EdgeScores) else matrix.ordered.reshape(-1)
     return finish(entries[best.flat], best.flat, None, np.array([min(budget, best.flat.size)]), best.passes)
-
-
-def _matches(problem: Problem, flat: Indices) -> tuple[Indices, Indices, Array]:
-    matrix = problem.matrix
-    if isinstance(matrix, EdgeScores):
-        return matrix.tokens[flat], matrix.features[flat], matrix.array[flat]
-    tokens, features = np.divmod(flat, max(problem.shape[1], 1))
-    return tokens, features, matrix.values_at(flat)
 
 
 def _scores_at(problem: Problem, flat: Indices, absent: float) -> Array:

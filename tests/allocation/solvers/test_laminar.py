@@ -1,0 +1,184 @@
+"""Nested limits with floors on one side: against the linear programme, and large ones by their certificate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import allocation as al
+from tests.allocation.strategies import limits, score_matrices
+
+
+@st.composite
+def laminar_families(draw: st.DrawFn, size: int) -> list[al.Group]:
+    """Nested or disjoint intervals of a shuffled side, with caps and floors."""
+    order = draw(st.permutations(range(size)))
+    groups: list[al.Group] = []
+
+    def split(start: int, stop: int, depth: int) -> None:
+        if stop - start < 1 or depth > 2 or not draw(st.booleans()):
+            return
+        cap = draw(st.none() | st.integers(0, 8))
+        floor = draw(st.none() | st.integers(0, 4))
+        groups.append(al.Group(order[start:stop], cap=cap, floor=floor))
+        middle = draw(st.integers(start, stop))
+        split(start, middle, depth + 1)
+        split(middle, stop, depth + 1)
+
+    split(0, size, 0)
+    return groups
+
+
+@st.composite
+def nested(draw: st.DrawFn, max_side: int = 5) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    """Scores and any limits on one side."""
+    scores = draw(score_matrices(max_side))
+    side = draw(st.sampled_from(["token", "feature"]))
+    size = scores.shape[side == "feature"]
+    given: dict[str, Any] = {}
+    if draw(st.booleans()):
+        given["budget"] = draw(st.integers(0, scores.size + 1))
+    if draw(st.booleans()):
+        given[f"{side}_caps"] = draw(limits(size, 5))
+    if draw(st.booleans()):
+        given[f"{side}_floors"] = draw(limits(size, 2))
+    given[f"{side}_groups"] = draw(laminar_families(size))
+    return scores, given
+
+
+@given(nested())
+@settings(max_examples=300)
+def test_agrees_with_the_linear_programme(case: tuple[Any, dict[str, Any]]) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    ours = al.solve(problem, al.Laminar(), throw=False)
+    reference = al.solve(problem, al.LinearProgram(), throw=False)
+    assert ours.status == reference.status
+    if ours.status is al.Status.INFEASIBLE:
+        assert "floor" in str(ours.error)
+        return
+    certificate = al.verify(problem, ours)
+    assert certificate.optimal, certificate
+    assert ours.objective == pytest.approx(reference.objective, rel=1e-12, abs=1e-9)
+    np.testing.assert_array_equal(ours.values, scores[ours.tokens, ours.features])
+
+
+@given(nested(max_side=4))
+@settings(max_examples=120)
+def test_price_intervals_are_what_solving_again_gives(case: tuple[Any, dict[str, Any]]) -> None:
+    """Against the reference, which solves each of them again with one more and one less."""
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    ours = al.solve(problem, al.Laminar(), throw=False)
+    if ours.status is not al.Status.OPTIMAL:
+        return
+    reference = al.solve(problem, al.LinearProgram())
+    for name in ("budget", "tokens", "features", "token_groups", "feature_groups"):
+        price, expected = getattr(ours.prices, name), getattr(reference.prices, name)
+        for end in ("lower", "upper"):
+            np.testing.assert_allclose(
+                np.asarray(getattr(price, end)), np.asarray(getattr(expected, end)), atol=1e-9, err_msg=f"{name} {end}"
+            )
+        assert np.all(np.asarray(price.lower) <= np.asarray(price.value))
+        assert np.all(np.asarray(price.value) <= np.asarray(price.upper))
+
+
+@given(nested(), st.booleans())
+def test_candidate_edges_give_the_dense_answer(case: tuple[Any, dict[str, Any]], warm: bool) -> None:
+    scores, limits = case
+    tokens, features = np.nonzero(scores != -np.inf)
+    edges = al.Problem.from_edges(tokens, features, scores[tokens, features], shape=scores.shape, **limits)
+    dense = al.solve(al.Problem(scores, **limits), al.Laminar(), throw=False)
+    sparse = al.solve(edges, al.Laminar(), throw=False)
+    assert dense.status == sparse.status
+    if dense.status is al.Status.OPTIMAL:
+        np.testing.assert_array_equal(dense.tokens, sparse.tokens)
+        np.testing.assert_array_equal(dense.features, sparse.features)
+        assert al.verify(edges, sparse).optimal
+
+
+@given(nested())
+def test_caps_alone_agree_with_top_selection(case: tuple[Any, dict[str, Any]]) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **{name: limit for name, limit in limits.items() if name.endswith(("budget", "caps"))})
+    one, two = al.solve(problem, al.TopSelection()), al.solve(problem, al.Laminar())
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    np.testing.assert_array_equal(one.features, two.features)
+
+
+@pytest.mark.parametrize("side", ["token", "feature"])
+@pytest.mark.parametrize("kind", ["generic", "negative", "ties", "skewed", "half"])
+@pytest.mark.parametrize("limited", ["rows and groups", "groups only", "exact total", "deep floors"])
+def test_large_problems_are_certified(side: str, kind: str, limited: str) -> None:
+    """Brackets, sampled prices and widening at work: the certificate looks at every entry."""
+    rng = np.random.default_rng(5)
+    shape = (256, 384)
+    scores = rng.standard_normal(shape).astype(np.float32)
+    if kind == "negative":
+        scores = -np.abs(scores)
+    elif kind == "ties":
+        scores = rng.integers(-2, 3, shape).astype(np.float32)
+    elif kind == "skewed":
+        scores *= np.exp(3 * rng.standard_normal((shape[0], 1))).astype(np.float32)
+    elif kind == "half":
+        scores = scores.astype(np.float16)
+    size = shape[side == "feature"]
+    thirds = [al.Group(range(start, size, 3), cap=300, floor=250) for start in range(3)]
+    cases: dict[str, dict[str, Any]] = {
+        "rows and groups": {"caps": 6, "floors": 1, "groups": thirds, "budget": 800},
+        "groups only": {"groups": [*thirds, al.Group(range(size), floor=800)], "budget": 850},
+        "exact total": {"groups": [al.Group(range(size), floor=4000)], "budget": 4000},
+        "deep floors": {"caps": 40, "groups": [al.Group(range(5), floor=190), al.Group(range(20), cap=400, floor=300)]},
+    }
+    given = {name if name == "budget" else f"{side}_{name}": limit for name, limit in cases[limited].items()}
+    problem = al.Problem(scores, **given)
+    solution = al.solve(problem)
+    assert solution.stats["solver"] == "Laminar"
+    certificate = al.verify(problem, solution)
+    assert certificate.optimal, certificate
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"token_floors": 4}, r"tokens\[0\] has floor 4, but only 3 allowed matches"),
+        ({"token_floors": [0, 2], "token_caps": [3, 1]}, r"tokens\[1\] has floor 2 above its cap 1"),
+        ({"token_floors": 2, "budget": 3}, "budget has cap 3, but the floors inside it demand 4 matches"),
+        (
+            {"token_floors": 2, "token_groups": [al.Group([0, 1], cap=3)]},
+            r"token_groups\[0\] has cap 3, but the floors inside it demand 4 matches",
+        ),
+        (
+            {"feature_caps": 1, "feature_groups": [al.Group([0, 2], floor=3)]},
+            r"feature_groups\[0\] has floor 3, but only 2 allowed matches lie below it",
+        ),
+    ],
+)
+def test_contradictions_are_named_with_numbers(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(al.InfeasibleError, match=message):
+        al.solve(al.Problem(np.ones((2, 3)), **limits))
+
+
+def test_the_capped_simplex_is_one_line() -> None:
+    """An exact total is a budget plus a group of all tokens with a floor; a known failure of conic solvers on GPUs."""
+    weights = np.random.default_rng(0).standard_normal((1000, 1))
+    problem = al.Problem(weights, budget=500, token_caps=1, token_groups=[al.Group(range(1000), floor=500)])
+    solution = al.solve(problem)
+    assert solution.tokens.size == 500
+    assert al.verify(problem, solution).optimal
+    assert solution.objective == pytest.approx(np.sort(weights[:, 0])[-500:].sum())
+    # x <= 0.002 with sum x = 1 is the same problem in units of 0.002
+    fractions = np.zeros(1000)
+    fractions[solution.tokens] = 0.002
+    assert fractions.sum() == pytest.approx(1.0)
+
+
+def test_auto_says_why() -> None:
+    problem = al.Problem(np.eye(3), token_floors=1)
+    assert al.Auto().explain(problem).startswith("Laminar: TopSelection knows no floors; nested limits on one side")
+    with pytest.raises(al.UnsupportedProblemError, match="on tokens or on features, not on both"):
+        al.solve(al.Problem(np.eye(3), token_floors=1, feature_caps=1), al.Laminar())
