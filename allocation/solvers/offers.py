@@ -22,8 +22,8 @@ ROUNDS = 40
 class Offers:
     """Candidates of a one-sided problem.
 
-    A line that may hold k matches offers the k + 1 best of its entries or a few more, so the price of the line is
-    known. A line without a cap offers what lies above a guess at the common price. Entries of score 0 or less are
+    Lines offer what lies above a guess at the budget's price. Where prices do not justify the guess, a line that may
+    hold k matches offers its k + 1 best and a few more, so that its own price is known. Entries of score 0 or less are
     offered only where floors may force them.
     """
 
@@ -33,6 +33,7 @@ class Offers:
         self.lines, self.size = problem.shape[axis], problem.shape[1 - axis]
         self.counts = np.zeros(self.lines, np.int64)
         self.useful = self._useful()
+        self.bracketed = np.zeros(self.lines, bool)
         if isinstance(self.matrix, EdgeScores):
             self.lower = np.zeros(0)
             return
@@ -51,18 +52,23 @@ class Offers:
         return np.asarray(np.minimum(least, self.size))
 
     def _first_bracket(self, budget: int | None) -> None:
-        few = self.useful + 1 <= WHOLE_LINE * self.size
+        """A guess at the budget's price for all lines; without a budget the bracket of every capped line."""
+        if budget is not None:
+            guess, _, _ = sampled_bracket(self.entries.reshape(-1), min(budget + budget // 8, self.entries.size - 1))
+            self.lower = np.maximum(self.lower, guess)
+        else:
+            self._bracket_capped(np.arange(self.lines))
+
+    def _bracket_capped(self, lines: Indices) -> Indices:
+        """Bracket those of `lines` that may hold few matches, once and for all; the others are returned."""
+        few = (self.useful[lines] + 1 <= WHOLE_LINE * self.size) & ~self.bracketed[lines]
         if few.any():
-            bracket = self._bracket(np.where(few, self.useful + 1, 1))
-            self.lower = np.where(few, np.maximum(bracket, self.lower), self.lower)
-        if not few.all() and budget is not None:
-            guess, _, _ = sampled_bracket(self.entries.reshape(-1), min(2 * budget, self.entries.size - 1))
-            self.lower = np.where(few, self.lower, guess)
-        floors = np.minimum(self.tree.floors[: self.lines], self.size)
-        if np.any(floors > 0):
-            forced = self._bracket(np.maximum(floors, 1))
-            self.lower = np.where(floors > 0, np.minimum(self.lower, forced), self.lower)
-        self.lower = np.maximum(self.lower, self.lowest)
+            chosen = lines[few]
+            everything = chosen.size == self.lines
+            bracket = self._bracket(self.useful[chosen] + 1, None if everything else chosen)
+            self.lower[chosen] = np.maximum(bracket, smallest_positive(self.entries.dtype))
+            self.bracketed[chosen] = True
+        return lines[~few]
 
     def _bracket(self, wanted: Indices, lines: Indices | None = None) -> Array:
         """A value that at least `wanted` entries of each line reach."""
@@ -89,8 +95,7 @@ class Offers:
             flat = self._offered()
             scores = self.entries.reshape(-1)[flat]
             ends = np.divmod(flat, max(self.entries.shape[1], 1))
-        # the reverse of a stable ascending order of the reverse: descending, ties by position
-        order = flat.size - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
+        order = _descending(scores)
         lines = ends[self.axis][order]
         self.counts = np.bincount(lines, minlength=self.lines)
         return flat[order], lines, scores[order]
@@ -130,12 +135,27 @@ class Offers:
         doubtful = np.flatnonzero((end > thresholds) & (self.lower > self.lowest))
         if doubtful.size == 0:
             return True
+        doubtful = self._bracket_capped(doubtful)
         at = np.maximum(thresholds[doubtful], float(self.lowest))
         if self.passes > ROUNDS:
             at[:] = float(self.lowest)
-        entries = np.floor(at) if self.entries.dtype.kind != "f" else at
-        lower = entries.astype(self.entries.dtype)
-        if self.entries.dtype.kind == "f":
-            lower = np.maximum(np.nextafter(lower, -np.inf, dtype=lower.dtype), self.lowest)
+        kind = self.entries.dtype
+        lower = (np.floor(at) if kind.kind != "f" else at).astype(kind)
+        if kind.kind == "f":
+            lower = np.maximum(np.nextafter(lower, -np.inf, dtype=kind), self.lowest)
         self.lower[doubtful] = np.where(lower < self.lower[doubtful], lower, self.lowest)
         return False
+
+
+def _descending(scores: Array) -> Indices:
+    """The order that sorts scores downwards, ties by position."""
+    if scores.dtype.itemsize == 8:  # the reverse of a stable ascending order of the reverse
+        return np.asarray(scores.size - 1 - np.argsort(scores[::-1], kind="stable")[::-1])
+    if scores.dtype.kind == "f":
+        bits = (scores + 0).astype(np.float32, copy=False).view(np.int32)  # adding 0 makes -0.0 equal 0.0
+        ascending = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    else:
+        ascending = scores.astype(np.int64) - (2**31 if scores.dtype.kind == "u" else 0)
+    # value and position in one integer: sorting those is faster than sorting positions by value
+    packed = np.sort(((2**31 - 1 - ascending) << 31) | np.arange(scores.size))
+    return np.asarray(packed & (2**31 - 1))
