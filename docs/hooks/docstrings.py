@@ -1,6 +1,8 @@
-"""Docstrings as the reference shows them: the displayed problem becomes a block of its own.
+"""Docstrings as the reference shows them.
 
-The sources mark it in the reStructuredText way, with a line `::` and an indented block; Markdown knows fences instead.
+The sources follow the NumPy style in plain text. For the page, the displayed problem (a line `::` and an indented
+block) becomes a fence of its own; the line that names the source moves before the sections, where it would be read as
+one more entry; and a default in double backticks loses them.
 """
 
 from __future__ import annotations
@@ -11,19 +13,29 @@ from typing import Any
 
 import griffe
 
-LITERAL = re.compile(
-    r"^(?P<lead>.*?):?:[ ]*\n[ ]*\n(?P<block>(?:[ ]{4}.*(?:\n|$)|[ ]*\n)+)",
-    re.MULTILINE,
-)
+LITERAL = re.compile(r"^(?P<lead>.*?)::[ ]*\n[ ]*\n(?P<block>(?:[ ]{4}.*(?:\n|$)|[ ]*\n)+)", re.MULTILINE)
+SOURCE = re.compile(r"^Source: (?:.+\n?)+\n*", re.MULTILINE)
+SECTION = re.compile(r"^(?:Parameters|Attributes|Returns|Raises|Examples)\n-{4,}$", re.MULTILINE)
+DEFAULT = re.compile(r"(?<=default )``(.+?)``$", re.MULTILINE)
 
 
-class DisplayedProblems(griffe.Extension):
-    """Turn every `::` block of a docstring into a fenced one."""
+class ReferenceText(griffe.Extension):
+    """Rewrite the docstring of every object that has one."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite the docstring of one object, if it has one."""
+        """Rewrite one."""
         if obj.docstring is not None:
-            obj.docstring.value = LITERAL.sub(_fenced, obj.docstring.value)
+            obj.docstring.value = for_the_page(obj.docstring.value)
+
+
+def for_the_page(text: str) -> str:
+    """The text of a docstring as the reference shows it."""
+    text = DEFAULT.sub(r"\1", LITERAL.sub(_fenced, text))
+    source, section = SOURCE.search(text), SECTION.search(text)
+    if source is None or section is None or source.start() < section.start():
+        return text
+    text = text[: source.start()] + text[source.end() :]
+    return f"{text[: section.start()]}{source[0].strip()}\n\n{text[section.start() :]}"
 
 
 def _fenced(match: re.Match[str]) -> str:

@@ -81,7 +81,7 @@ def picture() -> str:
     """The three panels side by side."""
     matrix = scores()
     panels = [panel(name, said, matrix, al.solve(problem)) for name, (problem, said) in problems(matrix).items()]
-    return '<div class="panels">\n' + "\n".join(panels) + "\n</div>\n"
+    return '<div class="panels" data-search-exclude>\n' + "\n".join(panels) + "\n</div>\n"
 
 
 if __name__ == "__main__":

@@ -56,10 +56,9 @@ def picture() -> str:
         f"Twelve scores in descending order. A budget of {BUDGET} selects the first {BUDGET}; every price from "
         f"{price.lower:g} to {price.upper:g} separates them from the rest."
     )
-    return (
-        f'<figure class="wide"><svg class="allocation" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{title}">'
-        f"<title>{title}</title>{''.join(parts)}</svg><figcaption>{title}</figcaption></figure>\n"
-    )
+    head = f'<svg class="allocation" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{title}"><title>{title}</title>'
+    drawing = f"{head}{''.join(parts)}</svg><figcaption>{title}</figcaption>"
+    return f'<figure class="wide" data-search-exclude>{drawing}</figure>\n'
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def picture() -> str:
         title,
     )
     said = f"{title}. Plain Zipf asks more of its first features than there are tokens."
-    return f'<figure class="chart-figure">{legend(series)}{chart}<figcaption>{said}</figcaption></figure>\n'
+    head = '<figure class="chart-figure" data-search-exclude>'
+    return f"{head}{legend(series)}{chart}<figcaption>{said}</figcaption></figure>\n"
 
 
 if __name__ == "__main__":

@@ -128,7 +128,11 @@ def test_formulas_are_rendered(visit: Any) -> None:
 def test_search_finds_feature_choice(visit: Any) -> None:
     one = visit()
     page = one.open("index.html")
-    page.fill("input.md-search__input", "feature choice")
+    box = page.locator("input.md-search__input")
+    box.click()
+    # the index is read when the box opens; words typed before that wait for the next key
+    page.wait_for_function("document.querySelector('.md-search-result__meta').innerText.startsWith('Type')")
+    box.press_sequentially("feature choice")
     page.wait_for_selector(".md-search-result__item a")
     page.wait_for_function("document.querySelectorAll('.md-search-result__item').length >= 3")
     found = page.inner_text(".md-search-result__list").lower()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 import allocation
 import sae_torch
@@ -118,3 +120,12 @@ def test_displayed_problems_of_docstrings_are_blocks(site: Path) -> None:
     text = (site / "api" / "allocation.html").read_text(encoding="utf-8")
     assert text.count('class="problem') > 8
     assert "<p>::</p>" not in text
+
+
+def test_citation_and_changelog_name_this_version() -> None:
+    root = Path(__file__).parents[2]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    newest = re.search(r"^## (\S+)", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert citation["version"] == newest[1] == project["version"] == allocation.__version__

@@ -1,0 +1,67 @@
+"""What the build does to formulas and docstrings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from docs.hooks import docstrings, formulas, options, reference, results
+
+PAGE = SimpleNamespace(file=SimpleNamespace(src_path="api/page.md"))
+
+
+def test_formulas_become_mathml_with_their_tex_as_text() -> None:
+    html = '<p><span class="arithmatex">\\(a &lt; \\lam\\)</span></p><div class="arithmatex">\\[\\sum_i x_i\\]</div>'
+    shown = formulas.on_page_content(html, PAGE)
+    assert 'alttext="a &lt; \\lam"' in shown
+    assert "<mi>λ</mi>" in shown
+    assert '<div class="formula" data-search-exclude' in shown
+    assert "arithmatex" not in shown
+
+
+def test_an_unknown_command_ends_the_build() -> None:
+    with pytest.raises(formulas.TexError, match=r"api/page\.md: the formula '\\\\nothing x' cannot be converted"):
+        formulas.on_page_content('<span class="arithmatex">\\(\\nothing x\\)</span>', PAGE)
+
+
+def test_docstrings_show_the_problem_as_a_block_and_the_source_before_the_sections() -> None:
+    text = "One line.\n\n::\n\n    max x\n      y\n\nMore.\n\nParameters\n----------\nk : int, default ``Auto()``\n\n"
+    text += "Source: Someone\n2024.\n\nExamples\n--------\n>>> 1\n"
+    shown = docstrings.for_the_page(text)
+    assert "```{.text .problem}\nmax x\n  y\n```" in shown
+    assert shown.index("Source: Someone\n2024.\n\nParameters") < shown.index("Examples\n--------")
+    assert shown.count("Source") == 1
+    assert "default Auto()\n" in shown
+    assert docstrings.for_the_page("Plain: text.\n") == "Plain: text.\n"
+
+
+def test_entries_without_a_description_have_no_dash() -> None:
+    html = '<b>x</b> –\n <div class="doc-md-description">\n </div><b>y</b> – <div class="doc-md-description">Y</div>'
+    assert reference.on_page_content(html, PAGE) == '<b>x</b><b>y</b> – <div class="doc-md-description">Y</div>'
+
+
+def test_options_are_those_of_the_command() -> None:
+    """Each field of the demo is an option, with the value one would type."""
+    from dataclasses import fields
+
+    from sae_torch.demo import Demo
+
+    table = options.table("sae_torch.demo", "Demo")
+    for field in fields(Demo):
+        assert f"| `--{field.name.replace('_', '-')}` |" in table
+    assert f"`{Demo.out}`" in table
+    assert f"`{Demo.model}`" in table
+    assert f"`{Demo.tokens}`" in table
+
+
+def test_results_show_what_the_file_holds() -> None:
+    assert (results.cell(0.123456), results.cell(1234.5), results.cell(float("nan")), results.cell("x")) == (
+        "0.123",
+        "1,234",
+        "–",
+        "x",
+    )
+    files = sorted(results.RESULTS.glob("*.json"))
+    assert files
+    assert all(f"benchmarks/results/{file.name}" in results.section(file) for file in files)
