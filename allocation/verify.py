@@ -86,13 +86,13 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     for limit in limits:
         violations += limit.violations()
     feasible = not any(limit.is_broken() for limit in limits)
-    row_price, column_price = _price_sums(problem, solution.prices)
+    (row_price, row_size), (column_price, column_size) = _price_sums(problem, solution.prices)
     selected = _scores_of(problem, tokens, features)
     exact_sums = problem.matrix.is_integer and _all_integer(selected, limits)
 
     terms = [row_price[tokens], column_price[features]]
     reduced = selected - terms[0] - terms[1]
-    bound = _UNITS * _EPS * (np.abs(selected) + np.abs(terms[0]) + np.abs(terms[1]))
+    bound = _UNITS * _EPS * (np.abs(selected) + row_size[tokens] + column_size[features])
     bound = np.zeros_like(bound) if exact_sums else bound
     cheap = np.flatnonzero(reduced < -bound)
     if cheap.size:
@@ -108,20 +108,17 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         profit = block.scores - spent
         better = np.nonzero(profit > 0)
         found = profit[better]
-        slack = (
-            np.zeros_like(found)
-            if exact_sums
-            else _UNITS * _EPS * (np.abs(block.scores[better]) + np.abs(spent[better]))
-        )
+        ends = [np.broadcast_to(end, profit.shape)[better] for end in (block.tokens, block.features)]
+        size = np.abs(block.scores[better]) + row_size[ends[0]] + column_size[ends[1]]
+        slack = np.zeros_like(found) if exact_sums else _UNITS * _EPS * size
         profits += found.tolist()
         tolerance += float(slack.sum())
         wrong = found > slack
         if wrong.any() and len(missed) < _SHOWN:
-            at = tuple(ends[int(np.argmax(np.where(wrong, found, 0.0)))] for ends in better)
-            token, feature = (int(np.broadcast_to(ends, profit.shape)[at]) for ends in (block.tokens, block.features))
+            most = int(np.argmax(np.where(wrong, found, 0.0)))
             missed.append(
-                f"{int(wrong.sum())} refused match(es) score above their prices, the most token {token}, "
-                f"feature {feature}: by {profit[at]:.3g}"
+                f"{int(wrong.sum())} refused match(es) score above their prices, the most token {ends[0][most]}, "
+                f"feature {ends[1][most]}: by {found[most]:.3g}"
             )
     violations += missed
     dual_terms = [term for limit in limits for term in limit.dual_terms()]
@@ -255,17 +252,23 @@ def _scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
     return np.where(flat[at] == wanted, matrix.array[at].astype(np.float64), -np.inf)
 
 
-def _price_sums(problem: Problem, prices: Prices) -> tuple[Reals, Reals]:
-    """Per token the sum of its prices with the budget's, per feature the sum of its prices."""
-    rows = np.full(problem.shape[0], prices.budget.value, np.float64) + prices.tokens.value
-    columns = np.zeros(problem.shape[1]) + prices.features.value
-    for sums, groups, price in (
-        (rows, problem.token_groups, prices.token_groups),
-        (columns, problem.feature_groups, prices.feature_groups),
+def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]]:
+    """Per token the sum of its prices with the budget's, per feature the sum of its prices; each with their sizes.
+
+    The size, the sum of absolute prices, bounds the rounding of the sum, which may cancel.
+    """
+    sums = []
+    for number, base, line, groups, price in (
+        (problem.shape[0], prices.budget.value, prices.tokens, problem.token_groups, prices.token_groups),
+        (problem.shape[1], 0.0, prices.features, problem.feature_groups, prices.feature_groups),
     ):
+        total = np.full(number, base, np.float64) + line.value
+        size = np.full(number, abs(base), np.float64) + np.abs(line.value)
         for group, value in zip(groups, np.atleast_1d(price.value), strict=True):
-            sums[group.members] += value
-    return rows, columns
+            total[group.members] += value
+            size[group.members] += abs(value)
+        sums.append((total, size))
+    return sums[0], sums[1]
 
 
 def _all_integer(selected: Reals, limits: list[_Limit]) -> bool:
