@@ -19,7 +19,7 @@ from allocation.solve import solve
 from allocation.solvers.price_search import Array, compact, finish, smallest_positive
 
 # Candidates kept beyond the necessary ones before the surplus is dropped: 12 to 20 bytes each.
-SURPLUS = 1 << 21
+SURPLUS = 1 << 18
 
 
 def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps: Any = None) -> Solution:
@@ -29,7 +29,7 @@ def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps
 
         maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= budget   and   sum_i A_ij <= feature_caps_j
 
-    Memory: one block, the answer, and at most 64 MiB.
+    One reading. Memory: one block, its survivors, and about four times the answer while it is put together.
 
     Parameters
     ----------

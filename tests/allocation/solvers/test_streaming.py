@@ -1,0 +1,111 @@
+"""Blocks of rows give the answer of the stacked matrix, bit for bit, in one reading and little memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import allocation as al
+from allocation.solvers import streaming
+from tests.allocation.strategies import limits, score_matrices
+
+
+def assert_same(streamed: al.Solution, whole: al.Solution) -> None:
+    for name in ("tokens", "features", "values"):
+        one, two = getattr(streamed, name), getattr(whole, name)
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+    for name in ("budget", "tokens", "features"):
+        for part in ("value", "lower", "upper"):
+            np.testing.assert_array_equal(
+                getattr(getattr(streamed.prices, name), part), getattr(getattr(whole.prices, name), part)
+            )
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[Any, list[Any], dict[str, Any]]:
+    scores = draw(score_matrices(max_side=7, min_side=1))
+    cuts = sorted(draw(st.lists(st.integers(0, len(scores)), max_size=3)))
+    kind = draw(st.sampled_from(["budget", "feature_caps", "both"]))
+    given: dict[str, Any] = {}
+    if kind != "budget":
+        given["feature_caps"] = draw(limits(scores.shape[1], 5))
+    if kind != "feature_caps":
+        given["budget"] = draw(st.integers(0, scores.size + 2))
+    return scores, np.split(scores, cuts), given
+
+
+@given(streams(), st.integers(0, 6))
+def test_bit_identical_however_small_the_memory(case: tuple[Any, list[Any], dict[str, Any]], surplus: int) -> None:
+    scores, blocks, limits = case
+    before, streaming.SURPLUS = streaming.SURPLUS, surplus
+    try:
+        streamed = al.select_stream(blocks, **limits)
+    finally:
+        streaming.SURPLUS = before
+    problem = al.Problem(scores, **limits)
+    assert_same(streamed, al.solve(problem))
+    assert al.verify(problem, streamed).optimal
+
+
+def test_bfloat16_and_half_blocks() -> None:
+    scores = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
+    for kind in (torch.bfloat16, torch.float16):
+        narrow = scores.to(kind)
+        for bounds in ({"budget": 500}, {"feature_caps": 7}):
+            assert_same(al.select_stream(narrow.split(33), **bounds), al.solve(al.Problem(narrow, **bounds)))
+
+
+def test_memory_mapped_rows_are_read_once(tmp_path: Path) -> None:
+    """64 MiB beyond one block and the answer; the file is far larger than a block."""
+    scores = np.lib.format.open_memmap(tmp_path / "scores.npy", "w+", np.float32, (4096, 2048))
+    scores[:] = np.random.default_rng(0).standard_normal(scores.shape, dtype=np.float32)
+    reads = []
+
+    class Blocks:
+        def __iter__(self) -> Iterator[Any]:
+            reads.append(1)
+            for start in range(0, 4096, 256):
+                yield np.load(tmp_path / "scores.npy", mmap_mode="r")[start : start + 256]
+
+    for bounds in ({"budget": 40_000}, {"feature_caps": 20}):
+        reads.clear()
+        tracemalloc.start()
+        streamed = al.select_stream(Blocks(), **bounds)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(reads) == 1
+        answer = streamed.tokens.nbytes + streamed.features.nbytes + streamed.values.nbytes
+        assert peak <= 64 * 2**20 + 256 * 2048 * 4 + answer
+        assert_same(streamed, al.solve(al.Problem(np.array(scores), **bounds)))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "limits", "message"),
+    [
+        (iter([np.eye(2)]), {"budget": 1}, "list_iterator can be read only once; pass a list"),
+        ((b for b in [np.eye(2)]), {"budget": 1}, "generator can be read only once"),
+        (3, {"budget": 1}, "chunks: expected blocks of rows, found int"),
+        ([np.eye(2)], {}, "budget, feature_caps: expected at least one of them"),
+        ([np.eye(2), np.eye(3)], {"budget": 1}, "block 1 has 3 features of type float64, the first has 2 of float64"),
+        ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, "block 1 has 2 features of type float32"),
+        ([np.eye(2)], {"feature_caps": [1, 2, 3]}, "feature_caps: expected an integer or 2 integers"),
+        ([np.eye(2) * np.nan], {"budget": 1}, "4 entries are NaN"),
+    ],
+)
+def test_streams_that_cannot_be_read_are_named(chunks: Any, limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(al.InvalidProblemError, match=message):
+        al.select_stream(chunks, **limits)
+
+
+def test_no_blocks_give_an_empty_answer() -> None:
+    assert al.select_stream([], budget=3).tokens.size == 0
+    assert al.select_stream([], feature_caps=[1, 2]).shape == (0, 2)
