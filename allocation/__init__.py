@@ -9,6 +9,7 @@ from allocation.solve import Auto, solve
 from allocation.solvers.laminar import Laminar
 from allocation.solvers.streaming import select_stream
 from allocation.solvers.top_selection import TopSelection
+from allocation.solvers.two_sided import TwoSided
 from allocation.verify import Certificate, verify
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Solution",
     "Status",
     "TopSelection",
+    "TwoSided",
     "UnsupportedProblemError",
     "ZipfFit",
     "apportion",

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
-from allocation.linear_program import LinearProgram
 from allocation.problem import Problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.laminar import Laminar
 from allocation.solvers.top_selection import TopSelection
-
-# Above this many edges the general linear programme is never chosen: it would take minutes.
-LINEAR_PROGRAM_EDGES = 20_000
+from allocation.solvers.two_sided import TwoSided
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,7 @@ class Auto:
             return TopSelection(), "limits on one side are met by taking the best of every group"
         if Laminar().refusal(problem) is None:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
-        if problem.matrix.n_edges <= LINEAR_PROGRAM_EDGES:
-            return LinearProgram(), f"{refusal}; the problem is small enough for the general linear programme"
-        raise UnsupportedProblemError(
-            f"{refusal}, and the linear programme is limited to {LINEAR_PROGRAM_EDGES} edges by Auto while this "
-            f"problem has {problem.matrix.n_edges}; pass solver=al.LinearProgram() to wait for it"
-        )
+        return TwoSided(), f"{refusal}; limits on both sides need prices on both"
 
     def explain(self, problem: Problem) -> str:
         """Which solver is chosen, and why, in one line."""
@@ -87,7 +79,7 @@ def solve(
     ----------
     problem : Problem
     solver : solver object, default ``Auto()``
-        ``TopSelection()`` or ``LinearProgram()``; `Auto` chooses the fastest exact one.
+        ``TopSelection()``, ``Laminar()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the fastest exact one.
     throw : bool, default True
         With False a failed solve returns a `Solution` whose status says why and whose answer raises that error.
     warm_start : Prices, optional

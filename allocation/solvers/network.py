@@ -1,0 +1,197 @@
+"""The limits of a problem as a circulation: every match is one unit of flow through all the limits that count it.
+
+Flow leaves the root of the tokens, passes the groups of a token and the token itself, crosses the edge to a feature,
+passes the feature and its groups to the root of the features, and returns through the budget. Each limit is one arc
+with a lower and an upper bound, each edge an arc of capacity 1. With a potential per node,
+
+    reduced profit of an arc u -> v  =  profit + potential(v) - potential(u)
+
+is the price of the arc if it is a limit, and `S_ij - (prices of token i) - (prices of feature j)` if it is an edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.errors import InfeasibleError
+from allocation.problem import Group, Problem
+from allocation.scores import Indices
+
+Reals: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+# A bound that no flow reaches; sums of a few stay far below the range of int32, which SciPy's maximum flow counts in.
+UNBOUNDED = 1 << 29
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Limits of one side whose edges are disjoint: all tokens, all features, groups of equal depth, or the budget.
+
+    `arc_of` gives the arc of each token (side 0) or feature (side 1), -1 where it belongs to none; None for the budget,
+    which counts every edge.
+    """
+
+    arcs: Indices
+    side: int
+    arc_of: Indices | None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Limits as arcs, in the order tokens, features, budget, token groups, feature groups.
+
+    Nodes: tokens, features, the two roots, token groups, feature groups. `levels` go from the leaves to the roots,
+    `outer` lists the arcs from the roots to the leaves.
+    """
+
+    shape: tuple[int, int]
+    tails: Indices
+    heads: Indices
+    lower: Indices
+    upper: Indices
+    levels: tuple[Level, ...]
+    outer: Indices
+
+    @property
+    def n_nodes(self) -> int:
+        """Tokens, features, two roots and the groups."""
+        return self.tails.size + 1
+
+    @property
+    def budget_arc(self) -> int:
+        """The arc from the features' root to the tokens' root."""
+        return self.shape[0] + self.shape[1]
+
+    @property
+    def token_root(self) -> int:
+        """Where every token's limits begin."""
+        return self.shape[0] + self.shape[1]
+
+    @property
+    def feature_root(self) -> int:
+        """Where every feature's limits end; its potential is 0."""
+        return self.token_root + 1
+
+    @property
+    def hubs(self) -> Indices:
+        """Nodes that are neither a token nor a feature."""
+        return np.arange(self.token_root, self.n_nodes)
+
+    def potentials(self, prices: Reals) -> Reals:
+        """Potentials of the nodes from one price per arc."""
+        potential = np.zeros(self.n_nodes)
+        for level in reversed(self.levels):
+            arcs = level.arcs
+            if level.side == 0:  # from the root to the leaf; the budget's arc too
+                potential[self.heads[arcs]] = potential[self.tails[arcs]] + prices[arcs]
+            else:
+                potential[self.tails[arcs]] = potential[self.heads[arcs]] - prices[arcs]
+        return potential
+
+    def prices(self, potential: Reals) -> Reals:
+        """One price per arc from the potentials."""
+        return potential[self.heads] - potential[self.tails]
+
+    def line_prices(self, prices: Reals) -> tuple[Reals, Reals]:
+        """What an edge pays at its token, the budget included, and at its feature."""
+        tokens, features = self.shape
+        rows = np.full(tokens, prices[self.budget_arc])
+        columns = np.zeros(features)
+        for level in self.levels:
+            if level.arc_of is not None:
+                inside = level.arc_of >= 0
+                sums = columns if level.side else rows
+                sums[inside] += prices[level.arc_of[inside]]
+        return rows, columns
+
+    def counts(self, tokens: Indices, features: Indices) -> Indices:
+        """Matches that each arc counts, from the matches of every token and of every feature."""
+        counts = np.zeros(self.tails.size, np.int64)
+        for level in self.levels:
+            if level.arc_of is None:
+                counts[level.arcs] = tokens.sum()
+            else:
+                inside = level.arc_of >= 0
+                per_line = (tokens, features)[level.side]
+                np.add.at(counts, level.arc_of[inside], per_line[inside])
+        return counts
+
+
+def network_of(problem: Problem) -> Network:
+    """The circulation of a problem; `InfeasibleError` where a floor exceeds its own cap."""
+    n_tokens, n_features = problem.shape
+    root = n_tokens + n_features
+    first_group = root + 2
+    token_parents, token_levels = _laminar(problem.token_groups, n_tokens, root, first_group)
+    later = first_group + len(problem.token_groups)
+    feature_parents, feature_levels = _laminar(problem.feature_groups, n_features, root + 1, later)
+    groups = len(problem.token_groups)
+    tails = np.concatenate(
+        [token_parents[:n_tokens], np.arange(n_tokens, root), [root + 1], token_parents[n_tokens:],
+         later + np.arange(len(problem.feature_groups))]
+    )  # fmt: skip
+    heads = np.concatenate(
+        [np.arange(n_tokens), feature_parents[:n_features], [root], first_group + np.arange(groups),
+         feature_parents[n_features:]]
+    )  # fmt: skip
+    lower, upper = _bounds(problem)
+    levels = [Level(np.arange(n_tokens), 0, np.arange(n_tokens))]
+    levels += [Level(arcs + root + 1, 0, np.where(of >= 0, of + root + 1, -1)) for arcs, of in token_levels]
+    levels.append(Level(np.arange(n_tokens, root), 1, np.arange(n_tokens, root)))
+    shift = root + 1 + groups
+    levels += [Level(arcs + shift, 1, np.where(of >= 0, of + shift, -1)) for arcs, of in feature_levels]
+    levels.append(Level(np.array([root]), 0, None))
+    outer = np.concatenate([level.arcs for level in reversed(levels)])
+    return Network(problem.shape, tails, heads, lower, upper, tuple(levels), outer)
+
+
+def _laminar(
+    groups: tuple[Group, ...], size: int, root: int, first: int
+) -> tuple[Indices, list[tuple[Indices, Indices]]]:
+    """Parent node of every leaf and group, and the groups by depth, the deepest first, each with the group per leaf."""
+    innermost = np.full(size, -1)
+    parents, depth = np.full(size + len(groups), root), np.zeros(len(groups), np.int64)
+    levels: dict[int, tuple[list[int], Indices]] = {}
+    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
+        members = groups[number].members
+        outer = int(innermost[members[0]]) if len(members) else -1
+        if outer >= 0:
+            parents[size + number], depth[number] = first + outer, depth[outer] + 1
+        innermost[members] = number
+        arcs, of = levels.setdefault(int(depth[number]), ([], np.full(size, -1)))
+        arcs.append(number)
+        of[members] = number
+    parents[:size] = np.where(innermost >= 0, first + innermost, root)
+    return parents, [(np.array(arcs), of) for _, (arcs, of) in sorted(levels.items(), reverse=True)]
+
+
+def _bounds(problem: Problem) -> tuple[Indices, Indices]:
+    """Lower and upper bound of every arc. A floor of 0 is no bound: counts are never negative."""
+    blocks: list[tuple[str, int, Indices | None, Indices | None]] = [
+        ("token", problem.shape[0], problem.token_floors, problem.token_caps),
+        ("feature", problem.shape[1], problem.feature_floors, problem.feature_caps),
+        ("budget", 1, None, None if problem.budget is None else np.array([problem.budget])),
+    ]
+    for name, groups in (("token_groups", problem.token_groups), ("feature_groups", problem.feature_groups)):
+        floors = np.array([0 if g.floor is None else g.floor for g in groups], np.int64)
+        caps = np.array([np.iinfo(np.int64).max if g.cap is None else g.cap for g in groups], np.int64)
+        blocks.append((name, len(groups), floors, caps))
+    lower, upper = [], []
+    for name, size, floor, cap in blocks:
+        low = np.zeros(size, np.int64) if floor is None else np.minimum(floor, UNBOUNDED)
+        high = np.full(size, UNBOUNDED) if cap is None else np.minimum(cap, UNBOUNDED)
+        above = np.flatnonzero(low > high)
+        if above.size:
+            at = above[0]
+            raise InfeasibleError(
+                f"the floors of {name}{'s' if name in ('token', 'feature') else ''} {at} ({low[at]}) demand "
+                f"{low[at]} matches, more than their own cap ({high[at]}) leaves"
+            )
+        lower.append(np.where(low > 0, low, -UNBOUNDED))
+        upper.append(high)
+    return np.concatenate(lower), np.concatenate(upper)

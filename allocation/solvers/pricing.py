@@ -1,0 +1,166 @@
+"""Passes over all edges: which of them beat their prices, and which come near.
+
+A pass compares in the scores' own type against thresholds rounded down, so that it misses nothing; the few survivors
+are compared again in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from allocation.problem import Problem
+from allocation.scores import Array, DenseScores, EdgeScores, Indices
+from allocation.solvers.dual_sweeps import Candidates
+from allocation.solvers.network import Mask, Reals
+from allocation.threads import map_blocks
+
+# Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
+SINGLE = 2.0**-21
+# Prices beyond this are compared in float64: sums near the end of float32's range overflow.
+LARGE_SINGLE = 1e36
+# Bytes of scores per block: with the thresholds they stay in a core's own cache.
+BLOCK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class AllEdges:
+    """Every allowed edge of a problem, by id: the flat position in the matrix, or the number of a candidate edge."""
+
+    problem: Problem
+    workers: int | None = None
+
+    @property
+    def matrix(self) -> DenseScores | EdgeScores:
+        """The scores."""
+        return self.problem.matrix
+
+    def ends(self, ids: Indices) -> tuple[Indices, Indices]:
+        """Token and feature of each edge."""
+        if isinstance(self.matrix, EdgeScores):
+            return self.matrix.tokens[ids], self.matrix.features[ids]
+        tokens, features = np.divmod(ids, max(self.problem.shape[1], 1))
+        return tokens, features
+
+    def values(self, ids: Indices) -> Array:
+        """Scores in their own type (float32 for bfloat16)."""
+        return self.matrix.array[ids] if isinstance(self.matrix, EdgeScores) else self.matrix.values_at(ids)
+
+    def candidates(self, ids: Indices) -> Candidates:
+        """The edges as arrays of ends and float64 scores; `ids` ascending."""
+        tokens, features = self.ends(ids)
+        return Candidates(ids, tokens, features, self.values(ids).astype(np.float64))
+
+    def allowed(self) -> Indices:
+        """Ids of all edges that are not forbidden."""
+        if isinstance(self.matrix, EdgeScores) or self.matrix.is_integer:
+            return np.arange(self.matrix.n_edges)
+        return np.flatnonzero(self.matrix.widened(self.matrix.array).reshape(-1) > -np.inf)
+
+    def above(self, rows: Reals, columns: Reals, below: float = 0.0, most: int | None = None) -> Indices:
+        """Ids of the edges whose score exceeds the prices at its ends less `below`, ascending.
+
+        With more than `most` of them those below their prices, or else all, are thinned out evenly.
+        """
+        if isinstance(self.matrix, EdgeScores):
+            ends = self.matrix.tokens, self.matrix.features
+            profit = self.matrix.array.astype(np.float64) - rows[ends[0]] - columns[ends[1]]
+            return np.flatnonzero(profit > -below)
+        matrix = self.matrix
+        n_rows, n_columns = matrix.shape
+        kind = self._comparison_type(rows, columns, below)
+        low_rows, low_columns = rows - below, columns
+        if kind == np.float32:
+            low_rows = low_rows - SINGLE * (np.abs(rows) + below) - float(np.finfo(np.float32).tiny)
+            low_columns = low_columns - SINGLE * np.abs(columns)
+        low_rows, low_columns = low_rows.astype(kind), low_columns.astype(kind)
+        share = None if most is None else most / max(n_rows, 1)
+
+        def found(start: int, stop: int) -> Indices:
+            block = matrix.rows(start, stop)
+            at = np.flatnonzero(block > low_rows[start:stop, None] + low_columns)
+            token, feature = np.divmod(at, n_columns)
+            score = block.reshape(-1)[at].astype(np.float64)
+            profit = score - rows[start + token] - columns[feature]
+            kept = profit > -below
+            ids: Indices = at[kept] + start * n_columns
+            if share is None or ids.size <= share * (stop - start):
+                return ids
+            return _thinned(ids, profit[kept], int(share * (stop - start)))
+
+        parts = map_blocks(found, n_rows if n_columns else 0, matrix.array.nbytes, self.workers, BLOCK_BYTES)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _comparison_type(self, rows: Reals, columns: Reals, below: float) -> Any:
+        """A type in which scores are exact and thresholds can be rounded down."""
+        array = self.matrix.array
+        single = self.matrix.type in ("float16", "bfloat16", "float32") or (
+            array.dtype.kind in "iub" and array.dtype.itemsize <= 2
+        )
+        largest = max(np.abs(rows).max(initial=0.0), np.abs(columns).max(initial=0.0), below)
+        return np.float32 if single and largest < LARGE_SINGLE else np.float64
+
+    def best_of_lines(self, side: int, lines: Indices, wanted: int, other_prices: Reals) -> Indices:
+        """Ids of the `wanted` best allowed edges of each of these tokens (side 0) or features (side 1), by profit."""
+        if isinstance(self.matrix, EdgeScores):
+            return np.empty(0, np.int64)  # all of them are candidates from the start
+        matrix, n_columns = self.matrix, self.problem.shape[1]
+        length = self.problem.shape[1 - side]
+        wanted = min(wanted, length)
+        if not lines.size or not wanted:
+            return np.empty(0, np.int64)
+        found = []
+        step = max(1, (1 << 18) // length)
+        for start in range(0, lines.size, step):
+            part = lines[start : start + step]
+            block = matrix.array[part] if side == 0 else np.ascontiguousarray(matrix.array[:, part].T)
+            scores = matrix.widened(block).astype(np.float64)
+            profit = scores - other_prices
+            place = np.argpartition(profit, length - wanted, axis=1)[:, length - wanted :]
+            line = np.broadcast_to(part[:, None], place.shape)
+            ids = line * n_columns + place if side == 0 else place * n_columns + line
+            found.append(ids[np.take_along_axis(scores, place, axis=1) > -np.inf])
+        return np.concatenate(found)
+
+    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals) -> Indices:
+        """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`."""
+        if isinstance(self.matrix, EdgeScores):
+            inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
+            return np.flatnonzero(inside)
+        matrix, n_columns = self.matrix, self.problem.shape[1]
+        best = np.full(features.size, -np.inf)
+        best_token = np.full(features.size, -1)
+        found = []
+        step = max(1, (1 << 17) // max(n_columns, 1))
+        for start in range(0, tokens.size if features.size else 0, step):
+            part = tokens[start : start + step]
+            scores = matrix.widened(matrix.array[part][:, features]).astype(np.float64)
+            profit = scores - rows[part, None] - columns[features]
+            place = profit.argmax(axis=1)
+            allowed = profit[np.arange(part.size), place] > -np.inf
+            found.append((part * n_columns + features[place])[allowed])
+            top = profit.argmax(axis=0)
+            value = profit[top, np.arange(features.size)]
+            better = value > best
+            best[better], best_token[better] = value[better], part[top[better]]
+        hit = best_token >= 0
+        found.append(best_token[hit] * n_columns + features[hit])
+        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+
+def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
+    """About `most` of the edges: all above their prices if they fit, of the rest an even pseudo-random share."""
+    sure = profit > 0
+    n_sure = int(np.count_nonzero(sure))
+    if n_sure >= most:
+        return ids[scattered(ids, most / ids.size)]
+    return ids[sure | scattered(ids, (most - n_sure) / (ids.size - n_sure))]
+
+
+def scattered(ids: Indices, share: float) -> Mask:
+    """A mask over about this share of the ids, the same for the same id: a multiplicative hash below a bound."""
+    mixed = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    mixed = (mixed * np.uint64(0xD1B54A32D192ED03)) >> np.uint64(40)
+    return mixed < np.uint64(int(min(max(share, 0.0), 1.0) * (1 << 24)))

@@ -1,0 +1,317 @@
+"""Exact allocation under limits on both sides: prices by sweeps, a circulation on candidates, pricing of all edges."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocation.errors import InfeasibleError, NotCertifiedError
+from allocation.feasibility import witness
+from allocation.problem import Problem
+from allocation.scores import Indices
+from allocation.solution import Price, Prices, Solution, Status, no_price
+from allocation.solvers.base import Options
+from allocation.solvers.dual_sweeps import Candidates, Task, sweep
+from allocation.solvers.first_candidates import SMALL, first_candidates
+from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals, network_of
+from allocation.solvers.price_intervals import Optimum, price_bounds
+from allocation.solvers.pricing import AllEdges
+from allocation.solvers.residual import TIGHT, BlockedError, OutOfTimeError, Residual
+from allocation.solvers.top_selection import TopSelection
+
+EPS = float(np.finfo(np.float64).eps)
+# A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
+UNITS = 4.0
+# Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
+MOST_ROUNDS = 1000
+# Imbalance that paths settle sooner than further sweeps would.
+SETTLED = 8
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """Every mix of limits, by prices, shortest paths and pricing.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to all limits, groups and floors
+
+    The limits of each side are laminar, so the problem is a circulation of minimum cost and has an integral optimum
+    (Edmonds 1970). Price sweeps on promising edges come close to the optimal prices; shortest augmenting paths on the
+    edges near their prices end in the optimum among them; one pass over all edges proves that it is the optimum of the
+    whole problem, or finds edges that must join. What is returned is proved; what cannot be proved is an error.
+
+    Deterministic; which of several optimal allocations is returned may change between versions.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> problem = al.balanced_choice([[3, 1], [2, 0]], token_caps=1, feature_caps=1, feature_floors=[0, 1])
+    >>> al.solve(problem, al.TwoSided()).mask().astype(int)
+    array([[0, 1],
+           [1, 0]])
+    """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Every problem is accepted."""
+        return None
+
+    def solve(self, problem: Problem, options: Options) -> Solution:
+        """The optimum, proved; `InfeasibleError` where there is none, `NotCertifiedError` when time ran out."""
+        return _Search(problem, options).run()
+
+
+class _Search:
+    """One solve: what is known so far, and the steps that extend it."""
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.problem = problem
+        self.options = options
+        self.started = time.perf_counter()
+        self.deadline = math.inf if options.max_seconds is None else self.started + options.max_seconds
+        self.network = network_of(problem)
+        self.edges = AllEdges(problem, options.workers)
+        self.passes = self.sweeps = self.phases = 0
+        # where comparing scores decides, a difference in the last bit counts
+        self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
+
+    def run(self) -> Solution:
+        prices, current, fixed = self._near_optimum()
+        rows, columns = self.network.line_prices(prices)
+        held = current.scores > rows[current.tokens] + columns[current.features]
+        potentials = self._rounded(self.network.potentials(prices), current)
+        for _ in range(MOST_ROUNDS):
+            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
+            prices = self.network.prices(potentials)
+            ids = np.sort(np.concatenate([fixed, current.ids[held]]))
+            violators = self._violators(prices, ids)
+            if not violators.size:
+                return self._solution(prices, ids, current.ids)
+            # a current edge that rounding left on the wrong side is put right when the next flow starts
+            joining = np.setdiff1d(violators, current.ids, assume_unique=True)
+            current, held, fixed = self._joined(current, held, fixed, joining)
+        raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
+
+    def _near_optimum(self) -> tuple[Reals, Candidates, Indices]:
+        """Prices from sweeps, open edges near them, and the ids of matches far above them."""
+        network = self.network
+        start = _warm_prices(self.problem, network, self.options.warm_start)
+        n_edges = self.problem.matrix.n_edges
+        none = np.empty(0, np.int64)
+        if n_edges <= SMALL:
+            ids = self.edges.allowed()
+            candidates = self.edges.candidates(ids)
+            found = self._swept(candidates, none, start, SETTLED, truncated=False)
+            return found, candidates, none
+        candidates = self.edges.candidates(first_candidates(self.edges, network))
+        self.passes += 2
+        rough = candidates.ids.size // 128
+        prices = self._swept(candidates, none, start, rough, truncated=True)
+        rows, columns = network.line_prices(prices)
+        profit = candidates.scores - rows[candidates.tokens] - columns[candidates.features]
+        band = self._band(profit)
+        most = 8 * (network.n_nodes + int(np.count_nonzero(profit > 0)))
+        candidates = self.edges.candidates(self.edges.above(rows, columns, band, most))
+        self.passes += 1
+        profit = candidates.scores - rows[candidates.tokens] - columns[candidates.features]
+        far = self._safely_matched(candidates, profit >= band)
+        current, fixed = _part(candidates, ~far), candidates.ids[far]
+        return self._swept(current, fixed, prices, SETTLED, truncated=True, unit=band / 4), current, fixed
+
+    def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
+        """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""
+        network = self.network
+        n_tokens, n_features = network.shape
+        counts = network.counts(
+            np.bincount(candidates.tokens[far], minlength=n_tokens),
+            np.bincount(candidates.features[far], minlength=n_features),
+        )
+        wrong = counts > network.upper
+        for level in network.levels:
+            if level.arc_of is not None and wrong[level.arcs].any():
+                lines = (level.arc_of >= 0) & wrong[level.arc_of]
+                far = far & ~lines[(candidates.tokens, candidates.features)[level.side]]
+        return far
+
+    def _swept(
+        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, truncated: bool,
+        unit: float | None = None,
+    ) -> Reals:  # fmt: skip
+        tokens, features = self.edges.ends(fixed)
+        n_tokens, n_features = self.network.shape
+        counts = self.network.counts(
+            np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features)
+        )
+        if unit is None:
+            unit = (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0
+        found = sweep(Task(self.network, open_edges, counts, truncated, unit), start, enough, self.deadline)
+        self.sweeps += found.sweeps
+        return found.prices
+
+    def _band(self, profit: Reals) -> float:
+        """Half width of the band around the prices whose edges stay open."""
+        wanted = 4 * self.network.n_nodes + 1024
+        size = np.abs(profit)
+        if size.size <= wanted:
+            return float(size.max(initial=1.0))
+        return float(np.partition(size, wanted)[wanted]) or float(np.finfo(float).tiny)
+
+    def _rounded(self, potentials: Reals, candidates: Candidates) -> Reals:
+        """Potentials on a grid on which sums with the scores are exact, as far as the scores allow."""
+        if self.problem.matrix.is_integer:
+            return np.rint(potentials)
+        size = max(np.abs(potentials).max(initial=0.0), np.abs(candidates.scores).max(initial=0.0))
+        grid = 2.0 ** (math.frexp(size)[1] - 51)
+        return np.rint(potentials / grid) * grid if grid > 0 else potentials
+
+    def _balanced(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """The optimal circulation on the current edges; edges join where flow is blocked."""
+        while True:
+            residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
+            try:
+                done = residual.balance(potentials, held, self.deadline)
+            except OutOfTimeError:
+                raise NotCertifiedError(
+                    self._unproved(self.network.prices(potentials), f"{self.options.max_seconds} seconds")
+                ) from None
+            except BlockedError as blocked:
+                joining = self._through(blocked.inside, potentials, current, fixed)
+                current, held, fixed = self._joined(current, held, fixed, joining)
+                continue
+            self.phases += done.phases
+            return done.potentials, current, done.matched, fixed
+
+    def _through(self, inside: Mask, potentials: Reals, current: Candidates, fixed: Indices) -> Indices:
+        """Edges that let flow out of a set of nodes; `InfeasibleError` if there are none."""
+        n_tokens = self.network.shape[0]
+        inside_tokens, inside_features = inside[:n_tokens], inside[n_tokens : self.network.token_root]
+        # a fixed match into the set, taken back, lets flow out
+        tokens, features = self.edges.ends(fixed)
+        joining = fixed[~inside_tokens[tokens] & inside_features[features]]
+        rows, columns = self.network.line_prices(self.network.prices(potentials))
+        out = self.edges.leaving(np.flatnonzero(inside_tokens), np.flatnonzero(~inside_features), rows, columns)
+        out = np.setdiff1d(out, np.concatenate([current.ids, fixed]))
+        joining = np.union1d(joining, out)
+        if not joining.size:
+            raise InfeasibleError(witness(self.problem, self.network, inside))
+        return joining
+
+    def _joined(
+        self, current: Candidates, held: Mask, fixed: Indices, joining: Indices
+    ) -> tuple[Candidates, Mask, Indices]:
+        """The current edges with those that join; a fixed match that joins stays held until the flow says otherwise."""
+        were_fixed = np.isin(joining, fixed, assume_unique=True)
+        ids = np.concatenate([current.ids, joining])
+        order = np.argsort(ids)
+        held = np.concatenate([held, were_fixed])[order]
+        return self.edges.candidates(ids[order]), held, np.setdiff1d(fixed, joining, assume_unique=True)
+
+    def _violators(self, prices: Reals, ids: Indices) -> Indices:
+        """Edges on the wrong side of their prices by more than rounding: refused ones above, matched ones below."""
+        rows, columns = self.network.line_prices(prices)
+        row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
+        above = self.edges.above(rows, columns, most=8 * self.network.n_nodes + 4 * ids.size)
+        self.passes += 1
+        refused = self.edges.candidates(np.setdiff1d(above, ids, assume_unique=True))
+        matched = self.edges.candidates(ids)
+        wrong = []
+        for edges, sign in ((refused, 1.0), (matched, -1.0)):
+            profit = edges.scores - rows[edges.tokens] - columns[edges.features]
+            size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
+            wrong.append(edges.ids[sign * profit > UNITS * EPS * size])
+        return np.union1d(*wrong)
+
+    def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
+        ids = self._without_idle(ids)
+        problem = self.problem
+        tokens, features = self.edges.ends(ids)
+        seconds = time.perf_counter() - self.started
+        stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
+        answer = (tokens, features, self.edges.values(ids))
+        found = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        return Solution(problem.shape, Status.OPTIMAL, stats, None, answer, found)
+
+    def _without_idle(self, ids: Indices) -> Indices:
+        """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
+        edges = self.edges.candidates(ids)
+        idle = np.flatnonzero(edges.scores == 0)
+        if not idle.size:
+            return ids
+        network = self.network
+        counts = network.counts(
+            np.bincount(edges.tokens, minlength=network.shape[0]),
+            np.bincount(edges.features, minlength=network.shape[1]),
+        )
+        room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
+        kept = np.ones(ids.size, bool)
+        for at in idle:
+            arcs = [
+                int(level.arc_of[(edges.tokens, edges.features)[level.side][at]])
+                for level in network.levels
+                if level.arc_of is not None
+            ]
+            arcs = [arc for arc in arcs if arc >= 0]
+            if (room[arcs] > 0).all():
+                room[arcs] -= 1
+                kept[at] = False
+        return ids[kept]
+
+    def _unproved(self, prices: Reals, limit: str) -> str:
+        """What is known when the search ends early: a bound from the prices at hand."""
+        rows, columns = self.network.line_prices(prices)
+        above = self.edges.candidates(self.edges.above(rows, columns))
+        profit = above.scores - rows[above.tokens] - columns[above.features]
+        limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
+        bound = math.fsum((limits * prices).tolist() + profit.tolist())
+        floors = bool((self.network.lower > 0).any())
+        known = "no allocation that meets the floors is known yet" if floors else "the empty one reaches 0"
+        return (
+            f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
+            f"gap is {'infinite' if floors else format(bound, '.6g')}; allow more with max_seconds=, or start from the "
+            "prices of a similar problem with warm_start="
+        )
+
+
+def _prices(problem: Problem, optimum: Optimum) -> Prices:
+    """Prices by block; their intervals are computed together, when the first is asked for."""
+    network = optimum.network
+    first_group = network.budget_arc + 1
+    starts = [0, problem.shape[0], network.budget_arc, first_group, first_group + len(problem.token_groups)]
+    bounds = functools.cache(lambda: price_bounds(optimum))
+
+    def block(number: int) -> Price:
+        part = slice(starts[number], [*starts, network.tails.size][number + 1])
+        return Price(optimum.prices[part], lambda: (bounds()[0][part], bounds()[1][part]))
+
+    at = network.budget_arc
+    budget = no_price()
+    if problem.budget is not None:
+        budget = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
+    return Prices(budget, block(0), block(1), block(3), block(4))
+
+
+def _part(candidates: Candidates, mask: Mask) -> Candidates:
+    return Candidates(candidates.ids[mask], candidates.tokens[mask], candidates.features[mask], candidates.scores[mask])
+
+
+def _warm_prices(problem: Problem, network: Network, warm_start: Prices | None) -> Reals | None:
+    """Prices of a similar problem as one per arc; None if they do not fit this one."""
+    if warm_start is None:
+        return None
+    blocks = (
+        (warm_start.tokens, problem.shape[0]), (warm_start.features, problem.shape[1]), (warm_start.budget, 1),
+        (warm_start.token_groups, len(problem.token_groups)), (warm_start.feature_groups, len(problem.feature_groups)),
+    )  # fmt: skip
+    parts = [np.atleast_1d(np.asarray(price.value, np.float64)) for price, _ in blocks]
+    if any(part.shape != (size,) for part, (_, size) in zip(parts, blocks, strict=True)):
+        return None
+    prices = np.concatenate(parts)
+    allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
+    allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
+    return allowed if np.isfinite(allowed).all() else None
