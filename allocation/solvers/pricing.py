@@ -77,10 +77,12 @@ class AllEdges:
             low_columns = low_columns - SINGLE * np.abs(columns)
         low_rows, low_columns = low_rows.astype(kind), low_columns.astype(kind)
         share = None if most is None else most / max(n_rows, 1)
+        # `below` may vanish beside the prices, and edges exactly at them still count
+        beats = np.greater_equal if below else np.greater
 
         def found(start: int, stop: int) -> Indices:
             block = matrix.rows(start, stop)
-            at = np.flatnonzero(block > low_rows[start:stop, None] + low_columns)
+            at = np.flatnonzero(beats(block, low_rows[start:stop, None] + low_columns))
             token, feature = np.divmod(at, n_columns)
             score = block.reshape(-1)[at].astype(np.float64)
             profit = score - rows[start + token] - columns[feature]

@@ -122,7 +122,7 @@ class Residual:
                 break
             potentials, flow = self._phase(potentials, flow, excess)
             phases += 1
-        return Balanced(potentials, flow[self.network.tails.size :] > 0, phases)
+        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases)
 
     def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices]:
         hubs = self.network.hubs
@@ -169,13 +169,13 @@ class Residual:
         return np.asarray(dijkstra(graph, indices=origins, min_only=True))
 
     def _snapped(self, potentials: Reals, flow: Indices) -> Reals:
-        """A limit that carries no bound must have price 0 to the last bit: its inner node follows its outer one."""
+        """A limit away from its bound must have price 0 to the last bit: its inner node follows its outer one."""
         network = self.network
         limit_flow = flow[: network.tails.size]
-        free = (limit_flow < network.upper) & (limit_flow > network.lower)
         slack = self.slack(potentials)[: network.tails.size]
         prices = network.prices(potentials)
-        off = free | (np.abs(prices) <= slack)
+        wrong = ((prices > 0) & (limit_flow < network.upper)) | ((prices < 0) & (limit_flow > network.lower))
+        off = wrong | (np.abs(prices) <= slack)
         if not (prices[off] != 0).any():
             return potentials
         return network.potentials(np.where(off, 0.0, prices))
