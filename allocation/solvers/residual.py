@@ -3,9 +3,9 @@
 Every edge above its prices is matched, every limit with a price carries its bound: the prices are optimal for this
 flow, but nodes are out of balance. A phase takes the shortest paths by reduced cost (Dijkstra), raises the potentials
 by the distances, and sends a maximum flow along all paths that became tight; optimality of the prices is kept
-throughout, so that balance is the end. Imbalance of tokens and features is first sent to the roots and groups by paths *towards*
-these hubs, then drawn from them: either way a whole forest becomes tight at once, where paths from all sources to all
-sinks would funnel through the hub one at a time.
+throughout, so that balance is the end. Imbalance of tokens and features is first sent to the roots and groups
+by paths *towards* these hubs, then drawn from them: either way a whole forest becomes tight at once, where paths from
+all sources to all sinks would funnel through the hub one at a time.
 
 Sources: Ahuja, Magnanti, Orlin 1993, *Network Flows*, section 9.8 (primal-dual); Hoffman 1960 (circulations).
 """
