@@ -11,6 +11,7 @@ from sae_torch.calibration import calibrate
 from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.evaluation.splice import splice
 from sae_torch.feature_choice import FeatureChoice
 from sae_torch.interop.saelens import load, save
 from sae_torch.thresholds import Threshold
@@ -33,4 +34,5 @@ __all__ = [
     "load",
     "losses",
     "save",
+    "splice",
 ]
