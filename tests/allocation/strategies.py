@@ -1,4 +1,4 @@
-"""Hypothesis strategies: small problems of every number type, with ties, forbidden edges and empty sides."""
+"""Hypothesis strategies: small problems of every number type and mix of limits, with ties and empty sides."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
+
+import allocation as al
 
 FLOATS = (np.float16, np.float32, np.float64)
 INTEGERS = (np.int8, np.int32, np.int64, np.uint8)
@@ -48,3 +50,45 @@ def one_sided(draw: st.DrawFn, max_side: int = 6) -> tuple[np.ndarray[Any, Any],
     if side == "none" or draw(st.booleans()):
         given["budget"] = draw(st.integers(0, scores.size + 3))
     return scores, given
+
+
+@st.composite
+def laminar_families(draw: st.DrawFn, size: int) -> list[al.Group]:
+    """Nested or disjoint intervals of a shuffled side, with caps and floors."""
+    order = draw(st.permutations(range(size)))
+    groups: list[al.Group] = []
+
+    def split(start: int, stop: int, depth: int) -> None:
+        if stop - start < 1 or depth > 2 or not draw(st.booleans()):
+            return
+        cap = draw(st.none() | st.integers(0, 8))
+        floor = draw(st.none() | st.integers(0, 4))
+        groups.append(al.Group(order[start:stop], cap=cap, floor=floor))
+        middle = draw(st.integers(start, stop))
+        split(start, middle, depth + 1)
+        split(middle, stop, depth + 1)
+
+    split(0, size, 0)
+    return groups
+
+
+@st.composite
+def any_limits(draw: st.DrawFn, shape: tuple[int, int]) -> dict[str, Any]:
+    """Every mix of a budget, caps, floors and nested groups of both sides, feasible or not."""
+    given: dict[str, Any] = {}
+    for side, size in zip(("token", "feature"), shape, strict=True):
+        if draw(st.booleans()):
+            given[f"{side}_caps"] = draw(limits(size, 4))
+        if draw(st.booleans()):
+            given[f"{side}_floors"] = draw(limits(size, 2))
+        given[f"{side}_groups"] = draw(laminar_families(size))
+    if draw(st.booleans()):
+        given["budget"] = draw(st.integers(0, shape[0] * shape[1]))
+    return given
+
+
+@st.composite
+def any_problem(draw: st.DrawFn, max_side: int = 4, min_side: int = 1) -> al.Problem:
+    """Every kind of limit at once, feasible or not."""
+    scores = draw(score_matrices(max_side, min_side))
+    return al.Problem(scores, **draw(any_limits(scores.shape)))

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 import allocation as al
-from tests.allocation.strategies import limits, score_matrices
-
-
-@st.composite
-def any_problem(draw: st.DrawFn) -> al.Problem:
-    """Every kind of limit at once, feasible or not."""
-    scores = draw(score_matrices(max_side=4, min_side=1))
-    rows, columns = scores.shape
-    given: dict[str, Any] = {}
-    sides = (("token_caps", rows, 4), ("token_floors", rows, 2), ("feature_caps", columns, 4))
-    for name, size, most in (*sides, ("feature_floors", columns, 2)):
-        if draw(st.booleans()):
-            given[name] = draw(limits(size, most))
-    if draw(st.booleans()):
-        given["budget"] = draw(st.integers(0, scores.size))
-    if draw(st.booleans()):
-        given["token_groups"] = [
-            al.Group(range((rows + 1) // 2), cap=draw(st.integers(0, 5)), floor=draw(st.integers(0, 2)))
-        ]
-    if draw(st.booleans()):
-        given["feature_groups"] = [al.Group(range(columns), floor=draw(st.integers(0, 4)))]
-    return al.Problem(scores, **given)
+from tests.allocation.strategies import any_problem
 
 
 @given(any_problem())

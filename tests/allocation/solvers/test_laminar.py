@@ -10,27 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from tests.allocation.strategies import limits, score_matrices
-
-
-@st.composite
-def laminar_families(draw: st.DrawFn, size: int) -> list[al.Group]:
-    """Nested or disjoint intervals of a shuffled side, with caps and floors."""
-    order = draw(st.permutations(range(size)))
-    groups: list[al.Group] = []
-
-    def split(start: int, stop: int, depth: int) -> None:
-        if stop - start < 1 or depth > 2 or not draw(st.booleans()):
-            return
-        cap = draw(st.none() | st.integers(0, 8))
-        floor = draw(st.none() | st.integers(0, 4))
-        groups.append(al.Group(order[start:stop], cap=cap, floor=floor))
-        middle = draw(st.integers(start, stop))
-        split(start, middle, depth + 1)
-        split(middle, stop, depth + 1)
-
-    split(0, size, 0)
-    return groups
+from tests.allocation.strategies import laminar_families, limits, score_matrices
 
 
 @st.composite
