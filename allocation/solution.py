@@ -91,6 +91,16 @@ class Prices:
     token_groups: Price
     feature_groups: Price
 
+    def without_intervals(self) -> Prices:
+        """The values alone, intervals NaN: what to keep for a warm start, since intervals hold on to the scores."""
+        return Prices(*(Price(price.value, _unknown(price)) for price in vars(self).values()))
+
+
+def _unknown(price: Price) -> Callable[[], tuple[Real, Real]]:
+    size = np.shape(price.value)
+    unknown: Real = np.full(size, np.nan) if size else np.nan
+    return lambda: (unknown, unknown)
+
 
 def no_price(size: int | None = None) -> Price:
     """The price of an absent limit: 0, or a vector of zeros."""

@@ -7,6 +7,7 @@ except ImportError as error:
 
 from sae_torch import losses
 from sae_torch.autoencoder import Output, SparseAutoencoder
+from sae_torch.balanced_choice import BalancedChoice
 from sae_torch.calibration import calibrate
 from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.codes import SparseCodes
@@ -18,6 +19,7 @@ from sae_torch.thresholds import Threshold
 from sae_torch.training import TrainConfig, Trainer, TrainLog
 
 __all__ = [
+    "BalancedChoice",
     "Choice",
     "FeatureChoice",
     "InputError",

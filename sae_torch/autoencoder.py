@@ -154,8 +154,8 @@ class SparseAutoencoder(nn.Module):
                 z = scores[tokens, features] / self.W_dec.norm(dim=1)[features]
             else:
                 z = sampled_dots(x - self.b_dec, self.W_enc.T, tokens, features, codes.token_offsets)
-                z = (z + self.b_enc[features]).clamp_min_(0.0)
-        codes = codes.with_values(z)
+                z += self.b_enc[features]
+        codes = codes.with_values(z.clamp_min_(0.0))
         return codes.with_values(selected_preactivations(codes, x, self.W_enc, self.b_enc, self.b_dec))
 
     @torch.no_grad()

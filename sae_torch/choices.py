@@ -17,7 +17,7 @@ import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
-from sae_torch.thresholds import FrequencyTracker, Threshold
+from sae_torch.thresholds import FrequencyTracker, Threshold, TokenLimits
 
 
 class Choice(nn.Module):
@@ -40,11 +40,16 @@ class Choice(nn.Module):
             raise InputError(f"k: expected a positive number of features per token, found {k!r}")
         self.k = k
         self.n_features: int | None = None
+        # where the next search starts; it changes the time, never the answer, so it is no part of the state
+        self._last_prices: al.Prices | None = None
 
     def forward(self, scores: Tensor) -> SparseCodes:
         """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
         tokens, features = self.select(scores, observe=torch.is_grad_enabled())
-        return SparseCodes(tokens, features, scores[tokens, features], (scores.shape[0], scores.shape[1]))
+        values = scores[tokens, features]
+        # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
+        values = values + (values.clamp_min(0.0) - values).detach()
+        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]))
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix; like `forward`, but statistics stay as they are."""
@@ -63,9 +68,10 @@ class Choice(nn.Module):
         if not self.training:
             return self.batch_free().select(scores)
         problem = self.problem(scores, advance=observe)
-        solution = al.solve(problem)
+        solution = al.solve(problem, warm_start=self._last_prices)
         tokens, features = torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
         if observe:
+            self._last_prices = solution.prices.without_intervals()
             self.observe(scores, solution)
         return tokens, features
 
@@ -87,7 +93,7 @@ class Choice(nn.Module):
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Update statistics from a training batch."""
 
-    def batch_free(self) -> Choice | Threshold:
+    def batch_free(self) -> Choice | Threshold | TokenLimits:
         """The form for inference: one token at a time."""
         raise NotImplementedError
 
@@ -195,7 +201,7 @@ class MutualChoice(Choice):
 
     def batch_free(self) -> Threshold:
         """Matches above the price."""
-        _require_thresholds(self.tracker)
+        require_thresholds(self.tracker)
         return Threshold(self.tracker.theta)
 
     def rescale(self, factor: float) -> None:
@@ -208,7 +214,8 @@ class MutualChoice(Choice):
         self.tracker.restart(torch.tensor(float(pooled.prices.budget.value)))
 
 
-def _require_thresholds(tracker: FrequencyTracker) -> None:
+def require_thresholds(tracker: FrequencyTracker) -> None:
+    """Eval mode needs thresholds that training or calibration measured."""
     if not tracker.is_set:
         raise InputError(
             "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"

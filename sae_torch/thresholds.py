@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.ops.counting import count_above
 
@@ -58,6 +59,41 @@ class Threshold(nn.Module):
         return scores.detach() > self.theta
 
 
+class TokenLimits(nn.Module):
+    """Thresholds per feature with a cap and a floor for the token: balanced choice for one token at a time.
+
+    ::
+
+        maximise sum_j (S_ij - theta_j) A_ij   subject to   floor <= sum_j A_ij <= cap,   A_ij = 0 where S_ij <= 0
+
+    A floor is met as far as a token has positive scores.
+
+    Parameters
+    ----------
+    theta : (features,) tensor
+        In units of the scores.
+    cap, floor : int, optional
+    """
+
+    theta: Tensor
+
+    def __init__(self, theta: Tensor, cap: int | None, floor: int | None) -> None:
+        super().__init__()
+        self.register_buffer("theta", theta.detach().clone())
+        self.cap, self.floor = cap, floor
+
+    def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted."""
+        scores = scores.detach()
+        profit = torch.where(scores > 0, scores.float() - self.theta, -torch.inf)
+        floors = None
+        if self.floor:
+            floors = (scores > 0).sum(dim=1).clamp_max(self.floor).numpy()
+        cap = profit.shape[1] if self.cap is None else self.cap
+        solution = al.solve(al.Problem(profit, token_caps=cap, token_floors=floors))
+        return torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
+
+
 class FrequencyTracker(nn.Module):
     """Thresholds that make features fire at given frequencies.
 
@@ -89,7 +125,9 @@ class FrequencyTracker(nn.Module):
         return not bool(torch.isnan(self.theta).any())
 
     @torch.no_grad()
-    def observe(self, scores: Tensor, target: Tensor, price: Tensor, excess: Tensor) -> None:
+    def observe(
+        self, scores: Tensor, target: Tensor, price: Tensor, excess: Tensor, above: Tensor | None = None
+    ) -> None:
         """One step.
 
         Parameters
@@ -98,6 +136,7 @@ class FrequencyTracker(nn.Module):
         target : share of the batch that should exceed the threshold; for a scalar threshold, of all entries
         price : the batch's exact price, from which an unset threshold starts
         excess : mean of (selected score - price); NaN where nothing was selected
+        above : how often each feature fires at the current thresholds, where that is not how many scores exceed them
         """
         count = scores.shape[0] if self.theta.ndim else scores.numel()
         if count == 0:
@@ -106,7 +145,7 @@ class FrequencyTracker(nn.Module):
         seen = torch.isfinite(excess)
         rate = torch.where(self.spread > 0, 0.05, 1.0)
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
-        above = count_above(scores, self.theta)
+        above = count_above(scores, self.theta) if above is None else above
         expected = (target * count).to(self.theta)
         expected = expected.clamp(min=1e-3)
         damping = DAMPING / expected

@@ -1,7 +1,7 @@
 """The SAELens folder: our format on disk, readable by `SAE.load_from_disk`.
 
-`cfg.json` and `sae_weights.safetensors`. Mutual and feature choice become `jumprelu` with their prices as thresholds,
-token choice becomes `topk`. No training state is written: the thresholds are the prices.
+`cfg.json` and `sae_weights.safetensors`. Token choice becomes `topk`, the others `jumprelu`
+with their prices as thresholds. No training state is written: the thresholds are the prices.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 import allocation
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.balanced_choice import BalancedChoice
 from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
@@ -83,7 +84,10 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         config["architecture"] = "jumprelu"
         tensors["threshold"] = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu().contiguous()
     else:
-        raise InputError(f"sae: {type(sae.choice).__name__} has no equivalent in the SAELens format")
+        raise InputError(
+            f"sae: {type(sae.choice).__name__} with limits per token has no equivalent in the SAELens format, whose "
+            "thresholds judge every match by itself; keep its state_dict instead"
+        )
     config["metadata"] = {
         "sae_lens_version": FORMAT_VERSION,
         **(metadata or {}),
@@ -181,6 +185,9 @@ def _described(choice: Choice) -> dict[str, Any]:
         if choice.zipf is not None:
             described["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
             described["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
+    if isinstance(choice, BalancedChoice):
+        limits = {"feature_caps": choice.feature_caps, "feature_floors": choice.feature_floors}
+        described["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
     return described
 
 
@@ -194,6 +201,8 @@ def _choice(place: Path, config: dict[str, Any], tensors: dict[str, Tensor], k: 
         raise InputError(
             f"{place / CONFIG}: the mean number of features per token is not recorded; pass load(folder, k=)"
         )
+    if ours.get("choice") == "BalancedChoice":
+        return BalancedChoice(mean, **ours.get("limits", {}))
     theta = tensors["threshold"]
     if ours.get("choice", "FeatureChoice") == "MutualChoice" or (not ours and bool((theta == theta[0]).all())):
         return MutualChoice(mean)
@@ -202,7 +211,7 @@ def _choice(place: Path, config: dict[str, Any], tensors: dict[str, Tensor], k: 
 
 
 def _set_thresholds(choice: Choice, theta: Tensor) -> None:
-    if isinstance(choice, FeatureChoice):
+    if isinstance(choice, FeatureChoice | BalancedChoice):
         choice.build(theta.numel())
         choice.tracker.restart(theta)
     elif isinstance(choice, MutualChoice):
