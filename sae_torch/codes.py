@@ -88,6 +88,11 @@ class SparseCodes:
         """The same matches with other values."""
         return SparseCodes(self.tokens, self.features, values, self.shape, self._layout)
 
+    def among(self, start: int, stop: int) -> SparseCodes:
+        """The matches with features from `start` to before `stop`."""
+        kept = ((self.features >= start) & (self.features < stop)).nonzero().squeeze(1)
+        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape)
+
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
         return self.with_values(self.values.detach())

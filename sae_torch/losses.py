@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,6 +40,54 @@ def reconstruction(out: Output, x: Tensor) -> Tensor:
     True
     """
     return _squared_error(out.x_hat - x)
+
+
+def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Sequence[int]) -> Tensor:
+    """Squared error of every nested prefix of the dictionary, on the same codes: early features learn what is general.
+
+    ::
+
+        L = (1/P) sum_p (1/N) sum_i ||x_i - b_dec - sum_(j < m_p) a_ij W_dec_j||^2
+
+    Parameters
+    ----------
+    out : Output
+        Of the autoencoder on `x`.
+    x : (tokens, d_model)
+    sae : SparseAutoencoder
+    prefixes : increasing ints
+        Sizes m_p of the prefixes; the last is the number of features.
+
+    Returns
+    -------
+    scalar
+        With the whole dictionary as the only prefix, `reconstruction`.
+
+    Source: Bussmann et al. 2025, arXiv 2503.17547.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.MutualChoice(k=2))
+    >>> x = torch.randn(5, 4)
+    >>> bool(st.losses.matryoshka_loss(sae(x), x, sae, prefixes=[2, 8]) > 0)
+    True
+    """
+    sizes = [0, *prefixes]
+    if any(low >= high for low, high in itertools.pairwise(sizes)) or sizes[-1] != sae.n_features:
+        raise InputError(
+            f"prefixes: expected increasing positive sizes that end with all {sae.n_features} features, found "
+            f"{list(prefixes)}"
+        )
+    total = x.new_zeros(())
+    x_hat: Tensor = sae.b_dec
+    for start, stop in itertools.pairwise(sizes):
+        codes = out.codes
+        if (start, stop) != (0, sae.n_features):
+            codes = codes.among(start, stop)
+        x_hat = x_hat + decode(codes, sae.W_dec)
+        total = total + _squared_error(x_hat - x)
+    return total / len(prefixes)
 
 
 def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int) -> Tensor:

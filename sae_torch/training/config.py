@@ -45,6 +45,8 @@ class TrainConfig:
     """Exponent of the density curve below which a feature counts as under-used."""
     zipf_beta: float = 150.0
     """Rank offset of that curve."""
+    prefixes: tuple[int, ...] | None = None
+    """Sizes of nested prefixes for `matryoshka_loss`, the last all features; None for the whole dictionary alone."""
     dead_after: int | None = None
     """Tokens without firing after which a feature is dead; min(10 M, a tenth of the planned tokens) by default."""
     calibration: float = 0.1

@@ -15,7 +15,7 @@ from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
 from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
-from sae_torch.losses import reconstruction
+from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.usage import Usage
@@ -33,7 +33,7 @@ class TrainLog:
     loss : list of float
         Reconstruction plus weighted auxiliary loss, in units where activations have norm sqrt(d_model).
     reconstruction, auxiliary : list of float
-        The two parts, the auxiliary one without its weight.
+        The two parts, the auxiliary one without its weight; the first averages over prefixes where there are some.
     l0 : list of float
         Matches per token in the batch.
     learning_rate : list of float
@@ -183,7 +183,8 @@ class Trainer:
         wants_auxiliary = config.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary)
         usage.observe(out)
-        loss = error = reconstruction(out, x)
+        error = reconstruction(out, x) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes)
+        loss = error
         auxiliary = x.new_zeros(())
         if wants_auxiliary:
             auxiliary = usage.auxiliary_loss(out, x, sae)

@@ -7,6 +7,7 @@ import torch
 
 import sae_torch as st
 from sae_torch.losses import shortfall
+from tests.sae_torch.dense import dense_forward
 
 
 def make() -> tuple[st.SparseAutoencoder, torch.Tensor]:
@@ -75,6 +76,34 @@ def test_reconstruction_is_summed_over_d_model_and_averaged_over_tokens() -> Non
     out = sae(x)
     expected = (out.x_hat - x).square().sum() / 32
     torch.testing.assert_close(st.losses.reconstruction(out, x), expected)
+
+
+@pytest.mark.parametrize("prefixes", [[64], [1, 64], [8, 9, 40, 64]])
+def test_prefix_losses_are_those_of_dense_prefixes(prefixes: list[int]) -> None:
+    sae, x = make()
+    sae, x = sae.double(), x.double()
+    loss = st.losses.matryoshka_loss(sae(x), x, sae, prefixes)
+    loss.backward()
+    found = [p.grad.clone() for p in sae.parameters() if p.grad is not None]
+    sae.zero_grad()
+    _, a = dense_forward(sae, x, sae.choice.mask(sae.scores(x)))
+    dense = sum(
+        ((a[:, :m] @ sae.W_dec[:m] + sae.b_dec - x).pow(2).sum(dim=1).mean() for m in prefixes), x.new_zeros(())
+    )
+    dense = dense / len(prefixes)
+    dense.backward()
+    torch.testing.assert_close(loss, dense)
+    expected = [p.grad for p in sae.parameters() if p.grad is not None]
+    assert len(found) == len(expected) == 4
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("prefixes", [[], [8], [8, 8, 64], [0, 64], [8, 65]])
+def test_wrong_prefixes_are_named(prefixes: list[int]) -> None:
+    sae, x = make()
+    with pytest.raises(st.InputError, match="prefixes: expected increasing positive sizes that end with all 64"):
+        st.losses.matryoshka_loss(sae(x), x, sae, prefixes)
 
 
 def test_missing_scores_and_wrong_weights_are_named() -> None:
