@@ -255,7 +255,10 @@ def _replace(path: Path, write: Any) -> None:
     """Write beside the file, then take its place, so that no reader sees half of it."""
     part = path.with_name(path.name + ".part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
         write(part)
+        part.chmod(mode)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
