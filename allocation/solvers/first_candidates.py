@@ -66,7 +66,7 @@ def _bracket(matrix: DenseScores, token_rank: Indices, feature_rank: Indices, bu
     rank = np.ceil(feature_rank * share).astype(np.int64)
     at_columns = np.where(rank < rows.size, ranked[np.arange(n_features), np.maximum(rows.size - rank, 0)], lowest)
     kept = block[(block >= by_row[:, None]) & (block >= at_columns)]
-    wanted = int((WIDE * budget + EXTRA) * share)
+    wanted = max(1, int((WIDE * budget + EXTRA) * share))
     at_all = np.partition(kept, kept.size - wanted)[kept.size - wanted] if wanted < kept.size else lowest
     zero = block.dtype.type(0)  # without a floor nothing below 0 is ever matched
     return at_columns.astype(block.dtype), np.maximum(at_all, zero)

@@ -171,27 +171,36 @@ def _laminar(
 
 
 def _bounds(problem: Problem) -> tuple[Indices, Indices]:
-    """Lower and upper bound of every arc. A floor of 0 is no bound: counts are never negative."""
-    blocks: list[tuple[str, int, Indices | None, Indices | None]] = [
-        ("token", problem.shape[0], problem.token_floors, problem.token_caps),
-        ("feature", problem.shape[1], problem.feature_floors, problem.feature_caps),
-        ("budget", 1, None, None if problem.budget is None else np.array([problem.budget])),
+    """Lower and upper bound of every arc. A floor of 0 is no bound: counts are never negative.
+
+    Nor is a cap above the entries it counts; a floor above them is an error. So no bound exceeds the entries.
+    """
+    tokens, features = problem.shape
+    blocks: list[tuple[str, Indices, Indices | None, Indices | None]] = [
+        ("tokens", np.full(tokens, features), problem.token_floors, problem.token_caps),
+        ("features", np.full(features, tokens), problem.feature_floors, problem.feature_caps),
+        ("budget", np.array([tokens * features]), None, None if problem.budget is None else np.array([problem.budget])),
     ]
-    for name, groups in (("token_groups", problem.token_groups), ("feature_groups", problem.feature_groups)):
-        floors = np.array([0 if g.floor is None else g.floor for g in groups], np.int64)
+    for name, groups, across in (
+        ("token_groups", problem.token_groups, features),
+        ("feature_groups", problem.feature_groups, tokens),
+    ):
+        entries = np.array([len(group.members) * across for group in groups], np.int64)
+        floors = np.array([group.floor or 0 for group in groups], np.int64)
         caps = np.array([np.iinfo(np.int64).max if g.cap is None else g.cap for g in groups], np.int64)
-        blocks.append((name, len(groups), floors, caps))
+        blocks.append((name, entries, floors, caps))
     lower, upper = [], []
-    for name, size, floor, cap in blocks:
-        low = np.zeros(size, np.int64) if floor is None else np.minimum(floor, UNBOUNDED)
-        high = np.full(size, UNBOUNDED) if cap is None else np.minimum(cap, UNBOUNDED)
-        above = np.flatnonzero(low > high)
-        if above.size:
-            at = above[0]
-            raise InfeasibleError(
-                f"the floors of {name}{'s' if name in ('token', 'feature') else ''} {at} ({low[at]}) demand "
-                f"{low[at]} matches, more than their own cap ({high[at]}) leaves"
-            )
+    for name, entries, floor, cap in blocks:
+        low = np.zeros_like(entries) if floor is None else floor
+        high = np.full_like(entries, UNBOUNDED) if cap is None else np.where(cap > entries, UNBOUNDED, cap)
+        for limit, text in ((entries, "the {} pairs it counts"), (high, "its own cap of {}")):
+            above = np.flatnonzero(low > limit)
+            if above.size:
+                at = int(above[0])
+                raise InfeasibleError(
+                    f"the floors of {name} {at} ({low[at]}) demand {low[at]} matches, more than "
+                    f"{text.format(limit[at])} allow"
+                )
         lower.append(np.where(low > 0, low, -UNBOUNDED))
         upper.append(high)
     return np.concatenate(lower), np.concatenate(upper)

@@ -1,0 +1,302 @@
+"""Limits on both sides: against the linear programme and minimum-cost flow, on hard inputs, from wrong prices."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import allocation as al
+from allocation.solvers import first_candidates, two_sided
+from tests.allocation.strategies import any_limits, any_problem, one_sided, score_matrices
+
+LIMITS = ("budget", "token_caps", "token_floors", "feature_caps", "feature_floors", "token_groups", "feature_groups")
+BLOCKS = ("budget", "tokens", "features", "token_groups", "feature_groups")
+
+
+def certified(problem: al.Problem, **options: Any) -> al.Solution:
+    solution = al.solve(problem, al.TwoSided(), **options)
+    certificate = al.verify(problem, solution)
+    assert certificate.optimal, certificate
+    return solution
+
+
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One promising edge per limit to begin with, however small the problem: pricing has to find the others."""
+    monkeypatch.setattr(two_sided, "SMALL", 0)
+    for name, value in (("SMALL", 0), ("WIDE", 0), ("EXTRA", 1)):
+        monkeypatch.setattr(first_candidates, name, value)
+
+
+def agrees_with_the_linear_programme(problem: al.Problem) -> None:
+    ours = al.solve(problem, al.TwoSided(), throw=False)
+    reference = al.solve(problem, al.LinearProgram(), throw=False)
+    assert (ours.status is al.Status.INFEASIBLE) == (reference.status is al.Status.INFEASIBLE), (ours, reference)
+    if ours.status is al.Status.INFEASIBLE:
+        return
+    certificate = al.verify(problem, ours)
+    assert certificate.optimal, certificate
+    if reference.status is al.Status.OPTIMAL:  # HiGHS gives up on scores below its tolerances; the certificate does not
+        assert ours.objective == pytest.approx(reference.objective, rel=1e-12, abs=1e-9)
+    np.testing.assert_array_equal(ours.values, problem.scores[ours.tokens, ours.features])
+
+
+@given(any_problem(max_side=5, min_side=0))
+@settings(max_examples=400)
+def test_every_mix_of_limits_agrees_with_the_linear_programme(problem: al.Problem) -> None:
+    agrees_with_the_linear_programme(problem)
+
+
+@pytest.mark.usefixtures("few_candidates")
+def test_what_the_candidates_miss_is_found_by_pricing() -> None:
+    @given(any_problem(max_side=5))
+    @settings(max_examples=200)
+    def check(problem: al.Problem) -> None:
+        agrees_with_the_linear_programme(problem)
+
+    check()
+
+
+def value(scores: Any, given: dict[str, Any]) -> float:
+    """The optimal value; -inf if there is no allocation."""
+    problem = al.Problem(scores, **given)
+    solution = al.solve(problem, al.TwoSided(), throw=False)
+    if solution.status is al.Status.INFEASIBLE:
+        return -np.inf
+    assert al.verify(problem, solution).optimal
+    return solution.objective
+
+
+def moved(given: dict[str, Any], name: str, member: int, by: int) -> dict[str, Any] | None:
+    """The limits with one of them moved; None where a cap would be below 0. `name` is a block and "cap" or "floor"."""
+    block, kind = name.split()
+    if block == "budget":
+        new: Any = given["budget"] + by
+    elif block.endswith("groups"):
+        group = given[block][member]
+        new = getattr(group, kind) + by
+    else:
+        new = given[f"{block}_{kind}s"][member] + by
+    if new < 0:
+        if kind == "cap":
+            return None
+        new = 0
+    if block == "budget":
+        return {**given, "budget": new}
+    if block.endswith("groups"):
+        changed = al.Group(group.members, *[new if kind == k else getattr(group, k) for k in ("cap", "floor")])
+        return {**given, block: [changed if n == member else g for n, g in enumerate(given[block])]}
+    vector = np.array(given[f"{block}_{kind}s"])
+    vector[member] = new
+    return {**given, f"{block}_{kind}s": vector}
+
+
+def solved_again(problem: al.Problem, names: list[str], member: int) -> tuple[float, float]:
+    """`V(b + 1) - V(b)` and `V(b) - V(b - 1)`, all of the named limits moved together."""
+    given = {name: getattr(problem, name) for name in LIMITS}
+    values = []
+    for by in (1, 0, -1):
+        changed: dict[str, Any] | None = given
+        for name in names:
+            changed = None if changed is None else moved(changed, name, member, by)
+        values.append(-np.inf if changed is None else value(problem.scores, changed))
+    return values[0] - values[1], values[1] - values[2]
+
+
+@given(any_problem())
+@settings(max_examples=100)
+def test_price_intervals_are_what_solving_again_gives(problem: al.Problem) -> None:
+    solution = al.solve(problem, al.TwoSided(), throw=False)
+    if solution.status is not al.Status.OPTIMAL:
+        return
+    for block, singular in zip(BLOCKS, ("budget", "token", "feature", "token_groups", "feature_groups"), strict=True):
+        price = getattr(solution.prices, block)
+        lower, upper, at = (np.atleast_1d(np.asarray(part)) for part in (price.lower, price.upper, price.value))
+        assert np.all(lower <= at)
+        assert np.all(at <= upper)
+        for member in range(at.size):
+            given_limits = {kind: _limit(problem, singular, kind, member) for kind in ("cap", "floor")}
+            names = [f"{singular} {kind}" for kind, limit in given_limits.items() if limit is not None]
+            together = len(set(given_limits.values())) == 1
+            parts = [solved_again(problem, names, member)] if together else []
+            parts += [] if together else [solved_again(problem, [name], member) for name in names]
+            expected = np.sum(parts, axis=0) if parts else (0.0, 0.0)
+            np.testing.assert_allclose(
+                (lower[member], upper[member]), expected, atol=1e-12, err_msg=f"{block} {member}"
+            )
+
+
+def _limit(problem: al.Problem, block: str, kind: str, member: int) -> int | None:
+    if block == "budget":
+        return problem.budget if kind == "cap" else None
+    if block.endswith("groups"):
+        limit: int | None = getattr(getattr(problem, block)[member], kind)
+        return limit
+    vector = getattr(problem, f"{block}_{kind}s")
+    return None if vector is None else int(vector[member])
+
+
+@given(score_matrices(max_side=5), st.data())
+@settings(max_examples=150)
+def test_candidate_edges_give_the_value_of_the_matrix(scores: np.ndarray[Any, Any], data: st.DataObject) -> None:
+    given_limits = data.draw(any_limits(scores.shape))
+    tokens, features = np.nonzero(scores != -np.inf)
+    edges = al.Problem.from_edges(tokens, features, scores[tokens, features], shape=scores.shape, **given_limits)
+    dense = al.solve(al.Problem(scores, **given_limits), al.TwoSided(), throw=False)
+    sparse = al.solve(edges, al.TwoSided(), throw=False)
+    assert dense.status is sparse.status
+    if dense.status is al.Status.OPTIMAL:
+        assert al.verify(edges, sparse).optimal
+        assert sparse.objective == pytest.approx(dense.objective, rel=1e-12, abs=1e-12)
+
+
+NAMED = re.compile(r"(token_groups|feature_groups|tokens|features|budget)((?: \d+ \(\d+\),?)+| \(\d+\))")
+
+
+def named_limits(text: str) -> dict[str, dict[int, int]]:
+    """Block -> member -> number, from "tokens 0 (2), 3 (1); budget (4)"."""
+    found: dict[str, dict[int, int]] = {}
+    for block, members in NAMED.findall(text):
+        pairs = re.findall(r"(\d+) \((\d+)\)", members) or [("0", re.findall(r"\d+", members)[0])]
+        found[block] = {int(member): int(number) for member, number in pairs}
+    return found
+
+
+def only(problem: al.Problem, floors: dict[str, dict[int, int]], caps: dict[str, dict[int, int]]) -> al.Problem:
+    """The problem without any limit that is not named."""
+    given: dict[str, Any] = {"budget": problem.budget if "budget" in caps else None}
+    for side, size in zip(("token", "feature"), problem.shape, strict=True):
+        for kind, named, absent in (("floors", floors, 0), ("caps", caps, 10**6)):
+            members = named.get(f"{side}s", {})
+            vector = getattr(problem, f"{side}_{kind}")
+            given[f"{side}_{kind}"] = [vector[i] if i in members else absent for i in range(size)]
+        given[f"{side}_groups"] = [
+            al.Group(
+                group.members,
+                cap=group.cap if number in caps.get(f"{side}_groups", {}) else None,
+                floor=group.floor if number in floors.get(f"{side}_groups", {}) else None,
+            )
+            for number, group in enumerate(getattr(problem, f"{side}_groups"))
+        ]
+    return al.Problem(problem.scores, **given)
+
+
+@given(any_problem(max_side=5))
+@settings(max_examples=300)
+def test_the_named_limits_alone_contradict_each_other_and_the_numbers_add_up(problem: al.Problem) -> None:
+    solution = al.solve(problem, al.TwoSided(), throw=False)
+    if solution.status is not al.Status.INFEASIBLE:
+        return
+    text = str(solution.error)
+    demand, supply = text.split("more than")
+    floors = named_limits(demand)
+    demanded, left = int(re.findall(r"demand (\d+) matches", demand)[0]), int(re.findall(r"\d+", supply)[0])
+    assert demanded == sum(sum(members.values()) for members in floors.values()) > left, text
+    for block, members in floors.items():
+        for member, number in members.items():
+            assert _limit(problem, block if block.endswith("groups") else block[:-1], "floor", member) == number, text
+    if "its own cap" in supply:
+        caps = {block: dict.fromkeys(members, left) for block, members in floors.items()}
+    else:
+        caps = named_limits(supply)
+    for block, members in caps.items():
+        for member, number in members.items():
+            name = block if block in ("budget", "token_groups", "feature_groups") else block[:-1]
+            assert _limit(problem, name, "cap", member) == number, text
+    assert sum(sum(members.values()) for members in caps.values()) <= left, text
+    alone = only(problem, floors, caps)
+    assert al.solve(alone, al.LinearProgram(), throw=False).status is al.Status.INFEASIBLE, text
+
+
+ONES = np.ones((6, 4))
+HARD: dict[str, tuple[Any, dict[str, Any]]] = {
+    "all equal": (np.full((30, 40), 1.5, np.float32), {"budget": 100, "token_caps": 5, "feature_caps": 3}),
+    "all equal, floors": (np.full((30, 40), -1.0), {"token_floors": 2, "feature_floors": 2, "feature_caps": 2}),
+    "one feature wanted by all": (np.eye(1, 20) * 9 + np.ones((50, 20)), {"token_caps": 2, "feature_caps": 5}),
+    "one token wants all": ((np.eye(1, 20) * 9 + np.ones((50, 20))).T, {"token_caps": 2, "feature_caps": 5}),
+    "floors equal to caps": (ONES, {"token_caps": 2, "token_floors": 2, "feature_caps": 3, "feature_floors": 3}),
+    "budget 0": (ONES, {"budget": 0, "token_caps": 1, "feature_caps": 1}),
+    "budget at the maximum": (ONES, {"budget": 24, "token_caps": 4, "feature_caps": 6}),
+    "budget beyond the maximum": (ONES, {"budget": 10**30, "token_caps": 10**25, "feature_caps": 2**63 - 1}),
+    "caps of 0": (ONES, {"token_caps": 0, "feature_caps": [0, 1, 2, 3]}),
+    "no tokens": (np.empty((0, 4)), {"budget": 3, "token_caps": 1, "feature_caps": 2}),
+    "no features": (np.empty((4, 0)), {"budget": 3, "token_caps": [1, 2, 3, 4], "feature_caps": 2}),
+    "nothing": (np.empty((0, 0)), {"token_caps": 1, "feature_caps": 2, "token_groups": [al.Group([], cap=0)]}),
+    "one row": (np.arange(9.0)[None], {"token_caps": 4, "feature_caps": 1, "feature_floors": [1] + [0] * 8}),
+    "one column": (np.arange(9.0)[:, None], {"token_caps": 1, "feature_caps": 4, "token_floors": [1] + [0] * 8}),
+    "one entry": (np.array([[-2]]), {"token_caps": 1, "feature_caps": 1, "token_floors": 1}),
+    "only forbidden": (np.full((3, 5), -np.inf), {"budget": 2, "token_caps": 1, "feature_caps": 2}),
+    "forbidden but the diagonal": (np.where(np.eye(7) > 0, -1.0, -np.inf), {"token_floors": 1, "feature_floors": 1}),
+    "float16": (np.random.default_rng(0).standard_normal((40, 50)).astype(np.float16), {"budget": 90, "token_caps": 3,
+                "feature_caps": 2, "feature_floors": 1}),
+    "bytes": (np.arange(48, dtype=np.uint8).reshape(6, 8) % 7, {"token_caps": 3, "feature_caps": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_inputs(name: str) -> None:
+    scores, given_limits = HARD[name]
+    problem = al.Problem(scores, **given_limits)
+    solution = certified(problem)
+    reference = al.solve(problem, al.LinearProgram())
+    assert solution.objective == pytest.approx(reference.objective, rel=1e-12)
+    assert all(np.all(getattr(solution.prices, b).lower <= getattr(solution.prices, b).upper) for b in BLOCKS)
+
+
+def best_by_trying_all(problem: al.Problem) -> Fraction:
+    """The exact optimum of a small problem with caps, floors and a budget."""
+    rows, columns = problem.shape
+    masks = (np.arange(1 << (rows * columns))[:, None] >> np.arange(rows * columns)) & 1
+    matches = masks.reshape(-1, rows, columns)
+    fits = matches.sum((1, 2)) <= (rows * columns if problem.budget is None else problem.budget)
+    for axis, side in ((2, "token"), (1, "feature")):
+        counts = matches.sum(axis)
+        for kind, sign in (("caps", 1), ("floors", -1)):
+            limit = getattr(problem, f"{side}_{kind}")
+            if limit is not None:
+                fits &= (sign * counts <= sign * limit).all(axis=1)
+    scores = [Fraction(float(score)) for score in problem.scores.reshape(-1)]
+    return max(sum((scores[at] for at in np.flatnonzero(mask)), Fraction(0)) for mask in masks[fits])
+
+
+MAGNITUDES = st.builds(lambda m, e: m * 10.0**e, st.floats(-10, 10, allow_subnormal=False), st.integers(-6, 6))
+LAST_BITS = st.integers(-4, 4).map(lambda bits: 1.0 + bits * 2.0**-52)
+
+
+@pytest.mark.parametrize("numbers", [MAGNITUDES, LAST_BITS], ids=["twelve orders of magnitude", "last bits"])
+def test_no_allocation_beats_the_answer_by_more_than_the_stated_bound(numbers: st.SearchStrategy[float]) -> None:
+    @given(hnp.arrays(np.float64, (3, 4), elements=numbers), st.integers(0, 2), st.integers(1, 2), st.integers(3, 8))
+    @settings(max_examples=80, deadline=None)
+    def check(scores: np.ndarray[Any, Any], floor: int, cap: int, budget: int) -> None:
+        floors = [floor, 0, min(floor, 1)]
+        problem = al.Problem(scores, budget=budget, token_caps=2, token_floors=floors, feature_caps=cap)
+        solution = certified(problem)
+        certificate = al.verify(problem, solution)
+        assert certificate.tolerance <= 64 * np.finfo(float).eps * np.abs(scores).max() * scores.size
+        lost = best_by_trying_all(problem) - sum(map(Fraction, solution.values.tolist()), Fraction(0))
+        assert 0 <= lost <= Fraction(certificate.tolerance)
+
+    check()
+
+
+@given(hnp.arrays(np.int64, (3, 4), elements=st.integers(2**50 - 5, 2**50) | st.integers(-3, 3)), st.integers(0, 6))
+@settings(max_examples=60, deadline=None)
+def test_large_integers_are_exact(scores: np.ndarray[Any, Any], budget: int) -> None:
+    problem = al.Problem(scores // 2, budget=budget, token_caps=2, feature_caps=1)
+    solution = certified(problem)
+    assert sum(solution.values.tolist()) == best_by_trying_all(problem)
+
+
+@given(one_sided())
+def test_one_sided_problems_are_exact_to_the_last_bit(case: tuple[Any, dict[str, Any]]) -> None:
+    """There the certificate compares scores with scores."""
+    scores, given_limits = case
+    problem = al.Problem(scores, **given_limits)
+    assert certified(problem).objective == al.solve(problem, al.TopSelection()).objective
