@@ -51,6 +51,7 @@ bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run ea
 bench-peers: $(INSTALLED)   ## the training step beside sparsify, dictionary_learning and SAELens
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
 
 clean:           ## remove the environment and everything built
