@@ -40,7 +40,7 @@ class Choice(nn.Module):
             raise InputError(f"k: expected a positive number of features per token, found {k!r}")
         self.k = k
         self.n_features: int | None = None
-        # where the next search starts; it changes the time, never the answer, so it is no part of the state
+        # only where the next search starts, so no part of the state
         self._last_prices: al.Prices | None = None
 
     def forward(self, scores: Tensor) -> SparseCodes:
@@ -68,7 +68,7 @@ class Choice(nn.Module):
         if not self.training:
             return self.batch_free().select(scores)
         problem = self.problem(scores, advance=observe)
-        solution = al.solve(problem, warm_start=self._last_prices)
+        solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
         tokens, features = torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
         if observe:
             self._last_prices = solution.prices.without_intervals()
@@ -89,6 +89,10 @@ class Choice(nn.Module):
     def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
         """The allocation problem of a batch; `advance` moves state that is carried from batch to batch."""
         raise NotImplementedError
+
+    def expected_prices(self, tokens: int) -> al.Prices | None:
+        """Where the search for the batch's prices starts; it changes the time, never the answer."""
+        return self._last_prices
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Update statistics from a training batch."""

@@ -104,6 +104,21 @@ class FeatureChoice(Choice):
             self.owed.copy_(torch.from_numpy(ledger.owed))
         return al.feature_choice(scores, caps)
 
+    def expected_prices(self, tokens: int) -> al.Prices | None:
+        """Thresholds by frequency say more than the last batch's prices, each the value of a single score.
+
+        They are lowered until about three standard deviations more scores than the quota should exceed them.
+        """
+        if not self.has_quotas or self.n_features is None or not self.tracker.is_set:
+            return super().expected_prices(tokens)
+        due = (self.quota_densities * tokens).clamp_min(1e-3)
+        wanted = due.ceil() + 1
+        surplus = (wanted + 3 * wanted.sqrt() + 2) / due
+        # the tail above a threshold is roughly exponential with its mean excess
+        price = (self.tracker.theta.double() - self.tracker.spread.double() * surplus.log()).clamp_min(0.0)
+        none = al.Price(np.zeros(0))
+        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(price.numpy()), none, none)
+
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Measure densities; follow the prices by frequency."""
         count = max(scores.shape[0], 1)
