@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,10 @@ from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.segments import sampled_dots
+
+# Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
+# overshoots. Measured by `benchmarks/training_choices.py`.
+ENCODER_SCALE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,9 @@ class SparseAutoencoder(nn.Module):
         it: the batch is then allocated on rounded scores, while weights, activations of the matches, gradients and
         thresholds stay in `dtype`. Eval mode always computes in `dtype`.
 
+    encoder_scale : float
+        The encoder starts as the decoder's transpose times this.
+
     Attributes
     ----------
     W_enc : (d_model, n_features); b_enc : (n_features,); W_dec : (n_features, d_model); b_dec : (d_model,)
@@ -77,6 +85,7 @@ class SparseAutoencoder(nn.Module):
         device: torch.device | str | None = None,
         seed: int = 0,
         score_dtype: torch.dtype | None = None,
+        encoder_scale: float = ENCODER_SCALE,
     ) -> None:
         super().__init__()
         for name, size in (("d_model", d_model), ("n_features", n_features)):
@@ -88,6 +97,8 @@ class SparseAutoencoder(nn.Module):
             raise InputError(f"dtype: expected a floating-point type, found {dtype}")
         if score_dtype is not None and not score_dtype.is_floating_point:
             raise InputError(f"score_dtype: expected a floating-point type, found {score_dtype}")
+        if not (math.isfinite(encoder_scale) and encoder_scale > 0):
+            raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
         choice.build(n_features)
         self.choice = choice
         self.score_dtype = score_dtype
@@ -95,7 +106,7 @@ class SparseAutoencoder(nn.Module):
         directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)
         self.W_dec = nn.Parameter(directions)
         # held in memory feature by feature, as its gradient is made
-        self.W_enc = nn.Parameter(directions.clone().T)
+        self.W_enc = nn.Parameter((encoder_scale * directions).T)
         self.b_enc = nn.Parameter(torch.zeros(n_features, dtype=dtype, device=device))
         self.b_dec = nn.Parameter(torch.zeros(d_model, dtype=dtype, device=device))
 

@@ -11,7 +11,7 @@ from sae_torch.errors import InputError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The learning rate was chosen on held-out development text by `benchmarks/tune_learning_rate.py`.
+    """How to train. The defaults were chosen on held-out development text by `benchmarks/training_choices.py`.
 
     Raises
     ------
@@ -27,8 +27,8 @@ class TrainConfig:
 
     learning_rate: float = 4e-3
     """Of Adam, at its peak, in units where activations have norm sqrt(d_model)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates."""
+    betas: tuple[float, float] = (0.8, 0.99)
+    """Adam's decay rates: short memories suit runs of a few hundred steps."""
     warm_up: float = 0.05
     """Share of the steps in which the learning rate rises from 0."""
     decay: float = 0.2

@@ -1,0 +1,154 @@
+"""What training's defaults rest on: one change at a time around them, on real activations of the development split.
+
+`--final` trains the four choices with the defaults, three seeds each, and judges them on the test split instead.
+Finished rows are kept and not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import sae_torch as st
+from benchmarks.harness import RESULTS, arguments, report
+from benchmarks.optimizers import OPTIMIZERS
+from sae_torch.activations import ActivationReader, Activations, HarvestConfig, harvest
+from sae_torch.autoencoder import ENCODER_SCALE
+from sae_torch.evaluation import measure
+
+TRAIN_TOKENS, JUDGED_TOKENS, BATCH = 400_000, 40_000, 2048
+FEATURES, K = 4608, 32
+FLOOR = 5e-4
+CHOICES: Mapping[str, Callable[[], st.Choice]] = {
+    "token": lambda: st.TokenChoice(K),
+    "mutual": lambda: st.MutualChoice(K),
+    "feature": lambda: st.FeatureChoice(K),
+    "floors": lambda: st.BalancedChoice(K, feature_floors=FLOOR),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training: a choice and what differs from the defaults."""
+
+    choice: str
+    change: str = "none"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    encoder_scale: float = ENCODER_SCALE
+    optimizer: str = "Adam"
+    make: Callable[[], st.Choice] | None = None
+
+    def run(self, train: Activations, judged: Activations, seed: int) -> dict[str, float]:
+        """Train on `train`, measure on `judged` in batch-free mode."""
+        choice = (self.make or CHOICES[self.choice])()
+        sae = st.SparseAutoencoder(train.d_model, FEATURES, choice, seed=seed, encoder_scale=self.encoder_scale)
+        trainer = st.Trainer(sae, st.TrainConfig(**self.config))
+        if self.optimizer != "Adam":
+            trainer.optimizer = OPTIMIZERS[self.optimizer](sae)
+        start = time.perf_counter()
+        trainer.fit(ActivationReader(train, batch_size=BATCH, seed=seed))
+        seconds = time.perf_counter() - start
+        quality = measure(sae, judged)
+        return {"nmse": quality.nmse, "l0": quality.l0, "dead": quality.dead, "seconds": round(seconds)}
+
+
+def changes() -> list[Variant]:
+    """The grid: choices with each auxiliary loss, then floors with one change at a time."""
+    grid = [
+        Variant(choice, f"auxiliary {auxiliary}", {"auxiliary": auxiliary})
+        for choice in CHOICES
+        for auxiliary in ("none", "k", "zipf")
+    ]
+
+    def also(change: str, **fields: Any) -> None:
+        grid.append(Variant("floors", change, **fields))
+
+    for rate in (1e-3, 2e-3, 4e-3, 6e-3):
+        also(f"learning rate {rate:g}", config={"learning_rate": rate})
+    for betas in ((0.9, 0.999), (0.9, 0.99), (0.8, 0.99), (0.7, 0.99), (0.8, 0.95)):
+        also(f"betas {betas[0]:g}, {betas[1]:g}", config={"betas": betas})
+    for scale in (1.0, 0.5, 0.25, 0.1):
+        also(f"encoder scale {scale:g}", encoder_scale=scale)
+    for clip in (0.1, 1.0, 1e9):
+        also("no clipping" if clip > 1e6 else f"clip {clip:g}", config={"clip": clip})
+    for warm_up in (0.02, 0.05, 0.15):
+        also(f"warm-up {warm_up:g}", config={"warm_up": warm_up})
+    for decay in (0.2, 0.5):
+        also(f"decay {decay:g}", config={"decay": decay})
+    for floor in (2e-4, 1e-3, 2e-3):
+        also(f"floors {floor:g}", make=lambda floor=floor: st.BalancedChoice(K, feature_floors=floor))
+    also("sign-based updates (Lion), 4e-4", optimizer="Lion", config={"learning_rate": 4e-4})
+    also("Muon for the matrices, 1e-2", optimizer="Muon", config={"learning_rate": 1e-2})
+    return grid + [
+        Variant("feature", f"switch {switch:g}", make=lambda s=switch: st.FeatureChoice(K, switch=s))
+        for switch in (0.7, 0.95)
+    ]
+
+
+def main() -> None:
+    """Run what is missing and write the table after every run."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--final", action="store_true", help="defaults on the test split, three seeds")
+    parser.add_argument("--fresh", action="store_true", help="run every row again")
+    options = parser.parse_args()
+    config = HarvestConfig()
+    train = harvest(config, "train", TRAIN_TOKENS)
+    judged = harvest(config, "test" if options.final else "dev", JUDGED_TOKENS)
+    sizes = f"{TRAIN_TOKENS} training tokens once, batch {BATCH}, F {FEATURES}, k {K}"
+    measured = f"{JUDGED_TOKENS} tokens of whole addresses held out, batch-free mode; torch {torch.__version__}"
+    if options.final:
+        _final(
+            train, judged, f"TrainConfig() as shipped, seeds 0, 1, 2; {sizes}; test split, {measured}", options.fresh
+        )
+    else:
+        _grid(
+            train,
+            judged,
+            f"One change from the defaults, seed 0; {sizes}; development split, {measured}",
+            options.fresh,
+        )
+
+
+def _grid(train: Activations, judged: Activations, notes: str, fresh: bool) -> None:
+    headings = ["choice", "change", "NMSE", "L0", "silent features", "training s"]
+    rows = [] if fresh else _kept("training_choices", notes)
+    for variant in changes():
+        if any(row[:2] == [variant.choice, variant.change] for row in rows):
+            continue
+        found = variant.run(train, judged, 0)
+        rows.append([variant.choice, variant.change, found["nmse"], found["l0"], found["dead"], found["seconds"]])
+        report("training_choices", headings, rows, notes)
+
+
+def _final(train: Activations, judged: Activations, notes: str, fresh: bool) -> None:
+    headings = ["choice", "NMSE", "spread", "L0", "silent features, each seed", "training s"]
+    rows = [] if fresh else _kept("defaults", notes)
+    for choice in CHOICES:
+        if any(row[0] == choice for row in rows):
+            continue
+        found = [Variant(choice).run(train, judged, seed) for seed in range(3)]
+        column = {name: [run[name] for run in found] for name in found[0]}
+        spread = max(column["nmse"]) - min(column["nmse"])
+        silent = ", ".join(f"{count:.0f}" for count in column["dead"])
+        mean = {name: statistics.fmean(values) for name, values in column.items()}
+        rows.append([choice, mean["nmse"], spread, mean["l0"], silent, round(mean["seconds"])])
+        report("defaults", headings, rows, notes)
+
+
+def _kept(name: str, notes: str) -> list[list[Any]]:
+    """Rows of an earlier run of the same setting."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return []
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return list(content["rows"]) if content["notes"] == notes else []
+
+
+if __name__ == "__main__":
+    main()
