@@ -15,6 +15,7 @@ from sae_torch.errors import InputError
 from sae_torch.evaluation.splice import splice
 from sae_torch.feature_choice import FeatureChoice
 from sae_torch.interop.saelens import load, save
+from sae_torch.soft_choice import SoftChoice
 from sae_torch.thresholds import Threshold
 from sae_torch.training import TrainConfig, Trainer, TrainLog
 
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "MutualChoice",
     "Output",
+    "SoftChoice",
     "SparseAutoencoder",
     "SparseCodes",
     "Threshold",
