@@ -4,6 +4,7 @@ from allocation.errors import InfeasibleError, InvalidProblemError, NotCertified
 from allocation.linear_program import LinearProgram, ProgramArrays, to_linear_program
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
 from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform_quotas, zipf_quotas
+from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
 from allocation.solvers.laminar import Laminar
@@ -28,6 +29,7 @@ __all__ = [
     "Problem",
     "ProgramArrays",
     "QuotaLedger",
+    "SoftSolution",
     "Solution",
     "Status",
     "TopSelection",
@@ -40,6 +42,7 @@ __all__ = [
     "fit_zipf",
     "mutual_choice",
     "select_stream",
+    "soft_solve",
     "solve",
     "to_linear_program",
     "token_choice",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.errors import InvalidProblemError
-from allocation.scores import EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
+from allocation.scores import DenseScores, EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Problem:
         token_groups: Sequence[Group] = (),
         feature_groups: Sequence[Group] = (),
     ) -> None:
-        matrix = scores if isinstance(scores, EdgeScores) else dense_scores(scores)
+        matrix = scores if isinstance(scores, (DenseScores, EdgeScores)) else dense_scores(scores)
         tokens, features = matrix.shape
         fields: dict[str, Any] = {
             "matrix": matrix,

@@ -24,7 +24,7 @@ class SoftChoice(nn.Module):
             sum_j A_ij <= token_caps,   sum_i A_ij <= feature_caps * tokens
 
     The backward differentiates the prices too, implicitly: a score that rises takes share from its competitors. With
-    ``straight_through=True`` the forward is the exact 0/1 allocation and the backward that of the shares (straight-through).
+    ``straight_through=True`` the forward is the exact 0/1 allocation and the backward that of the shares.
 
     Parameters
     ----------

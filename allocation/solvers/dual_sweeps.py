@@ -16,36 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocation.scores import Indices
-from allocation.solvers.network import UNBOUNDED, Level, Mask, Network, Reals
+from allocation.solvers.network import Network, Reals
+from allocation.solvers.side_prices import Side, Task
 
 # Sweeps kept for the extrapolation, most sweeps, and sweeps without progress before giving up.
 MEMORY = 4
 MOST_SWEEPS = 40
 PATIENCE = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Edges under consideration, sorted by (token, feature): their ids, ends and scores as float64."""
-
-    ids: Indices
-    tokens: Indices
-    features: Indices
-    scores: Reals
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What to sweep: open edges, matches fixed outside them per limit, and whether edges were left out at the low end.
-
-    `unit` is the distance kept from an order statistic that has no neighbour among the open edges.
-    """
-
-    network: Network
-    edges: Candidates
-    fixed: Indices
-    truncated: bool
-    unit: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,30 +36,26 @@ class SweepResult:
 
 def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: int = MOST_SWEEPS) -> SweepResult:
     """Price sweeps until the imbalance is at most `enough`, or no longer falls, or `deadline` has passed."""
-    lines = [found for level in task.network.levels if (found := _lines(task, level)) is not None]
+    sides = [Side(task, side) for side in (0, 1)]
     prices = np.zeros(task.network.tails.size) if start is None else start
-    if start is None:  # the widest limits first: what the budget refuses, no token and no feature has to
-        prices = prices.copy()
-        for line in reversed(lines):
-            line.solve(task, prices)
-    # the first limits follow from all others, so they are no part of what is extrapolated
-    state_arcs = np.concatenate([line.arcs for line in lines[1:]]) if len(lines) > 1 else np.empty(0, np.int64)
+    # the tokens' prices and the budget's follow from those of the features, which alone are extrapolated
+    state = sides[1].arcs
     history: list[tuple[Reals, Reals]] = []
-    best, least, number, stale = prices, imbalance(task, prices), 0, 0
-    while lines and least > enough and number < most and stale < PATIENCE and time.perf_counter() < deadline:
+    best, number, stale = prices, 0, 0
+    least = np.iinfo(np.int64).max if start is None else imbalance(task, prices)
+    while least > enough and number < most and stale < PATIENCE and time.perf_counter() < deadline:
         number += 1
-        before = prices[state_arcs]
-        prices = prices.copy()
-        for line in lines:
-            line.solve(task, prices)
+        before = prices[state]
+        for side in sides:
+            prices = side.solve(prices)
         left = imbalance(task, prices)
         stale = 0 if left < least else stale + 1
         if left < least:
             best, least = prices, left
-        history = [*history, (before, prices[state_arcs])][-MEMORY:]
+        history = [*history, (before, prices[state])][-MEMORY:]
         if len(history) > 1:
             prices = prices.copy()
-            prices[state_arcs] = _extrapolated(history)
+            prices[state] = _extrapolated(history)
     return SweepResult(best, least, number)
 
 
@@ -118,106 +91,3 @@ def _extrapolated(history: list[tuple[Reals, Reals]]) -> Reals:
     found = images[-1] - weights @ np.diff(images, axis=0)
     extrapolated: Reals = np.where(np.sign(found) == np.sign(images[-1]), found, images[-1])
     return extrapolated
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Limits with about as many edges each: their positions in the edge list, one padded row per limit."""
-
-    arcs: Indices
-    positions: Indices
-
-
-@dataclass(frozen=True, eq=False)
-class _Lines:
-    """The limits of one level that can bind."""
-
-    level: Level
-    arcs: Indices
-    blocks: tuple[_Block, ...]
-
-    def solve(self, task: Task, prices: Reals) -> None:
-        """Set the prices of this level, all others given."""
-        network, edges = task.network, task.edges
-        before = prices.copy()
-        prices[self.arcs] = 0.0
-        rows, columns = network.line_prices(prices)
-        values = np.empty(edges.scores.size + 1)
-        values[-1] = -np.inf  # what the padding points to
-        np.subtract(edges.scores, np.take(rows, edges.tokens), out=values[:-1])
-        values[:-1] -= np.take(columns, edges.features)
-        for block in self.blocks:
-            arcs = block.arcs
-            ranked = np.sort(np.take(values, block.positions), axis=1)
-            bounds = network.lower[arcs] - task.fixed[arcs], network.upper[arcs] - task.fixed[arcs]
-            found, short = _line_prices(ranked, *bounds, task.unit)
-            if task.truncated:  # a limit that lists too few edges asks for those below the least of them
-                found = np.where(short, np.minimum(before[arcs], np.maximum(found, 0.0)), found)
-            else:
-                found = np.where(short, 0.0, found)
-            prices[arcs] = found
-
-
-def _lines(task: Task, level: Level) -> _Lines | None:
-    """The limits of `level` that can bind on the open edges; None if there are none."""
-    network, edges = task.network, task.edges
-    can_bind = (network.upper[level.arcs] < UNBOUNDED) | (network.lower[level.arcs] > 0)
-    if not can_bind.any() or not edges.scores.size:
-        return None
-    if level.arc_of is None:
-        degree, order = np.array([edges.scores.size]), np.arange(edges.scores.size)
-    else:
-        index = np.full(network.tails.size + 1, level.arcs.size)
-        index[level.arcs] = np.arange(level.arcs.size)
-        line = index[level.arc_of][(edges.tokens, edges.features)[level.side]]
-        narrow = np.uint16 if level.arcs.size < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
-        order = np.argsort(line.astype(narrow), kind="stable")
-        degree = np.bincount(line, minlength=level.arcs.size + 1)[: level.arcs.size]
-    if not task.truncated:
-        can_bind &= (degree + task.fixed[level.arcs] > network.upper[level.arcs]) | (network.lower[level.arcs] > 0)
-    can_bind &= degree > 0
-    starts = np.cumsum(degree) - degree
-    blocks = []
-    # rows of like length share a block, so that padding at most doubles the edges
-    size_class = np.frexp(degree.astype(np.float64))[1]
-    for number in np.unique(size_class[can_bind]):
-        chosen = np.flatnonzero(can_bind & (size_class == number))
-        place = np.arange(int(degree[chosen].max()))
-        inside = place < degree[chosen, None]
-        positions = order[np.where(inside, starts[chosen, None] + place, 0)]
-        blocks.append(_Block(level.arcs[chosen], np.where(inside, positions, edges.scores.size)))
-    if not blocks:
-        return None
-    return _Lines(level, np.concatenate([block.arcs for block in blocks]), tuple(blocks))
-
-
-def _line_prices(ranked: Reals, lower: Indices, upper: Indices, unit: float) -> tuple[Reals, Mask]:
-    """The price of each row of ascending values under which it keeps at most `upper` and at least `lower` of them.
-
-    With it whether the row is shorter than its cap; then the price is one just below its least value.
-    """
-    degree = np.count_nonzero(ranked > -np.inf, axis=1)
-    at_cap = _between(ranked, upper, unit)
-    at_floor = _between(ranked, lower, unit)
-    short = (upper >= degree) & (lower < upper)
-    needs_floor = (lower > -UNBOUNDED // 2) & (at_floor < 0)
-    capped = ~short & ((at_cap > 0) | (lower == upper))
-    price = np.where(capped, at_cap, np.where(needs_floor, at_floor, 0.0))
-    return np.where(short & ~needs_floor, at_cap, price), short & ~needs_floor
-
-
-def _between(ranked: Reals, kept: Indices, unit: float) -> Reals:
-    """A price that keeps the `kept` largest values of each row: halfway to the next one."""
-    n_rows, width = ranked.shape
-    every = np.arange(n_rows)
-    kept = np.clip(kept, 0, width)
-    last = np.where(kept > 0, ranked[every, width - np.maximum(kept, 1)] if width else -np.inf, np.inf)
-    after = np.where(kept < width, ranked[every, np.maximum(width - kept - 1, 0)] if width else -np.inf, -np.inf)
-    # fewer values than are to be kept: below the least of them
-    least = ranked.min(axis=1, initial=np.inf, where=ranked > -np.inf)
-    last = np.where(last == -np.inf, np.where(least < np.inf, least, 0.0), last)
-    with np.errstate(invalid="ignore"):
-        middle = after + (last - after) / 2
-    middle = np.where(middle >= last, after, middle)  # neighbours in the last bit: what is kept stays above
-    middle = np.where(after == -np.inf, last - unit, middle)
-    return np.where(last == np.inf, np.where(after == -np.inf, 0.0, after + unit), middle)

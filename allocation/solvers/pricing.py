@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocation.problem import Problem
 from allocation.scores import Array, DenseScores, EdgeScores, Indices
-from allocation.solvers.dual_sweeps import Candidates
 from allocation.solvers.network import Mask, Reals
+from allocation.solvers.side_prices import Candidates
 from allocation.threads import map_blocks
 
 # Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
@@ -23,6 +24,18 @@ SINGLE = 2.0**-21
 LARGE_SINGLE = 1e36
 # Bytes of scores per block: with the thresholds they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """How near its prices an edge must be to stay open: the share of its token plus that of its feature."""
+
+    tokens: Reals
+    features: Reals
+
+    def at(self, tokens: Indices, features: Indices) -> Reals:
+        """The width at edges."""
+        return np.asarray(self.tokens[tokens] + self.features[features])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,26 +72,31 @@ class AllEdges:
             return np.arange(self.matrix.n_edges)
         return np.flatnonzero(self.matrix.widened(self.matrix.array).reshape(-1) > -np.inf)
 
-    def above(self, rows: Reals, columns: Reals, below: float = 0.0, most: int | None = None) -> Indices:
-        """Ids of the edges whose score exceeds the prices at its ends less `below`, ascending.
+    def above(
+        self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
+        ranks: Indices | None = None,
+    ) -> Indices:  # fmt: skip
+        """Ids of the edges whose score exceeds the prices at their ends less the band, ascending.
 
-        With more than `most` of them those below their prices, or else all, are thinned out evenly.
+        Of each token no more than its rank, the best ones. With more than `most` of them those below their prices, or
+        else all, are thinned out evenly.
         """
+        n_rows, n_columns = self.problem.shape
+        below = Band(np.zeros(n_rows), np.zeros(n_columns)) if band is None else band
         if isinstance(self.matrix, EdgeScores):
-            ends = self.matrix.tokens, self.matrix.features
-            profit = self.matrix.array.astype(np.float64) - rows[ends[0]] - columns[ends[1]]
-            return np.flatnonzero(profit > -below)
+            tokens, features = self.matrix.tokens, self.matrix.features
+            profit = self.matrix.array.astype(np.float64) - rows[tokens] - columns[features]
+            return np.flatnonzero(profit > -below.at(tokens, features))
         matrix = self.matrix
-        n_rows, n_columns = matrix.shape
-        kind = self._comparison_type(rows, columns, below)
-        low_rows, low_columns = rows - below, columns
+        low_rows, low_columns = rows - below.tokens, columns - below.features
+        kind = self._comparison_type(rows, columns, low_rows, low_columns)
         if kind == np.float32:
-            low_rows = low_rows - SINGLE * (np.abs(rows) + below) - float(np.finfo(np.float32).tiny)
-            low_columns = low_columns - SINGLE * np.abs(columns)
+            low_rows = low_rows - SINGLE * (np.abs(rows) + below.tokens) - float(np.finfo(np.float32).tiny)
+            low_columns = low_columns - SINGLE * (np.abs(columns) + below.features)
         low_rows, low_columns = low_rows.astype(kind), low_columns.astype(kind)
         share = None if most is None else most / max(n_rows, 1)
-        # `below` may vanish beside the prices, and edges exactly at them still count
-        beats = np.greater_equal if below else np.greater
+        # the band may vanish beside the prices, and edges exactly at them still count
+        beats = np.greater if band is None else np.greater_equal
 
         def found(start: int, stop: int) -> Indices:
             block = matrix.rows(start, stop)
@@ -86,7 +104,9 @@ class AllEdges:
             token, feature = np.divmod(at, n_columns)
             score = block.reshape(-1)[at].astype(np.float64)
             profit = score - rows[start + token] - columns[feature]
-            kept = profit > -below
+            kept = np.flatnonzero(profit > -below.at(start + token, feature))
+            if ranks is not None:
+                kept = kept[_within_ranks(token[kept], profit[kept], at[kept], ranks[start:stop])]
             ids: Indices = at[kept] + start * n_columns
             if share is None or ids.size <= share * (stop - start):
                 return ids
@@ -95,13 +115,13 @@ class AllEdges:
         parts = map_blocks(found, n_rows if n_columns else 0, matrix.array.nbytes, self.workers, BLOCK_BYTES)
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _comparison_type(self, rows: Reals, columns: Reals, below: float) -> Any:
+    def _comparison_type(self, *thresholds: Reals) -> Any:
         """A type in which scores are exact and thresholds can be rounded down."""
         array = self.matrix.array
         single = self.matrix.type in ("float16", "bfloat16", "float32") or (
             array.dtype.kind in "iub" and array.dtype.itemsize <= 2
         )
-        largest = max(np.abs(rows).max(initial=0.0), np.abs(columns).max(initial=0.0), below)
+        largest = max(np.abs(part).max(initial=0.0) for part in thresholds)
         return np.float32 if single and largest < LARGE_SINGLE else np.float64
 
     def best_of_lines(self, side: int, lines: Indices, wanted: int, other_prices: Reals) -> Indices:
@@ -152,17 +172,31 @@ class AllEdges:
         return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
+def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:
+    """Of each line the best entries up to its rank, in some mixed order if equal; `lines` ascending."""
+    counts = np.bincount(lines, minlength=ranks.size)
+    kept = np.ones(lines.size, bool)
+    over = counts > ranks
+    if over.any():
+        at = np.flatnonzero(over[lines])
+        order = np.lexsort((_mixed(ids[at]), -profit[at], lines[at]))
+        sizes = counts[over]
+        place = np.arange(at.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        kept[at[order[place >= np.repeat(ranks[over], sizes)]]] = False
+    return kept
+
+
 def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
-    """About `most` of the edges: all above their prices if they fit, of the rest an even pseudo-random share."""
+    """About `most` of the edges: the best of those above their prices, of the others an even pseudo-random share."""
     sure = profit > 0
     n_sure = int(np.count_nonzero(sure))
     if n_sure >= most:
-        return ids[scattered(ids, most / ids.size)]
-    return ids[sure | scattered(ids, (most - n_sure) / (ids.size - n_sure))]
+        return np.sort(ids[np.lexsort((_mixed(ids), -profit))[:most]])
+    bound = np.uint64((most - n_sure) / (ids.size - n_sure) * (1 << 24))
+    return ids[sure | (_mixed(ids) < bound)]
 
 
-def scattered(ids: Indices, share: float) -> Mask:
-    """A mask over about this share of the ids, the same for the same id: a multiplicative hash below a bound."""
+def _mixed(ids: Indices) -> NDArray[np.uint64]:
+    """24 bits that look random, the same for the same id: a multiplicative hash."""
     mixed = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
-    mixed = (mixed * np.uint64(0xD1B54A32D192ED03)) >> np.uint64(40)
-    return mixed < np.uint64(int(min(max(share, 0.0), 1.0) * (1 << 24)))
+    return (mixed * np.uint64(0xD1B54A32D192ED03)) >> np.uint64(40)

@@ -12,18 +12,26 @@ Sources: Ahuja, Magnanti, Orlin 1993, *Network Flows*, section 9.8 (primal-dual)
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from allocation.scores import Indices
-from allocation.solvers.dual_sweeps import Candidates, wanted_counts
+from allocation.solvers.dual_sweeps import wanted_counts
 from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals
+from allocation.solvers.side_prices import Candidates
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
 
+
+FEW = 32
+COARSE = 4
+FINER = 8
+VERB = False
 
 class OutOfTimeError(Exception):
     """The deadline passed before the flow was balanced."""
@@ -112,12 +120,38 @@ class Residual:
 
     def balance(self, potentials: Reals, matched: Mask, deadline: float) -> Balanced:
         """Phases until every node is balanced; raises `BlockedError` or `OutOfTimeError`."""
+        phases = 0
+        for grid in self._grids(potentials, matched):
+            coarse = copy.copy(self)
+            coarse.profits = np.rint(self.profits / grid) * grid
+            done = coarse.settle(np.rint(potentials / grid) * grid, matched, deadline)
+            potentials, matched, phases = done.potentials, done.matched, phases + done.phases
+            print("      grid", grid, done.phases) if VERB else 0
+        done = self.settle(potentials, matched, deadline)
+        return Balanced(done.potentials, done.matched, phases + done.phases)
+
+    def _grids(self, potentials: Reals, matched: Mask) -> list[float]:
+        """Steps to round scores to, from coarse to fine: on a grid many paths are equally short, and phases few."""
+        excess = int(np.abs(self.excess(self.start(potentials, matched))).sum())
+        if excess <= FEW:
+            return []
+        size = np.sort(np.abs(self.reduced(potentials)[self.network.tails.size :]))
+        grids = []
+        at = min(COARSE * excess, size.size - 1)
+        while at > FEW and size[at] > 0:
+            grids.append(2.0 ** math.frexp(2 * size[at])[1])
+            at //= FINER
+        return grids
+
+    def settle(self, potentials: Reals, matched: Mask, deadline: float) -> Balanced:
+        """Phases on the scores as they are."""
         flow = self.start(potentials, matched)
         phases = 0
         while True:
             if time.perf_counter() > deadline:
                 raise OutOfTimeError
             excess = self.excess(flow)
+            if VERB: print("         ", np.abs(excess).sum())
             if not excess.any():
                 break
             potentials, flow = self._phase(potentials, flow, excess)
