@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib import util
 
@@ -21,6 +23,7 @@ from sae_torch.training.usage import Usage
 
 SIZES = ((2048, 384, 12288, 32), (4096, 576, 18432, 32))
 SEED = 0
+PRODUCT = "encoder product"
 
 
 def activations(tokens: int, d_model: int, count: int = 4) -> list[Tensor]:
@@ -134,27 +137,59 @@ def _saelens(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterato
     yield "SAELens BatchTopK", step
 
 
+def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Every step by name, made when called."""
+    k = sizes[3]
+    batches = activations(*sizes[:2])
+    choices: dict[str, Callable[[], st.Choice]] = {
+        "token choice": lambda: st.TokenChoice(k),
+        "mutual choice": lambda: st.MutualChoice(k),
+        "feature choice": lambda: st.FeatureChoice(k),
+        "floors": lambda: st.BalancedChoice(k, feature_floors=k / sizes[2] / 8),
+    }
+    weights = torch.randn(sizes[1], sizes[2])
+    found: dict[str, Callable[[], Callable[[], object]]] = {PRODUCT: lambda: lambda: batches[0] @ weights}
+    for auxiliary in ("none", "zipf"):
+        for name, make in choices.items():
+            found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
+    for name, step in peers(sizes, batches):
+        found[name] = lambda made=step: made
+    return found
+
+
 def main() -> None:
-    """Both sizes, ours and the peers in turn."""
-    options = arguments(__doc__ or "").parse_args()
+    """Both sizes, ours and the peers in turn; peak memory of each in a process of its own."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--alone", nargs=2, metavar=("SIZE", "STEP"), help="run one step alone and print its peak memory"
+    )
+    options = parser.parse_args()
+    if options.alone:
+        size, name = options.alone
+        step = sides(SIZES[int(size)])[name]()
+        for _ in range(3):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
     rows: list[list[object]] = []
-    for sizes in SIZES:
-        tokens, d_model, n_features, k = sizes
-        batches = activations(tokens, d_model)
-        weights = torch.randn(d_model, n_features)
-        sides: dict[str, Callable[[], object]] = {"encoder product": lambda b=batches, w=weights: b[0] @ w}
-        for auxiliary in ("none", "zipf"):
-            for choice in (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k)):
-                name = f"{type(choice).__name__}, auxiliary {auxiliary}"
-                sides[name] = Ours(choice, auxiliary, sizes, batches)
-        sides |= dict(peers(sizes, batches))
-        times = alternating(sides, options.repeats)
-        floor = times["encoder product"]
+    for number, sizes in enumerate(SIZES):
+        made = {name: make() for name, make in sides(sizes).items()}
+        times = alternating(made, options.repeats)
+        del made
         for name, seconds in times.items():
-            rows.append([str(sizes), name, 1e3 * seconds, seconds / floor, round(tokens / seconds)])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    notes = f"(tokens, d_model, features, k), float32, seed {SEED}; peak memory of the whole run {peak:.1f} GiB."
-    report("training_step", ["size", "step", "ms", "x product", "tokens/s"], rows, notes)
+            ratio, rate = seconds / times[PRODUCT], round(sizes[0] / seconds)
+            rows.append([str(sizes), name, 1e3 * seconds, ratio, rate, peak_memory(number, name)])
+    notes = (
+        f"(tokens, d_model, features, k), float32, seed {SEED}; peak memory of a process that makes this step alone."
+    )
+    report("training_step", ["size", "step", "ms", "x product", "tokens/s", "peak MiB"], rows, notes)
+
+
+def peak_memory(size: int, name: str) -> int:
+    """MiB of a fresh process that imports torch and makes three steps."""
+    command = [sys.executable, "-m", "benchmarks.training_step", "--alone", str(size), name]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(printed.split()[-1]) // 1024
 
 
 if __name__ == "__main__":
