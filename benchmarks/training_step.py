@@ -137,6 +137,20 @@ def _saelens(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterato
     yield "SAELens BatchTopK", step
 
 
+class ColdMutual(st.MutualChoice):
+    """Mutual choice whose search starts from nothing."""
+
+    def expected_prices(self, tokens: int) -> None:
+        """No prices."""
+
+
+class ColdFeature(st.FeatureChoice):
+    """Feature choice whose search starts from nothing."""
+
+    def expected_prices(self, tokens: int) -> None:
+        """No prices."""
+
+
 def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[], object]]]:
     """Every step by name, made when called."""
     k = sizes[3]
@@ -152,6 +166,8 @@ def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[
     for auxiliary in ("none", "zipf"):
         for name, make in choices.items():
             found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
+    found["mutual choice, cold prices"] = lambda: Ours(ColdMutual(k), "none", sizes, batches)
+    found["feature choice, cold prices"] = lambda: Ours(ColdFeature(k), "none", sizes, batches)
     for name, step in peers(sizes, batches):
         found[name] = lambda made=step: made
     return found
