@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import torch
-from sae_torch.codes import SparseCodes
 from torch import Tensor, nn
 
 from sae_torch.activations import Activations
 from sae_torch.activations.shards import Shard
+from sae_torch.codes import SparseCodes
 
 
 class PlainAutoencoder(nn.Module):

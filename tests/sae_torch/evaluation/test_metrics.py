@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from sae_torch.codes import SparseCodes
 from torch import Tensor, nn
 
 from sae_torch.activations import Activations
+from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation import Quality, batch_free, measure
 

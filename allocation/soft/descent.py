@@ -1,0 +1,165 @@
+"""Prices of the soft problem: damped Newton steps on its dual, from a high temperature down to the one asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from allocation.soft.dual import Dual, LinePrices, Point
+from allocation.soft.forms import Entropy, Reals
+from allocation.soft.line_moves import line_moves
+from allocation.soft.normal_equations import Mask
+
+# Counts are met to this share of a cap (or of 1): about the rounding of a sum of shares.
+TOLERANCE = 1e-13
+# Below this residual, as many steps without a better one mean that rounding allows no more.
+PRECISE, PATIENCE = 1e-9, 6
+COOLING = 0.25
+# On the way down a price need only come this close, in temperatures; where nothing is fractional, counts this close.
+NEAR, NEAR_COUNT = 0.5, 0.25
+# Relative accuracy of the tangent along which prices are predicted, and of early Newton steps.
+ROUGH = 1e-2
+# Longest step of a price, in temperatures; doubled while steps of that length succeed.
+REACH = 8.0
+MOST_STEPS = 500
+RIDGE, MOST_RIDGE = 1e-10, 100.0
+# The slope along a step may turn by this share: convexity then says that the dual fell, or nearly.
+OVERSHOT = 0.1
+HALVINGS = 8
+# Rounds of guessing which prices stop at 0.
+ACTIVE_SETS = 8
+# A sum of shares and its slack are off by about this share of the sum.
+ROUNDING = 1e-15
+# Fine parts above this are too coarse for the last digits of a count.
+FINE = 4096.0
+
+
+def minimise(dual: Dual, temperature: float) -> tuple[Point, int]:
+    """The point of optimal prices at the temperature, found by cooling, and the number of Newton steps."""
+    best = float(dual.scores.max(initial=0.0))
+    stages = max(0, math.ceil(math.log(max(best, temperature) / temperature / 4) / -math.log(COOLING)))
+    zero = np.zeros(dual.caps.size)
+    prices, steps = LinePrices(zero, zero, temperature / COOLING**stages), 0
+    for stage in range(stages, 0, -1):
+        point, taken = _descend(dual, prices, _is_near)
+        prices = _predicted(dual, point).at(temperature / COOLING ** (stage - 1))
+        steps += taken
+    point, taken = _descend(dual, prices, lambda point: point.residual <= TOLERANCE)
+    return point, steps + taken
+
+
+def _is_near(point: Point) -> bool:
+    """Whether the prices are close enough to go on at a lower temperature."""
+    return not np.any(point.wrong > np.maximum(NEAR * point.masses, NEAR_COUNT))
+
+
+def _predicted(dual: Dual, point: Point) -> LinePrices:
+    """The prices after the temperature falls, along the tangent of their path."""
+    step = point.equations(point.free).solve(dual.warming(point), RIDGE, ROUGH)
+    return point.prices.moved(np.clip((1.0 - COOLING) * step, -REACH, REACH))
+
+
+def _descend(dual: Dual, prices: LinePrices, is_done: Callable[[Point], bool]) -> tuple[Point, int]:
+    """Newton steps at one temperature until the point is good enough or rounding ends the progress."""
+    point = dual.point(prices)
+    ridge, reach, curved = RIDGE, REACH, True
+    best, since = point, 0
+    for step in range(MOST_STEPS):
+        best, since = (point, step) if point.residual < best.residual else (best, since)
+        if is_done(point):
+            return point, step
+        if best.residual < PRECISE and step - since > PATIENCE:
+            return best, step
+        if np.abs(point.prices.fine).max() > FINE:
+            point = dual.point(point.prices.at(point.prices.temperature))
+        point = _settled(dual, point, (point.wrong > NEAR_COUNT) & (point.wrong > REACH * point.masses))
+        aim = _curved_aim(dual, point) if curved else point.slack
+        full = _newton_step(point, aim, ridge)
+        trial, share = _search(dual, point, np.clip(full, -reach, reach))
+        if trial is not None:
+            reach = 2 * reach if share == 1.0 and np.abs(full).max() > reach else max(share * reach, REACH)
+            # an aim of each line by itself may have no common answer: a step that gained little is followed by a plain one
+            gained = trial.residual < 0.5 * point.residual or not curved
+            ridge, point, curved = max(ridge / 10, RIDGE), trial, gained and isinstance(dual.form, Entropy)
+        elif curved:
+            curved = False
+        elif np.any(point.wrong > NEAR_COUNT):
+            point = _settled(dual, point, point.wrong > NEAR_COUNT)
+        elif ridge < MOST_RIDGE:
+            ridge = max(ridge * 100, 1e-6)
+        else:
+            return best, step
+    return best, MOST_STEPS
+
+
+def _settled(dual: Dual, point: Point, lines: Mask) -> Point:
+    """The point after an exact move of each of some prices, side by side: for lines whose slopes say too little."""
+    tokens = dual.scores.shape[0]
+    for side in (slice(0, tokens), slice(tokens, -1), slice(-1, None)):
+        chosen = np.flatnonzero(lines[side] & (point.wrong[side] > NEAR_COUNT))
+        if chosen.size:
+            step = np.zeros_like(dual.caps)
+            step[side][chosen] = line_moves(
+                dual.form, dual.line_distances(point.prices, side, chosen), dual.caps[side][chosen]
+            )
+            point = dual.point(point.prices.moved(step))
+    return point
+
+
+def _search(dual: Dual, point: Point, step: Reals) -> tuple[Point | None, float]:
+    """The point after the step or a share of it, if the dual falls along it."""
+    share = 1.0
+    for _ in range(HALVINGS):
+        trial = dual.point(point.prices.moved(share * step))
+        moved = trial.prices.fine - point.prices.fine
+        at = np.flatnonzero(moved)
+        before, after = float(point.slack[at] @ moved[at]), float(trial.slack[at] @ moved[at])
+        if before >= 0:
+            break
+        if after <= -OVERSHOT * before:
+            return trial, share
+        share *= min(max(before / (before - after), 0.1), 0.5)
+    return None, share
+
+
+def _curved_aim(dual: Dual, point: Point) -> Reals:
+    """The slack of each line as a Newton step should see it: minus the line's mass times the move that it needs.
+
+    Shares below 1/2 fall about as `exp(-d)` when a price moves by `d`, and the rest of shares above 1/2 grows as
+    `exp(d)`. With `P` and `Q` the mass of the two, the move solves `P exp(-d) - Q exp(d) = slack + P - Q`. Near the
+    optimum that is the slack itself; far from it one step instead of many.
+    """
+    above = dual.mass_above(point)
+    below = point.masses - above
+    rest = point.slack + below - above
+    rounding = ROUNDING * (1.0 + point.counts)
+    rest[np.abs(rest) < rounding] = 0.0
+    above, below = np.maximum(above, rounding), np.maximum(below, rounding)
+    root = np.sqrt(rest**2 + 4 * below * above)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        factor = np.where(rest >= 0, 2 * below / (rest + root), (root - rest) / (2 * above))
+        far = np.log(point.counts / point.caps)
+        move = np.where(np.abs(far) > 0.5, far, np.log(factor))
+        aim: Reals = np.where(point.free & np.isfinite(move), -point.masses * move, point.slack)
+    return aim
+
+
+def _newton_step(point: Point, aim: Reals, ridge: float) -> Reals:
+    """The step of every price towards a gradient of 0, with prices that reach 0 stopped there."""
+    fine, lowest = point.prices.fine, point.prices.lowest
+    precision = min(ROUGH, point.residual)
+    limited = np.isfinite(point.caps)
+    everything = point.equations(limited)
+    at_zero = ~point.free
+    for _ in range(ACTIVE_SETS):
+        stopped = np.where(at_zero, lowest - fine, 0.0)
+        right = np.where(at_zero, 0.0, -(aim + everything.apply(stopped)))
+        step = np.where(at_zero, stopped, point.equations(~at_zero).solve(right, ridge, precision))
+        hits = ~at_zero & (fine + step < lowest)
+        left = at_zero & limited & (aim + everything.apply(step) < 0)
+        if not (hits.any() or left.any()):
+            break
+        at_zero = (at_zero | hits) & ~left
+    return np.maximum(step, lowest - fine)

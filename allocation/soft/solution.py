@@ -1,0 +1,156 @@
+"""What the soft solve returns: shares, prices, and the derivative by implicit differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from allocation.errors import InvalidProblemError
+from allocation.problem import Problem
+from allocation.scores import EdgeScores
+from allocation.soft.forms import FORMS, Reals
+from allocation.soft.normal_equations import NormalEquations
+from allocation.solution import Prices, Status
+
+# Linear systems of the derivative: relative size of the ridge, accuracy of one solve, and how often it is refined.
+RIDGE, PRECISION, REFINEMENTS = 1e-11, 1e-10, 2
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SoftSolution:
+    """A soft allocation: shares that meet the limits, their prices, and the derivative.
+
+    Attributes
+    ----------
+    allocation : float64 array of the shape of ``problem.scores``
+        Shares between 0 and 1: a matrix, or one per candidate edge. 0 where a match is forbidden.
+    prices : Prices
+        Of the budget, the tokens and the features, in the unit of the scores; 0 where a limit is slack, +inf for a
+        cap of 0 under ``form="entropy"``. `lower` and `upper` repeat `value`.
+    temperature : float
+        In the unit of the scores.
+    form : str
+    status : Status
+    stats : mapping
+        Newton steps, the residual (largest error of a count, as a share of its cap), seconds.
+    """
+
+    problem: Problem
+    allocation: Reals
+    prices: Prices
+    temperature: float
+    form: str
+    status: Status
+    stats: Mapping[str, Any]
+    _shares: Reals
+    _slopes: Reals
+    _equations: NormalEquations
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of tokens, number of features."""
+        return self.problem.shape
+
+    @property
+    def token_counts(self) -> Reals:
+        """Sum of the shares of every token."""
+        counts: Reals = self._shares.sum(1)
+        return counts
+
+    @property
+    def feature_counts(self) -> Reals:
+        """Sum of the shares of every feature."""
+        counts: Reals = self._shares.sum(0)
+        return counts
+
+    @cached_property
+    def objective(self) -> float:
+        """Sum of score times share: at most the optimal total of the exact problem."""
+        shares = self.allocation
+        return float(np.where(shares > 0, self.problem.scores, 0).astype(np.float64).ravel() @ shares.ravel())
+
+    @cached_property
+    def value(self) -> float:
+        """The maximum of the soft problem, `objective` plus temperature times the concave term.
+
+        At least the optimal total of the exact problem, which has the term 0.
+        """
+        return self.objective + self.temperature * FORMS[self.form].term(self.allocation)
+
+    def vjp(self, cotangent: Any) -> Reals:
+        """The gradient of ``(cotangent * allocation).sum()`` in the scores.
+
+        ::
+
+            D (G - C^T y),   C D C^T y = C D G        (C: the tight limits, D: slopes of the shares)
+
+        Parameters
+        ----------
+        cotangent : array of the shape of ``allocation``
+
+        Returns
+        -------
+        float64 array of the same shape, 0 at forbidden matches
+
+        Raises
+        ------
+        InvalidProblemError
+            If the shape differs or an entry is not finite.
+
+        Source: implicit function theorem on the optimality conditions; Amos and Kolter 2017, arXiv 1703.00443. Where
+        a limit only just becomes tight the derivative is one-sided, and this is that of the slack limit.
+
+        Examples
+        --------
+        >>> import allocation as al
+        >>> soft = al.soft_solve(al.mutual_choice([[2.0, 1.0]], budget=1), temperature=1.0)
+        >>> soft.vjp([[1.0, 0.0]]).round(4)
+        array([[ 0.1175, -0.1175]])
+        """
+        upstream = _cotangent(cotangent, self.allocation.shape)
+        matrix = self.problem.matrix
+        if isinstance(matrix, EdgeScores):
+            dense = np.zeros(self.shape)
+            dense[matrix.tokens, matrix.features] = upstream
+            return self._gradient(dense)[matrix.tokens, matrix.features]
+        return self._gradient(upstream)
+
+    def _gradient(self, upstream: Reals) -> Reals:
+        tokens, slopes = self.shape[0], self._slopes
+        weighted = slopes * upstream
+        right = np.concatenate([weighted.sum(1), weighted.sum(0), [weighted.sum()]])
+        y = self._equations.solve(right, RIDGE, PRECISION, REFINEMENTS)
+        gradient: Reals = upstream - (y[:tokens] + y[-1])[:, None]
+        gradient -= y[tokens:-1]
+        gradient *= slopes
+        gradient /= self.temperature
+        return gradient
+
+    def __repr__(self) -> str:
+        tight = np.count_nonzero(self._equations.free)
+        return (
+            f"SoftSolution({self.shape[0]} tokens x {self.shape[1]} features, {self.form}, temperature "
+            f"{self.temperature:g}, {self._shares.sum():.6g} matches, objective {self.objective:.6g}, {tight} tight "
+            f"limits, {self.status.name})"
+        )
+
+
+def _cotangent(cotangent: Any, shape: tuple[int, ...]) -> Reals:
+    try:
+        upstream = np.asarray(cotangent, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = type(cotangent).__name__
+        raise InvalidProblemError(f"cotangent: expected an array of shape {shape}, found {found}") from None
+    if upstream.shape != shape:
+        raise InvalidProblemError(f"cotangent: expected the allocation's shape {shape}, found {upstream.shape}")
+    wrong = ~np.isfinite(upstream)
+    if wrong.any():
+        at = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), shape))
+        raise InvalidProblemError(
+            f"cotangent: {int(wrong.sum())} entries are not finite, the first at {at} ({upstream[at]})"
+        )
+    return upstream

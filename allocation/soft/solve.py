@@ -1,0 +1,178 @@
+"""The soft twin: the same limits, shares between 0 and 1 instead of matches, smooth in the scores."""
+
+from __future__ import annotations
+
+import numbers
+import time
+from typing import Any
+
+import numpy as np
+
+from allocation.errors import InvalidProblemError, NotCertifiedError, UnsupportedProblemError
+from allocation.problem import Problem
+from allocation.scores import EdgeScores, Indices
+from allocation.soft.descent import minimise
+from allocation.soft.dual import Dual
+from allocation.soft.forms import FORMS, Reals
+from allocation.soft.normal_equations import Mask
+from allocation.soft.solution import SoftSolution
+from allocation.solution import Price, Prices, Status, no_price
+
+# Counts that miss a cap by a larger share are not an answer.
+ACCEPTED = 1e-7
+# Far below this share of the largest score, float64 cannot tell a price from its neighbours.
+COLDEST = 1e-14
+
+
+def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> SoftSolution:
+    """The allocation with shares instead of matches, smooth in the scores.
+
+    ::
+
+        maximise   sum_ij S_ij A_ij + temperature * sum_ij R(A_ij)     over A in [0, 1]^(tokens x features)
+        subject to sum_ij A_ij <= budget,   sum_j A_ij <= token_caps_i,   sum_i A_ij <= feature_caps_j
+        solved by  A_ij = a((S_ij - lam - mu_i - nu_j) / temperature)
+
+    ``form="entropy"``: `R(a) = -a log a - (1 - a) log(1 - a)`, `a(x) = sigmoid(x)`. ``form="clipped"``:
+    `R(a) = a (1 - a) / 2`, `a(x) = clip(x + 1/2, 0, 1)`, which reaches 0 and 1. In both a score at its price has the
+    share 1/2. Computed in float64; memory for a few matrices of that type.
+
+    As the temperature falls, ``objective`` and ``value`` close in on the exact optimum from below and from above, and
+    the shares go to the exact matches where these are unique.
+
+    Parameters
+    ----------
+    problem : Problem
+        With a budget, token caps, feature caps, or any mix of them.
+    temperature : float
+        Positive, in the unit of the scores: differences well below it are blurred.
+    form : {"entropy", "clipped"}
+
+    Returns
+    -------
+    SoftSolution
+
+    Raises
+    ------
+    InvalidProblemError
+        If the temperature is not positive and finite, or too small beside the scores for float64.
+    UnsupportedProblemError
+        If the problem has floors or groups.
+    NotCertifiedError
+        If rounding leaves a count off its cap.
+
+    Source: Cominetti and San Martín 1994, *Mathematical Programming* 67, for the limit of temperature 0; Bertsekas
+    1982, *SIAM Journal on Control and Optimization* 20, for Newton steps under bounds.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> soft = al.soft_solve(al.mutual_choice([[2.0, 1.0], [0.0, 1.5]], budget=2), temperature=0.1)
+    >>> soft.allocation.round(2)
+    array([[1.  , 0.08],
+           [0.  , 0.92]])
+    >>> round(soft.prices.budget.value, 2)
+    1.25
+    """
+    start = time.perf_counter()
+    if not isinstance(problem, Problem):
+        raise InvalidProblemError(f"problem: expected an allocation.Problem, found {type(problem).__name__}")
+    if not isinstance(form, str) or form not in FORMS:
+        raise InvalidProblemError(f"form: expected {' or '.join(map(repr, FORMS))}, found {form!r}")
+    _refuse_floors_and_groups(problem)
+    scores, caps = _dense(problem), _caps(problem)
+    closed = caps == 0
+    heat = _checked_temperature(temperature, float(scores.max(initial=0.0)))
+    open_scores = np.where(_crossed(closed, problem.shape), -np.inf, scores) if closed.any() else scores
+    point, steps = minimise(Dual(open_scores, np.where(closed, np.inf, caps), FORMS[form]), heat)
+    if point.residual > ACCEPTED:
+        raise NotCertifiedError(
+            f"soft_solve: after {steps} Newton steps a count is still off by {point.residual:.2g} of its cap; "
+            f"raise the temperature {heat:g}, or use al.solve, its limit at temperature 0"
+        )
+    totals = _closing_prices(point.prices.total, closed, scores, heat, form)
+    tokens, matrix = problem.shape[0], problem.matrix
+    return SoftSolution(
+        problem,
+        point.shares[matrix.tokens, matrix.features] if isinstance(matrix, EdgeScores) else point.shares,
+        Prices(
+            no_price() if problem.budget is None else Price(float(totals[-1])),
+            no_price(tokens) if problem.token_caps is None else Price(totals[:tokens]),
+            no_price(problem.shape[1]) if problem.feature_caps is None else Price(totals[tokens:-1]),
+            no_price(0),
+            no_price(0),
+        ),
+        heat,
+        form,
+        Status.OPTIMAL,
+        {
+            "solver": "soft_solve",
+            "steps": steps,
+            "residual": point.residual,
+            "seconds": time.perf_counter() - start,
+        },
+        point.shares,
+        point.slopes,
+        point.equations(point.prices.fine > point.prices.lowest),
+    )
+
+
+def _refuse_floors_and_groups(problem: Problem) -> None:
+    floors = [name for name in ("token_floors", "feature_floors") if _any_positive(getattr(problem, name))]
+    found = floors + [name for name in ("token_groups", "feature_groups") if getattr(problem, name)]
+    if found:
+        raise UnsupportedProblemError(
+            f"soft_solve: expected a problem with a budget and caps only, found {' and '.join(found)}; use al.solve"
+        )
+
+
+def _any_positive(limits: Indices | None) -> bool:
+    return limits is not None and bool(np.any(limits > 0))
+
+
+def _checked_temperature(temperature: Any, best: float) -> float:
+    if not isinstance(temperature, numbers.Real) or isinstance(temperature, bool):
+        raise InvalidProblemError(f"temperature: expected a positive number, found {temperature!r}")
+    heat = float(temperature)
+    if not 0 < heat < np.inf:
+        raise InvalidProblemError(f"temperature: expected a positive finite number, found {heat}")
+    if heat < COLDEST * best:
+        raise InvalidProblemError(
+            f"temperature: expected at least {COLDEST * best:.3g} beside scores up to {best:.6g}, found {heat:g}; "
+            "the limit of temperature 0 is al.solve"
+        )
+    return heat
+
+
+def _dense(problem: Problem) -> Reals:
+    """The scores as a float64 matrix, -inf where there is no edge."""
+    matrix = problem.matrix
+    if not isinstance(matrix, EdgeScores):
+        return problem.scores.astype(np.float64)
+    scores = np.full(matrix.shape, -np.inf)
+    scores[matrix.tokens, matrix.features] = matrix.array
+    return scores
+
+
+def _caps(problem: Problem) -> Reals:
+    """One cap per line: tokens, features, the budget; +inf where there is none."""
+    sides = zip((problem.token_caps, problem.feature_caps), problem.shape, strict=True)
+    lines = [np.full(size, np.inf) if caps is None else caps.astype(np.float64) for caps, size in sides]
+    return np.concatenate([*lines, [np.inf if problem.budget is None else float(problem.budget)]])
+
+
+def _crossed(lines: Mask, shape: tuple[int, int]) -> Mask:
+    """The edges on any of the lines."""
+    crossed: Mask = lines[: shape[0], None] | lines[shape[0] : -1] | lines[-1]
+    return crossed
+
+
+def _closing_prices(prices: Reals, closed: Mask, scores: Reals, heat: float, form: str) -> Reals:
+    """The prices, with those of lines of cap 0: large enough that no share is left, +inf if none is."""
+    if not closed.any():
+        return prices
+    tokens = scores.shape[0]
+    left = scores - (prices[:tokens, None] + prices[tokens:-1] + prices[-1])
+    best = np.concatenate([left.max(1, initial=-np.inf), left.max(0, initial=-np.inf), [left.max(initial=-np.inf)]])
+    needed = np.where(best > -np.inf, np.inf, 0.0) if form == "entropy" else np.maximum(best + heat / 2, 0.0)
+    return np.where(closed, needed, prices)
