@@ -80,7 +80,7 @@ def _descend(dual: Dual, prices: LinePrices, is_done: Callable[[Point], bool]) -
         trial, share = _search(dual, point, np.clip(full, -reach, reach))
         if trial is not None:
             reach = 2 * reach if share == 1.0 and np.abs(full).max() > reach else max(share * reach, REACH)
-            # an aim of each line by itself may have no common answer: a step that gained little is followed by a plain one
+            # aims of each line by itself may have no common answer: after a step of little gain comes a plain one
             gained = trial.residual < 0.5 * point.residual or not curved
             ridge, point, curved = max(ridge / 10, RIDGE), trial, gained and isinstance(dual.form, Entropy)
         elif curved:

@@ -147,19 +147,15 @@ class Dual:
             return self.distances(prices, 0, tokens).reshape(1, -1)
         if side.start == 0:
             return np.concatenate([self.distances(prices, line, line + 1) for line in lines])
-        turned = LinePrices(
-            *(
-                np.concatenate([part[tokens + lines], part[:tokens], part[-1:]])
-                for part in (prices.coarse, prices.fine)
-            ),
-            prices.temperature,
-        )
+        order = np.concatenate([tokens + lines, np.arange(tokens), [-1]])
+        turned = LinePrices(prices.coarse[order], prices.fine[order], prices.temperature)
         return Dual(self.scores[:, lines].T, self.caps, self.form).distances(turned, 0, lines.size)
 
     def distances(self, prices: LinePrices, start: int, stop: int) -> Reals:
         """Scores minus prices of a block of rows, in temperatures."""
         tokens = self.scores.shape[0]
-        x = self.scores[start:stop] - (prices.coarse[start:stop, None] + prices.coarse[-1] + prices.coarse[tokens:-1])
+        coarse: Reals = prices.coarse[start:stop, None] + prices.coarse[-1] + prices.coarse[tokens:-1]
+        x: Reals = self.scores[start:stop] - coarse
         x /= prices.temperature
         x -= prices.fine[start:stop, None] + prices.fine[-1]
         x -= prices.fine[tokens:-1]

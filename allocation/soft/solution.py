@@ -37,6 +37,15 @@ class SoftSolution:
     status : Status
     stats : mapping
         Newton steps, the residual (largest error of a count, as a share of its cap), seconds.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> soft = al.soft_solve(al.token_choice([[3.0, 1.0, 0.0]], k=1), temperature=0.5)
+    >>> soft.allocation.round(3)
+    array([[0.872, 0.111, 0.017]])
+    >>> soft.token_counts.round(9)
+    array([1.])
     """
 
     problem: Problem

@@ -140,10 +140,8 @@ def test_an_independent_minimiser_of_the_dual_finds_the_same_value(form: str) ->
 
     def objective(prices: np.ndarray[Any, Any]) -> float:
         x = (scores - prices[:7, None] - prices[7:16] - prices[16]) / temperature
-        if form == "entropy":
-            conjugate = np.logaddexp(0, x)
-        else:
-            conjugate = np.where(x > 0.5, x, np.maximum(x + 0.5, 0) ** 2 / 2)
+        clipped = np.where(x > 0.5, x, np.maximum(x + 0.5, 0) ** 2 / 2)
+        conjugate = np.logaddexp(0, x) if form == "entropy" else clipped
         return float(caps @ prices + temperature * conjugate.sum())
 
     found = minimize(objective, np.full(17, 0.5), bounds=[(0, None)] * 17, options={"maxfun": 10**6, "ftol": 1e-15})
@@ -341,7 +339,7 @@ def test_floors_and_groups_are_refused() -> None:
 
 def test_an_unfinished_solve_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descent, "MOST_STEPS", 1)
-    with pytest.raises(al.NotCertifiedError, match="still off by .* of its cap; raise the temperature 0.01"):
+    with pytest.raises(al.NotCertifiedError, match=r"still off by .* of its cap; raise the temperature 0\.01"):
         al.soft_solve(al.token_choice(SCORES, 1), 0.01)
 
 
