@@ -38,7 +38,7 @@ def first_candidates(edges: AllEdges, network: Network) -> Indices:
 
 def line_ranks(network: Network, side: int) -> Indices:
     """How many of its best edges each token (side 0) or feature (side 1) offers."""
-    n_tokens, n_features = network.shape
+    n_tokens = network.shape[0]
     arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
     length = network.shape[1 - side]
     upper, lower = network.upper[arcs], np.maximum(network.lower[arcs], 0)

@@ -30,23 +30,22 @@ UNBOUNDED = 1 << 29
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Limits of one side whose edges are disjoint: all tokens, all features, groups of equal depth, or the budget.
+    """Limits of one side whose edges are disjoint: all tokens, all features, or groups of equal depth.
 
-    `arc_of` gives the arc of each token (side 0) or feature (side 1), -1 where it belongs to none; None for the budget,
-    which counts every edge.
+    `arc_of` gives the arc of each token (side 0) or feature (side 1), -1 where it belongs to none.
     """
 
     arcs: Indices
     side: int
-    arc_of: Indices | None
+    arc_of: Indices
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """Limits as arcs, in the order tokens, features, budget, token groups, feature groups.
 
-    Nodes: tokens, features, the two roots, token groups, feature groups. `levels` go from the leaves to the roots,
-    `outer` lists the arcs from the roots to the leaves.
+    Nodes: tokens, features, the two roots, token groups, feature groups. `levels` go from the leaves to the roots;
+    the budget, which counts every edge, is in none of them.
     """
 
     shape: tuple[int, int]
@@ -55,7 +54,6 @@ class Network:
     lower: Indices
     upper: Indices
     levels: tuple[Level, ...]
-    outer: Indices
 
     @property
     def n_nodes(self) -> int:
@@ -78,6 +76,12 @@ class Network:
         return self.token_root + 1
 
     @property
+    def most_matches(self) -> int:
+        """No allocation has more: the budget, or what the tokens or the features may hold in all."""
+        leaves = self.upper[: self.shape[0]], self.upper[self.shape[0] : self.budget_arc]
+        return min(int(self.upper[self.budget_arc]), *(int(caps.sum()) for caps in leaves))
+
+    @property
     def hubs(self) -> Indices:
         """Nodes that are neither a token nor a feature."""
         return np.arange(self.token_root, self.n_nodes)
@@ -85,9 +89,10 @@ class Network:
     def potentials(self, prices: Reals) -> Reals:
         """Potentials of the nodes from one price per arc."""
         potential = np.zeros(self.n_nodes)
+        potential[self.token_root] = prices[self.budget_arc]
         for level in reversed(self.levels):
             arcs = level.arcs
-            if level.side == 0:  # from the root to the leaf; the budget's arc too
+            if level.side == 0:  # from the root to the leaf
                 potential[self.heads[arcs]] = potential[self.tails[arcs]] + prices[arcs]
             else:
                 potential[self.tails[arcs]] = potential[self.heads[arcs]] - prices[arcs]
@@ -103,22 +108,19 @@ class Network:
         rows = np.full(tokens, prices[self.budget_arc])
         columns = np.zeros(features)
         for level in self.levels:
-            if level.arc_of is not None:
-                inside = level.arc_of >= 0
-                sums = columns if level.side else rows
-                sums[inside] += prices[level.arc_of[inside]]
+            inside = level.arc_of >= 0
+            sums = columns if level.side else rows
+            sums[inside] += prices[level.arc_of[inside]]
         return rows, columns
 
     def counts(self, tokens: Indices, features: Indices) -> Indices:
         """Matches that each arc counts, from the matches of every token and of every feature."""
         counts = np.zeros(self.tails.size, np.int64)
+        counts[self.budget_arc] = tokens.sum()
         for level in self.levels:
-            if level.arc_of is None:
-                counts[level.arcs] = tokens.sum()
-            else:
-                inside = level.arc_of >= 0
-                per_line = (tokens, features)[level.side]
-                np.add.at(counts, level.arc_of[inside], per_line[inside])
+            inside = level.arc_of >= 0
+            per_line = (tokens, features)[level.side]
+            np.add.at(counts, level.arc_of[inside], per_line[inside])
         return counts
 
 
@@ -145,9 +147,7 @@ def network_of(problem: Problem) -> Network:
     levels.append(Level(np.arange(n_tokens, root), 1, np.arange(n_tokens, root)))
     shift = root + 1 + groups
     levels += [Level(arcs + shift, 1, np.where(of >= 0, of + shift, -1)) for arcs, of in feature_levels]
-    levels.append(Level(np.array([root]), 0, None))
-    outer = np.concatenate([level.arcs for level in reversed(levels)])
-    return Network(problem.shape, tails, heads, lower, upper, tuple(levels), outer)
+    return Network(problem.shape, tails, heads, lower, upper, tuple(levels))
 
 
 def _laminar(

@@ -26,12 +26,12 @@ from allocation.solvers.side_prices import Candidates
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
-
-
+# Flow out of balance that needs no rounding of scores first; the coarsest grid rounds the reduced profits of so many
+# edges per unit out of balance to 0, each finer one those of so many times fewer.
 FEW = 32
 COARSE = 4
 FINER = 8
-VERB = False
+
 
 class OutOfTimeError(Exception):
     """The deadline passed before the flow was balanced."""
@@ -47,7 +47,7 @@ class BlockedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """An optimal circulation: potentials, matched candidates, counts of the limits, phases it took."""
+    """An optimal circulation: potentials, matched candidates, phases it took."""
 
     potentials: Reals
     matched: Mask
@@ -126,7 +126,6 @@ class Residual:
             coarse.profits = np.rint(self.profits / grid) * grid
             done = coarse.settle(np.rint(potentials / grid) * grid, matched, deadline)
             potentials, matched, phases = done.potentials, done.matched, phases + done.phases
-            print("      grid", grid, done.phases) if VERB else 0
         done = self.settle(potentials, matched, deadline)
         return Balanced(done.potentials, done.matched, phases + done.phases)
 
@@ -151,7 +150,6 @@ class Residual:
             if time.perf_counter() > deadline:
                 raise OutOfTimeError
             excess = self.excess(flow)
-            if VERB: print("         ", np.abs(excess).sum())
             if not excess.any():
                 break
             potentials, flow = self._phase(potentials, flow, excess)

@@ -4,7 +4,8 @@ With the prices of the features fixed, the limits of the tokens, their groups an
 and its optimal prices follow from sorting. From the leaves to the root, each limit passes on its best edges: those its
 floor forces, which nothing further out can refuse, and those up to its cap, which it leaves open. The threshold of a
 limit, above which its edges are matched, is the one of the limit around it, moved up where the cap binds, down where
-the floor does. Solving a whole side at once leaves just two blocks to alternate between, which the budget does not couple.
+the floor does. Solving a whole side at once leaves just two blocks to alternate between, and the budget does not
+couple them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Side:
     def __init__(self, task: Task, side: int) -> None:
         self.task, self.side = task, side
         network, edges = task.network, task.edges
-        own = [level for level in network.levels if level.arc_of is not None and level.side == side]
+        own = [level for level in network.levels if level.side == side]
         self.leaf_arcs, self.groups = own[0].arcs, own[1:]
         ends = (edges.tokens, edges.features)[side]
         n_leaves = self.leaf_arcs.size

@@ -12,16 +12,15 @@ import numpy as np
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.feasibility import witness
 from allocation.problem import Problem
-from allocation.scores import DenseScores, Indices
+from allocation.scores import Indices
 from allocation.solution import Price, Prices, Solution, Status, no_price
 from allocation.solvers.base import Options
-from allocation.solvers.dual_sweeps import SweepResult, imbalance, sweep
-from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candidates, sample_of, sampled_tokens
 from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals, network_of
+from allocation.solvers.opening import Opening, profit_of
 from allocation.solvers.price_intervals import Optimum, price_bounds
-from allocation.solvers.pricing import AllEdges, Band
+from allocation.solvers.pricing import AllEdges
 from allocation.solvers.residual import TIGHT, BlockedError, OutOfTimeError, Residual
-from allocation.solvers.side_prices import Candidates, Task
+from allocation.solvers.side_prices import Candidates
 from allocation.solvers.top_selection import TopSelection
 
 EPS = float(np.finfo(np.float64).eps)
@@ -29,14 +28,6 @@ EPS = float(np.finfo(np.float64).eps)
 UNITS = 4.0
 # Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
 MOST_ROUNDS = 1000
-# Edges of each token and of each feature nearest to their prices that stay open, at least.
-OPEN = 6
-# Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
-MOST_BANDS = 6
-ROUGH = 128
-VERB = False
-# Imbalance that paths settle sooner than further sweeps would.
-SETTLED = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class TwoSided:
     Examples
     --------
     >>> import allocation as al
-    >>> problem = al.balanced_choice([[3, 1], [2, 0]], token_caps=1, feature_caps=1, feature_floors=[0, 1])
+    >>> problem = al.balanced_choice([[3.0, 1.0], [2.5, 0.0]], token_caps=1, feature_caps=1)
     >>> al.solve(problem, al.TwoSided()).mask().astype(int)
     array([[0, 1],
            [1, 0]])
@@ -82,18 +73,16 @@ class _Search:
         self.deadline = math.inf if options.max_seconds is None else self.started + options.max_seconds
         self.network = network_of(problem)
         self.edges = AllEdges(problem, options.workers)
-        upper, (n_tokens, _) = self.network.upper, problem.shape
-        leaves = upper[:n_tokens], upper[n_tokens : self.network.budget_arc]
-        self.total = min(int(upper[self.network.budget_arc]), *(int(caps.sum()) for caps in leaves))
         self.passes = self.sweeps = self.phases = 0
         # where comparing scores decides, a difference in the last bit counts
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
 
     def run(self) -> Solution:
         warm = _warm_prices(self.problem, self.network, self.options.warm_start)
-        prices, current, fixed = self.near_optimum(warm)
-        rows, columns = self.network.line_prices(prices)
-        held = current.scores > rows[current.tokens] + columns[current.features]
+        opening = Opening(self.problem, self.network, self.edges, self.deadline)
+        prices, current, fixed = opening.run(warm)
+        self.passes, self.sweeps = opening.passes, opening.sweeps
+        held = profit_of(current, self.network, prices) > 0
         potentials = self._rounded(self.network.potentials(prices), current)
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
@@ -106,120 +95,6 @@ class _Search:
             joining = np.setdiff1d(violators, current.ids, assume_unique=True)
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
-
-    def near_optimum(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
-        """Prices from sweeps, open edges near them, and the ids of matches far above them."""
-        none = np.empty(0, np.int64)
-        candidates, start = self._first(start)
-        if candidates.ids.size == self.problem.matrix.n_edges:
-            return self._swept(candidates, none, start, SETTLED, truncated=False).prices, candidates, none
-        swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH, truncated=True)
-        current, fixed = self.edges.candidates(none), none
-        for _ in range(MOST_BANDS):
-            band = self._band(candidates, self._profit(candidates, swept.prices))
-            still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
-            ids = np.union1d(self._above(swept.prices, band), current.ids[still_near])
-            candidates = self.edges.candidates(ids)
-            off = imbalance(Task(self.network, candidates, np.zeros_like(self.network.tails), True, none), swept.prices)
-            profit = self._profit(candidates, swept.prices)
-            far = self._safely_matched(candidates, profit >= band.at(candidates.tokens, candidates.features))
-            current, fixed = _part(candidates, ~far), candidates.ids[far]
-            print("    band", off, current.ids.size, fixed.size, flush=True) if VERB else 0
-            before, swept = swept, self._swept(current, fixed, swept.prices, SETTLED, truncated=True, band=band)
-            # what sweeps over the candidates could not settle, more candidates will not
-            if off <= max(4 * SETTLED, before.imbalance * 5 // 4):
-                break
-        return swept.prices, current, fixed
-
-    def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
-        """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
-        problem, band = self.problem, None
-        if start is None and isinstance(problem.matrix, DenseScores) and problem.matrix.n_edges > SMALL:
-            tokens = sampled_tokens(problem)
-            if tokens.size < problem.shape[0]:
-                start, band = self._sampled(tokens)
-        if start is None or problem.matrix.n_edges <= SMALL:
-            self.passes += 1
-            return self.edges.candidates(first_candidates(self.edges, self.network)), start
-        return self.edges.candidates(self._above(start, band)), start
-
-    def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
-        """Prices of the problem of these tokens, those of single tokens left at 0, and a band around them."""
-        sample = _Search(sample_of(self.problem, tokens), self.options)
-        prices, current, _ = sample.near_optimum(None)
-        band = sample._band(current, sample._profit(current, prices))
-        self.sweeps += sample.sweeps
-        n_tokens = self.problem.shape[0]
-        width = np.full(n_tokens, float(np.median(band.tokens)))
-        return np.concatenate([np.zeros(n_tokens), prices[tokens.size :]]), Band(width, band.features)
-
-    def _above(self, prices: Reals, band: Band | None) -> Indices:
-        """Ids of the edges above their prices less the band, and of enough edges of lines with floors."""
-        rows, columns = self.network.line_prices(prices)
-        n_tokens, n_features = self.problem.shape
-        ranks = np.minimum(WIDE * np.minimum(self.network.upper[:n_tokens], n_features) + EXTRA, n_features)
-        ids = self.edges.above(rows, columns, band, 4 * (self.network.n_nodes + self.total), ranks)
-        self.passes += 1
-        found = [ids]
-        for side, ends in enumerate(self.edges.ends(ids)):
-            arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, self.network.budget_arc)
-            floors = np.maximum(self.network.lower[arcs], 0)
-            poor = np.flatnonzero((floors > 0) & (np.bincount(ends, minlength=floors.size) < floors + EXTRA // 2))
-            if poor.size:
-                wanted = int(floors[poor].max()) + EXTRA // 2
-                found.append(self.edges.best_of_lines(side, poor, wanted, (columns, rows)[side]))
-        return np.unique(np.concatenate(found)) if len(found) > 1 else ids
-
-    def _profit(self, edges: Candidates, prices: Reals) -> Reals:
-        """What the edges score above their prices."""
-        rows, columns = self.network.line_prices(prices)
-        return np.asarray(edges.scores - rows[edges.tokens] - columns[edges.features])
-
-    def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
-        """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""
-        network = self.network
-        n_tokens, n_features = network.shape
-        counts = network.counts(
-            np.bincount(candidates.tokens[far], minlength=n_tokens),
-            np.bincount(candidates.features[far], minlength=n_features),
-        )
-        wrong = counts > network.upper
-        for level in network.levels:
-            if level.arc_of is not None and wrong[level.arcs].any():
-                lines = (level.arc_of >= 0) & wrong[level.arc_of]
-                far = far & ~lines[(candidates.tokens, candidates.features)[level.side]]
-        return far
-
-    def _swept(
-        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, truncated: bool,
-        band: Band | None = None,
-    ) -> SweepResult:  # fmt: skip
-        tokens, features = self.edges.ends(fixed)
-        n_tokens, n_features = self.network.shape
-        counts = self.network.counts(
-            np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features)
-        )
-        unit = np.full(counts.size, (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0)
-        if band is not None:
-            widths = np.concatenate([band.tokens, band.features])
-            unit = np.concatenate([widths, np.full(counts.size - widths.size, np.median(widths))]) / 2
-        found = sweep(Task(self.network, open_edges, counts, truncated, unit), start, enough, self.deadline)
-        self.sweeps += found.sweeps
-        return found
-
-    def _band(self, candidates: Candidates, profit: Reals) -> Band:
-        """A band around the prices that holds some edges of every token and of every feature, whatever their scale."""
-        size = np.abs(profit)
-        shares = []
-        for ends, number in zip((candidates.tokens, candidates.features), self.network.shape, strict=True):
-            order = np.lexsort((size, ends))
-            counts = np.bincount(ends, minlength=number)
-            starts = np.cumsum(counts) - counts
-            width = np.zeros(number)
-            found = np.flatnonzero(counts)
-            width[found] = size[order[starts[found] + np.minimum(counts[found], OPEN) - 1]]
-            shares.append(np.maximum(width, float(np.finfo(float).tiny)))
-        return Band(*shares)
 
     def _rounded(self, potentials: Reals, candidates: Candidates) -> Reals:
         """Potentials on a grid on which sums with the scores are exact, as far as the scores allow."""
@@ -312,11 +187,7 @@ class _Search:
         room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
         kept = np.ones(ids.size, bool)
         for at in idle:
-            arcs = [
-                int(level.arc_of[(edges.tokens, edges.features)[level.side][at]])
-                for level in network.levels
-                if level.arc_of is not None
-            ]
+            arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
             arcs = [arc for arc in arcs if arc >= 0]
             if (room[arcs] > 0).all():
                 room[arcs] -= 1
@@ -326,8 +197,7 @@ class _Search:
     def _unproved(self, prices: Reals, limit: str) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
         rows, columns = self.network.line_prices(prices)
-        above = self.edges.candidates(self.edges.above(rows, columns))
-        profit = above.scores - rows[above.tokens] - columns[above.features]
+        profit = profit_of(self.edges.candidates(self.edges.above(rows, columns)), self.network, prices)
         limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
         bound = math.fsum((limits * prices).tolist() + profit.tolist())
         floors = bool((self.network.lower > 0).any())
@@ -355,10 +225,6 @@ def _prices(problem: Problem, optimum: Optimum) -> Prices:
     if problem.budget is not None:
         budget = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
     return Prices(budget, block(0), block(1), block(3), block(4))
-
-
-def _part(candidates: Candidates, mask: Mask) -> Candidates:
-    return Candidates(candidates.ids[mask], candidates.tokens[mask], candidates.features[mask], candidates.scores[mask])
 
 
 def _warm_prices(problem: Problem, network: Network, warm_start: Prices | None) -> Reals | None:

@@ -1,0 +1,158 @@
+"""Where the exact search begins: prices near the optimum, the edges near those prices, and matches far above them.
+
+Sweeps over the candidates at hand give prices; a pass over all edges gives the candidates of these prices, those in a
+band around them. That repeats until the edges found no longer unbalance the prices. What lies above the band is
+matched for now, what lies below it is refused; only the band stays open.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocation.problem import Problem
+from allocation.scores import DenseScores, Indices
+from allocation.solvers.dual_sweeps import SweepResult, imbalance, sweep
+from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candidates, sample_of, sampled_tokens
+from allocation.solvers.network import Mask, Network, Reals, network_of
+from allocation.solvers.pricing import AllEdges, Band
+from allocation.solvers.side_prices import Candidates, Task
+
+# Edges of each token and of each feature nearest to their prices that stay open, at least.
+OPEN = 6
+# Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
+MOST_BANDS = 6
+ROUGH = 128
+# Imbalance that paths settle sooner than further sweeps would.
+SETTLED = 8
+
+
+class Opening:
+    """The sweeps and passes of one solve before its first shortest path, counted."""
+
+    def __init__(self, problem: Problem, network: Network, edges: AllEdges, deadline: float) -> None:
+        self.problem, self.network, self.edges, self.deadline = problem, network, edges, deadline
+        self.passes = self.sweeps = 0
+
+    def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
+        """Prices from sweeps, open edges near them, and the ids of matches far above them."""
+        none = np.empty(0, np.int64)
+        candidates, start = self._first(start)
+        if candidates.ids.size == self.problem.matrix.n_edges:
+            return self._swept(candidates, none, start, SETTLED).prices, candidates, none
+        swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
+        current, fixed = self.edges.candidates(none), none
+        for _ in range(MOST_BANDS):
+            band = self._band(candidates, swept.prices)
+            still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
+            ids = np.union1d(self._above(swept.prices, band), current.ids[still_near])
+            candidates = self.edges.candidates(ids)
+            off = imbalance(self._task(candidates, none, None), swept.prices)
+            far = self._safely_matched(
+                candidates, self._profit(candidates, swept.prices) >= band.at(candidates.tokens, candidates.features)
+            )
+            current, fixed = _part(candidates, ~far), candidates.ids[far]
+            before, swept = swept, self._swept(current, fixed, swept.prices, SETTLED, band)
+            # what sweeps over the candidates could not settle, more candidates will not
+            if off <= max(4 * SETTLED, before.imbalance * 5 // 4):
+                break
+        return swept.prices, current, fixed
+
+    def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
+        """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
+        matrix, band = self.problem.matrix, None
+        if start is None and isinstance(matrix, DenseScores) and matrix.n_edges > SMALL:
+            tokens = sampled_tokens(self.problem)
+            if tokens.size < self.problem.shape[0]:
+                start, band = self._sampled(tokens)
+        if start is None or matrix.n_edges <= SMALL:
+            self.passes += 1
+            return self.edges.candidates(first_candidates(self.edges, self.network)), start
+        return self.edges.candidates(self._above(start, band)), start
+
+    def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
+        """Prices of the problem of these tokens, those of single tokens left at 0, and a band around them."""
+        problem = sample_of(self.problem, tokens)
+        sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
+        prices, current, _ = sample.run(None)
+        band = sample._band(current, prices)
+        self.sweeps += sample.sweeps
+        n_tokens = self.problem.shape[0]
+        width = np.full(n_tokens, float(np.median(band.tokens)))
+        return np.concatenate([np.zeros(n_tokens), prices[tokens.size :]]), Band(width, band.features)
+
+    def _above(self, prices: Reals, band: Band | None) -> Indices:
+        """Ids of the edges above their prices less the band, and of enough edges of lines with floors."""
+        network = self.network
+        rows, columns = network.line_prices(prices)
+        n_tokens, n_features = network.shape
+        ranks = np.minimum(WIDE * np.minimum(network.upper[:n_tokens], n_features) + EXTRA, n_features)
+        ids = self.edges.above(rows, columns, band, 4 * (network.n_nodes + network.most_matches), ranks)
+        self.passes += 1
+        found = [ids]
+        for side, ends in enumerate(self.edges.ends(ids)):
+            arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
+            floors = np.maximum(network.lower[arcs], 0)
+            poor = np.flatnonzero((floors > 0) & (np.bincount(ends, minlength=floors.size) < floors + EXTRA // 2))
+            if poor.size:
+                wanted = int(floors[poor].max()) + EXTRA // 2
+                found.append(self.edges.best_of_lines(side, poor, wanted, (columns, rows)[side]))
+        return np.unique(np.concatenate(found)) if len(found) > 1 else ids
+
+    def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
+        """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""
+        network = self.network
+        wrong = _counts(network, candidates.tokens[far], candidates.features[far]) > network.upper
+        for level in network.levels:
+            if wrong[level.arcs].any():
+                lines = (level.arc_of >= 0) & wrong[level.arc_of]
+                far = far & ~lines[(candidates.tokens, candidates.features)[level.side]]
+        return far
+
+    def _swept(
+        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
+    ) -> SweepResult:
+        found = sweep(self._task(open_edges, fixed, band), start, enough, self.deadline)
+        self.sweeps += found.sweeps
+        return found
+
+    def _task(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> Task:
+        counts = _counts(self.network, *self.edges.ends(fixed))
+        truncated = open_edges.ids.size < self.problem.matrix.n_edges
+        unit = np.full(counts.size, (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0)
+        if band is not None:
+            widths = np.concatenate([band.tokens, band.features])
+            unit = np.concatenate([widths, np.full(counts.size - widths.size, np.median(widths))]) / 2
+        return Task(self.network, open_edges, counts, truncated, unit)
+
+    def _band(self, candidates: Candidates, prices: Reals) -> Band:
+        """A band around the prices that holds some edges of every token and of every feature, whatever their scale."""
+        size = np.abs(self._profit(candidates, prices))
+        shares = []
+        for ends, number in zip((candidates.tokens, candidates.features), self.network.shape, strict=True):
+            order = np.lexsort((size, ends))
+            counts = np.bincount(ends, minlength=number)
+            starts = np.cumsum(counts) - counts
+            width = np.zeros(number)
+            found = np.flatnonzero(counts)
+            width[found] = size[order[starts[found] + np.minimum(counts[found], OPEN) - 1]]
+            shares.append(np.maximum(width, float(np.finfo(float).tiny)))
+        return Band(*shares)
+
+    def _profit(self, edges: Candidates, prices: Reals) -> Reals:
+        return profit_of(edges, self.network, prices)
+
+
+def profit_of(edges: Candidates, network: Network, prices: Reals) -> Reals:
+    """What edges score above their prices."""
+    rows, columns = network.line_prices(prices)
+    return np.asarray(edges.scores - rows[edges.tokens] - columns[edges.features])
+
+
+def _counts(network: Network, tokens: Indices, features: Indices) -> Indices:
+    """Matches that each limit counts."""
+    n_tokens, n_features = network.shape
+    return network.counts(np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features))
+
+
+def _part(candidates: Candidates, mask: Mask) -> Candidates:
+    return Candidates(candidates.ids[mask], candidates.tokens[mask], candidates.features[mask], candidates.scores[mask])
