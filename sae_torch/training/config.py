@@ -33,6 +33,12 @@ class TrainConfig:
     """Share of the steps in which the learning rate rises from 0."""
     decay: float = 0.2
     """Share of the steps, the last, in which the learning rate falls to 0."""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """How it falls."""
+    k_start: float | None = None
+    """Features per token at the first step, from where the budget moves to the choice's own k; None to stay there."""
+    k_annealing: float = 0.1
+    """Share of the steps, the first, in which it moves."""
     clip: float = 1.0
     """Largest global gradient norm: without it Adam remembers the first, large gradients."""
     auxiliary: Literal["zipf", "k", "none"] = "zipf"
@@ -57,19 +63,25 @@ class TrainConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
-        shares = ("warm_up", "decay", "calibration")
+        shares = ("warm_up", "decay", "k_annealing", "calibration")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a share of the steps from 0 to 1, found {getattr(self, name)}")
         if self.warm_up + self.decay > 1:
             raise InputError(f"warm_up + decay: expected at most 1 in all, found {self.warm_up + self.decay:g}")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "k_start"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name}: expected a positive number, found {value}")
         if self.auxiliary not in ("zipf", "k", "none"):
             raise InputError(f'auxiliary: expected "zipf", "k" or "none", found {self.auxiliary!r}')
+        if self.decay_shape not in ("linear", "cosine"):
+            raise InputError(f'decay_shape: expected "linear" or "cosine", found {self.decay_shape!r}')
         for name in ("k_aux", "dead_after", "calibration_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more, found {value}")
+
+    def calibration_batches(self, steps: int, tokens_per_batch: int) -> int:
+        """How many of the last batches set the thresholds: those of the last steps that fit the tokens kept."""
+        return max(1, min(math.ceil(self.calibration * steps), self.calibration_tokens // max(tokens_per_batch, 1)))

@@ -6,7 +6,8 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,36 +18,27 @@ from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.training.config import TrainConfig
-from sae_torch.training.schedule import Schedule
+from sae_torch.training.log import StepRecord, TrainLog, with_progress
+from sae_torch.training.schedule import Annealing, Schedule
+from sae_torch.training.state import choice_state, load_choice_state, set_budget
 from sae_torch.training.usage import Usage
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
+# A reconstruction this many times worse than none is beyond recovery.
+DIVERGED = 100.0
 
 
-@dataclass(frozen=True)
-class TrainLog:
-    """One entry per step.
+@dataclass
+class Course:
+    """A planned number of steps, and how far they are."""
 
-    Attributes
-    ----------
-    loss : list of float
-        Reconstruction plus weighted auxiliary loss, in units where activations have norm sqrt(d_model).
-    reconstruction, auxiliary : list of float
-        The two parts, the auxiliary one without its weight; the first averages over prefixes where there are some.
-    l0 : list of float
-        Matches per token in the batch.
-    learning_rate : list of float
-    tokens : list of int
-        Tokens seen so far.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    reconstruction: list[float] = field(default_factory=list)
-    auxiliary: list[float] = field(default_factory=list)
-    l0: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    steps: int
+    schedule: Schedule
+    annealing: Annealing | None
+    usage: Usage
+    step: int = 0
+    tokens: int = 0
 
 
 class Trainer:
@@ -58,6 +50,9 @@ class Trainer:
 
     Activations may have any scale: training runs in units where their mean norm is sqrt(d_model), and the weights are
     folded back, so the module works on raw activations before, after and when interrupted.
+
+    `fit` is the loop; `begin`, `step` and `end` are its parts for a loop of your own, and `state_dict` holds all that
+    the next step depends on.
 
     Parameters
     ----------
@@ -79,7 +74,7 @@ class Trainer:
         self.config = config or TrainConfig()
         # activations are multiplied by this in training; unknown until the first batches are seen
         self.scale = math.nan
-        self._in_training_units = False
+        self.course: Course | None = None
         fused = sae.W_dec.dtype == torch.float32 and sae.W_dec.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
@@ -101,34 +96,117 @@ class Trainer:
         InputError
             If the number of steps is unknown, the batches end early, or a batch does not fit the autoencoder.
         FloatingPointError
-            If the loss is not finite; the message names the step.
+            If the loss is not finite or diverges; the message names the step.
         """
         steps = _step_count(batches, steps)
-        iterator = iter(batches)
         was_training = self.sae.training
-        self.sae.train()
-        recent: deque[Tensor] = deque(maxlen=max(1, math.ceil(self.config.calibration * steps)))
+        inputs = _LastInputs(self.config, steps)
         log = TrainLog()
+        begun = self._begun(iter(batches), steps)
+        if self.config.progress:
+            begun = with_progress(begun, steps, log, type(self.sae.choice).__name__)
         try:
-            for step, x in enumerate(self._with_progress(self._prepared(iterator, steps), steps, log)):
-                if step == 0:
-                    usage = Usage(self.sae, self.config, planned_tokens=steps * x.shape[0])
-                    schedule = Schedule(self.config.learning_rate, steps, self.config.warm_up, self.config.decay)
-                self._switch(step, steps)
-                self._step(x, schedule.rate(step), usage, log)
-                recent.append(x)
+            for x in begun:
+                log.append(self.step(x))
+                inputs.append(x)
         finally:
-            if self._in_training_units:
-                self._rescale(1.0 / self.scale)
-                self._in_training_units = False
+            self.end()
             self.sae.train(was_training)
         if len(log.loss) < steps:
             raise InputError(f"batches: ended after {len(log.loss)} of {steps} steps")
-        calibrate(self.sae, [x / self.scale for x in _newest(recent, self.config.calibration_tokens)])
+        calibrate(self.sae, inputs.batches)
         return log
 
-    def _prepared(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
-        """Batches in training units; the first ones set these units."""
+    def begin(self, probe: Tensor, steps: int, planned_tokens: int) -> None:
+        """Start a schedule of `steps` steps over about `planned_tokens` tokens, in training mode and training units.
+
+        Parameters
+        ----------
+        probe : (tokens, d_model)
+            The first activations, from which a fresh autoencoder takes its bias and its units.
+        """
+        probe = self._checked(probe, 0)
+        self._plan(steps, planned_tokens)
+        self._start(probe)
+
+    def step(self, x: Tensor) -> StepRecord:
+        """One step on raw activations, (tokens, d_model).
+
+        Raises
+        ------
+        InputError
+            If the batch does not fit the autoencoder.
+        FloatingPointError
+            If the loss is not finite or diverges; the weights are those before the step.
+        """
+        course = self.course
+        if course is None:
+            raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
+        x = self._checked(x, course.step) * self.scale
+        if course.annealing is not None:
+            set_budget(self.sae.choice, course.annealing.at(course.step))
+        self._switch(course.step, course.steps)
+        record = self._step(x, course.schedule.rate(course.step), course.usage)
+        course.step += 1
+        course.tokens = record.tokens
+        return record
+
+    def end(self) -> None:
+        """Leave the schedule: back to a module that works on raw activations; a second call does nothing."""
+        if self.course is None:
+            return
+        if self.course.annealing is not None:
+            set_budget(self.sae.choice, self.course.annealing.k)
+        self.course = None
+        if not math.isnan(self.scale):
+            self._rescale(1.0 / self.scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values; `begin` comes first.
+
+        The tensors are the trainer's own: write them before the next step.
+        """
+        course = self.course
+        if course is None:
+            raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
+        return {
+            "steps": course.steps,
+            "step": course.step,
+            "tokens": course.tokens,
+            "scale": self.scale,
+            "sae": self.sae.state_dict(),
+            "choice": choice_state(self.sae.choice),
+            "optimizer": self.optimizer.state_dict(),
+            "usage": course.usage.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], planned_tokens: int) -> None:
+        """Take up a schedule where `state_dict` left it, with the same autoencoder and configuration."""
+        self._plan(state["steps"], planned_tokens)
+        assert self.course is not None
+        self.course.step, self.course.tokens = state["step"], state["tokens"]
+        self.course.usage.load_state_dict(state["usage"])
+        self.scale = state["scale"]
+        self.sae.load_state_dict(state["sae"])
+        load_choice_state(self.sae.choice, state["choice"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _plan(self, steps: int, planned_tokens: int) -> None:
+        config, choice = self.config, self.sae.choice
+        annealing = None
+        if config.k_start is not None:
+            annealing = Annealing(config.k_start, choice.k, steps, config.k_annealing)
+            if isinstance(choice, FeatureChoice) and choice.switch < config.k_annealing:
+                raise InputError(
+                    f"k_annealing: the budget moves until {config.k_annealing:g} of the steps, but the quotas are "
+                    f"fitted at {choice.switch:g} (switch), expected later"
+                )
+        schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
+        self.course = Course(steps, schedule, annealing, Usage(self.sae, config, planned_tokens))
+        self.sae.train()
+
+    def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
+        """The batches; the first ones begin the schedule."""
         probe: list[Tensor] = []
         while sum(x.shape[0] for x in probe) < PROBE_TOKENS and len(probe) < steps:
             batch = next(iterator, None)
@@ -137,10 +215,8 @@ class Trainer:
             probe.append(self._checked(batch, len(probe)))
         if not probe:
             raise InputError(f"batches: ended after 0 of {steps} steps")
-        self._start(torch.cat(probe))
-        later = (self._checked(x, len(probe) + n) for n, x in enumerate(iterator))
-        for x in itertools.islice(itertools.chain(probe, later), steps):
-            yield x * self.scale
+        self.begin(torch.cat(probe), steps, steps * probe[0].shape[0])
+        yield from itertools.islice(itertools.chain(probe, iterator), steps)
 
     def _checked(self, x: Tensor, step: int) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.sae.d_model or x.shape[0] == 0:
@@ -159,7 +235,6 @@ class Trainer:
             norm = float(probe.norm(dim=1).mean())
             self.scale = math.sqrt(self.sae.d_model) / norm if norm > 0 else 1.0
         self._rescale(self.scale)
-        self._in_training_units = True
         if fresh and not bool(self.sae.b_dec.any()):
             self.sae.b_dec.copy_(probe.mean(dim=0) * self.scale)
         self.sae.normalise_decoder()
@@ -178,7 +253,7 @@ class Trainer:
         if step >= max(1, round(choice.switch * steps)):
             choice.fit_quotas()
 
-    def _step(self, x: Tensor, rate: float, usage: Usage, log: TrainLog) -> None:
+    def _step(self, x: Tensor, rate: float, usage: Usage) -> StepRecord:
         sae, config = self.sae, self.config
         wants_auxiliary = config.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary)
@@ -189,11 +264,7 @@ class Trainer:
         if wants_auxiliary:
             auxiliary = usage.auxiliary_loss(out, x, sae)
             loss = error + config.auxiliary_coefficient * auxiliary
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(
-                f"the loss is {float(loss)} at step {len(log.loss)}, after {log.loss[-1:] or 'no step'}: lower the "
-                f"learning rate ({config.learning_rate:g})"
-            )
+        self._refuse_divergence(float(loss.detach()), x)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         with torch.no_grad():
@@ -206,28 +277,37 @@ class Trainer:
         self.optimizer.step()
         with torch.no_grad():
             sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
-        log.loss.append(float(loss.detach()))
-        log.reconstruction.append(float(error.detach()))
-        log.auxiliary.append(float(auxiliary.detach()))
-        log.l0.append(len(out.codes) / x.shape[0])
-        log.learning_rate.append(rate)
-        log.tokens.append((log.tokens[-1] if log.tokens else 0) + x.shape[0])
+        return StepRecord(
+            loss=float(loss.detach()),
+            reconstruction=float(error.detach()),
+            auxiliary=float(auxiliary.detach()),
+            l0=len(out.codes) / x.shape[0],
+            learning_rate=rate,
+            tokens=(self.course.tokens if self.course else 0) + x.shape[0],
+        )
 
-    def _with_progress(self, batches: Iterable[Tensor], steps: int, log: TrainLog) -> Iterator[Tensor]:
-        """The batches, with a bar that shows tokens per second; it reads the log and changes nothing."""
-        if not self.config.progress:
-            yield from batches
+    def _refuse_divergence(self, loss: float, x: Tensor) -> None:
+        none = float(x.square().sum()) / x.shape[0]
+        if loss <= DIVERGED * none:  # NaN is not
             return
-        from tqdm import tqdm
+        step = self.course.step if self.course else 0
+        raise FloatingPointError(
+            f"the loss is {loss:.3g} at step {step}, where reconstructing nothing would cost {none:.3g}: "
+            f"lower the learning rate ({self.config.learning_rate:g})"
+        )
 
-        name = type(self.sae.choice).__name__
-        with tqdm(desc=f"train {name}", unit=" tokens", unit_scale=True) as bar:
-            for step, x in enumerate(batches):
-                if step == 0:
-                    bar.reset(total=steps * x.shape[0])
-                yield x
-                bar.set_postfix(loss=f"{log.loss[-1]:.1f}", refresh=False)
-                bar.update(x.shape[0])
+
+class _LastInputs:
+    """The batches that calibrate: of the last steps, as many as hold the tokens kept, at least one."""
+
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        self.batches: deque[Tensor] = deque(maxlen=max(1, math.ceil(config.calibration * steps)))
+        self.most = config.calibration_tokens
+
+    def append(self, x: Tensor) -> None:
+        self.batches.append(x)
+        while len(self.batches) > 1 and sum(batch.shape[0] for batch in self.batches) > self.most:
+            self.batches.popleft()
 
 
 def _step_count(batches: Iterable[Tensor], steps: int | None) -> int:
@@ -238,13 +318,3 @@ def _step_count(batches: Iterable[Tensor], steps: int | None) -> int:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps: expected 1 or more, found {steps!r}")
     return steps
-
-
-def _newest(recent: deque[Tensor], tokens: int) -> list[Tensor]:
-    """The last batches, as many as hold at most `tokens` tokens, but at least one."""
-    kept: list[Tensor] = []
-    for x in reversed(recent):
-        if kept and sum(k.shape[0] for k in kept) + x.shape[0] > tokens:
-            break
-        kept.append(x)
-    return kept

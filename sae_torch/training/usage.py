@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,21 @@ class Usage:
         # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
         self.curve = (sae.choice.k * curve / curve.sum()).clamp_max(1.0)
 
+    @property
+    def dead(self) -> Tensor:
+        """Which features have not fired for so long that they count as dead."""
+        return self.silent_for >= self.dead_after
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been counted."""
+        return {"densities": self.densities, "silent_for": self.silent_for, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self.densities.copy_(state["densities"])
+        self.silent_for.copy_(state["silent_for"])
+        self.steps = state["steps"]
+
     @torch.no_grad()
     def observe(self, out: Output) -> None:
         """Count a training batch."""
@@ -49,6 +66,6 @@ class Usage:
     def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseAutoencoder) -> Tensor:
         """The loss that the configuration asks for; 0 where no feature lacks use."""
         if self.config.auxiliary == "k":
-            return aux_k_loss(out, x, sae, self.silent_for >= self.dead_after, self.k_aux)
+            return aux_k_loss(out, x, sae, self.dead, self.k_aux)
         weights = shortfall(self.densities, self.target(sae))
         return aux_zipf_loss(out, x, sae, weights, self.k_aux)

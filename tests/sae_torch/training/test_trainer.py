@@ -11,20 +11,10 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.training.schedule import Schedule
+from sae_torch.training.trainer import _LastInputs
+from tests.sae_torch.training.activations import activations
 
 QUIET = {"progress": False}
-
-
-def activations(batches: int, tokens: int = 256, d_model: int = 16, features: int = 48, seed: int = 0) -> list[Tensor]:
-    """Sparse sums of known directions with Zipf-like firing, plus a mean and noise."""
-    generator = torch.Generator().manual_seed(7)
-    directions = torch.nn.functional.normalize(torch.randn(features, d_model, generator=generator), dim=1)
-    density = 6.0 / (torch.arange(features) + 12.0)
-    generator = torch.Generator().manual_seed(seed)
-    firing = torch.rand(batches, tokens, features, generator=generator) < density
-    strength = 1.0 + torch.rand(batches, tokens, features, generator=generator)
-    x = (firing * strength) @ directions + 0.05 * torch.randn(batches, tokens, d_model, generator=generator)
-    return list(2.0 * x + 1.5)
 
 
 def nmse(sae: st.SparseAutoencoder, x: Tensor) -> float:
@@ -162,6 +152,21 @@ def test_a_diverging_loss_stops_with_its_step() -> None:
         st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
 
 
+def test_a_loss_far_above_that_of_no_reconstruction_stops() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4), encoder_scale=1e4)
+    with pytest.raises(FloatingPointError, match=r"the loss is .* at step 0, where reconstructing nothing would cost"):
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
+
+
+def test_inputs_kept_for_calibration_are_bounded() -> None:
+    inputs = _LastInputs(st.TrainConfig(calibration=1.0, calibration_tokens=700), steps=50)
+    for x in activations(50):
+        inputs.append(x)
+    assert [x.shape[0] for x in inputs.batches] == [256, 256]
+    inputs.append(torch.zeros(900, 16))
+    assert [x.shape[0] for x in inputs.batches] == [900]
+
+
 @pytest.mark.parametrize(
     ("batches", "steps", "message"),
     [
@@ -186,6 +191,8 @@ def test_batches_that_do_not_fit_are_named(batches: Any, steps: int | None, mess
         ({"warm_up": 0.5, "decay": 0.6}, "warm_up \\+ decay: expected at most 1 in all"),
         ({"auxiliary": "both"}, 'auxiliary: expected "zipf", "k" or "none"'),
         ({"calibration": -0.1}, "calibration: expected a share"),
+        ({"decay_shape": "square"}, 'decay_shape: expected "linear" or "cosine"'),
+        ({"k_start": 0}, "k_start: expected a positive number, found 0"),
         ({"k_aux": 0}, "k_aux: expected 1 or more, found 0"),
     ],
 )
