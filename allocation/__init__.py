@@ -1,5 +1,6 @@
 """Exact token-feature allocation: state a constrained matching of tokens with features, solve it, prove it."""
 
+from allocation import plot
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.linear_program import LinearProgram, ProgramArrays, to_linear_program
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
@@ -41,6 +42,7 @@ __all__ = [
     "feature_choice",
     "fit_zipf",
     "mutual_choice",
+    "plot",
     "select_stream",
     "soft_solve",
     "solve",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.errors import InvalidProblemError
+from allocation.notebook import card
 from allocation.scores import DenseScores, EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
 
 
@@ -153,14 +154,28 @@ class Problem:
         return self.matrix.widened(self.matrix.array)
 
     def __repr__(self) -> str:
-        limits = [] if self.budget is None else [f"budget={self.budget}"]
-        vectors = ("token_caps", "token_floors", "feature_caps", "feature_floors")
-        limits += [f"{name}={_span(limit)}" for name in vectors if (limit := getattr(self, name)) is not None]
-        groups = ("token_groups", "feature_groups")
-        limits += [f"{len(members)} {name}" for name in groups if (members := getattr(self, name))]
-        kind = f", {self.matrix.n_edges} edges" if isinstance(self.matrix, EdgeScores) else ""
-        size = f"{self.shape[0]} tokens x {self.shape[1]} features"
-        return f"Problem({', '.join([size + kind, self.matrix.type, *limits])})"
+        limits = [f"{name}={text}" for name, text in self._limit_texts("..") if not name.endswith("groups")]
+        limits += [f"{text} {name}" for name, text in self._limit_texts("..") if name.endswith("groups")]
+        return f"Problem({', '.join([self._size_text, *limits])})"
+
+    def _repr_html_(self) -> str:
+        limits = [(name.replace("_", " "), text) for name, text in self._limit_texts(" to ")]
+        return card("Problem", [("scores", self._size_text), *limits], "" if limits else "No limits.")
+
+    @property
+    def _size_text(self) -> str:
+        edges = f", {self.matrix.n_edges} edges" if isinstance(self.matrix, EdgeScores) else ""
+        return f"{self.shape[0]} tokens x {self.shape[1]} features{edges}, {self.matrix.type}"
+
+    def _limit_texts(self, to: str) -> list[tuple[str, str]]:
+        """Every limit that is given: its name, and its number or its range or how many there are."""
+        texts = [] if self.budget is None else [("budget", str(self.budget))]
+        for name in ("token_caps", "token_floors", "feature_caps", "feature_floors"):
+            limits = getattr(self, name)
+            if limits is not None:
+                texts.append((name, _span(limits, to)))
+        groups = (("token_groups", self.token_groups), ("feature_groups", self.feature_groups))
+        return texts + [(name, str(len(members))) for name, members in groups if members]
 
 
 def token_choice(scores: Any, k: Any) -> Problem:
@@ -338,8 +353,8 @@ def _refuse_crossing(groups: list[Group], name: str, size: int) -> None:
         owner[members] = number
 
 
-def _span(limits: Indices) -> str:
+def _span(limits: Indices, to: str) -> str:
     if limits.size == 0:
         return "[]"
     low, high = int(limits.min()), int(limits.max())
-    return str(low) if low == high else f"{low}..{high}"
+    return str(low) if low == high else f"{low}{to}{high}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.notebook import card, spread
 from allocation.scores import Indices
 
 if TYPE_CHECKING:
@@ -201,3 +202,16 @@ class Solution:
             f"Solution({size}, {self.tokens.size} matches, objective {self.objective:.6g}, "
             f"budget price {self.prices.budget.value:.4g}, {self.status.name} by {self.stats.get('solver')})"
         )
+
+    def _repr_html_(self) -> str:
+        if self.error is not None:
+            return card("Solution", [("status", self.status.name), ("error", str(self.error))], self.status.value)
+        rows = [
+            ("matches", f"{self.tokens.size:,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
+            ("objective", f"{self.objective:.10g}"),
+            ("budget price", f"{self.prices.budget.value:.6g}"),
+            ("per token", spread(self.token_counts)),
+            ("per feature", spread(self.feature_counts)),
+            ("solver", f"{self.stats.get('solver')}: {self.stats.get('reason')}"),
+        ]
+        return card("Solution", rows, self.status.value)

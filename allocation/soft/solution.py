@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from allocation.errors import InvalidProblemError
+from allocation.notebook import card, spread
 from allocation.problem import Problem
 from allocation.scores import EdgeScores
 from allocation.soft.forms import FORMS, Reals
@@ -146,6 +147,18 @@ class SoftSolution:
             f"{self.temperature:g}, {self._shares.sum():.6g} matches, objective {self.objective:.6g}, {tight} tight "
             f"limits, {self.status.name})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("shares", f"{self._shares.sum():.6g} matches of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
+            ("objective", f"{self.objective:.10g}"),
+            ("value", f"{self.value:.10g}"),
+            ("form, temperature", f"{self.form}, {self.temperature:g}"),
+            ("budget price", f"{self.prices.budget.value:.6g}"),
+            ("per token", spread(self.token_counts)),
+            ("per feature", spread(self.feature_counts)),
+        ]
+        return card("SoftSolution", rows, self.status.value)
 
 
 def _cotangent(cotangent: Any, shape: tuple[int, ...]) -> Reals:
