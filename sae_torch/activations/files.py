@@ -1,0 +1,125 @@
+"""Activations that lie on disk already: our shards, a SAELens cache, NumPy files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_torch.activations.rows import ArrayRows, Rows
+from sae_torch.activations.shards import Activations, CorruptShardError, Shard, read_shard
+from sae_torch.errors import InputError
+
+# Entries of a shard's header that differ from shard to shard of one harvest.
+_OWN = frozenset({"sha256"})
+
+
+def open_activations(path: Path | str, column: str | None = None) -> Rows:
+    """Activations in a file or folder, memory-mapped.
+
+    Parameters
+    ----------
+    path
+        A folder of shards that `harvest` wrote, a folder of SAELens cached activations (Arrow files), a ``.npy``
+        file of shape ``(tokens, d_model)`` or ``(windows, length, d_model)``, or a folder of such files.
+    column
+        Of Arrow files: the hook's name, where there is more than one.
+
+    Raises
+    ------
+    CorruptShardError
+        If a file is truncated or altered, or a shard comes from another harvest than the first.
+    InputError
+        If there is nothing of the kind, or types or widths are mixed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from sae_torch.activations import open_activations
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/x.npy", np.zeros((10, 4), np.float16))
+    ...     found = open_activations(folder)
+    >>> len(found), found.d_model
+    (10, 4)
+    """
+    place = Path(path).expanduser()
+    if place.is_file() and place.suffix == ".npy":
+        return _arrays([place])
+    if not place.is_dir():
+        found = "a file of another kind" if place.exists() else "nothing"
+        raise InputError(f"activations {place}: expected a folder or a .npy file, found {found}")
+    for suffix, read in ((".safetensors", _shards), (".arrow", _arrow), (".npy", _arrays)):
+        files = sorted(file for file in place.glob(f"*{suffix}") if not file.name.startswith("."))
+        if files:
+            return _arrow(files, column) if suffix == ".arrow" else read(files)
+    raise InputError(f"activations {place}: expected .safetensors, .arrow or .npy files, found none")
+
+
+def _shards(files: list[Path]) -> Activations:
+    shards: list[Shard] = []
+    for index, file in enumerate(files):
+        if file.stem != f"{index:05d}":
+            raise CorruptShardError(
+                f"{file.parent} lacks shard {index:05d}.safetensors, the next is {file.name}: harvest again"
+            )
+        expect = {} if not shards else {k: v for k, v in shards[0].header.items() if k not in _OWN}
+        shards.append(read_shard(file, expect=expect))
+    return Activations(tuple(shards), sum(map(len, shards)))
+
+
+def _arrays(files: list[Path]) -> ArrayRows:
+    arrays: list[NDArray[Any]] = []
+    for file in files:
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise CorruptShardError(f"{file} is damaged or no array of numbers ({error})") from error
+        arrays.append(array.reshape(-1, array.shape[-1]) if array.ndim == 3 else array)
+    return ArrayRows(arrays, [str(file) for file in files], {"activations": "NumPy files", **_identity(files)})
+
+
+def _arrow(files: list[Path], column: str | None = None) -> ArrayRows:
+    try:
+        import pyarrow as pa
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Cached activations of SAELens need pyarrow: run `pip install 'sae-allocation[datasets]'`"
+        ) from error
+
+    arrays: list[NDArray[Any]] = []
+    for file in files:
+        try:
+            table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+            features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        except (pa.ArrowInvalid, OSError, TypeError, KeyError, ValueError) as error:
+            raise CorruptShardError(f"{file} is damaged or no Arrow file of `datasets` ({error})") from error
+        named = [name for name, feature in features.items() if feature.get("_type") == "Array2D"]
+        if (column is not None and column not in named) or (column is None and len(named) != 1):
+            raise InputError(
+                f"{file} has the activation columns {named}, expected "
+                + (f"{column!r} among them" if column is not None else "one, or the name of one")
+            )
+        chosen = column or named[0]
+        width = int(features[chosen]["shape"][-1])
+        for chunk in table.column(chosen).chunks:
+            # with `datasets` imported its own extension type wraps the nested lists
+            lists = getattr(chunk, "storage", chunk)
+            arrays.append(lists.flatten().flatten().to_numpy(zero_copy_only=True).reshape(-1, width))
+    header = {"activations": "SAELens cache", "site": chosen, **_identity(files)}
+    return ArrayRows(arrays, [str(file) for file in files] if len(files) == len(arrays) else (), header)
+
+
+def _identity(files: list[Path]) -> dict[str, str]:
+    """Names, sizes and both ends of all files: reading terabytes to identify them would take longer than training."""
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(1 << 16)
+            stream.seek(max(0, size - (1 << 16)))
+            digest.update(f"{file.name} {size}".encode() + head + stream.read())
+    return {"files_sha256": digest.hexdigest()}

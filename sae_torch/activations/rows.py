@@ -1,0 +1,110 @@
+"""Rows of activations wherever they lie: what a reader shuffles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_torch.errors import InputError
+
+
+class Rows(Protocol):
+    """Activations by row index: `Activations` of shards, `ArrayRows` of other files, or a class of your own."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        ...
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """Where they come from."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Rows by index, ``(len(rows), d_model)``, in the order of `rows`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRows:
+    """Rows of several arrays after one another; memory-mapped ones stay on disk.
+
+    Parameters
+    ----------
+    arrays
+        ``(rows, d_model)`` each, all of one floating-point type and width.
+    names
+        What each is called in messages.
+    header
+        Where they come from.
+
+    Raises
+    ------
+    InputError
+        If an array has another shape or type; the text names it.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sae_torch.activations.rows import ArrayRows
+    >>> ArrayRows((np.eye(2), np.zeros((3, 2)))).gather(torch.tensor([4, 1]))
+    tensor([[0., 0.],
+            [0., 1.]])
+    """
+
+    arrays: Sequence[NDArray[Any]]
+    names: Sequence[str] = ()
+    header: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for index, array in enumerate(self.arrays):
+            name = self.names[index] if self.names else f"array {index}"
+            if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+                raise InputError(
+                    f"{name} holds {array.dtype} of shape {array.shape}, expected floating-point rows (tokens, d_model)"
+                )
+            first = self.arrays[0]
+            if (array.dtype, array.shape[1]) != (first.dtype, first.shape[1]):
+                raise InputError(
+                    f"{name} holds {array.dtype} of width {array.shape[1]}, expected {first.dtype} of width "
+                    f"{first.shape[1]} like {self.names[0] if self.names else 'array 0'}"
+                )
+        if not len(self):
+            raise InputError(f"{', '.join(self.names) or 'arrays'}: expected at least one row, found none")
+
+    def __len__(self) -> int:
+        return sum(array.shape[0] for array in self.arrays)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return int(self.arrays[0].shape[1])
+
+    def gather(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Rows by index, ``(len(rows), d_model)``, in the order of `rows`."""
+        out = torch.empty(len(rows), self.d_model, dtype=dtype)
+        for owner, where, local in located(rows, [array.shape[0] for array in self.arrays]):
+            out[where] = torch.from_numpy(self.arrays[owner][local.numpy()]).to(dtype)
+        return out
+
+
+def located(rows: Tensor, sizes: Sequence[int]) -> list[tuple[int, Tensor, Tensor]]:
+    """For each part that is touched: its index, which of `rows` lie in it, and their local indices."""
+    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= sum(sizes)):
+        raise IndexError(f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {sum(sizes) - 1}")
+    ends = torch.tensor(sizes).cumsum(0)
+    owners = torch.searchsorted(ends, rows, right=True)
+    found = []
+    for owner in torch.unique(owners).tolist():
+        where = (owners == owner).nonzero().squeeze(1)
+        found.append((owner, where, rows[where] - (int(ends[owner]) - sizes[owner])))
+    return found

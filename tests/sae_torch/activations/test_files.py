@@ -1,0 +1,121 @@
+"""Activations that others wrote, and damaged or mixed files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sae_torch.activations import CorruptShardError, HarvestConfig, LanguageModel, harvest, open_activations, plan
+from sae_torch.errors import InputError
+
+WINDOWS, LENGTH, WIDTH = 20, 8, 16
+
+
+def saelens_cache(folder: Path, **more: Any) -> np.ndarray[Any, Any]:
+    """What SAELens' CacheActivationsRunner writes, by the same calls of `datasets`."""
+    import datasets
+
+    x = np.random.default_rng(0).normal(size=(WINDOWS, LENGTH, WIDTH)).astype(np.float32)
+    columns = {"blocks.2.hook_resid_post": list(x), **more}
+    features = {name: datasets.Array2D(shape=(LENGTH, WIDTH), dtype="float32") for name in columns}
+    features["token_ids"] = datasets.Sequence(datasets.Value("int32"), length=LENGTH)
+    ids = [[index] * LENGTH for index in range(WINDOWS)]
+    found = datasets.Dataset.from_dict(columns | {"token_ids": ids}, features=datasets.Features(features))
+    found.save_to_disk(str(folder), num_shards=2)
+    return x.reshape(-1, WIDTH)
+
+
+def test_a_saelens_cache_is_read_row_by_row(tmp_path: Path) -> None:
+    x = saelens_cache(tmp_path / "cache")
+    found = open_activations(tmp_path / "cache")
+    assert (len(found), found.d_model) == x.shape
+    rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.gather(rows), torch.from_numpy(x)[rows])
+    assert found.header["site"] == "blocks.2.hook_resid_post"
+
+
+def test_of_several_hooks_one_is_named(tmp_path: Path) -> None:
+    other = list(np.ones((WINDOWS, LENGTH, WIDTH), np.float32))
+    x = saelens_cache(tmp_path / "cache", **{"blocks.3.hook_resid_post": other})
+    with pytest.raises(InputError, match=r"has the activation columns .* expected one, or the name of one"):
+        open_activations(tmp_path / "cache")
+    found = open_activations(tmp_path / "cache", column="blocks.2.hook_resid_post")
+    assert torch.equal(found.gather(torch.arange(len(x))), torch.from_numpy(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_numpy_files_in_order(tmp_path: Path, dtype: Any) -> None:
+    whole = np.random.default_rng(1).normal(size=(30, 4)).astype(dtype)
+    np.save(tmp_path / "a.npy", whole[:10])
+    np.save(tmp_path / "b.npy", whole[10:].reshape(4, 5, 4))  # windows of five tokens
+    found = open_activations(tmp_path)
+    assert torch.equal(found.gather(torch.arange(30), torch.float64), torch.from_numpy(whole).double())
+    assert open_activations(tmp_path / "a.npy").d_model == 4
+
+
+def test_shards_are_opened_by_folder(
+    tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel, tmp_path: Path
+) -> None:
+    harvest(tiny_harvest, "train", 300, cache=tmp_path, language_model=tiny_language_model)
+    folder = plan(tiny_harvest, "train", 300, tmp_path).folder
+    found = open_activations(folder)
+    assert len(found) >= 300
+    assert found.header["site"] == "hidden_states[2]"
+
+    other = harvest(tiny_harvest, "dev", 200, cache=tmp_path, language_model=tiny_language_model)
+    assert len(other.shards) == 2
+    foreign = plan(tiny_harvest, "dev", 200, tmp_path).folder / "00001.safetensors"
+    victim = folder / "00001.safetensors"
+    kept = victim.read_bytes()
+    victim.write_bytes(foreign.read_bytes())
+    with pytest.raises(CorruptShardError, match=r"00001\.safetensors is from another harvest: its \w+ is"):
+        open_activations(folder)
+    victim.write_bytes(kept[:-5])
+    with pytest.raises(CorruptShardError, match=r"00001\.safetensors is damaged"):
+        open_activations(folder)
+    flipped = bytearray(kept)
+    flipped[len(kept) // 2] ^= 1
+    victim.write_bytes(flipped)
+    with pytest.raises(CorruptShardError, match=r"00001\.safetensors is damaged \(its tensors do not match"):
+        open_activations(folder)
+    victim.unlink()
+    with pytest.raises(CorruptShardError, match=r"lacks shard 00001.safetensors, the next is 00002.safetensors"):
+        open_activations(folder)
+
+
+def test_what_is_no_set_of_activations_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a folder or a \.npy file, found nothing"):
+        open_activations(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"expected \.safetensors, \.arrow or \.npy files, found none"):
+        open_activations(tmp_path)
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.float16))
+    np.save(tmp_path / "b.npy", np.zeros((4, 4), np.float32))
+    with pytest.raises(InputError, match=r"b\.npy holds float32 of width 4, expected float16 of width 4 like .*a\.npy"):
+        open_activations(tmp_path)
+    np.save(tmp_path / "b.npy", np.zeros((4, 5), np.float16))
+    with pytest.raises(InputError, match=r"b\.npy holds float16 of width 5, expected float16 of width 4"):
+        open_activations(tmp_path)
+    np.save(tmp_path / "b.npy", np.zeros((4, 4), np.int64))
+    with pytest.raises(InputError, match=r"b\.npy holds int64 of shape \(4, 4\), expected floating-point rows"):
+        open_activations(tmp_path)
+    (tmp_path / "b.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-9])
+    with pytest.raises(CorruptShardError, match=r"b\.npy is damaged"):
+        open_activations(tmp_path)
+    (tmp_path / "b.npy").write_bytes(b"")
+    with pytest.raises(CorruptShardError, match=r"b\.npy is damaged"):
+        open_activations(tmp_path)
+    np.save(tmp_path / "b.npy", np.array([{}], dtype=object))
+    with pytest.raises(CorruptShardError, match=r"b\.npy is damaged or no array of numbers"):
+        open_activations(tmp_path)
+
+
+def test_a_truncated_arrow_file_is_named(tmp_path: Path) -> None:
+    saelens_cache(tmp_path / "cache")
+    victim = sorted((tmp_path / "cache").glob("*.arrow"))[1]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    with pytest.raises(CorruptShardError, match=r"data-00001-of-00002\.arrow is damaged"):
+        open_activations(tmp_path / "cache")
