@@ -107,8 +107,9 @@ def prices(
     ends = np.maximum(lower, ground), np.minimum(upper, ceiling)
     ax.vlines(place, *ends, color=SKY, linewidth=1.0 if small else 4.0, label="optimal prices")
     for beyond, edge, arrow in ((upper > ceiling, ceiling, "^"), (lower < ground, ground, "v")):
-        at = place[beyond]
-        ax.plot(at, np.full(at.size, edge), arrow, color=SKY, clip_on=False, markersize=4 if small else 8)
+        if beyond.any():  # an unclipped artist without points would still claim room in a grid of Axes
+            at = place[beyond]
+            ax.plot(at, np.full(at.size, edge), arrow, color=SKY, clip_on=False, markersize=4 if small else 8)
     for chosen, colour, word in (
         (value > 0, VERMILLION, "cap binds"),
         (value < 0, GREEN, "floor binds"),

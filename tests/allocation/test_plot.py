@@ -184,3 +184,15 @@ def test_notebooks_show_a_table_that_escapes_what_it_is_given() -> None:
         assert text.count("<tr") == text.count("</tr>") == text.count("</td>")
     broken = al.Solution((1, 1), al.Status.INFEASIBLE, {}, ValueError("<b>"))
     assert "&lt;b&gt;" in broken._repr_html_()
+
+
+def test_a_grid_of_pictures_uses_its_room() -> None:
+    from matplotlib import pyplot
+
+    problem = al.balanced_choice(np.eye(4), budget=3, token_caps=1, feature_caps=1)
+    figure, grid = pyplot.subplots(3, 1, figsize=(6, 9), layout="constrained")
+    for ax in grid:
+        al.plot.prices(al.solve(problem), ax=ax)
+    figure.canvas.draw()
+    assert all(ax.get_window_extent().height > 150 for ax in grid)
+    pyplot.close(figure)
