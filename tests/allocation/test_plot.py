@@ -187,8 +187,6 @@ def test_notebooks_show_a_table_that_escapes_what_it_is_given() -> None:
 
 
 def test_a_grid_of_pictures_uses_its_room() -> None:
-    from matplotlib import pyplot
-
     problem = al.balanced_choice(np.eye(4), budget=3, token_caps=1, feature_caps=1)
     figure, grid = pyplot.subplots(3, 1, figsize=(6, 9), layout="constrained")
     for ax in grid:
