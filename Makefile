@@ -8,11 +8,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
 PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/installed
 PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar
 
-.PHONY: demo test test-slow lint docs serve bench bench-peers clean help
+.PHONY: demo test test-slow lint docs serve bench bench-peers test-peers clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -47,12 +48,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run each
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-# Peers pull in much that this project does not need: an environment of their own.
-bench-peers: $(INSTALLED)   ## the training step beside sparsify, dictionary_learning and SAELens
-	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
-	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
+bench-peers: $(INSTALLED) $(PEERS_INSTALLED)   ## the training step beside sparsify, dictionary_learning and SAELens
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
+
+test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning and sparsify
+	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
+
+# Peers pull in much that this project does not need: an environment of their own.
+$(PEERS_INSTALLED): constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES) pytest pytest-timeout
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
+	touch $@
 
 clean:           ## remove the environment and everything built
 	rm -rf $(VENV) site dist

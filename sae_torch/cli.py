@@ -16,6 +16,7 @@ from sae_torch.activations import HarvestConfig, harvest, plan
 from sae_torch.activations.language_model import SMOLLM2
 from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.interop.commands import Export, Import
 
 PROGRAM = "sae-torch"
 
@@ -109,6 +110,8 @@ def parse(words: Sequence[str]) -> Command:
     app = SubcommandApp()
     app.command(name="demo")(Demo)
     app.command(name="harvest")(Harvest)
+    app.command(name="export")(Export)
+    app.command(name="import")(Import)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -126,7 +129,9 @@ _DESCRIPTION = "Sparse autoencoders as exact allocation of features to tokens."
 def _sentence(box: str) -> str:
     """First paragraph of tyro's framed complaint as one sentence; the rest of the frame repeats the help."""
     lines = [line.strip("│ \t") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    rule = next((index for index, line in enumerate(lines) if line.startswith("──")), len(lines))
+    if len(lines) > 1 and lines[1].startswith("--"):  # where the terminal has no frames, a title and a rule come first
+        lines = lines[2:]
+    rule = next((index for index, line in enumerate(lines) if line.startswith(("──", "--" * 5))), len(lines))
     text = " ".join(line for line in lines[:rule] if line)
     text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text).rstrip(".")
     return f"{text}; `{PROGRAM} --help` and `{PROGRAM} demo --help` list what there is."

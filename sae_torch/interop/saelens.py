@@ -6,8 +6,8 @@ with their prices as thresholds. No training state is written: the thresholds ar
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,29 @@ from torch import Tensor
 import allocation
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.balanced_choice import BalancedChoice
-from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.choices import Choice, MutualChoice
 from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
-from sae_torch.thresholds import Threshold
+from sae_torch.interop.files import (
+    check_tensors,
+    read_json,
+    read_safetensors,
+    read_whole_number,
+    replace,
+    require,
+    write_json,
+)
+from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.saelens_training import register
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+__all__ = ["load", "metadata", "register", "save"]
+
+CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 # SAELens keeps nested metadata only with a version at least that of its current format.
 FORMAT_VERSION = "6.0.0"
-# Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
-UNIT_NORM = 1e-5
+# Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
+BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
+READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK)
 
 
 def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
@@ -37,6 +50,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         pre = (x - b_dec) W_enc + b_enc,   a = relu(pre) where pre > threshold (or top k),   x_hat = a W_dec + b_dec
 
     Thresholds have the unit of the scores `z ||W_dec||`; decoder norms other than 1 are folded into the encoder.
+    The quotas of feature choice go to `sparsity.safetensors` as log10 frequencies, as SAELens keeps densities.
 
     Parameters
     ----------
@@ -67,7 +81,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     """
     from safetensors.torch import save_file
 
-    config = {
+    form = InferenceForm.of(sae, "SAELens")
+    config: dict[str, Any] = {
         "d_in": sae.d_model,
         "d_sae": sae.n_features,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
@@ -75,28 +90,24 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
+        "architecture": "jumprelu",
     }
-    tensors = _folded(sae)
-    batch_free = sae.choice.batch_free()
-    if isinstance(batch_free, TokenChoice):
-        config |= {"architecture": "topk", "k": int(batch_free.k), "rescale_acts_by_decoder_norm": False}
-    elif isinstance(batch_free, Threshold):
-        config["architecture"] = "jumprelu"
-        tensors["threshold"] = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu().contiguous()
-    else:
-        raise InputError(
-            f"sae: {type(sae.choice).__name__} with limits per token has no equivalent in the SAELens format, whose "
-            "thresholds judge every match by itself; keep its state_dict instead"
-        )
+    if form.k is not None:
+        config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
     config["metadata"] = {
         "sae_lens_version": FORMAT_VERSION,
         **(metadata or {}),
-        "allocation": {"version": allocation.__version__, **_described(sae.choice)},
+        "allocation": {"version": allocation.__version__, **described(sae.choice)},
     }
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    _replace(place / WEIGHTS, lambda path: save_file(tensors, path))
-    _replace(place / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8"))
+    (place / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
+    replace(place / WEIGHTS, lambda path: save_file(form.tensors, path))
+    if isinstance(sae.choice, FeatureChoice) and bool(sae.choice.has_quotas):
+        quotas = sae.choice.quota_densities.cpu()
+        kept = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
+        replace(place / SPARSITY, lambda path: save_file(kept, path))
+    write_json(place / CONFIG, config)
     return place
 
 
@@ -107,10 +118,12 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
 
         x_hat = a W_dec + b_dec   with the a that `save` wrote
 
+    Architectures `jumprelu`, `topk`, `standard` (a threshold of 0), and checkpoints of a `batchtopk` training.
+
     Parameters
     ----------
     folder : path
-        With ``cfg.json`` and ``sae_weights.safetensors``; architecture ``jumprelu`` or ``topk``.
+        With ``cfg.json`` and ``sae_weights.safetensors``.
     k : float, optional
         Mean number of features per token for training on, where the folder does not say.
 
@@ -121,7 +134,7 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     Raises
     ------
     InputError
-        If a file is missing or does not fit; the message names it.
+        If a file is missing, does not fit, or states what this autoencoder cannot do; the message names it.
 
     Examples
     --------
@@ -133,132 +146,104 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     True
     """
     place = Path(folder)
-    config, tensors = _read(place)
-    architecture = config.get("architecture")
-    if architecture not in ("jumprelu", "topk"):
-        raise InputError(f"{place / CONFIG}: expected architecture jumprelu or topk, found {architecture!r}")
-    for key in ("normalize_activations", "reshape_activations"):
-        if config.get(key, "none") != "none":
-            raise InputError(f"{place / CONFIG}: {key} = {config[key]!r} is not supported, expected 'none'")
-    d_model, n_features = _sizes(place, config, tensors, architecture)
-    choice = _choice(place, config, tensors, k)
-    sae = SparseAutoencoder(d_model, n_features, choice, dtype=tensors["W_dec"].dtype)
-    with torch.no_grad():
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-            getattr(sae, name).copy_(tensors[name])
-        if not config.get("apply_b_dec_to_input", True):
-            sae.b_enc.add_(sae.b_dec @ sae.W_enc)
-        if config.get("rescale_acts_by_decoder_norm") is False and not _is_unit(sae.W_dec):
-            raise InputError(f"{place / WEIGHTS}: topk without rescaling needs decoder rows of norm 1")
-        if architecture == "jumprelu":
-            # thresholds are compared with pre-activations there, with scores here
-            theta = tensors["threshold"].float()
-            if not _is_unit(sae.W_dec):
-                theta = theta * sae.W_dec.norm(dim=1).float()
-            _set_thresholds(choice, theta)
-    return sae.eval()
+    require(place, (CONFIG, WEIGHTS), "SAELens")
+    config = _current(read_json(place / CONFIG))
+    _refuse_others(place / CONFIG, config)
+    form = _form(place, config, read_safetensors(place / WEIGHTS))
+    choice = _choice(place, config, form, k)
+    choice.build(form.b_enc.numel())
+    if isinstance(choice, FeatureChoice) and (place / SPARSITY).is_file():
+        quotas = read_safetensors(place / SPARSITY).get("quota_densities")
+        if quotas is not None:
+            choice.set_quotas(quotas)
+    return form.autoencoder(choice, str(place / WEIGHTS))
 
 
-def _folded(sae: SparseAutoencoder) -> dict[str, Tensor]:
-    """The weights with decoder norms moved into the encoder."""
-    weights = {name: getattr(sae, name).detach().cpu() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-    if not _is_unit(weights["W_dec"]):
-        norms = weights["W_dec"].norm(dim=1)
-        if not bool((norms > 0).all()):
-            raise InputError(f"sae: decoder row {int((norms == 0).nonzero()[0])} is zero and has no direction")
-        weights["W_enc"] = weights["W_enc"] * norms
-        weights["b_enc"] = weights["b_enc"] * norms
-        weights["W_dec"] = weights["W_dec"] / norms[:, None]
-    return {name: tensor.contiguous() for name, tensor in weights.items()}
+def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder says about its autoencoder: model, site, text, ours under ``allocation``."""
+    config = read_json(Path(folder) / CONFIG)
+    found = config.get("metadata")
+    if isinstance(found, dict):
+        return found
+    # before version 6 the keys lay beside the others
+    return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
 
 
-def _is_unit(W_dec: Tensor) -> bool:
-    return bool(((W_dec.float().norm(dim=1) - 1.0).abs() < UNIT_NORM).all())
-
-
-def _described(choice: Choice) -> dict[str, Any]:
+def described(choice: Choice) -> dict[str, Any]:
     """What is needed to make the same choice again."""
-    described: dict[str, Any] = {"choice": type(choice).__name__, "k": choice.k}
+    found: dict[str, Any] = {"choice": type(choice).__name__, "k": choice.k}
     if isinstance(choice, FeatureChoice):
-        described["quotas"] = choice.quotas if isinstance(choice.quotas, str) else "given"
-        described["switch"] = choice.switch
+        found["quotas"] = choice.quotas if isinstance(choice.quotas, str) else "given"
+        found["switch"] = choice.switch
         if choice.zipf is not None:
-            described["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
-            described["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
+            found["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
+            found["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
     if isinstance(choice, BalancedChoice):
         limits = {"feature_caps": choice.feature_caps, "feature_floors": choice.feature_floors}
-        described["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
-    return described
+        found["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
+    return found
 
 
-def _choice(place: Path, config: dict[str, Any], tensors: dict[str, Tensor], k: float | None) -> Choice:
-    metadata = config.get("metadata") or {}
-    ours = metadata.get("allocation") or {}
-    if config["architecture"] == "topk":
-        return TokenChoice(int(config["k"]))
-    mean = k or ours.get("k") or metadata.get("l0")
-    if mean is None:
-        raise InputError(
-            f"{place / CONFIG}: the mean number of features per token is not recorded; pass load(folder, k=)"
-        )
-    if ours.get("choice") == "BalancedChoice":
-        return BalancedChoice(mean, **ours.get("limits", {}))
-    theta = tensors["threshold"]
-    if ours.get("choice", "FeatureChoice") == "MutualChoice" or (not ours and bool((theta == theta[0]).all())):
+def _current(config: dict[str, Any]) -> dict[str, Any]:
+    """Configurations from before version 6 in today's words."""
+    if "architecture" not in config and "activation_fn_str" in config:
+        config = {"architecture": "standard", **config}
+    if config.get("architecture") == "standard" and config.get("activation_fn_str") == "topk":
+        config = config | {"architecture": "topk", "k": (config.get("activation_fn_kwargs") or {}).get("k")}
+    return config
+
+
+def _refuse_others(file: Path, config: dict[str, Any]) -> None:
+    architecture = config.get("architecture")
+    if architecture not in READABLE:
+        raise InputError(f"{file}: expected architecture {', '.join(READABLE)}, found {architecture!r}")
+    for key in ("normalize_activations", "reshape_activations"):
+        if config.get(key) not in (None, False, "none"):
+            raise InputError(
+                f"{file}: {key} = {config[key]!r} is not supported, expected 'none'; fold it into the weights with "
+                "SAELens where it can, and save again"
+            )
+    for key, fine in (("finetuning_scaling_factor", (None, False)), ("activation_fn_str", (None, "relu", "topk"))):
+        if config.get(key) not in fine:
+            raise InputError(f"{file}: {key} = {config[key]!r} is not supported")
+
+
+def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
+    file, architecture = place / CONFIG, config["architecture"]
+    d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
+    shapes |= {"threshold": (F,)} if architecture == "jumprelu" else {}
+    shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
+    check_tensors(place / WEIGHTS, tensors, shapes)
+    dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"{file}: dtype must be a floating-point type, found {config['dtype']!r}")
+    W_enc, b_enc, W_dec, b_dec = (tensors[name].to(dtype) for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    form = InferenceForm(W_enc, b_enc, W_dec, b_dec)
+    if not config.get("apply_b_dec_to_input", True):
+        form = form.centred()
+    if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
+        form = form.with_unit_rows()  # its activations are in these units
+    if architecture == "topk":
+        return changed(form, k=read_whole_number(file, config, "k"))
+    if architecture == "standard":
+        return changed(form, threshold=torch.zeros(F, dtype=dtype))
+    threshold = tensors["threshold"] if architecture == "jumprelu" else tensors["topk_threshold"].expand(F)
+    return changed(form, threshold=threshold.to(dtype))
+
+
+def _choice(place: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:
+    described = config.get("metadata") or {}
+    ours = described.get("allocation") or {}
+    mean = k or ours.get("k") or config.get("k") or described.get("l0")
+    kind = ours.get("choice")
+    if form.k is not None or mean is None:
+        return form.choice(mean, str(place / CONFIG))
+    if kind == "MutualChoice":
         return MutualChoice(mean)
-    quotas = ours.get("quotas", "zipf")
-    return FeatureChoice(mean, quotas if quotas != "given" else "zipf", switch=ours.get("switch") or 0.85)
-
-
-def _set_thresholds(choice: Choice, theta: Tensor) -> None:
-    if isinstance(choice, FeatureChoice | BalancedChoice):
-        choice.build(theta.numel())
-        choice.tracker.restart(theta)
-    elif isinstance(choice, MutualChoice):
-        choice.tracker.restart(theta[0])
-
-
-def _read(place: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for name in (CONFIG, WEIGHTS):
-        if not (place / name).is_file():
-            raise InputError(f"{place}: expected a SAELens folder, but {name} is missing")
-    try:
-        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{place / CONFIG}: not readable as JSON: {error}") from None
-    try:
-        return config, load_file(place / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{place / WEIGHTS}: not readable as safetensors: {error}") from None
-
-
-def _sizes(place: Path, config: dict[str, Any], tensors: dict[str, Tensor], architecture: str) -> tuple[int, int]:
-    """d_model and n_features, after a look at every shape."""
-    try:
-        d, F = int(config["d_in"]), int(config["d_sae"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{place / CONFIG}: d_in and d_sae must be integers") from None
-    shapes = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
-    if architecture == "jumprelu":
-        shapes["threshold"] = (F,)
-    for name, shape in shapes.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        if found != shape:
-            raise InputError(f"{place / WEIGHTS}: {name} must have shape {shape}, found {found}")
-    return d, F
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the file, then take its place, so that no reader sees half of it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
-        write(part)
-        part.chmod(mode)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    if kind == "BalancedChoice":
+        return BalancedChoice(mean, **ours.get("limits", {}))
+    if kind == "FeatureChoice":
+        quotas = ours.get("quotas", "zipf")
+        return FeatureChoice(mean, quotas if quotas != "given" else "zipf", switch=ours.get("switch") or 0.85)
+    return form.choice(mean, str(place / CONFIG))

@@ -75,7 +75,8 @@ def test_no_training_state_is_written(tmp_path: Path) -> None:
     st.save(trained(st.FeatureChoice(4)), tmp_path)
     names = set(load_file(tmp_path / "sae_weights.safetensors"))
     assert names == {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    # what the densities are meant to be, in the file where SAELens keeps them
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors", "sparsity.safetensors"]
 
 
 def test_folders_of_others_are_read(tmp_path: Path) -> None:
@@ -101,9 +102,9 @@ def test_folders_of_others_are_read(tmp_path: Path) -> None:
         (lambda p: (p / "cfg.json").unlink(), "expected a SAELens folder, but cfg.json is missing"),
         (lambda p: (p / "cfg.json").write_text("{"), "cfg.json: not readable as JSON"),
         (lambda p: (p / "sae_weights.safetensors").write_bytes(b"x" * 20), "not readable as safetensors"),
-        (lambda p: _edit(p, architecture="gated"), "expected architecture jumprelu or topk, found 'gated'"),
+        (lambda p: _edit(p, architecture="gated"), "expected architecture jumprelu, topk, .*, found 'gated'"),
         (lambda p: _edit(p, d_in=7), r"W_enc must have shape \(7, 20\), found \(6, 20\)"),
-        (lambda p: _edit(p, d_sae="many"), "d_in and d_sae must be integers"),
+        (lambda p: _edit(p, d_sae="many"), "d_sae must be a whole number from 1, found 'many'"),
         (
             lambda p: _edit(p, normalize_activations="layer_norm"),
             "normalize_activations = 'layer_norm' is not supported",

@@ -1,0 +1,201 @@
+"""The folder of the library dictionary_learning: `ae.pt` and `config.json`.
+
+Token choice becomes `AutoEncoderTopK`, one common threshold `BatchTopKSAE`, thresholds per feature
+`JumpReluAutoEncoder`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.errors import InputError
+from sae_torch.interop.files import check_tensors, read_json, read_state_dict, replace, require, write_json
+from sae_torch.interop.inference_form import InferenceForm
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+TRAINERS = {
+    "AutoEncoderTopK": "TopKTrainer",
+    "BatchTopKSAE": "BatchTopKTrainer",
+    "JumpReluAutoEncoder": "JumpReluTrainer",
+}
+READABLE = (*TRAINERS, "MatryoshkaBatchTopKSAE", "AutoEncoder")
+
+
+def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+    """Write an autoencoder as a folder of dictionary_learning.
+
+    ::
+
+        a = relu(pre) where pre > threshold (or top k),   x_hat = a W_dec + b_dec
+
+    `JumpReluAutoEncoder` does not subtract `b_dec` from its input, so its `b_enc` takes that up; a common threshold
+    needs a whole `k`, which that format demands.
+
+    Parameters
+    ----------
+    sae : SparseAutoencoder
+        Trained or calibrated, unless it is token choice.
+    folder : path
+        Made if missing.
+    metadata : dict, optional
+        As in SAELens folders; ``model_name``, ``hook_name`` and ``context_size`` have a place here.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the choice has no thresholds yet, or no equivalent in this format.
+
+    Examples
+    --------
+    >>> import tempfile, sae_torch as st
+    >>> from sae_torch.interop import dictionary_learning
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dictionary_learning.load(dictionary_learning.save(sae, folder)).choice
+    TokenChoice(k=2)
+    """
+    form = InferenceForm.of(sae, "dictionary_learning")
+    kind, tensors = _tensors(form, sae.choice.k)
+    known = metadata or {}
+    site = str(known.get("hook_name") or "")
+    layer = re.search(r"(?:blocks|layers|h)\.(\d+)", site)
+    trainer = {
+        "trainer_class": TRAINERS[kind],
+        "dict_class": kind,
+        "activation_dim": sae.d_model,
+        "dict_size": sae.n_features,
+        "k": int(tensors["k"]) if "k" in tensors else sae.choice.k,
+        "layer": int(layer[1]) if layer else None,
+        "lm_name": known.get("model_name"),
+        "submodule_name": site or None,
+    }
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    replace(place / WEIGHTS, lambda path: torch.save(tensors, path))
+    write_json(place / CONFIG, {"trainer": trainer, "buffer": {"ctx_len": known.get("context_size")}})
+    return place
+
+
+def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
+    """Read a folder of dictionary_learning; the result is in eval mode.
+
+    ::
+
+        x_hat = a W_dec + b_dec   with the a of `save`
+
+    Classes `AutoEncoderTopK`, `BatchTopKSAE`, `MatryoshkaBatchTopKSAE`, `JumpReluAutoEncoder`, and `AutoEncoder` (a
+    threshold of 0). The file is read as plain tensors; code in it is never run. A `BatchTopKSAE` whose threshold was
+    never measured loads, and says in eval mode that it needs `sae_torch.calibrate`.
+
+    Parameters
+    ----------
+    folder : path
+        With ``ae.pt`` and ``config.json``.
+    k : float, optional
+        Mean number of features per token, where the folder does not say.
+
+    Returns
+    -------
+    SparseAutoencoder
+
+    Raises
+    ------
+    InputError
+        If a file is missing, does not fit, or holds a class that has no equivalent here; the message names it.
+    """
+    place = Path(folder)
+    require(place, (CONFIG, WEIGHTS), "dictionary_learning")
+    trainer = _trainer(place)
+    kind = trainer.get("dict_class")
+    if kind not in READABLE:
+        raise InputError(f"{place / CONFIG}: expected dict_class {', '.join(READABLE)}, found {kind!r}")
+    tensors = read_state_dict(place / WEIGHTS)
+    form = _form(place / WEIGHTS, kind, tensors)
+    recorded = int(tensors["k"]) if "k" in tensors else trainer.get("k") or trainer.get("target_l0")
+    return form.autoencoder(form.choice(k or recorded, str(place / CONFIG)), str(place / WEIGHTS))
+
+
+def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder says about its autoencoder, in the words of SAELens folders."""
+    trainer = _trainer(Path(folder))
+    buffer = read_json(Path(folder) / CONFIG).get("buffer") or {}
+    site = trainer.get("submodule_name")
+    if site is None and trainer.get("layer") is not None:
+        site = f"blocks.{trainer['layer']}.hook_resid_post"
+    found = {"model_name": trainer.get("lm_name"), "hook_name": site, "context_size": buffer.get("ctx_len")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _trainer(place: Path) -> dict[str, Any]:
+    found = read_json(place / CONFIG).get("trainer")
+    if not isinstance(found, dict):
+        raise InputError(f"{place / CONFIG}: expected an object named trainer, found {type(found).__name__}")
+    return found
+
+
+def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:
+    """Class and state dict."""
+    threshold = form.threshold
+    if threshold is not None and not bool((threshold == threshold[0]).all()):
+        return "JumpReluAutoEncoder", form.uncentred().tensors
+    tensors = form.tensors
+    as_linear = {
+        "encoder.weight": tensors["W_enc"].T.contiguous(),
+        "encoder.bias": tensors["b_enc"],
+        "decoder.weight": tensors["W_dec"].T.contiguous(),
+        "b_dec": tensors["b_dec"],
+    }
+    kind = "AutoEncoderTopK" if threshold is None else "BatchTopKSAE"
+    if int(k) != k:
+        raise InputError(
+            f"sae: {kind} of dictionary_learning needs a whole number of features per token, found k = {k}"
+        )
+    as_linear["k"] = torch.tensor(int(k), dtype=torch.int32)
+    as_linear["threshold"] = torch.tensor(-1.0) if threshold is None else threshold[0].float()
+    return kind, as_linear
+
+
+def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
+    linear = kind in ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder")
+    name = "encoder.weight" if linear else "W_enc"
+    if name not in tensors or tensors[name].ndim != 2:
+        raise InputError(f"{file}: {name} must be a matrix, found {'another shape' if name in tensors else 'nothing'}")
+    F, d = tensors[name].shape if linear else tensors[name].T.shape
+    bias = "bias" if kind == "AutoEncoder" else "b_dec"
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
+    if linear:
+        shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "decoder.weight": (d, F), bias: (d,)}
+    scalars = kind in ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+    shapes |= {"k": ()} if scalars else {}
+    if kind == "JumpReluAutoEncoder":
+        shapes["threshold"] = (F,)
+    elif scalars and kind != "AutoEncoderTopK":
+        shapes["threshold"] = ()
+    check_tensors(file, tensors, shapes)
+    if linear:
+        weights = tensors["encoder.weight"].T, tensors["encoder.bias"], tensors["decoder.weight"].T, tensors[bias]
+    else:
+        weights = tensors["W_enc"], tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
+    form = InferenceForm(*weights)
+    if kind == "AutoEncoderTopK":
+        return changed(form, k=int(tensors["k"]))
+    if kind == "AutoEncoder":
+        return changed(form, threshold=torch.zeros(F))
+    if kind == "JumpReluAutoEncoder":
+        return changed(form.centred(), threshold=tensors["threshold"])
+    if float(tensors["threshold"]) < 0:  # never measured
+        return form
+    return changed(form, threshold=tensors["threshold"].expand(F))

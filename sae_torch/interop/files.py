@@ -1,0 +1,92 @@
+"""Files of the formats: read whole with an error that names the file, written so that no reader sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_torch.errors import InputError
+
+
+def require(folder: Path, names: tuple[str, ...], kind: str) -> None:
+    """Refuse a folder that lacks one of its files."""
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: expected a {kind} folder, but {name} is missing")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not readable as safetensors: {error}") from None
+
+
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """The tensors of a torch file, which may hold nothing else: no code in it is ever run."""
+    import pickle
+
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{file}: not readable as a state dict: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"{file}: expected a state dict, found something else")
+    return found
+
+
+def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every named tensor must be there, in shape, and finite."""
+    for name, shape in shapes.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != shape:
+            raise InputError(f"{file}: {name} must have shape {shape}, found {found}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise InputError(f"{file}: {name} holds NaN or infinite values")
+
+
+def read_whole_number(file: Path, config: Mapping[str, Any], name: str) -> int:
+    """A positive whole number of a configuration."""
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+        raise InputError(f"{file}: {name} must be a whole number from 1, found {value!r}")
+    return int(value)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as JSON."""
+    replace(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+
+
+def replace(file: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the file, then take its place."""
+    part = file.with_name(file.name + ".part")
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
+        write(part)
+        part.chmod(mode)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+"""What every format stores: the batch-free autoencoder as plain tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.balanced_choice import BalancedChoice
+from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.errors import InputError
+from sae_torch.feature_choice import FeatureChoice
+from sae_torch.thresholds import Threshold
+
+# Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
+UNIT_NORM = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceForm:
+    """An autoencoder for one token at a time.
+
+    ::
+
+        pre = (x - b_dec) W_enc + b_enc,   a = relu(pre) where pre > threshold (or its top k),   x_hat = a W_dec + b_dec
+
+    Attributes
+    ----------
+    W_enc : (d_model, features); b_enc : (features,); W_dec : (features, d_model); b_dec : (d_model,)
+    threshold : (features,) or None
+        In units of `pre`; None with a `k`, or where none has been measured yet.
+    k : int or None
+        Features per token, where the token chooses.
+    """
+
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+    threshold: Tensor | None = None
+    k: int | None = None
+
+    @classmethod
+    def of(cls, sae: SparseAutoencoder, format_name: str) -> InferenceForm:
+        """The form of an autoencoder, its decoder norms folded into the encoder.
+
+        Raises
+        ------
+        InputError
+            If the choice has no thresholds yet, or needs more than thresholds.
+        """
+        batch_free = sae.choice.batch_free()
+        W_enc, b_enc, W_dec, b_dec = (weight.detach().cpu() for weight in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
+        form = cls(W_enc, b_enc, W_dec, b_dec)
+        if isinstance(batch_free, TokenChoice):
+            return replace(form.with_unit_rows(), k=int(batch_free.k))
+        if isinstance(batch_free, Threshold):
+            # thresholds are in units of scores already, which are pre-activations once rows have norm 1
+            theta = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
+            return replace(form.with_unit_rows(), threshold=theta)
+        raise InputError(
+            f"sae: {type(sae.choice).__name__} with limits per token has no equivalent in the {format_name} format, "
+            "whose thresholds judge every match by itself; keep its state_dict instead"
+        )
+
+    @property
+    def norms(self) -> Tensor:
+        """Norm of every decoder row, (features,) float32."""
+        norms: Tensor = self.W_dec.float().norm(dim=1)
+        return norms
+
+    @property
+    def has_unit_rows(self) -> bool:
+        """Whether every decoder row has norm 1, within the rounding of its type."""
+        return bool(((self.norms - 1.0).abs() < self._tolerance).all())
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by name, contiguous; with the threshold if there is one."""
+        named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        if self.threshold is not None:
+            named["threshold"] = self.threshold
+        return {name: tensor.contiguous() for name, tensor in named.items()}
+
+    def with_unit_rows(self) -> InferenceForm:
+        """The same reconstructions with decoder rows of norm 1; activations are then in units of `x`."""
+        if self.has_unit_rows:
+            return self
+        norms = self.W_dec.norm(dim=1)
+        if not bool((norms > 0).all()):
+            raise InputError(f"sae: decoder row {int((norms == 0).nonzero()[0])} is zero and has no direction")
+        return replace(
+            self,
+            W_enc=self.W_enc * norms,
+            b_enc=self.b_enc * norms,
+            W_dec=self.W_dec / norms[:, None],
+            threshold=None if self.threshold is None else self.threshold * norms,
+        )
+
+    def centred(self) -> InferenceForm:
+        """The form of weights whose encoder reads `x` itself, not `x - b_dec`."""
+        return replace(self, b_enc=self.b_enc + self.b_dec @ self.W_enc)
+
+    def uncentred(self) -> InferenceForm:
+        """Weights of the same function for an encoder that reads `x` itself."""
+        return replace(self, b_enc=self.b_enc - self.b_dec @ self.W_enc)
+
+    def choice(self, k: float | None, place: str) -> Choice:
+        """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature."""
+        if self.k is not None:
+            return TokenChoice(self.k)
+        if k is None:
+            raise InputError(f"{place}: the mean number of features per token is not recorded; pass load(folder, k=)")
+        theta = self._scaled_threshold()
+        if theta is None or bool((theta == theta[0]).all()):
+            return MutualChoice(k)
+        return FeatureChoice(k)
+
+    def autoencoder(self, choice: Choice, place: str) -> SparseAutoencoder:
+        """The module, in eval mode; `place` is named in errors.
+
+        Raises
+        ------
+        InputError
+            If a token's top k would be others than in the format, which ranks without decoder norms.
+        """
+        norms = self.norms
+        if self.k is not None and bool(norms.max() - norms.min() > 2 * self._tolerance * norms.max()):
+            raise InputError(
+                f"{place}: the format ranks a token's features without the norms of their decoder rows, which this one "
+                f"counts, and they differ ({float(norms.min()):.4g} to {float(norms.max()):.4g})"
+            )
+        d_model, n_features = self.W_enc.shape
+        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.W_dec.dtype)
+        with torch.no_grad():
+            for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+                getattr(sae, name).copy_(getattr(self, name))
+        theta = self._scaled_threshold()
+        if theta is not None:
+            if isinstance(choice, FeatureChoice | BalancedChoice):
+                choice.tracker.restart(theta)
+            elif isinstance(choice, MutualChoice):
+                choice.tracker.restart(theta[0])
+        return sae.eval()
+
+    def _scaled_threshold(self) -> Tensor | None:
+        """Thresholds in units of scores; below 0 nothing but zeros would be added."""
+        if self.threshold is None:
+            return None
+        theta = self.threshold.float().clamp_min(0.0)
+        return theta if self.has_unit_rows else theta * self.norms
+
+    @property
+    def _tolerance(self) -> float:
+        return max(UNIT_NORM, torch.finfo(self.W_dec.dtype).eps)

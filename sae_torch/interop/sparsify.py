@@ -1,0 +1,140 @@
+"""The folder of the library sparsify: `sae.safetensors` and `cfg.json`. It holds token choice only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices import TokenChoice
+from sae_torch.errors import InputError
+from sae_torch.interop.files import (
+    check_tensors,
+    read_json,
+    read_safetensors,
+    read_whole_number,
+    replace,
+    require,
+    write_json,
+)
+from sae_torch.interop.inference_form import InferenceForm
+
+CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+# What its configuration may say without a change of the function.
+SUPPORTED: dict[str, Any] = {"activation": "topk", "skip_connection": False, "transcode": False}
+
+
+def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+    """Write an autoencoder with token choice as a folder of sparsify.
+
+    ::
+
+        a = the k largest of relu((x - b_dec) W_enc + b_enc),   x_hat = a W_dec + b_dec
+
+    Parameters
+    ----------
+    sae : SparseAutoencoder
+        With token choice.
+    folder : path
+        Made if missing; sparsify looks for it under the name of the module, for instance ``layers.10``.
+    metadata : dict, optional
+        The format has no place for it; it is left out.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the choice is another one.
+
+    Examples
+    --------
+    >>> import tempfile, sae_torch as st
+    >>> from sae_torch.interop import sparsify
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sparsify.load(sparsify.save(sae, folder)).choice
+    TokenChoice(k=2)
+    """
+    from safetensors.torch import save_file
+
+    if not isinstance(sae.choice, TokenChoice):
+        raise InputError(
+            f"sae: the sparsify format has no thresholds, so it holds token choice only, found "
+            f"{type(sae.choice).__name__}; export to saelens or dictionary_learning"
+        )
+    form = InferenceForm.of(sae, "sparsify")
+    weights = form.tensors
+    tensors = {
+        "encoder.weight": weights["W_enc"].T.contiguous(),
+        "encoder.bias": weights["b_enc"],
+        "W_dec": weights["W_dec"],
+        "b_dec": weights["b_dec"],
+    }
+    config = SUPPORTED | {
+        "expansion_factor": max(1, sae.n_features // sae.d_model),
+        "normalize_decoder": True,
+        "num_latents": sae.n_features,
+        "k": form.k,
+        "multi_topk": False,
+        "d_in": sae.d_model,
+    }
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    replace(place / WEIGHTS, lambda path: save_file(tensors, path))
+    write_json(place / CONFIG, config)
+    return place
+
+
+def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
+    """Read a folder of sparsify; the result is in eval mode.
+
+    ::
+
+        x_hat = a W_dec + b_dec   with the a of `save`
+
+    Parameters
+    ----------
+    folder : path
+        With ``sae.safetensors`` and ``cfg.json``, of one module.
+    k : float, optional
+        Ignored: the folder always says it.
+
+    Returns
+    -------
+    SparseAutoencoder
+
+    Raises
+    ------
+    InputError
+        If a file is missing or does not fit, or the coder is a transcoder, has a skip connection or another activation.
+    """
+    place = Path(folder)
+    require(place, (CONFIG, WEIGHTS), "sparsify")
+    config = read_json(place / CONFIG)
+    for key, expected in SUPPORTED.items():
+        if config.get(key, expected) != expected:
+            raise InputError(f"{place / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
+    d = read_whole_number(place / CONFIG, config, "d_in")
+    named = "num_latents" if config.get("num_latents") else "expansion_factor"
+    F = read_whole_number(place / CONFIG, config, named) * (1 if named == "num_latents" else d)
+    tensors = read_safetensors(place / WEIGHTS)
+    shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "W_dec": (F, d), "b_dec": (d,)}
+    check_tensors(place / WEIGHTS, tensors, shapes)
+    form = InferenceForm(
+        W_enc=tensors["encoder.weight"].T,
+        b_enc=tensors["encoder.bias"],
+        W_dec=tensors["W_dec"],
+        b_dec=tensors["b_dec"],
+        k=read_whole_number(place / CONFIG, config, "k"),
+    )
+    return form.autoencoder(form.choice(None, str(place / CONFIG)), str(place / WEIGHTS))
+
+
+def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder says about its autoencoder: the module, by the folder's name."""
+    return {"hook_name": Path(folder).resolve().name}

@@ -1,0 +1,164 @@
+"""What others write loads here and gives the same activations and reconstructions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sae_torch as st
+from sae_torch.interop import dictionary_learning, sparsify
+
+from .conftest import D_MODEL, N_FEATURES, K
+
+CLOSE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def randomise(module: nn.Module, seed: int) -> None:
+    """Weights as a training might leave them: biases, decoder rows of any norm."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def same_function(sae: st.SparseAutoencoder, acts: Tensor, x_hat: Tensor, x: Tensor) -> None:
+    with torch.no_grad():
+        out = sae(x)
+    torch.testing.assert_close(out.codes.to_dense(), acts.detach(), **CLOSE)
+    torch.testing.assert_close(out.x_hat, x_hat.detach(), **CLOSE)
+    assert (acts > 0).any()
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("architecture", ["jumprelu", "standard"])
+def test_saelens_thresholds(architecture: str, centred: bool, x: Tensor, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    options = {"d_in": D_MODEL, "d_sae": N_FEATURES, "apply_b_dec_to_input": centred, "architecture": architecture}
+    theirs = SAE.from_dict(options)
+    randomise(theirs, 1)
+    theirs.save_model(tmp_path)
+    sae = st.load(tmp_path, k=K)
+    assert isinstance(sae.choice, st.FeatureChoice if architecture == "jumprelu" else st.MutualChoice)
+    same_function(sae, theirs.encode(x), theirs(x), x)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_saelens_topk(rescale: bool, x: Tensor, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    options = {"d_in": D_MODEL, "d_sae": N_FEATURES, "k": K, "rescale_acts_by_decoder_norm": rescale}
+    theirs = SAE.from_dict(options | {"architecture": "topk"})
+    randomise(theirs, 2)
+    theirs.save_model(tmp_path)
+    if rescale:
+        same_function(st.load(tmp_path), theirs.encode(x), theirs(x), x)
+        return
+    with pytest.raises(st.InputError, match="ranks a token's features without the norms"):
+        st.load(tmp_path)
+    with torch.no_grad():
+        theirs.W_dec.div_(theirs.W_dec.norm(dim=1, keepdim=True))
+    theirs.save_model(tmp_path)
+    same_function(st.load(tmp_path), theirs.encode(x), theirs(x), x)
+
+
+def test_a_checkpoint_of_saelens_batchtopk_training(x: Tensor, tmp_path: Path) -> None:
+    """Its own loader does not read it; it must be what the same training writes for inference."""
+    from sae_lens import SAE
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+
+    training = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=D_MODEL, d_sae=N_FEATURES, k=K))
+    randomise(training, 3)
+    training.topk_threshold.fill_(0.4)
+    training.save_model(tmp_path / "checkpoint")
+    training.save_inference_model(tmp_path / "inference")
+    theirs = SAE.load_from_disk(tmp_path / "inference")
+    for folder in ("checkpoint", "inference"):
+        sae = st.load(tmp_path / folder, k=K)
+        assert isinstance(sae.choice, st.MutualChoice)
+        same_function(sae, theirs.encode(x), theirs(x), x)
+
+
+@pytest.mark.parametrize("architecture", ["gated", "matching_pursuit", "temporal", "transcoder"])
+def test_saelens_architectures_without_an_equivalent_are_refused(architecture: str, tmp_path: Path) -> None:
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"")
+    (tmp_path / "cfg.json").write_text(json.dumps({"architecture": architecture, "d_in": 4, "d_sae": 8}))
+    with pytest.raises(st.InputError, match=f"expected architecture jumprelu, .*, found '{architecture}'"):
+        st.load(tmp_path)
+
+
+def dictionaries() -> dict[str, Any]:
+    from dictionary_learning import dictionary
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
+    from dictionary_learning.trainers.top_k import AutoEncoderTopK
+
+    return {
+        "AutoEncoder": lambda: dictionary.AutoEncoder(D_MODEL, N_FEATURES),
+        "AutoEncoderTopK": lambda: AutoEncoderTopK(D_MODEL, N_FEATURES, K),
+        "BatchTopKSAE": lambda: BatchTopKSAE(D_MODEL, N_FEATURES, K),
+        "MatryoshkaBatchTopKSAE": lambda: MatryoshkaBatchTopKSAE(D_MODEL, N_FEATURES, K, [10, 30]),
+        "JumpReluAutoEncoder": lambda: dictionary.JumpReluAutoEncoder(D_MODEL, N_FEATURES),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"]
+)
+def test_dictionary_learning(name: str, x: Tensor, tmp_path: Path) -> None:
+    theirs = dictionaries()[name]()
+    randomise(theirs, 4)
+    if name == "AutoEncoderTopK":  # its training keeps rows at norm 1
+        theirs.decoder.weight.data /= theirs.decoder.weight.data.norm(dim=0)
+    if "Batch" in name:
+        theirs.threshold.fill_(0.35)
+    torch.save(theirs.state_dict(), tmp_path / "ae.pt")
+    trainer = {"dict_class": name, "layer": 3, "lm_name": "m", "k": K}
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer, "buffer": {"ctx_len": 128}}))
+    sae = dictionary_learning.load(tmp_path)
+    same_function(sae, theirs.encode(x), theirs(x), x)
+    assert dictionary_learning.metadata(tmp_path) == {
+        "model_name": "m",
+        "hook_name": "blocks.3.hook_resid_post",
+        "context_size": 128,
+    }
+
+
+def test_a_dictionary_of_dictionary_learnings_trainer(x: Tensor, tmp_path: Path) -> None:
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+
+    trainer = BatchTopKTrainer(
+        steps=20, activation_dim=D_MODEL, dict_size=N_FEATURES, k=K, layer=3, lm_name="m", device="cpu",
+        warmup_steps=5, threshold_start_step=5, seed=0,
+    )  # fmt: skip
+    for step in range(20):
+        trainer.update(step, x)
+    torch.save(trainer.ae.state_dict(), tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer.config}))
+    same_function(dictionary_learning.load(tmp_path), trainer.ae.encode(x), trainer.ae(x), x)
+
+
+def test_sparsify(x: Tensor, tmp_path: Path) -> None:
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    theirs = SparseCoder(D_MODEL, SparseCoderConfig(num_latents=N_FEATURES, k=K))
+    randomise(theirs, 5)
+    theirs.set_decoder_norm_to_unit_norm()
+    theirs.save_to_disk(tmp_path / "layers.3")
+    encoded = theirs.encode(x)
+    dense = torch.zeros(len(x), N_FEATURES).scatter(1, encoded.top_indices, encoded.top_acts)
+    same_function(sparsify.load(tmp_path / "layers.3"), dense, theirs(x).sae_out, x)
+
+
+@pytest.mark.parametrize("option", [{"activation": "groupmax"}, {"skip_connection": True}, {"transcode": True}])
+def test_sparsify_coders_without_an_equivalent_are_refused(option: dict[str, Any], tmp_path: Path) -> None:
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    SparseCoder(D_MODEL, SparseCoderConfig(num_latents=N_FEATURES, k=K, **option)).save_to_disk(tmp_path)
+    with pytest.raises(st.InputError, match=f"{next(iter(option))} = .* is not supported"):
+        sparsify.load(tmp_path)

@@ -1,0 +1,162 @@
+"""Folders that SAELens, dictionary_learning and sparsify wrote: the same function here, or one sentence.
+
+`tests/peers/write_fixtures.py` made them with the real libraries, beside what these give for some inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sae_torch as st
+from sae_torch.interop import dictionary_learning, sparsify
+from sae_torch.interop.formats import FORMATS, format_of
+
+FIXTURES = Path(__file__).parent / "fixtures"
+K = 3
+SAME = {
+    "saelens-jumprelu": st.FeatureChoice,
+    "saelens-jumprelu-raw-input": st.FeatureChoice,
+    "saelens-standard": st.MutualChoice,
+    "saelens-topk-rescaled": st.TokenChoice,
+    "dictionary-learning-AutoEncoderTopK": st.TokenChoice,
+    "dictionary-learning-BatchTopKSAE": st.FeatureChoice,
+    "dictionary-learning-MatryoshkaBatchTopKSAE": st.FeatureChoice,
+    "dictionary-learning-JumpReluAutoEncoder": st.FeatureChoice,
+    "sparsify-topk": st.TokenChoice,
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_it_gives_what_the_library_gave(name: str) -> None:
+    folder = FIXTURES / name
+    sae = FORMATS[format_of(folder)].load(folder)
+    assert type(sae.choice) is SAME[name]
+    assert sae.choice.k == (2.5 if name.startswith("saelens") and name != "saelens-topk-rescaled" else K)
+    expected = load_file(folder / "expected.safetensors")
+    with torch.no_grad():
+        out = sae(expected["x"])
+    torch.testing.assert_close(out.codes.to_dense(), expected["acts"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.x_hat, expected["x_hat"], rtol=1e-5, atol=1e-5)
+    assert not sae.training
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("saelens-gated", "expected architecture jumprelu, topk, standard, .*, found 'gated'"),
+        ("saelens-layer-norm", "normalize_activations = 'layer_norm' is not supported, expected 'none'"),
+        ("dictionary-learning-GatedAutoEncoder", "expected dict_class AutoEncoderTopK, .*, found 'GatedAutoEncoder'"),
+    ],
+)
+def test_what_has_no_equivalent_is_refused(name: str, message: str) -> None:
+    with pytest.raises(st.InputError, match=message):
+        FORMATS[format_of(FIXTURES / name)].load(FIXTURES / name)
+
+
+@pytest.mark.parametrize("name", ["saelens-standard", "dictionary-learning-JumpReluAutoEncoder"])
+def test_k_is_asked_for_where_the_folder_does_not_say_it(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / name, tmp_path / "copy")
+    kind = format_of(folder)
+    edit = {"metadata": {}} if kind == "saelens" else {"trainer": {"dict_class": name.split("-")[-1]}}
+    change(folder / FORMATS[kind].CONFIG, **edit)
+    with pytest.raises(st.InputError, match=r"not recorded; pass load\(folder, k=\)"):
+        FORMATS[kind].load(folder)
+    assert FORMATS[kind].load(folder, k=7.5).choice.k == 7.5
+
+
+def test_a_threshold_that_was_never_measured_is_calibrated_here(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "dictionary-learning-BatchTopKSAE", tmp_path / "copy")
+    state = torch.load(folder / "ae.pt", weights_only=True)
+    torch.save(state | {"threshold": torch.tensor(-1.0)}, folder / "ae.pt")
+    sae = dictionary_learning.load(folder)
+    x = load_file(folder / "expected.safetensors")["x"]
+    with pytest.raises(st.InputError, match=r"call st\.calibrate"):
+        sae(x)
+    st.calibrate(sae, [x])
+    assert sae(x).codes.l0 == pytest.approx(K, abs=0.1)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
+def test_checkpoints_of_a_batchtopk_training_are_read(architecture: str, tmp_path: Path) -> None:
+    """One threshold in units of pre-activation times decoder norm."""
+    folder = shutil.copytree(FIXTURES / "saelens-jumprelu", tmp_path / "copy")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    del tensors["threshold"]
+    save_file(tensors | {"topk_threshold": torch.tensor(0.7)}, folder / "sae_weights.safetensors")
+    change(folder / "cfg.json", architecture=architecture, k=4.0, rescale_acts_by_decoder_norm=True)
+    sae = st.load(folder)
+    x = load_file(folder / "expected.safetensors")["x"]
+    pre = ((x - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]) * tensors["W_dec"].norm(dim=1)
+    acts = torch.relu(pre) * (pre > 0.7)
+    torch.testing.assert_close(sae(x).codes.to_dense(), acts)
+    assert isinstance(sae.choice, st.MutualChoice)
+    assert sae.choice.k == 4
+
+
+def test_a_configuration_from_before_version_6_is_read(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "saelens-topk-rescaled", tmp_path / "copy")
+    old = {"d_in": 6, "d_sae": 10, "dtype": "torch.float32", "activation_fn_str": "topk"}
+    old |= {"activation_fn_kwargs": {"k": 3}, "normalize_activations": None, "model_name": "toy"}
+    (folder / "cfg.json").write_text(json.dumps(old))
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["W_dec"] /= weights["W_dec"].norm(dim=1, keepdim=True)
+    save_file(weights, folder / "sae_weights.safetensors")
+    assert st.load(folder).choice.k == 3
+    assert FORMATS["saelens"].metadata(folder) == {"model_name": "toy"}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "edit", "message"),
+    [
+        ("sparsify-topk", "cfg.json", {"skip_connection": True}, "skip_connection = True is not supported"),
+        ("sparsify-topk", "cfg.json", {"transcode": True}, "transcode = True is not supported"),
+        ("sparsify-topk", "cfg.json", {"activation": "groupmax"}, "activation = 'groupmax' is not supported"),
+        ("sparsify-topk", "cfg.json", {"num_latents": 11}, r"encoder\.weight must have shape \(11, 6\), found"),
+        ("sparsify-topk", "cfg.json", {"k": 2.5}, r"k must be a whole number from 1, found 2\.5"),
+        ("saelens-jumprelu", "cfg.json", {"d_in": "many"}, "d_in must be a whole number from 1, found 'many'"),
+        ("saelens-jumprelu", "cfg.json", {"dtype": "int8"}, "dtype must be a floating-point type, found 'int8'"),
+        ("saelens-jumprelu", "cfg.json", {"finetuning_scaling_factor": True}, "finetuning_scaling_factor = True is"),
+        ("dictionary-learning-BatchTopKSAE", "config.json", {"trainer": 3}, "expected an object named trainer"),
+    ],
+)
+def test_damage_is_named(name: str, file: str, edit: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / name, tmp_path / "copy")
+    change(folder / file, **edit)
+    with pytest.raises(st.InputError, match=message):
+        FORMATS[format_of(folder)].load(folder)
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "saelens-jumprelu", tmp_path / "copy")
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["b_enc"][3] = torch.nan
+    save_file(weights, folder / "sae_weights.safetensors")
+    with pytest.raises(st.InputError, match="b_enc holds NaN or infinite values"):
+        st.load(folder)
+
+
+def test_code_in_a_torch_file_is_never_run(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "dictionary-learning-BatchTopKSAE", tmp_path / "copy")
+    torch.save({"encoder.weight": Path(tmp_path)}, folder / "ae.pt")
+    with pytest.raises(st.InputError, match=r"ae\.pt: not readable as a state dict"):
+        dictionary_learning.load(folder)
+
+
+def test_rows_of_unequal_norm_are_no_top_k_of_ours(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "sparsify-topk", tmp_path / "copy")
+    weights = load_file(folder / "sae.safetensors")
+    weights["W_dec"][2] *= 2
+    save_file(weights, folder / "sae.safetensors")
+    with pytest.raises(st.InputError, match=r"ranks a token's features without the norms .* \(1 to 2\)"):
+        sparsify.load(folder)
+
+
+def change(file: Path, **entries: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))

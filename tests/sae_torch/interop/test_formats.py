@@ -1,0 +1,169 @@
+"""Every format holds every function that it can: what is written and read again is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+import sae_torch as st
+from sae_torch.cli import main
+from sae_torch.interop import dictionary_learning, saelens
+from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop.saebench import BenchmarkAutoencoder
+
+
+def made(choice: st.Choice, seed: int = 0, unit: bool = False, dtype: torch.dtype = torch.float32) -> Any:
+    """An autoencoder with biases and any decoder norms, calibrated."""
+    sae = st.SparseAutoencoder(6, 20, choice, seed=seed, dtype=dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        sae.W_enc.add_(torch.randn(6, 20, generator=generator))
+        sae.b_enc.add_(0.2 * torch.randn(20, generator=generator))
+        sae.b_dec.add_(0.5 * torch.randn(6, generator=generator))
+        if not unit:
+            sae.W_dec.mul_(0.5 + torch.rand(20, 1, generator=generator))
+    if isinstance(choice, st.FeatureChoice):
+        choice.set_quotas(torch.linspace(0.05, 0.25, 20).double() * choice.k / 3.0)
+    st.calibrate(sae, [inputs(400, seed + 1).to(dtype)])
+    return sae.eval()
+
+
+def inputs(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+
+
+@given(
+    some.sampled_from(["saelens", "dictionary-learning", "sparsify"]),
+    some.sampled_from(["token", "mutual", "feature"]),
+    some.integers(0, 50),
+    some.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_written_and_read_again(
+    tmp_path_factory: pytest.TempPathFactory, name: str, kind: str, seed: int, unit: bool
+) -> None:
+    choice = {"token": st.TokenChoice, "mutual": st.MutualChoice, "feature": st.FeatureChoice}[kind](3)
+    sae, folder = made(choice, seed, unit), tmp_path_factory.mktemp("format")
+    if name == "sparsify" and kind != "token":
+        with pytest.raises(st.InputError, match="holds token choice only"):
+            FORMATS[name].save(sae, folder)
+        return
+    FORMATS[name].save(sae, folder, metadata={"model_name": "toy", "hook_name": "blocks.2.hook_resid_post"})
+    assert format_of(folder) == name
+    again = FORMATS[name].load(folder)
+    assert type(again.choice) is type(choice)
+    x = inputs(100, seed + 2)
+    one, two = sae(x), again(x)
+    torch.testing.assert_close(two.x_hat, one.x_hat, rtol=1e-5, atol=1e-5)
+    assert torch.equal(one.codes.features, two.codes.features)
+    if name != "sparsify":
+        assert FORMATS[name].metadata(folder)["model_name"] == "toy"
+        assert FORMATS[name].metadata(folder)["hook_name"] == "blocks.2.hook_resid_post"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_type_of_the_weights_is_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    sae = made(st.MutualChoice(3), unit=True, dtype=dtype)
+    again = st.load(st.save(sae, tmp_path))
+    x = inputs(50, 3).to(dtype)
+    assert again.W_dec.dtype == dtype
+    assert torch.equal(again.W_dec, sae.W_dec)
+    expected = sae(x).x_hat
+    share = (again(x).x_hat == expected).float().mean()
+    assert share > 0.95  # a threshold rounded to the type may let another match in
+
+
+def test_quotas_come_back_and_training_goes_on_with_them(tmp_path: Path) -> None:
+    sae = made(st.FeatureChoice(3))
+    again = st.load(st.save(sae, tmp_path))
+    assert isinstance(again.choice, st.FeatureChoice)
+    assert torch.equal(again.choice.quota_densities, sae.choice.quota_densities)
+    x = inputs(200, 8)
+    assert torch.equal(again.train().choice.mask(again.scores(x)), sae.train().choice.mask(sae.scores(x)))
+    st.save(made(st.MutualChoice(3)), tmp_path)
+    assert not (tmp_path / "sparsity.safetensors").exists()
+
+
+def test_a_common_threshold_needs_a_whole_k_in_dictionary_learning(tmp_path: Path) -> None:
+    with pytest.raises(st.InputError, match=r"needs a whole number of features per token, found k = 2\.5"):
+        dictionary_learning.save(made(st.MutualChoice(2.5)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", [saelens, dictionary_learning])
+def test_limits_per_token_are_refused(module: Any, tmp_path: Path) -> None:
+    sae = made(st.BalancedChoice(3, token_caps=5))
+    with pytest.raises(st.InputError, match="BalancedChoice with limits per token has no equivalent"):
+        module.save(sae, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("choice", [st.TokenChoice(3), st.FeatureChoice(3)], ids=["token", "feature"])
+def test_the_adapter_of_saebench_takes_any_leading_axes(choice: st.Choice) -> None:
+    sae = made(choice)
+    adapter = BenchmarkAutoencoder(sae, "toy", "blocks.2.hook_resid_post", context_size=128)
+    x = inputs(30, 4)
+    torch.testing.assert_close(adapter(x.view(5, 6, 6)).view(30, 6), sae(x).x_hat.detach())
+    assert adapter.check_decoder_norms()
+    assert adapter.cfg.metadata.hook_layer == 2
+    assert adapter.cfg.d_sae == 20
+    with pytest.raises(st.InputError, match="'somewhere' names no layer"):
+        BenchmarkAutoencoder(sae, "toy", "somewhere")
+
+
+def test_a_missing_saelens_has_an_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "sae_lens", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install 'sae-lens"):
+        saelens.register()
+
+
+def test_the_commands_go_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sae = made(st.FeatureChoice(3), unit=True)
+    ours, theirs, again = (str(tmp_path / name) for name in ("ours", "theirs", "again"))
+    st.save(sae, ours, metadata={"model_name": "toy", "hook_name": "blocks.2.hook_resid_post"})
+    words = ["export", "--folder", ours, "--out", theirs, "--format", "dictionary-learning", "--model-name", "other"]
+    assert main(words) == 0
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["trainer"]["lm_name"] == "other"
+    assert main(["import", "--folder", theirs, "--out", again]) == 0
+    x = inputs(60, 5)
+    torch.testing.assert_close(st.load(again)(x).x_hat, sae(x).x_hat, rtol=1e-5, atol=1e-5)
+    out, err = capsys.readouterr()
+    assert "20 features of width 6" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "--folder", "nowhere", "--out", "o", "--format", "sparsify"], "nowhere: expected the folder of an"),
+        (
+            ["import", "--folder", "nowhere", "--out", "o"],
+            "nowhere: expected the folder of an autoencoder, found nothing",
+        ),
+        (
+            ["import", "--folder", ".", "--out", "o"],
+            ".: expected sae_weights.safetensors and cfg.json (saelens), ae.pt",
+        ),
+        (["export", "--folder", "ours", "--out", "o", "--format", "sparsify"], "holds token choice only"),
+        (["export", "--folder", "ours", "--out", "o", "--format", "onnx"], "--format"),
+        (["export", "--folder", "ours", "--out", "ours", "--format", "saelens"], "ours exists already; choose another"),
+        (["import", "--folder", "ours", "--out", "o", "--k", "-2"], "k is -2, expected a positive number"),
+        (["import", "--folder", "ours"], "--out"),
+    ],
+)
+def test_wrong_arguments_write_nothing(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    st.save(made(st.MutualChoice(3)), "ours")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert sorted(tmp_path.rglob("*")) == before
