@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.errors import InfeasibleError, NotCertifiedError
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores, Indices
 from allocation.solution import Price, Prices, Real, Solution, Status
 from allocation.solvers.base import Options
@@ -79,7 +79,7 @@ def to_linear_program(problem: Problem) -> ProgramArrays:
     """
     from scipy.sparse import csr_array
 
-    tokens, features, scores = _edges(problem)
+    tokens, features, scores = _edges(checked_problem(problem))
     rows: list[tuple[str, int, Indices, int, int]] = []
     if problem.budget is not None:
         rows.append(("budget", 0, np.arange(tokens.size), 1, problem.budget))

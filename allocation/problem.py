@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import LARGEST, array_of, count_of, shown
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card
 from allocation.scores import DenseScores, EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
@@ -109,7 +109,7 @@ class Problem:
         tokens, features = matrix.shape
         fields: dict[str, Any] = {
             "matrix": matrix,
-            "budget": None if budget is None else _count(budget, "budget"),
+            "budget": None if budget is None else count_of(budget, "budget"),
             "token_caps": _limits(token_caps, "token_caps", tokens),
             "token_floors": _limits(token_floors, "token_floors", tokens),
             "feature_caps": _limits(feature_caps, "feature_caps", features),
@@ -176,6 +176,13 @@ class Problem:
                 texts.append((name, _span(limits, to)))
         groups = (("token_groups", self.token_groups), ("feature_groups", self.feature_groups))
         return texts + [(name, str(len(members))) for name, members in groups if members]
+
+
+def checked_problem(problem: Any) -> Problem:
+    """The argument `problem` of a function, which must be one."""
+    if not isinstance(problem, Problem):
+        raise InvalidProblemError(f"problem: expected an allocation.Problem, found {shown(problem)}")
+    return problem
 
 
 def token_choice(scores: Any, k: Any) -> Problem:
@@ -278,44 +285,32 @@ def balanced_choice(
     return Problem(scores, budget, token_caps, token_floors, feature_caps, feature_floors)
 
 
-def _count(value: Any, name: str) -> int:
-    """A non-negative integer."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise InvalidProblemError(f"{name}: expected an integer, found {value!r}") from None
-    if isinstance(value, (bool, np.bool_)):
-        raise InvalidProblemError(f"{name}: expected an integer, found {value!r}")
-    if count < 0:
-        raise InvalidProblemError(f"{name}: expected 0 or more, found {count}")
-    return min(count, np.iinfo(np.int64).max)
-
-
 def _limits(value: Any, name: str, size: int) -> Indices | None:
     """A read-only vector of non-negative integers of length `size`, from a vector or one integer for all."""
     if value is None:
         return None
-    try:
-        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-    except (ValueError, TypeError) as error:
-        raise InvalidProblemError(f"{name}: expected an integer or a vector of {size} integers") from error
+    if isinstance(value, int):
+        return np.broadcast_to(np.int64(count_of(value, name)), (size,))
+    array = array_of(value, name, f"an integer or a vector of {size} integers")
     if array.ndim == 0:
-        return np.broadcast_to(np.int64(_count(value if isinstance(value, int) else array[()], name)), (size,))
+        return np.broadcast_to(np.int64(count_of(array[()], name)), (size,))
     if array.shape != (size,):
         raise InvalidProblemError(f"{name}: expected an integer or {size} integers, found shape {array.shape}")
-    if array.dtype.kind not in "iu" and size:
+    if size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
         raise InvalidProblemError(f"{name}: expected integers, found dtype {array.dtype}")
     negative = np.flatnonzero(array < 0)
     if negative.size:
         raise InvalidProblemError(f"{name}[{negative[0]}]: expected 0 or more, found {array[negative[0]]}")
-    limits: Indices = np.minimum(array, np.iinfo(np.int64).max).astype(np.int64)
+    limits: Indices = np.minimum(array, LARGEST).astype(np.int64)
     limits.setflags(write=False)
     return limits
 
 
 def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:
     if isinstance(groups, Group) or not isinstance(groups, Sequence):
-        raise InvalidProblemError(f"{name}: expected a sequence of Group, found {type(groups).__name__}")
+        raise InvalidProblemError(f"{name}: expected a sequence of Group, found {shown(groups)}")
     checked = [_group(group, f"{name}[{number}]", size) for number, group in enumerate(groups)]
     _refuse_crossing(checked, name, size)
     return tuple(checked)
@@ -324,7 +319,7 @@ def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:
 def _group(group: Any, label: str, size: int) -> Group:
     """The group with its members as sorted indices."""
     if not isinstance(group, Group):
-        raise InvalidProblemError(f"{label}: expected a Group, found {type(group).__name__}")
+        raise InvalidProblemError(f"{label}: expected a Group, found {shown(group)}")
     if isinstance(group.members, tuple) and len(group.members) == 2 and any(map(np.ndim, group.members)):
         raise InvalidProblemError(
             f"{label}: a group is a set of one side. A block of tokens x features crosses both families, and then "
@@ -332,8 +327,8 @@ def _group(group: Any, label: str, size: int) -> Group:
         )
     members = np.unique(index_vector(group.members, f"{label}.members", size))
     members.setflags(write=False)
-    cap = None if group.cap is None else _count(group.cap, f"{label}.cap")
-    floor = None if group.floor is None else _count(group.floor, f"{label}.floor")
+    cap = None if group.cap is None else count_of(group.cap, f"{label}.cap")
+    floor = None if group.floor is None else count_of(group.floor, f"{label}.floor")
     return Group(members, cap, floor)
 
 

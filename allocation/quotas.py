@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import array_of, count_of, number_of
 from allocation.errors import InfeasibleError, InvalidProblemError
 from allocation.scores import Indices
 
@@ -48,7 +49,7 @@ def uniform_quotas(total: int, features: int, tokens: int | None = None) -> Indi
     >>> al.uniform_quotas(7, 3)
     array([3, 2, 2])
     """
-    _check_sizes(total, features, tokens)
+    total, features, tokens = _sizes(total, features, tokens)
     return apportion(np.ones(features), total, tokens)
 
 
@@ -81,16 +82,16 @@ def zipf_quotas(total: int, features: int, alpha: float, beta: float, tokens: in
     >>> al.zipf_quotas(20, 4, alpha=1.0, beta=0.0, tokens=8)
     array([8, 5, 4, 3])
     """
-    _check_sizes(total, features, tokens)
+    total, features, tokens = _sizes(total, features, tokens)
     return apportion(zipf_weights(features, alpha, beta), total, tokens)
 
 
 def zipf_weights(features: int, alpha: float, beta: float) -> Reals:
     """Zipf-Mandelbrot weights over ranks 1..features, with sum 1."""
-    if not (np.isfinite(alpha) and alpha >= 0):
-        raise InvalidProblemError(f"alpha: expected a finite number of 0 or more, found {alpha}")
-    if not (np.isfinite(beta) and beta > -1):
-        raise InvalidProblemError(f"beta: expected a finite number above -1, found {beta}")
+    if (alpha := number_of(alpha, "alpha")) < 0:
+        raise InvalidProblemError(f"alpha: expected 0 or more, found {alpha}")
+    if (beta := number_of(beta, "beta")) <= -1:
+        raise InvalidProblemError(f"beta: expected a number above -1, found {beta}")
     log_weights = -alpha * np.log(np.arange(1, features + 1) + beta)
     weights = np.exp(log_weights - log_weights.max(initial=-np.inf))
     return np.asarray(weights / weights.sum())
@@ -122,9 +123,8 @@ def apportion(weights: Any, total: int, most: int | None = None) -> Indices:
     >>> al.apportion([3.0, 1.0, 1.0], total=7)
     array([4, 2, 1])
     """
-    weights = _vector(weights).astype(np.float64)
-    if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
-        raise InvalidProblemError("weights: expected finite numbers of 0 or more")
+    weights, total = _vector(weights, "weights", "a finite number of 0 or more"), count_of(total, "total")
+    most = None if most is None else count_of(most, "most")
     if total and not weights.any():
         weights = np.ones_like(weights)
     limit = np.inf if most is None else float(most)
@@ -218,14 +218,8 @@ def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
     """
     from scipy.optimize import minimize_scalar
 
-    p = _vector(densities)
-    if p.ndim != 1 or p.dtype.kind not in "iuf":
-        raise InvalidProblemError(f"densities: expected a vector of numbers, found shape {p.shape}, dtype {p.dtype}")
-    p = p.astype(np.float64)
-    wrong = np.flatnonzero(~(np.isfinite(p) & (p >= 0)))
-    if wrong.size:
-        raise InvalidProblemError(f"densities[{wrong[0]}]: expected a finite number of 0 or more, found {p[wrong[0]]}")
-    if not 0 <= tail < 1:
+    p = _vector(densities, "densities", "a finite number of 0 or more")
+    if not 0 <= (tail := number_of(tail, "tail")) < 1:
         raise InvalidProblemError(f"tail: expected a share from 0 up to 1, found {tail}")
     order = np.argsort(-p, kind="stable")
     ranks = np.empty(p.size, np.int64)
@@ -284,22 +278,15 @@ class QuotaLedger:
     """
 
     def __init__(self, densities: Any, owed: Any = None) -> None:
-        p = _vector(densities).astype(np.float64)
-        if p.ndim != 1:
-            raise InvalidProblemError(f"densities: expected a vector, found shape {p.shape}")
-        wrong = np.flatnonzero(~((p >= 0) & (p <= 1)))
-        if wrong.size:
-            raise InvalidProblemError(f"densities[{wrong[0]}]: expected a share from 0 to 1, found {p[wrong[0]]}")
-        self.densities = p
+        self.densities = _vector(densities, "densities", "a share from 0 to 1", highest=1.0)
         # what is owed to each feature, in matches; it lies within one match of 0 between batches
-        self.owed = np.zeros(p.size) if owed is None else _vector(owed).astype(np.float64)
-        if self.owed.shape != p.shape:
-            raise InvalidProblemError(f"owed: expected {p.size} numbers, found shape {self.owed.shape}")
+        self.owed = np.zeros_like(self.densities) if owed is None else _vector(owed, "owed", "a finite number", -np.inf)
+        if self.owed.shape != self.densities.shape:
+            raise InvalidProblemError(f"owed: expected {self.densities.size} numbers, found shape {self.owed.shape}")
 
     def allot(self, tokens: int) -> Indices:
         """Quotas of the next batch of `tokens` tokens: an int64 vector, none above `tokens`."""
-        if tokens < 0:
-            raise InvalidProblemError(f"tokens: expected 0 or more, found {tokens}")
+        tokens = count_of(tokens, "tokens")
         self.owed = self.owed + self.densities * tokens
         whole = np.clip(np.floor(self.owed), 0, tokens).astype(np.int64)
         left = self.owed - whole
@@ -314,19 +301,27 @@ class QuotaLedger:
         return whole
 
 
-def _vector(values: Any) -> NDArray[Any]:
-    """An array from any sequence or tensor."""
-    return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+def _vector(values: Any, name: str, each: str, lowest: float = 0.0, highest: float = np.inf) -> Reals:
+    """A float64 vector of finite numbers within bounds, which `each` puts into words."""
+    array = array_of(values, name, "a vector of numbers")
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
+        raise InvalidProblemError(
+            f"{name}: expected a vector of numbers, found shape {array.shape}, dtype {array.dtype}"
+        )
+    vector = array.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(vector) & (vector >= lowest) & (vector <= highest)))
+    if wrong.size:
+        raise InvalidProblemError(f"{name}[{wrong[0]}]: expected {each}, found {vector[wrong[0]]}")
+    return vector
 
 
-def _check_sizes(total: int, features: int, tokens: int | None) -> None:
-    for name, value in (
-        ("total", total),
-        ("features", features),
-        ("tokens", 0 if tokens is None else tokens),
-    ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise InvalidProblemError(f"{name}: expected an integer of 0 or more, found {value!r}")
+def _sizes(total: Any, features: Any, tokens: Any) -> tuple[int, int, int | None]:
+    """The three as integers that fit together."""
+    total, features = count_of(total, "total"), count_of(features, "features")
+    tokens = None if tokens is None else count_of(tokens, "tokens")
+    if features >= 1 << 32:
+        raise InvalidProblemError(f"features: expected fewer than 2^32, found {features}")
     most = features * tokens if tokens is not None else (np.inf if features else 0)
     if total > most:
         raise InfeasibleError(f"total: {total} matches do not fit {features} features of {tokens} tokens each ({most})")
+    return total, features, tokens

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import LARGEST, array_of, count_of, shown
 from allocation.errors import InvalidProblemError
 from allocation.threads import map_blocks
 
@@ -23,6 +24,7 @@ Indices: TypeAlias = NDArray[np.int64]
 # The bit pattern of +inf in the two 16-bit float formats: larger signed patterns are NaN.
 _INFINITY_BITS = {"float16": 0x7C00, "bfloat16": 0x7F80}
 _TYPES = ("float16", "bfloat16", "float32", "float64")
+_READABLE = "float16, bfloat16, float32, float64 or integers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,22 +115,22 @@ class EdgeScores:
 Scores: TypeAlias = DenseScores | EdgeScores
 
 
-def dense_scores(scores: Any, workers: int | None = None) -> DenseScores:
-    """Validate a matrix and wrap it without a copy where its layout allows."""
-    array, type_name = _as_array(scores)
+def dense_scores(scores: Any, name: str = "scores", workers: int | None = None) -> DenseScores:
+    """Validate a matrix and wrap it without a copy where its layout allows. Messages call it `name`."""
+    array, type_name = _as_array(scores, name)
     if array.ndim != 2:
         raise InvalidProblemError(
-            f"scores: expected a matrix of shape (tokens, features), found {array.ndim} dimension(s) {array.shape}"
+            f"{name}: expected a matrix of shape (tokens, features), found {array.ndim} dimension(s) {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_nan_and_infinity(array, type_name, workers)
+    _refuse_nan_and_infinity(array, type_name, name, workers)
     return DenseScores(array, type_name)
 
 
 def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScores:
     """Validate candidate edges and sort them by (token, feature)."""
     size = _shape(shape)
-    array, type_name = _as_array(scores)
+    array, type_name = _as_array(scores, "scores")
     columns = [index_vector(tokens, "tokens", size[0]), index_vector(features, "features", size[1])]
     if array.ndim != 1 or not (array.size == columns[0].size == columns[1].size):
         raise InvalidProblemError(
@@ -136,7 +138,7 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
             f"{columns[0].shape}, {columns[1].shape} and {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_nan_and_infinity(array.reshape(1, -1), type_name, None)
+    _refuse_nan_and_infinity(array.reshape(1, -1), type_name, "scores", None)
     array = DenseScores(array.reshape(1, -1), type_name).values_at(np.arange(array.size))
     flat = columns[0] * size[1] + columns[1]
     order = np.argsort(flat, kind="stable")
@@ -151,12 +153,9 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
 
 def index_vector(members: Any, name: str, size: int) -> Indices:
     """Indices below `size` from integers or a boolean mask."""
-    try:
-        array = np.asarray(members)
-    except (ValueError, TypeError) as error:
-        raise InvalidProblemError(f"{name}: expected a vector of indices, found {type(members).__name__}") from error
+    array = array_of(members, name, "a vector of indices or a boolean mask")
     if array.ndim != 1:
-        raise InvalidProblemError(f"{name}: expected a vector of indices, found shape {array.shape}")
+        raise InvalidProblemError(f"{name}: expected a vector of indices or a boolean mask, found shape {array.shape}")
     if array.dtype == bool:
         if array.size != size:
             raise InvalidProblemError(f"{name}: a boolean mask must have length {size}, found {array.size}")
@@ -174,58 +173,55 @@ def index_vector(members: Any, name: str, size: int) -> Indices:
 
 
 def _shape(shape: Any) -> tuple[int, int]:
-    try:
-        tokens, features = (int(size) for size in shape)
-    except (TypeError, ValueError) as error:
-        raise InvalidProblemError(f"shape: expected (tokens, features), found {shape!r}") from error
-    if tokens < 0 or features < 0:
-        raise InvalidProblemError(f"shape: sizes must not be negative, found {shape!r}")
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+        raise InvalidProblemError(f"shape: expected (tokens, features), found {shown(shape)}")
+    tokens, features = (count_of(size, f"shape[{axis}]") for axis, size in enumerate(shape))
+    if tokens * features > LARGEST:
+        raise InvalidProblemError(f"shape: expected fewer than 2^63 pairs, found {tokens} x {features}")
     return tokens, features
 
 
-def _as_array(scores: Any) -> tuple[Array, str]:
+def _as_array(scores: Any, name: str) -> tuple[Array, str]:
     """The scores as a NumPy array and the name of their number type; torch is met only if the caller brought it."""
-    if type(scores).__module__.split(".")[0] == "torch" and "torch" in sys.modules:
-        return _from_tensor(scores)
-    if type(scores).__module__.split(".")[0] == "cupy":
-        raise InvalidProblemError("scores: CuPy arrays are not supported by this version; pass scores.get()")
-    try:
-        array = np.asarray(scores)
-    except (ValueError, TypeError) as error:
-        raise InvalidProblemError(
-            f"scores: expected a numeric matrix, found {type(scores).__name__}: {error}"
-        ) from error
-    name = array.dtype.name
-    if name == "bfloat16":  # the NumPy extension type of ml_dtypes
-        return array.view(np.int16), "bfloat16"
+    origin = type(scores).__module__.split(".")[0]
+    if hasattr(scores, "detach") and "torch" in sys.modules:
+        return _from_tensor(scores, name)
+    if origin == "cupy":
+        raise InvalidProblemError(f"{name}: CuPy arrays are not supported by this version; pass {name}.get()")
+    if origin == "scipy" and hasattr(scores, "tocoo"):
+        raise InvalidProblemError(f"{name}: sparse matrices are not read; pass their entries to Problem.from_edges")
+    array = array_of(scores, name, "a numeric matrix")
+    type_name = array.dtype.name
+    if type_name == "bfloat16":  # the NumPy extension type of ml_dtypes
+        return array.view(np.int16), type_name
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-        raise InvalidProblemError(
-            f"scores: expected float16, bfloat16, float32, float64 or integers, found dtype {array.dtype}"
-        )
-    return array, name
+        raise InvalidProblemError(f"{name}: expected {_READABLE}, found dtype {array.dtype}")
+    return array, type_name
 
 
-def _from_tensor(tensor: Any) -> tuple[Array, str]:
-    if not hasattr(tensor, "detach"):
-        raise InvalidProblemError(f"scores: expected a matrix, found {type(tensor).__name__}")
+def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
     if tensor.requires_grad:
         raise InvalidProblemError(
-            "scores: the tensor requires grad; pass scores.detach(), or use the layer choice(scores) for gradients"
+            f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
         )
     if tensor.device.type != "cpu":
         raise InvalidProblemError(
-            f"scores: tensors on {tensor.device} are not supported by this version; pass scores.cpu()"
+            f"{name}: tensors on {tensor.device} are not supported by this version; pass {name}.cpu()"
         )
-    name = str(tensor.dtype).removeprefix("torch.")
-    if name == "bfloat16":
-        return tensor.view(sys.modules["torch"].int16).numpy(), name
-    array = tensor.numpy()
-    if array.dtype.kind not in "iuf":
-        raise InvalidProblemError(f"scores: expected floats or integers, found {tensor.dtype}")
-    return array, name
+    if str(tensor.layout) != "torch.strided":
+        raise InvalidProblemError(
+            f"{name}: sparse tensors are not read; pass {name}.to_dense(), or their entries to Problem.from_edges"
+        )
+    type_name = str(tensor.dtype).removeprefix("torch.")
+    if type_name not in _TYPES and not type_name.startswith(("int", "uint")):
+        raise InvalidProblemError(f"{name}: expected {_READABLE}, found dtype {tensor.dtype}")
+    tensor = tensor.resolve_neg()
+    if type_name == "bfloat16":
+        return tensor.view(sys.modules["torch"].int16).numpy(), type_name
+    return array_of(tensor, name, "a numeric matrix"), type_name
 
 
-def _refuse_nan_and_infinity(array: Array, type_name: str, workers: int | None) -> None:
+def _refuse_nan_and_infinity(array: Array, type_name: str, name: str, workers: int | None) -> None:
     """One read: a maximum per block shows NaN and +inf; only a bad matrix is read again to say where."""
     if array.size == 0 or type_name not in _TYPES:
         return
@@ -242,11 +238,11 @@ def _refuse_nan_and_infinity(array: Array, type_name: str, workers: int | None) 
     if not any(map_blocks(is_bad, array.shape[0], array.nbytes, workers)):
         return
     scores = DenseScores(array, type_name)
-    for name, test in (("NaN", np.isnan), ("+inf", np.isposinf)):
+    for bad, test in (("NaN", np.isnan), ("+inf", np.isposinf)):
         found = test(scores.widened(array))
         if found.any():
             token, feature = np.unravel_index(int(found.argmax()), array.shape)
             raise InvalidProblemError(
-                f"scores: {int(found.sum())} entries are {name}, the first at token {token}, feature {feature}; "
+                f"{name}: {int(found.sum())} entries are {bad}, the first at token {token}, feature {feature}; "
                 "scores must be finite, or -inf to forbid a match"
             )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.laminar import Laminar
@@ -110,18 +111,18 @@ def solve(
     >>> solution.tokens, solution.features, solution.objective
     (array([0, 0, 1]), array([0, 1, 2]), 12.0)
     """
-    if not isinstance(problem, Problem):
-        raise InvalidProblemError(f"problem: expected an allocation.Problem, found {type(problem).__name__}")
+    checked_problem(problem)
     solver = Auto() if solver is None else solver
-    if not hasattr(solver, "refusal") or isinstance(solver, type):
-        raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {solver!r}")
-    if workers is not None and workers < 1:
-        raise InvalidProblemError(f"workers: expected 1 or more threads, found {workers}")
+    if isinstance(solver, type) or not (hasattr(solver, "refusal") and hasattr(solver, "solve")):
+        raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {shown(solver)}")
+    if not isinstance(throw, bool):
+        raise InvalidProblemError(f"throw: expected True or False, found {shown(throw)}")
+    options = _options(warm_start, workers, max_seconds)
     try:
         reason = solver.refusal(problem)
         if reason is not None:
             raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()" if not isinstance(solver, Auto) else reason)
-        solution = solver.solve(problem, Options(warm_start, workers, max_seconds))
+        solution = solver.solve(problem, options)
     except (InfeasibleError, UnsupportedProblemError, NotCertifiedError) as error:
         if throw:
             raise
@@ -139,3 +140,14 @@ _STATUS = {
     UnsupportedProblemError: Status.UNSUPPORTED,
     NotCertifiedError: Status.NOT_CERTIFIED,
 }
+
+
+def _options(warm_start: Any, workers: Any, max_seconds: Any) -> Options:
+    """What every solver may rely on."""
+    if warm_start is not None and not isinstance(warm_start, Prices):
+        raise InvalidProblemError(f"warm_start: expected the prices of a solution, found {shown(warm_start)}")
+    if workers is not None and (workers := count_of(workers, "workers")) < 1:
+        raise InvalidProblemError("workers: expected 1 or more threads, found 0")
+    if max_seconds is not None and (max_seconds := number_of(max_seconds, "max_seconds")) < 0:
+        raise InvalidProblemError(f"max_seconds: expected 0 or more, found {max_seconds}")
+    return Options(warm_start, workers, max_seconds)

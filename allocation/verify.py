@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.problem import Problem
+from allocation.arguments import shown
+from allocation.errors import InvalidProblemError
+from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores, Indices
 from allocation.solution import Prices, Solution
 
@@ -23,6 +25,8 @@ _UNITS = 8.0
 _EPS = float(np.finfo(np.float64).eps)
 # Named places in one violation: enough to find it, few enough to read.
 _SHOWN = 5
+# What a solution must have.
+_ANSWER = ("tokens", "features", "values", "prices")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     >>> al.verify(problem, al.solve(problem))
     Certificate(optimal=True, gap=0.0, tolerance=0.0, violations=())
     """
+    checked_problem(problem)
+    if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
+        raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
     tokens, features = np.asarray(solution.tokens), np.asarray(solution.features)
     violations = _malformed(problem, tokens, features, np.asarray(solution.values))
     if violations:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from allocation.arguments import shown
 from allocation.errors import InvalidProblemError
 from allocation.plot.canvas import BLUE, GREEN, GREY, SKY, VERMILLION, axes, legend, whole_ticks
 from allocation.problem import Problem
@@ -145,5 +146,5 @@ def _label_bars(ax: Axes, order: Indices, name: str) -> None:
 
 def _one_of(value: str, name: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise InvalidProblemError(f"{name}: expected {', '.join(map(repr, known))}, found {value!r}")
+        raise InvalidProblemError(f"{name}: expected {', '.join(map(repr, known))}, found {shown(value)}")
     return value

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arguments import array_of
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
@@ -162,11 +163,10 @@ class SoftSolution:
 
 
 def _cotangent(cotangent: Any, shape: tuple[int, ...]) -> Reals:
-    try:
-        upstream = np.asarray(cotangent, dtype=np.float64)
-    except (TypeError, ValueError):
-        found = type(cotangent).__name__
-        raise InvalidProblemError(f"cotangent: expected an array of shape {shape}, found {found}") from None
+    array = array_of(cotangent, "cotangent", f"an array of shape {shape}")
+    if array.dtype.kind not in "iuf":
+        raise InvalidProblemError(f"cotangent: expected real numbers, found dtype {array.dtype}")
+    upstream = array.astype(np.float64)
     if upstream.shape != shape:
         raise InvalidProblemError(f"cotangent: expected the allocation's shape {shape}, found {upstream.shape}")
     wrong = ~np.isfinite(upstream)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numbers
 import time
 from typing import Any
 
 import numpy as np
 
+from allocation.arguments import number_of, shown
 from allocation.errors import InvalidProblemError, NotCertifiedError, UnsupportedProblemError
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores, Indices
 from allocation.soft.descent import minimise
 from allocation.soft.dual import Dual
@@ -75,10 +75,9 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
     1.25
     """
     start = time.perf_counter()
-    if not isinstance(problem, Problem):
-        raise InvalidProblemError(f"problem: expected an allocation.Problem, found {type(problem).__name__}")
+    checked_problem(problem)
     if not isinstance(form, str) or form not in FORMS:
-        raise InvalidProblemError(f"form: expected {' or '.join(map(repr, FORMS))}, found {form!r}")
+        raise InvalidProblemError(f"form: expected {' or '.join(map(repr, FORMS))}, found {shown(form)}")
     _refuse_floors_and_groups(problem)
     scores, caps = _dense(problem), _caps(problem)
     closed = caps == 0
@@ -131,10 +130,8 @@ def _any_positive(limits: Indices | None) -> bool:
 
 
 def _checked_temperature(temperature: Any, best: float) -> float:
-    if not isinstance(temperature, numbers.Real) or isinstance(temperature, bool):
-        raise InvalidProblemError(f"temperature: expected a positive number, found {temperature!r}")
-    heat = float(temperature)
-    if not 0 < heat < np.inf:
+    heat = number_of(temperature, "temperature", "a positive finite number")
+    if heat <= 0:
         raise InvalidProblemError(f"temperature: expected a positive finite number, found {heat}")
     if heat < COLDEST * best:
         raise InvalidProblemError(

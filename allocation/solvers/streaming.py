@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arguments import shown
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores, Indices, dense_scores
@@ -58,8 +59,10 @@ def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps
     >>> al.select_stream(blocks, budget=3).tokens
     array([0, 1, 2])
     """
-    if not isinstance(chunks, Iterable):
-        raise InvalidProblemError(f"chunks: expected blocks of rows, found {type(chunks).__name__}")
+    if isinstance(chunks, (str, bytes, dict, set)) or not isinstance(chunks, Iterable):
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}")
+    if getattr(chunks, "ndim", 3) != 3:
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}; use al.solve")
     if isinstance(chunks, Iterator):
         raise InvalidProblemError(
             f"chunks: {type(chunks).__name__} can be read only once; pass a list or an object that starts anew"
@@ -68,7 +71,7 @@ def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps
         raise InvalidProblemError("budget, feature_caps: expected at least one of them")
     candidates: _Candidates | None = None
     for number, chunk in enumerate(chunks):
-        block = dense_scores(chunk)
+        block = dense_scores(chunk, f"chunks[{number}]")
         if candidates is None:
             limits = Problem(np.empty((0, block.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
             candidates = _Candidates(block, limits)
@@ -97,7 +100,7 @@ class _Candidates:
         """Keep what may still matter of the next block."""
         if block.shape[1] != self.columns or block.type != self.type:
             raise InvalidProblemError(
-                f"chunks: block {number} has {block.shape[1]} features of type {block.type}, the first has "
+                f"chunks[{number}] has {block.shape[1]} features of type {block.type}, the first has "
                 f"{self.columns} of {self.type}"
             )
         flat = compact(block.ordered, self.lower if self.by_column else self.lower[0])

@@ -297,9 +297,9 @@ def test_soft_prices_are_a_warm_start() -> None:
         ({"temperature": -1.0}, "temperature: expected a positive finite number, found -1.0"),
         ({"temperature": np.nan}, "temperature: expected a positive finite number, found nan"),
         ({"temperature": np.inf}, "temperature: expected a positive finite number, found inf"),
-        ({"temperature": "warm"}, "temperature: expected a positive number, found 'warm'"),
-        ({"temperature": True}, "temperature: expected a positive number, found True"),
-        ({"temperature": None}, "temperature: expected a positive number, found None"),
+        ({"temperature": "warm"}, "temperature: expected a positive finite number, found 'warm'"),
+        ({"temperature": True}, "temperature: expected a positive finite number, found True"),
+        ({"temperature": None}, "temperature: expected a positive finite number, found None"),
         (
             {"temperature": 1e-20},
             "temperature: expected at least 2e-14 beside scores up to 2, found 1e-20; .* al.solve",
@@ -317,8 +317,8 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
     ("cotangent", "message"),
     [
         (np.ones((3, 2)), r"cotangent: expected the allocation's shape \(2, 3\), found \(3, 2\)"),
-        (None, r"cotangent: expected .* shape \(2, 3\), found \(\)"),
-        ("up", r"cotangent: expected an array of shape \(2, 3\), found str"),
+        (None, r"cotangent: expected an array of shape \(2, 3\), found None"),
+        ("up", "cotangent: expected real numbers, found dtype <U2"),
         ([[0, 0, 0], [0, np.nan, np.inf]], r"cotangent: 2 entries are not finite, the first at \(1, 1\) \(nan\)"),
     ],
 )

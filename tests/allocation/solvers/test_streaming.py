@@ -93,12 +93,14 @@ def test_memory_mapped_rows_are_read_once(tmp_path: Path) -> None:
     [
         (iter([np.eye(2)]), {"budget": 1}, "list_iterator can be read only once; pass a list"),
         ((b for b in [np.eye(2)]), {"budget": 1}, "generator can be read only once"),
-        (3, {"budget": 1}, "chunks: expected blocks of rows, found int"),
+        (3, {"budget": 1}, "chunks: expected blocks of rows, found 3"),
         ([np.eye(2)], {}, "budget, feature_caps: expected at least one of them"),
-        ([np.eye(2), np.eye(3)], {"budget": 1}, "block 1 has 3 features of type float64, the first has 2 of float64"),
-        ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, "block 1 has 2 features of type float32"),
+        ([np.eye(2), np.eye(3)], {"budget": 1}, r"chunks\[1\] has 3 features of type float64, the first has 2 of float64"),
+        ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, r"chunks\[1\] has 2 features of type float32"),
         ([np.eye(2)], {"feature_caps": [1, 2, 3]}, "feature_caps: expected an integer or 2 integers"),
-        ([np.eye(2) * np.nan], {"budget": 1}, "4 entries are NaN"),
+        ([np.eye(2), np.eye(2) * np.nan], {"budget": 1}, r"chunks\[1\]: 4 entries are NaN"),
+        (np.eye(2), {"budget": 1}, r"expected blocks of rows, found one ndarray of shape \(2, 2\); use al.solve"),
+        ("rows", {"budget": 1}, "chunks: expected blocks of rows, found 'rows'"),
     ],
 )
 def test_streams_that_cannot_be_read_are_named(chunks: Any, limits: dict[str, Any], message: str) -> None:
