@@ -17,6 +17,8 @@ from allocation.errors import InfeasibleError, InvalidProblemError
 from allocation.scores import Indices
 
 Reals = NDArray[np.float64]
+# Below this total times entries, float64 shares rounded down never sum to more than the total.
+EXACT = 1 << 53
 
 
 def uniform_quotas(total: int, features: int, tokens: int | None = None) -> Indices:
@@ -125,8 +127,9 @@ def apportion(weights: Any, total: int, most: int | None = None) -> Indices:
     """
     weights, total = _vector(weights, "weights", "a finite number of 0 or more"), count_of(total, "total")
     most = None if most is None else count_of(most, "most")
-    if total and not weights.any():
-        weights = np.ones_like(weights)
+    if total * weights.size > EXACT:
+        raise InvalidProblemError(f"total: expected at most 2^53 / {weights.size} entries, found {total}")
+    weights = weights / weights.max() if weights.any() else np.ones_like(weights)
     limit = np.inf if most is None else float(most)
     shares = np.zeros(weights.size)
     capped = np.zeros(weights.size, bool)

@@ -95,7 +95,11 @@ def test_memory_mapped_rows_are_read_once(tmp_path: Path) -> None:
         ((b for b in [np.eye(2)]), {"budget": 1}, "generator can be read only once"),
         (3, {"budget": 1}, "chunks: expected blocks of rows, found 3"),
         ([np.eye(2)], {}, "budget, feature_caps: expected at least one of them"),
-        ([np.eye(2), np.eye(3)], {"budget": 1}, r"chunks\[1\] has 3 features of type float64, the first has 2 of float64"),
+        (
+            [np.eye(2), np.eye(3)],
+            {"budget": 1},
+            r"chunks\[1\] has 3 features of type float64, the first has 2 of float64",
+        ),
         ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, r"chunks\[1\] has 2 features of type float32"),
         ([np.eye(2)], {"feature_caps": [1, 2, 3]}, "feature_caps: expected an integer or 2 integers"),
         ([np.eye(2), np.eye(2) * np.nan], {"budget": 1}, r"chunks\[1\]: 4 entries are NaN"),
