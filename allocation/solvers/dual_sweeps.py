@@ -37,9 +37,11 @@ class SweepResult:
 def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: int = MOST_SWEEPS) -> SweepResult:
     """Price sweeps until the imbalance is at most `enough`, or no longer falls, or `deadline` has passed."""
     sides = [Side(task, side) for side in (0, 1)]
-    prices = np.zeros(task.network.tails.size) if start is None else start
     # the tokens' prices and the budget's follow from those of the features, which alone are extrapolated
     state = sides[1].arcs
+    prices = np.zeros(task.network.tails.size) if start is None else start
+    if start is None:  # both sides pay half: where one pays all, the limits of the other look slack
+        prices[state] = sides[1].solve(prices)[state] / 2
     history: list[tuple[Reals, Reals]] = []
     best, number, stale = prices, 0, 0
     least = np.iinfo(np.int64).max if start is None else imbalance(task, prices)

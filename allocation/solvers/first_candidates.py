@@ -12,6 +12,7 @@ import numpy as np
 
 from allocation.problem import Group, Problem
 from allocation.scores import DenseScores, EdgeScores, Indices
+from allocation.solvers.id_sets import union
 from allocation.solvers.network import Network
 from allocation.solvers.pricing import AllEdges
 
@@ -30,10 +31,8 @@ def first_candidates(edges: AllEdges, network: Network) -> Indices:
     found = []
     for side in (0, 1):
         ranks = line_ranks(network, side)
-        for rank in np.unique(ranks):
-            lines = np.flatnonzero(ranks == rank)
-            found.append(edges.best_of_lines(side, lines, int(rank), np.zeros(network.shape[1 - side])))
-    return np.unique(np.concatenate(found))
+        found.append(edges.best_of_lines(side, np.arange(ranks.size), ranks, np.zeros(network.shape[1 - side])))
+    return union(*found)
 
 
 def line_ranks(network: Network, side: int) -> Indices:

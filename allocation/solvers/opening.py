@@ -13,6 +13,7 @@ from allocation.problem import Problem
 from allocation.scores import DenseScores, Indices
 from allocation.solvers.dual_sweeps import SweepResult, imbalance, sweep
 from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candidates, sample_of, sampled_tokens
+from allocation.solvers.id_sets import union
 from allocation.solvers.network import Mask, Network, Reals, network_of
 from allocation.solvers.pricing import AllEdges, Band
 from allocation.solvers.side_prices import Candidates, Task
@@ -44,7 +45,7 @@ class Opening:
         for _ in range(MOST_BANDS):
             band = self._band(candidates, swept.prices)
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
-            ids = np.union1d(self._above(swept.prices, band), current.ids[still_near])
+            ids = union(self._above(swept.prices, band), current.ids[still_near])
             candidates = self.edges.candidates(ids)
             off = imbalance(self._task(candidates, none, None), swept.prices)
             far = self._safely_matched(
@@ -70,7 +71,7 @@ class Opening:
         return self.edges.candidates(self._above(start, band)), start
 
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
-        """Prices of the problem of these tokens, those of single tokens left at 0, and a band around them."""
+        """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
         sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
         prices, current, _ = sample.run(None)
@@ -78,10 +79,11 @@ class Opening:
         self.sweeps += sample.sweeps
         n_tokens = self.problem.shape[0]
         width = np.full(n_tokens, float(np.median(band.tokens)))
-        return np.concatenate([np.zeros(n_tokens), prices[tokens.size :]]), Band(width, band.features)
+        least = np.full(n_tokens, float(prices[: tokens.size].min()))
+        return np.concatenate([least, prices[tokens.size :]]), Band(width, band.features)
 
     def _above(self, prices: Reals, band: Band | None) -> Indices:
-        """Ids of the edges above their prices less the band, and of enough edges of lines with floors."""
+        """Ids of the edges above their prices less the band, and enough edges of lines that must reach a limit."""
         network = self.network
         rows, columns = network.line_prices(prices)
         n_tokens, n_features = network.shape
@@ -91,12 +93,13 @@ class Opening:
         found = [ids]
         for side, ends in enumerate(self.edges.ends(ids)):
             arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
-            floors = np.maximum(network.lower[arcs], 0)
-            poor = np.flatnonzero((floors > 0) & (np.bincount(ends, minlength=floors.size) < floors + EXTRA // 2))
+            needed = np.where(prices[arcs] > 0, network.upper[arcs], network.lower[arcs])
+            counts = np.bincount(ends, minlength=needed.size)
+            poor = np.flatnonzero((needed > 0) & (counts < needed + EXTRA // 2))
             if poor.size:
-                wanted = int(floors[poor].max()) + EXTRA // 2
+                wanted = needed[poor] + EXTRA // 2
                 found.append(self.edges.best_of_lines(side, poor, wanted, (columns, rows)[side]))
-        return np.unique(np.concatenate(found)) if len(found) > 1 else ids
+        return union(*found) if len(found) > 1 else ids
 
     def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
         """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""

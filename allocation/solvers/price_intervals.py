@@ -15,6 +15,7 @@ import numpy as np
 
 from allocation.problem import Problem
 from allocation.scores import DenseScores, Indices
+from allocation.solvers.id_sets import without
 from allocation.solvers.network import Mask, Network, Reals
 from allocation.solvers.pricing import AllEdges
 
@@ -97,7 +98,7 @@ class _Paths:
         matrix = optimum.edges.matrix
         self.dense = matrix if isinstance(matrix, DenseScores) else None
         near = np.arange(matrix.n_edges) if self.dense is None else optimum.near
-        self._add(np.setdiff1d(near, optimum.matched, assume_unique=True))
+        self._add(without(near, optimum.matched))
 
     def _add(self, ids: Indices) -> None:
         """Unmatched edges as arcs from token to feature."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from allocation.problem import Problem
 from allocation.scores import Array, DenseScores, EdgeScores, Indices
+from allocation.solvers.id_sets import union
 from allocation.solvers.network import Mask, Reals
 from allocation.solvers.side_prices import Candidates
 from allocation.threads import map_blocks
@@ -124,26 +125,31 @@ class AllEdges:
         largest = max(np.abs(part).max(initial=0.0) for part in thresholds)
         return np.float32 if single and largest < LARGE_SINGLE else np.float64
 
-    def best_of_lines(self, side: int, lines: Indices, wanted: int, other_prices: Reals) -> Indices:
-        """Ids of the `wanted` best allowed edges of each of these tokens (side 0) or features (side 1), by profit."""
+    def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
+        """Ids of the best allowed edges of each of these tokens (side 0) or features (side 1), as many as wanted.
+
+        Up to twice as many, so that lines which want about as many are looked at together.
+        """
         if isinstance(self.matrix, EdgeScores):
             return np.empty(0, np.int64)  # all of them are candidates from the start
         matrix, n_columns = self.matrix, self.problem.shape[1]
         length = self.problem.shape[1 - side]
-        wanted = min(wanted, length)
-        if not lines.size or not wanted:
-            return np.empty(0, np.int64)
-        found = []
-        step = max(1, (1 << 18) // length)
-        for start in range(0, lines.size, step):
-            part = lines[start : start + step]
-            block = matrix.array[part] if side == 0 else np.ascontiguousarray(matrix.array[:, part].T)
-            scores = matrix.widened(block).astype(np.float64)
-            profit = scores - other_prices
-            place = np.argpartition(profit, length - wanted, axis=1)[:, length - wanted :]
-            line = np.broadcast_to(part[:, None], place.shape)
-            ids = line * n_columns + place if side == 0 else place * n_columns + line
-            found.append(ids[np.take_along_axis(scores, place, axis=1) > -np.inf])
+        wanted = np.minimum(wanted, length)
+        size_class = np.frexp(wanted.astype(np.float64))[1]
+        found = [np.empty(0, np.int64)]
+        step = max(1, (1 << 18) // max(length, 1))
+        for number in np.unique(size_class[wanted > 0]):
+            alike = lines[size_class == number]
+            most = int(wanted[size_class == number].max())
+            for start in range(0, alike.size, step):
+                part = alike[start : start + step]
+                block = matrix.array[part] if side == 0 else np.ascontiguousarray(matrix.array[:, part].T)
+                scores = matrix.widened(block).astype(np.float64)
+                profit = scores - other_prices
+                place = np.argpartition(profit, length - most, axis=1)[:, length - most :]
+                line = np.broadcast_to(part[:, None], place.shape)
+                ids = line * n_columns + place if side == 0 else place * n_columns + line
+                found.append(ids[np.take_along_axis(scores, place, axis=1) > -np.inf])
         return np.concatenate(found)
 
     def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals) -> Indices:
@@ -169,21 +175,31 @@ class AllEdges:
             best[better], best_token[better] = value[better], part[top[better]]
         hit = best_token >= 0
         found.append(best_token[hit] * n_columns + features[hit])
-        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        return union(*found) if found else np.empty(0, np.int64)
 
 
 def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:
     """Of each line the best entries up to its rank, in some mixed order if equal; `lines` ascending."""
     counts = np.bincount(lines, minlength=ranks.size)
     kept = np.ones(lines.size, bool)
-    over = counts > ranks
-    if over.any():
-        at = np.flatnonzero(over[lines])
-        order = np.lexsort((_mixed(ids[at]), -profit[at], lines[at]))
-        sizes = counts[over]
-        place = np.arange(at.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        kept[at[order[place >= np.repeat(ranks[over], sizes)]]] = False
+    stops = np.cumsum(counts)
+    for line in np.flatnonzero(counts > ranks):
+        own = slice(stops[line] - counts[line], stops[line])
+        kept[own] = _best(profit[own], ids[own], int(ranks[line]))
     return kept
+
+
+def _best(profit: Reals, ids: Indices, most: int) -> Mask:
+    """The `most` best entries, of which there are more; in some mixed order if equal."""
+    if most == 0:
+        return np.zeros(ids.size, bool)
+    last = np.partition(profit, ids.size - most)[ids.size - most]
+    best = np.asarray(profit > last)
+    ties = np.flatnonzero(profit == last)
+    missing = most - int(np.count_nonzero(best))
+    chosen = np.argpartition(_mixed(ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
+    best[ties[chosen]] = True
+    return best
 
 
 def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
@@ -191,12 +207,14 @@ def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
     sure = profit > 0
     n_sure = int(np.count_nonzero(sure))
     if n_sure >= most:
-        return np.sort(ids[np.lexsort((_mixed(ids), -profit))[:most]])
+        return ids[_best(profit, ids, most)]
     bound = np.uint64((most - n_sure) / (ids.size - n_sure) * (1 << 24))
     return ids[sure | (_mixed(ids) < bound)]
 
 
 def _mixed(ids: Indices) -> NDArray[np.uint64]:
-    """24 bits that look random, the same for the same id: a multiplicative hash."""
-    mixed = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
-    return (mixed * np.uint64(0xD1B54A32D192ED03)) >> np.uint64(40)
+    """24 bits that look random, the same for the same id: SplitMix64 (Steele, Lea, Flood 2014)."""
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed >> np.uint64(40)

@@ -15,6 +15,7 @@ from allocation.problem import Problem
 from allocation.scores import Indices
 from allocation.solution import Price, Prices, Solution, Status, no_price
 from allocation.solvers.base import Options
+from allocation.solvers.id_sets import among, union, without
 from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals, network_of
 from allocation.solvers.opening import Opening, profit_of
 from allocation.solvers.price_intervals import Optimum, price_bounds
@@ -92,7 +93,7 @@ class _Search:
             if not violators.size:
                 return self._solution(prices, ids, current.ids)
             # a current edge that rounding left on the wrong side is put right when the next flow starts
-            joining = np.setdiff1d(violators, current.ids, assume_unique=True)
+            joining = without(violators, current.ids)
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
 
@@ -132,8 +133,8 @@ class _Search:
         joining = fixed[~inside_tokens[tokens] & inside_features[features]]
         rows, columns = self.network.line_prices(self.network.prices(potentials))
         out = self.edges.leaving(np.flatnonzero(inside_tokens), np.flatnonzero(~inside_features), rows, columns)
-        out = np.setdiff1d(out, np.concatenate([current.ids, fixed]))
-        joining = np.union1d(joining, out)
+        out = without(without(out, current.ids), fixed)
+        joining = union(joining, out)
         if not joining.size:
             raise InfeasibleError(witness(self.problem, self.network, inside))
         return joining
@@ -142,11 +143,11 @@ class _Search:
         self, current: Candidates, held: Mask, fixed: Indices, joining: Indices
     ) -> tuple[Candidates, Mask, Indices]:
         """The current edges with those that join; a fixed match that joins stays held until the flow says otherwise."""
-        were_fixed = np.isin(joining, fixed, assume_unique=True)
+        were_fixed = among(joining, fixed)
         ids = np.concatenate([current.ids, joining])
         order = np.argsort(ids)
         held = np.concatenate([held, were_fixed])[order]
-        return self.edges.candidates(ids[order]), held, np.setdiff1d(fixed, joining, assume_unique=True)
+        return self.edges.candidates(ids[order]), held, without(fixed, joining)
 
     def _violators(self, prices: Reals, ids: Indices) -> Indices:
         """Edges on the wrong side of their prices by more than rounding: refused ones above, matched ones below."""
@@ -154,14 +155,14 @@ class _Search:
         row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
         above = self.edges.above(rows, columns, most=8 * self.network.n_nodes + 4 * ids.size)
         self.passes += 1
-        refused = self.edges.candidates(np.setdiff1d(above, ids, assume_unique=True))
+        refused = self.edges.candidates(without(above, ids))
         matched = self.edges.candidates(ids)
         wrong = []
         for edges, sign in ((refused, 1.0), (matched, -1.0)):
             profit = edges.scores - rows[edges.tokens] - columns[edges.features]
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
             wrong.append(edges.ids[sign * profit > UNITS * EPS * size])
-        return np.union1d(*wrong)
+        return union(*wrong)
 
     def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
         ids = self._without_idle(ids)
