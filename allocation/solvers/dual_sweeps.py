@@ -50,6 +50,7 @@ def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: i
         before = prices[state]
         for side in sides:
             prices = side.solve(prices)
+        prices = _shared(task.network, prices)
         left = imbalance(task, prices)
         stale = 0 if left < least else stale + 1
         if left < least:
@@ -77,6 +78,29 @@ def wanted_counts(network: Network, prices: Reals, counts: Indices) -> Indices:
     """What each limit must count to go with its price: cap, floor, or anything between them."""
     between = np.clip(counts, network.lower, network.upper)
     return np.where(prices > 0, network.upper, np.where(prices < 0, network.lower, between))
+
+
+def _shared(network: Network, prices: Reals) -> Reals:
+    """Prices moved from all tokens to all features, or back, so that the dual objective is least, no edge noticing.
+
+    Where any move of some range is as good, as with caps of equal sum, the middle: at its ends limits look slack.
+    """
+    tokens, features = slice(0, network.shape[0]), slice(network.shape[0], network.budget_arc)
+    upper, lower = network.upper[: network.budget_arc], network.lower[: network.budget_arc]
+    # the objective is convex and piecewise linear in what each feature pays more and each token less
+    kinks = np.concatenate([prices[tokens], -prices[features]])
+    order = np.argsort(kinks)
+    before = int(lower[features].sum() - upper[tokens].sum())
+    slopes = before + np.cumsum((upper - lower)[order])
+    first = int(np.searchsorted(slopes, 0))  # the slope turns from negative here
+    last = int(np.searchsorted(slopes, 0, side="right"))  # and positive here
+    if before >= 0 or last == kinks.size:
+        return prices
+    by = (kinks[order[first]] + kinks[order[last]]) / 2
+    moved = prices.copy()
+    moved[tokens] -= by
+    moved[features] += by
+    return moved
 
 
 def _extrapolated(history: list[tuple[Reals, Reals]]) -> Reals:

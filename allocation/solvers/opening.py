@@ -16,7 +16,7 @@ from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candid
 from allocation.solvers.id_sets import union
 from allocation.solvers.network import Mask, Network, Reals, network_of
 from allocation.solvers.pricing import AllEdges, Band
-from allocation.solvers.side_prices import Candidates, Task
+from allocation.solvers.side_prices import Candidates, Task, stable_order
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
 OPEN = 6
@@ -24,7 +24,7 @@ OPEN = 6
 MOST_BANDS = 6
 ROUGH = 128
 # Imbalance that paths settle sooner than further sweeps would.
-SETTLED = 8
+SETTLED = 24
 
 
 class Opening:
@@ -131,8 +131,9 @@ class Opening:
         """A band around the prices that holds some edges of every token and of every feature, whatever their scale."""
         size = np.abs(self._profit(candidates, prices))
         shares = []
+        by_size = np.argsort(size)
         for ends, number in zip((candidates.tokens, candidates.features), self.network.shape, strict=True):
-            order = np.lexsort((size, ends))
+            order = by_size[stable_order(ends[by_size], number)]
             counts = np.bincount(ends, minlength=number)
             starts = np.cumsum(counts) - counts
             width = np.zeros(number)

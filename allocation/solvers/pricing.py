@@ -105,13 +105,14 @@ class AllEdges:
             token, feature = np.divmod(at, n_columns)
             score = block.reshape(-1)[at].astype(np.float64)
             profit = score - rows[start + token] - columns[feature]
-            kept = np.flatnonzero(profit > -below.at(start + token, feature))
+            near = profit > -below.at(start + token, feature)
+            ids, token, profit = at[near] + start * n_columns, token[near], profit[near]
             if ranks is not None:
-                kept = kept[_within_ranks(token[kept], profit[kept], at[kept], ranks[start:stop])]
-            ids: Indices = at[kept] + start * n_columns
+                kept = _within_ranks(token, profit, ids, ranks[start:stop])
+                ids, profit = ids[kept], profit[kept]
             if share is None or ids.size <= share * (stop - start):
                 return ids
-            return _thinned(ids, profit[kept], int(share * (stop - start)))
+            return _thinned(ids, profit, int(share * (stop - start)))
 
         parts = map_blocks(found, n_rows if n_columns else 0, matrix.array.nbytes, self.workers, BLOCK_BYTES)
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
@@ -166,10 +167,12 @@ class AllEdges:
             part = tokens[start : start + step]
             scores = matrix.widened(matrix.array[part][:, features]).astype(np.float64)
             profit = scores - rows[part, None] - columns[features]
-            place = profit.argmax(axis=1)
+            # of equal ones not all lines may take the same
+            mixed = _mixed(part[:, None] * n_columns + features)
+            place = np.where(profit == profit.max(axis=1, keepdims=True), mixed, 0).argmax(axis=1)
             allowed = profit[np.arange(part.size), place] > -np.inf
             found.append((part * n_columns + features[place])[allowed])
-            top = profit.argmax(axis=0)
+            top = np.where(profit == profit.max(axis=0), mixed, 0).argmax(axis=0)
             value = profit[top, np.arange(features.size)]
             better = value > best
             best[better], best_token[better] = value[better], part[top[better]]

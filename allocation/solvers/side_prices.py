@@ -60,6 +60,12 @@ class _Open:
     forced: Indices
 
 
+def stable_order(ends: Indices, number: int) -> Indices:
+    """The order that groups edges by these ends, numbers below `number`, and keeps it within each."""
+    narrow = np.uint16 if number < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
+    return np.asarray(np.argsort(ends.astype(narrow), kind="stable"))
+
+
 class Side:
     """All limits of the tokens (side 0) or of the features (side 1), and the budget."""
 
@@ -70,8 +76,7 @@ class Side:
         self.leaf_arcs, self.groups = own[0].arcs, own[1:]
         ends = (edges.tokens, edges.features)[side]
         n_leaves = self.leaf_arcs.size
-        narrow = np.uint16 if n_leaves < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
-        order = np.argsort(ends.astype(narrow), kind="stable")
+        order = stable_order(ends, n_leaves)
         degree = np.bincount(ends, minlength=n_leaves)
         starts = np.cumsum(degree) - degree
         self.unlisted = self.leaf_arcs[degree == 0]
@@ -111,7 +116,8 @@ class Side:
             still_open = self._group_level(level, still_open, before, thresholds, caps, floors)
         root = np.array([budget])
         spent = int(still_open.forced.sum()) + self.task.fixed[root]
-        self._bounds(np.sort(still_open.values)[None], root, spent, before, thresholds, caps, floors)
+        degree = np.array([still_open.values.size])
+        self._bounds(np.sort(still_open.values)[None], degree, root, spent, before, thresholds, caps, floors)
 
         prices = before.copy()
         prices[budget] = max(float(caps[budget]), 0.0)
@@ -144,7 +150,7 @@ class Side:
         for block in self.blocks:
             arcs = self.leaf_arcs[block.leaves]
             ranked = np.sort(values[block.positions], axis=1)
-            self._bounds(ranked, arcs, fixed[arcs], before, thresholds, caps, floors)
+            self._bounds(ranked, block.degree, arcs, fixed[arcs], before, thresholds, caps, floors)
             rank = np.arange(ranked.shape[1])[::-1]
             first = np.clip(network.lower[arcs] - fixed[arcs], 0, block.degree)
             last = np.clip(network.upper[arcs] - fixed[arcs], first, block.degree)
@@ -174,7 +180,8 @@ class Side:
             own = own[np.argsort(inner.values[own], kind="stable")]
             at = np.array([arc])
             spent = self.task.fixed[at] + int(inner.forced[level.arc_of == arc].sum())
-            self._bounds(inner.values[own][None], at, spent, before, thresholds, caps, floors)
+            degree = np.array([own.size])
+            self._bounds(inner.values[own][None], degree, at, spent, before, thresholds, caps, floors)
             first = int(np.clip(network.lower[arc] - spent[0], 0, own.size))
             last = int(np.clip(network.upper[arc] - spent[0], first, own.size))
             np.add.at(forced, inner.leaves[own[own.size - first :]], 1)
@@ -183,34 +190,44 @@ class Side:
         return _Open(inner.values[chosen], inner.leaves[chosen], forced)
 
     def _bounds(
-        self, ranked: Reals, arcs: Indices, spent: Indices, before: Reals, thresholds: Reals, caps: Reals, floors: Reals
-    ) -> None:
-        """The thresholds at which the caps and the floors of these limits bind, from a row of ascending values each."""
+        self, ranked: Reals, degree: Indices, arcs: Indices, spent: Indices,
+        before: Reals, thresholds: Reals, caps: Reals, floors: Reals,
+    ) -> None:  # fmt: skip
+        """The thresholds at which the caps and the floors of these limits bind.
+
+        `ranked` holds a row of ascending values each, the last `degree` of them real, -inf before.
+        """
         network, unit = self.task.network, self.task.unit[arcs]
         upper, lower = network.upper[arcs] - spent, network.lower[arcs] - spent
-        degree = np.count_nonzero(ranked > -np.inf, axis=1)
         at = thresholds[arcs]
-        least = ranked.min(axis=1, initial=np.inf, where=ranked > -np.inf)
+        least, top = _ranked_value(ranked, degree), _ranked_value(ranked, np.ones_like(degree))
+        least = np.where(degree > 0, least, np.inf)
         # a limit that lists too few edges asks for those below the least of them
         below = np.minimum(at, least - unit) if self.task.truncated else np.full(at.size, -np.inf)
-        caps[arcs] = np.where(upper < degree, _between(ranked, upper, unit), np.where(before[arcs] > 0, below, -np.inf))
+        bound = _between(ranked, degree, upper, unit)
+        caps[arcs] = np.where(upper < degree, bound, np.where(before[arcs] > 0, below, -np.inf))
         # one whose floor others have met keeps its threshold above what is open
-        top = ranked.max(axis=1, initial=-np.inf)
         above = np.maximum(at, top + unit) if self.task.truncated else np.full(at.size, np.inf)
         met = np.where((lower == 0) & (before[arcs] < 0), above, np.inf)
-        needed = np.where(degree > 0, _between(ranked, lower, unit), at)
-        floors[arcs] = np.where(lower > 0, needed, met)
+        floors[arcs] = met
+        if (lower > 0).any():
+            needed = np.where(degree > 0, _between(ranked, degree, lower, unit), at)
+            floors[arcs] = np.where(lower > 0, needed, met)
 
 
-def _between(ranked: Reals, kept: Indices, unit: Reals) -> Reals:
-    """A threshold that keeps the `kept` largest values of each row: halfway to the next one."""
+def _ranked_value(ranked: Reals, rank: Indices) -> Reals:
+    """The value of this rank in each ascending row, 1 for the largest; inf for rank 0, -inf beyond the row."""
     width = ranked.shape[1]
     if not width:
-        return np.zeros(kept.size)
-    every = np.arange(kept.size)
-    kept = np.clip(kept, 0, np.count_nonzero(ranked > -np.inf, axis=1))
-    last = np.where(kept > 0, ranked[every, width - np.maximum(kept, 1)], np.inf)
-    after = np.where(kept < width, ranked[every, np.maximum(width - kept - 1, 0)], -np.inf)
+        return np.where(rank > 0, -np.inf, np.inf)
+    value = ranked[np.arange(rank.size), np.clip(width - rank, 0, width - 1)]
+    return np.where(rank <= 0, np.inf, np.where(rank > width, -np.inf, value))
+
+
+def _between(ranked: Reals, degree: Indices, kept: Indices, unit: Reals) -> Reals:
+    """A threshold that keeps the `kept` largest values of each row: halfway to the next one."""
+    kept = np.clip(kept, 0, degree)
+    last, after = _ranked_value(ranked, kept), _ranked_value(ranked, kept + 1)
     with np.errstate(invalid="ignore"):
         middle = after + (last - after) / 2
     middle = np.where(middle >= last, after, middle)  # neighbours in the last bit: what is kept stays above
