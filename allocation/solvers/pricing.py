@@ -106,7 +106,8 @@ class AllEdges:
             score = block.reshape(-1)[at].astype(np.float64)
             profit = score - rows[start + token] - columns[feature]
             near = profit > -below.at(start + token, feature)
-            ids, token, profit = at[near] + start * n_columns, token[near], profit[near]
+            ids: Indices = at[near] + start * n_columns
+            token, profit = token[near], profit[near]
             if ranks is not None:
                 kept = _within_ranks(token, profit, ids, ranks[start:stop])
                 ids, profit = ids[kept], profit[kept]
