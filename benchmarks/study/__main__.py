@@ -1,0 +1,51 @@
+"""`python -m benchmarks.study` runs what is missing; `--report` rebuilds the page, `--status` says what is left."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.harness import RESULTS
+from benchmarks.study.grid import PLAN
+from benchmarks.study.ledger import FAILED, Records
+from benchmarks.study.run import ROOT, Study
+from benchmarks.study.sources import Scale, Sources
+from sae_torch.activations.harvesting import cache_folder
+
+FILE = RESULTS / "study.jsonl"
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+
+
+def main() -> None:
+    """Run, report or say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--most", type=int, help="runs to do at most")
+    parser.add_argument("--lock", type=Path, help="file to hold while a run works, on a machine that is shared")
+    parser.add_argument("--peers", type=Path, default=PEERS, help="Python of the environment with the peers")
+    parser.add_argument("--report", action="store_true", help="rebuild the page's parts from the records")
+    parser.add_argument("--status", action="store_true", help="say what is finished and what comes next")
+    options = parser.parse_args()
+    records = Records(FILE)
+    if options.report:
+        from benchmarks.study.report import write
+
+        for file in write(records):
+            print(file)
+    elif options.status:
+        failed = [cell.name for cell in records.cells() if records.status(cell) == FAILED]
+        print(f"{len(records)} runs recorded, {len(failed)} of them failed")
+        for name in failed:
+            print(f"  failed: {name}")
+        print("next:")
+        for cell in PLAN.pending(records):
+            print(f"  {cell.name}")
+    else:
+        peers = options.peers if options.peers.exists() else None
+        if peers is None:
+            print(f"no peers at {options.peers}: their runs are left out; `make study` makes the environment")
+        done = Study(PLAN, records, Sources(Scale()), cache_folder() / "study", peers, options.lock)(options.most)
+        print(f"{done} runs done; `make study-report` rebuilds the page")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Which runs there are, and in which order: the most telling first, so that partial results mean something.
+
+In each setting a method's learning rate is searched on the development split with one seed; then it is trained with
+every seed and judged on the test split. What comes next therefore depends on what is finished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from benchmarks.study.ledger import FAILED, Records
+from benchmarks.study.methods import (
+    BATCH_TOP_K,
+    FLOORS,
+    METHODS,
+    MUTUAL,
+    MUTUAL_THEN_FEATURE,
+    OURS,
+    SPARSIFY,
+    TOKEN,
+)
+
+# Raised when the fixed part of the training recipe changes: earlier runs then no longer count.
+RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What methods are compared in.
+
+    Parameters
+    ----------
+    source
+        Where activations come from: ``"hidden_states[n]"`` or ``"synthetic"``.
+    k, n_features
+        Mean features per token, and width.
+    """
+
+    source: str
+    k: int
+    n_features: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a training and what it is judged on."""
+
+    source: str
+    k: int
+    n_features: int
+    method: str
+    auxiliary: str
+    learning_rate: float
+    split: str
+    seed: int
+    recipe: int = RECIPE
+
+    @classmethod
+    def of(cls, setting: Setting, **others: Any) -> Cell:
+        """A run in a setting."""
+        return cls(**asdict(setting), **others)
+
+    @property
+    def setting(self) -> Setting:
+        """What it is compared in."""
+        return Setting(self.source, self.k, self.n_features)
+
+    @property
+    def name(self) -> str:
+        """In one line, for people."""
+        auxiliary = "" if self.auxiliary == "none" else f" with aux {self.auxiliary}"
+        where = f"{self.source}, k {self.k}, F {self.n_features}"
+        return f"{self.method}{auxiliary}, {where}, rate {self.learning_rate:g}, {self.split}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder for its weights."""
+        letters = "".join(c if c.isalnum() or c == "." else "-" for c in self.name)
+        return f"{letters}-{self.recipe}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Methods that run in one setting, with one auxiliary loss."""
+
+    setting: Setting
+    methods: tuple[str, ...]
+    auxiliary: str = "none"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study.
+
+    Parameters
+    ----------
+    blocks
+        In the order in which they run.
+    rates
+        Learning rates that are tried first; the search goes on by the same factor while the best is at an end.
+    seeds
+        Of the runs on the test split; the first is that of the search.
+    most_rates
+        Where the search ends.
+    """
+
+    blocks: tuple[Block, ...]
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    most_rates: int = 6
+
+    def pending(self, records: Records) -> Iterator[Cell]:
+        """Runs that are known to be missing, in order; each search shows only its next step."""
+        for block in self.blocks:
+            for method in block.methods:
+                yield from self._search(block.setting, method, records)
+            cells = [self.test_cells(block, method, records) for method in block.methods]
+            # a seed of every method before the next seed: whenever it ends, methods can be compared
+            for turn in itertools.zip_longest(*cells):
+                yield from (cell for cell in turn if cell is not None and cell not in records)
+
+    def chosen_rate(self, setting: Setting, method: str, records: Records) -> float | None:
+        """The rate with the least error on the development split at equal L0; None while the search goes on."""
+        return (
+            None
+            if any(True for _ in self._search(setting, method, records))
+            else self._best(self._tried(setting, method, records))
+        )
+
+    def lively_rate(self, setting: Setting, method: str, records: Records) -> float | None:
+        """The best rate among those that left no feature silent on the development split, if there is one."""
+        tried = self._tried(setting, method, records)
+        lively = {
+            rate: error
+            for rate, error in tried.items()
+            if records.figure(self._searched(setting, method, rate), "silent") == 0
+        }
+        return self._best(lively) if lively else None
+
+    def test_cells(self, block: Block, method: str, records: Records) -> list[Cell]:
+        """Runs of a method on the test split, once its rate is known.
+
+        Where the best rate leaves features silent, the best one that leaves none is run too.
+        """
+        best = self.chosen_rate(block.setting, method, records)
+        if best is None:
+            return []
+        rates = [best]
+        if METHODS[method].peer is None and block.auxiliary == "none":
+            lively = self.lively_rate(block.setting, method, records)
+            rates += [lively] if lively not in (None, best) else []
+        return [
+            Cell.of(
+                block.setting, method=method, auxiliary=block.auxiliary, learning_rate=rate, split="test", seed=seed
+            )
+            for rate in rates
+            if rate is not None
+            for seed in self.seeds
+        ]
+
+    def _search(self, setting: Setting, method: str, records: Records) -> Iterator[Cell]:
+        cells = [self._searched(setting, method, rate) for rate in self.rates]
+        missing = [cell for cell in cells if cell not in records]
+        if missing:
+            yield from missing
+            return
+        tried = self._tried(setting, method, records)
+        best, factor = self._best(tried), self.rates[-1] / self.rates[-2]
+        if best is None or len(tried) >= self.most_rates:
+            return
+        beyond = best * factor if best == max(tried) else best / factor if best == min(tried) else None
+        if beyond is not None:
+            yield self._searched(setting, method, float(f"{beyond:.6g}"))
+
+    def _searched(self, setting: Setting, method: str, rate: float) -> Cell:
+        return Cell.of(setting, method=method, auxiliary="none", learning_rate=rate, split="dev", seed=self.seeds[0])
+
+    def _tried(self, setting: Setting, method: str, records: Records) -> dict[float, float]:
+        """Error by rate; infinite where training failed."""
+        like = self._searched(setting, method, 0.0)
+        return {
+            cell.learning_rate: math.inf if records.status(cell) == FAILED else records.figure(cell, "nmse_at_k")
+            for cell in records.cells()
+            if replace(cell, learning_rate=0.0) == like
+        }
+
+    @staticmethod
+    def _best(tried: dict[float, float]) -> float | None:
+        finite = {rate: error for rate, error in tried.items() if math.isfinite(error)}
+        return min(finite, key=lambda rate: (finite[rate], rate)) if finite else None
+
+
+MAIN = Setting("hidden_states[11]", k=32, n_features=4608)
+AGAINST_PEERS = (FLOORS, BATCH_TOP_K, SPARSIFY)
+ONE_TRAINER = (MUTUAL, TOKEN, MUTUAL_THEN_FEATURE)
+FEW = AGAINST_PEERS + ONE_TRAINER
+SYNTHETIC = Setting("synthetic", k=16, n_features=2048)
+
+
+def _full() -> Plan:
+    by_k = [Block(replace(MAIN, k=k), FEW) for k in (16, 64)]
+    elsewhere = [replace(MAIN, n_features=9216), replace(MAIN, source="hidden_states[6]")]
+    return Plan(
+        (
+            Block(MAIN, AGAINST_PEERS),
+            Block(MAIN, ONE_TRAINER),
+            *by_k,
+            Block(MAIN, tuple(method for method in METHODS if method not in FEW)),
+            Block(SYNTHETIC, FEW),
+            Block(MAIN, OURS, "zipf"),
+            *[Block(setting, FEW) for setting in elsewhere],
+            Block(MAIN, OURS, "k"),
+        )
+    )
+
+
+PLAN = _full()
+
+
+def settings(plan: Plan) -> Sequence[Setting]:
+    """The settings of a plan, each once, in order."""
+    return tuple(dict.fromkeys(block.setting for block in plan.blocks))

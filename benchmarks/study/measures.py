@@ -1,0 +1,191 @@
+"""What is measured of a trained autoencoder: batch-free, on activations that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import allocation as al
+import sae_torch as st
+from benchmarks.study.equal_l0 import at_equal_l0
+from benchmarks.study.grid import Cell
+from benchmarks.study.sources import SYNTHETIC, Sources
+from benchmarks.study.synthetic import against_truth
+from sae_torch.activations import Activations
+from sae_torch.evaluation import Quality, batch_free, measure, model_loss
+
+# A feature is under-used below this share of the mean density k / n_features.
+UNDER_USED = 0.1
+SPECTRUM_POINTS, GROUPS, BATCH = 25, 10, 2048
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trained autoencoder and what it is judged on.
+
+    Parameters
+    ----------
+    cell
+        The run.
+    sae
+        In eval mode.
+    sources
+        Where activations come from.
+    """
+
+    cell: Cell
+    sae: st.SparseAutoencoder
+    sources: Sources
+
+    @cached_property
+    def activations(self) -> Activations:
+        """The split it is judged on."""
+        return self.sources.activations(self.cell.source, self.cell.split)
+
+    @cached_property
+    def quality(self) -> Quality:
+        """As deployed."""
+        return measure(self.sae, self.activations)
+
+    @cached_property
+    def at_k(self) -> tuple[st.SparseAutoencoder, float]:
+        """At exactly k features per token."""
+        return at_equal_l0(self.sae, self.activations)
+
+
+def quality(judged: Judged) -> dict[str, Any]:
+    """Error, features per token, and features that are silent or nearly so, with the trained thresholds."""
+    found, cell = judged.quality, judged.cell
+    tokens = torch.arange(len(found.histogram), dtype=torch.float64)
+    spread = float((found.histogram * (tokens - found.l0).square()).sum() / found.n_tokens) ** 0.5
+    few = UNDER_USED * cell.k / cell.n_features
+    return {
+        "nmse": found.nmse,
+        "l0": found.l0,
+        "l0_spread": spread,
+        "silent": found.dead,
+        "under_used": int((found.densities < few).sum()) - found.dead,
+    }
+
+
+def equal_l0(judged: Judged) -> dict[str, Any]:
+    """Error where exactly k features per token fire on the judged activations."""
+    sae, added = judged.at_k
+    found = judged.quality if sae is judged.sae else measure(sae, judged.activations)
+    return {"nmse_at_k": found.nmse, "l0_at_k": found.l0, "silent_at_k": found.dead, "threshold_added": added}
+
+
+def spectrum(judged: Judged) -> dict[str, Any]:
+    """Densities by rank, and the Zipf-Mandelbrot curve through them."""
+    densities = judged.quality.densities.sort(descending=True).values.numpy()
+    ranks = np.unique(np.geomspace(1, len(densities), SPECTRUM_POINTS).astype(int))
+    fit = al.fit_zipf(densities)
+    return {
+        "spectrum": [[int(rank), float(densities[rank - 1])] for rank in ranks],
+        "zipf": {"alpha": fit.alpha, "beta": fit.beta, "r_squared": fit.r_squared, "excluded": fit.excluded},
+    }
+
+
+def difficulty(judged: Judged) -> dict[str, Any]:
+    """Features per token against how hard a token is: its error with k features of this dictionary, as all others."""
+    sae = judged.at_k[0]
+    fixed = st.SparseAutoencoder(sae.d_model, sae.n_features, st.TokenChoice(judged.cell.k), dtype=sae.W_dec.dtype)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        setattr(fixed, name, getattr(sae, name))
+    errors, counts = _token_errors(fixed, judged.activations)[0], _token_errors(sae, judged.activations)[1]
+    order = errors.argsort()
+    groups = [float(part.double().mean()) for part in torch.tensor_split(counts[order], GROUPS)]
+    rank = float(spearmanr(errors.numpy(), counts.numpy()).statistic) if int(counts.max()) > int(counts.min()) else None
+    return {"difficulty": groups, "difficulty_rank_correlation": rank}
+
+
+def _token_errors(sae: st.SparseAutoencoder, activations: Activations) -> tuple[Tensor, Tensor]:
+    """Squared error and number of features of every token."""
+    errors, counts = [], []
+    with batch_free(sae):
+        for rows in torch.split(torch.arange(len(activations)), BATCH):
+            x = activations.gather(rows, sae.W_enc.dtype)
+            codes = sae.encode(x)
+            errors.append((x - sae.decode(codes)).square().sum(dim=1))
+            counts.append(codes.token_counts)
+    return torch.cat(errors), torch.cat(counts)
+
+
+def language_model_loss(judged: Judged) -> dict[str, Any]:
+    """Cross-entropy of the language model with reconstructions at k features per token spliced in."""
+    sources, source = judged.sources, judged.cell.source
+    sae = judged.at_k[0]
+    windows = judged.activations.windows(sources.scale.windows)
+
+    def reconstructed(x: Tensor) -> Tensor:
+        return sae(x).x_hat
+
+    with batch_free(sae):
+        found = model_loss(
+            sources.language_model,
+            source,
+            windows,
+            sources.activations(source, "train").mean(),
+            {"sae": reconstructed},
+        )
+    return {
+        "ce_recovered": found.recovered("sae"),
+        "ce_recovered_from_mean": found.recovered("sae", "mean"),
+        "ce_added": found.spliced["sae"] - found.clean,
+    }
+
+
+def truth(judged: Judged) -> dict[str, Any]:
+    """Against the features that made the activations."""
+    return against_truth(judged.sources.scale.truth, judged.sae.W_dec.detach(), judged.quality.densities)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure, the figures it gives, and where it applies.
+
+    Parameters
+    ----------
+    of
+        What computes it.
+    gives
+        Names of its figures.
+    splits
+        On which it is taken.
+    kind
+        ``"model"`` where it needs the language model, ``"truth"`` where it needs known features, None for all sources.
+    """
+
+    of: Callable[[Judged], Mapping[str, Any]]
+    gives: tuple[str, ...]
+    splits: tuple[str, ...] = ("test",)
+    kind: str | None = None
+
+    def applies(self, cell: Cell) -> bool:
+        """Whether a run has it."""
+        fits = self.kind is None or (self.kind == "truth") == (cell.source == SYNTHETIC)
+        return fits and cell.split in self.splits
+
+
+MEASURES = (
+    Measure(quality, ("nmse", "l0", "l0_spread", "silent", "under_used"), ("dev", "test")),
+    Measure(equal_l0, ("nmse_at_k", "l0_at_k", "silent_at_k", "threshold_added"), ("dev", "test")),
+    Measure(spectrum, ("spectrum", "zipf")),
+    Measure(difficulty, ("difficulty", "difficulty_rank_correlation")),
+    Measure(language_model_loss, ("ce_recovered", "ce_recovered_from_mean", "ce_added"), kind="model"),
+    Measure(truth, ("matched_cosine", "recovered", "recovered_rare", "frequency_error"), kind="truth"),
+)
+
+
+def lacking(cell: Cell, figures: Mapping[str, Any]) -> list[Measure]:
+    """Measures of a run that its figures do not hold."""
+    return [
+        measure for measure in MEASURES if measure.applies(cell) and not all(name in figures for name in measure.gives)
+    ]

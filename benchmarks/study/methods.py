@@ -1,0 +1,68 @@
+"""The methods that are compared: ours by their choice, peers by the library that trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import sae_torch as st
+
+# Floors and caps of balanced choice, as multiples of the mean density k / n_features.
+FLOOR, CAP = 1 / 8, 8.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Parameters
+    ----------
+    name
+        As in records and tables.
+    choice
+        Makes the choice for k and n_features; for a peer, the one that is its activation in batch-free mode.
+    peer
+        The library that trains it; None for ours.
+    """
+
+    name: str
+    choice: Callable[[int, int], st.Choice]
+    peer: str | None = None
+
+
+def _floors(k: int, n_features: int, caps: bool = False) -> st.Choice:
+    mean = k / n_features
+    return st.BalancedChoice(k, feature_floors=FLOOR * mean, feature_caps=min(1.0, CAP * mean) if caps else None)
+
+
+FLOORS, SPARSIFY, BATCH_TOP_K = "floors", "sparsify TopK", "dictionary_learning BatchTopK"
+TOKEN, MUTUAL, MUTUAL_THEN_FEATURE = "token choice", "mutual choice", "mutual then feature"
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method(FLOORS, _floors),
+        Method(BATCH_TOP_K, lambda k, n: st.MutualChoice(k), peer="dictionary_learning"),
+        Method(SPARSIFY, lambda k, n: st.TokenChoice(k), peer="sparsify"),
+        Method(MUTUAL, lambda k, n: st.MutualChoice(k)),
+        Method(TOKEN, lambda k, n: st.TokenChoice(k)),
+        Method(MUTUAL_THEN_FEATURE, lambda k, n: st.FeatureChoice(k, switch=0.85)),
+        Method("floors and caps", lambda k, n: _floors(k, n, caps=True)),
+        Method("feature choice, Zipf", lambda k, n: st.FeatureChoice(k, switch=0.5)),
+        Method("feature choice, uniform", lambda k, n: st.FeatureChoice(k, quotas="uniform", switch=0)),
+        Method("feature from scratch", lambda k, n: st.FeatureChoice(k, switch=0)),
+    )
+}
+PEERS = tuple(name for name, method in METHODS.items() if method.peer)
+OURS = tuple(name for name, method in METHODS.items() if not method.peer)
+WHAT: Mapping[str, str] = {
+    FLOORS: "balanced choice: a budget for the batch, and every feature at least an eighth of the mean density",
+    BATCH_TOP_K: "its `BatchTopKTrainer`; batch-free by its own threshold",
+    SPARSIFY: "its `SparseCoder` with Adam",
+    MUTUAL: "a budget for the batch; the operator of BatchTopK in our trainer",
+    TOKEN: "k features per token; the operator of TopK in our trainer",
+    MUTUAL_THEN_FEATURE: "Zipf quotas fitted after 85 % of the steps: the schedule of `FeatureChoice`",
+    "floors and caps": "as floors, and every feature at most eight times the mean density",
+    "feature choice, Zipf": "Zipf quotas fitted after half of the steps",
+    "feature choice, uniform": "equal quotas from the first step",
+    "feature from scratch": "the default Zipf curve from the first step, ranks by index",
+}

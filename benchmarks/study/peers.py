@@ -1,0 +1,115 @@
+"""Training with other libraries, in their environment, as their own trainers do it, on the same batches.
+
+Both get activations in the units that ours are trained in (mean norm sqrt(d_model), from the first batches) and the
+shape of our schedule; the weights are folded back to raw activations. Their Adam keeps its usual decay rates, their
+losses are their own. dictionary_learning follows its threshold from a tenth of the steps before the end: by default
+it would start after 1000 steps, and runs here are shorter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from benchmarks.study.training import DECAY, WARM_UP, Request, blank
+from sae_torch.training.schedule import Schedule
+from sae_torch.training.trainer import PROBE_TOKENS
+
+THRESHOLD_SHARE = 0.1
+
+
+def units(request: Request) -> float:
+    """What activations are multiplied by: their mean norm becomes sqrt(d_model)."""
+    probe: list[Tensor] = []
+    for batch in request.batches():
+        probe.append(batch)
+        if sum(map(len, probe)) >= PROBE_TOKENS:
+            break
+    norm = float(torch.cat(probe).norm(dim=1).mean())
+    return math.sqrt(probe[0].shape[1]) / norm
+
+
+def dictionary_learning(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+    """BatchTopK with its trainer."""
+    from dictionary_learning.trainers import BatchTopKTrainer
+
+    cell, batches, scale = request.cell, request.batches(), units(request)
+    steps, d_model = len(batches), batches.activations.d_model
+    trainer = BatchTopKTrainer(
+        steps=steps,
+        activation_dim=d_model,
+        dict_size=cell.n_features,
+        k=cell.k,
+        layer=0,
+        lm_name="none",
+        lr=cell.learning_rate,
+        warmup_steps=round(WARM_UP * steps),
+        decay_start=round((1 - DECAY) * steps),
+        threshold_start_step=round((1 - THRESHOLD_SHARE) * steps),
+        device="cpu",
+        seed=cell.seed,
+    )
+    for step, batch in enumerate(batches):
+        trainer.update(step, batch * scale)
+    ae = trainer.ae
+    sae = _folded(
+        request, ae.encoder.weight.T, ae.encoder.bias, ae.decoder.weight.T, ae.b_dec, scale, float(ae.threshold)
+    )
+    return sae, {**trainer.config, "units": scale}
+
+
+def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+    """TopK with its coder and Adam, its loss, and the mean of the first batch as its bias."""
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    cell, batches, scale = request.cell, request.batches(), units(request)
+    torch.manual_seed(cell.seed)
+    coder = SparseCoder(batches.activations.d_model, SparseCoderConfig(num_latents=cell.n_features, k=cell.k))
+    optimizer = torch.optim.Adam(coder.parameters(), lr=cell.learning_rate, fused=True)
+    schedule = Schedule(cell.learning_rate, len(batches), WARM_UP, DECAY)
+    for step, batch in enumerate(batches):
+        x = batch * scale
+        if step == 0:
+            coder.b_dec.data = x.mean(dim=0)
+        coder.set_decoder_norm_to_unit_norm()
+        coder(x).fvu.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        optimizer.step()
+        optimizer.zero_grad()
+    coder.set_decoder_norm_to_unit_norm()
+    sae = _folded(request, coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec, scale)
+    return sae, {"optimizer": "Adam", "lr": cell.learning_rate, "betas": (0.9, 0.999), "units": scale}
+
+
+PEERS: Mapping[str, Callable[[Request], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {
+    "dictionary_learning": dictionary_learning,
+    "sparsify": sparsify,
+}
+
+
+@torch.no_grad()
+def _folded(
+    request: Request,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    W_dec: Tensor,
+    b_dec: Tensor,
+    scale: float,
+    threshold: float | None = None,
+) -> st.SparseAutoencoder:
+    """The same function of raw activations as an autoencoder of ours."""
+    sae = blank(request.cell, W_dec.shape[1])
+    sae.W_enc.copy_(W_enc)
+    sae.b_enc.copy_(b_enc / scale)
+    sae.W_dec.copy_(W_dec)
+    sae.b_dec.copy_(b_dec / scale)
+    if threshold is not None:
+        sae.choice.tracker.restart(torch.tensor(max(threshold, 0.0) / scale))  # type: ignore[union-attr,operator]
+    return sae

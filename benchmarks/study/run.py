@@ -1,0 +1,139 @@
+"""One run: train in a process of its own, measure, record."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import machine
+from benchmarks.study.grid import Cell, Plan
+from benchmarks.study.ledger import FAILED, FINISHED, Records, held
+from benchmarks.study.measures import Judged, lacking
+from benchmarks.study.methods import METHODS
+from benchmarks.study.sources import Sources
+from benchmarks.study.training import TRAINING, Request, trained
+
+ROOT = Path(__file__).parents[2]
+LAST_LINES = 3
+
+
+def in_a_process(folder: Path, python: Path) -> None:
+    """Train in a fresh process, so that its memory and its failure are its own."""
+    command = [str(python), "-m", "benchmarks.study.training", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs what a plan lacks.
+
+    Parameters
+    ----------
+    plan
+        Which runs, in which order.
+    records
+        What is finished.
+    sources
+        Activations.
+    weights
+        Folder for weights, kept for measures that are added later.
+    peers
+        Python of the environment that holds the peers; None leaves their runs out.
+    lock
+        A file that is held while a run works, for machines that are shared.
+    train
+        Trains what a folder asks for with a given Python.
+    """
+
+    plan: Plan
+    records: Records
+    sources: Sources
+    weights: Path
+    peers: Path | None = None
+    lock: Path | None = None
+    train: Callable[[Path, Path], None] = in_a_process
+
+    def __call__(self, most: int | None = None) -> int:
+        """Do what is missing, at most so many runs; how many were done."""
+        done = 0
+        while most is None or done < most:
+            with held(self.lock) if self.lock else contextlib.nullcontext():
+                self.records.read()
+                cell = self._next()
+                if cell is None:
+                    break
+                self.run(cell)
+            done += 1
+        return done
+
+    def run(self, cell: Cell) -> None:
+        """Train if there are no weights, take what measures lack, and record it; a failure is recorded as one."""
+        folder = self.weights / cell.folder
+        print(f"{cell.name} ...", end=" ", flush=True)
+        known = self.records.figures(cell) if cell in self.records else {}
+        for split in ("train", cell.split):  # what is wrong with the activations is no failure of the run
+            self.sources.folder(cell.source, split)
+        try:
+            if not (folder / TRAINING).exists():
+                self._train(cell, folder)
+            training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+            judged = Judged(cell, trained(cell, folder), self.sources)
+            figures: dict[str, Any] = {}
+            for measure in lacking(cell, known):
+                figures |= measure.of(judged)
+            line = {"status": FINISHED, "figures": figures, "training": training}
+        except (subprocess.CalledProcessError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+            line = {"status": FAILED, "figures": {}, "error": _told(error)}
+        self.records.append(cell, {**line, "machine": machine(), "commit": _commit(), "finished": _now()})
+        if cell.split != "test" or line["status"] == FAILED:
+            shutil.rmtree(folder, ignore_errors=True)
+        said = line.get("error") or ", ".join(
+            f"{name} {value:.4g}" for name, value in line["figures"].items() if isinstance(value, int | float)
+        )
+        print(said, flush=True)
+
+    def _next(self) -> Cell | None:
+        for cell in self.records.cells():
+            unmeasured = self.records.status(cell) == FINISHED and lacking(cell, self.records.figures(cell))
+            if unmeasured and (self.weights / cell.folder / TRAINING).exists():
+                return cell
+        for cell in self.plan.pending(self.records):
+            if METHODS[cell.method].peer is None or self.peers is not None:
+                return cell
+        return None
+
+    def _train(self, cell: Cell, folder: Path) -> None:
+        scale = self.sources.scale
+        place = self.sources.folder(cell.source, "train")
+        Request(cell, str(place), scale.train_tokens, scale.batch).write(folder)
+        python = self.peers if METHODS[cell.method].peer else Path(sys.executable)
+        assert python is not None
+        self.train(folder, python)
+
+
+def _told(error: Exception) -> str:
+    """The error in a line; of a process, the end of what it said."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else f"{type(error).__name__}: {error}"
+    return " ".join(" ".join(str(said).strip().splitlines()[-LAST_LINES:]).split())
+
+
+def _commit() -> str:
+    """The version of the code, with a plus sign where the tree holds changes."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
