@@ -13,6 +13,7 @@ from benchmarks.study.sources import Scale, Sources
 from sae_torch.activations.harvesting import cache_folder
 
 FILE = RESULTS / "study.jsonl"
+SHOWN = 12
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 
 
@@ -36,8 +37,9 @@ def main() -> None:
         print(f"{len(records)} runs recorded, {len(failed)} of them failed")
         for name in failed:
             print(f"  failed: {name}")
-        print("next:")
-        for cell in PLAN.pending(records):
+        missing = list(PLAN.pending(records))
+        print(f"{len(missing)} more are known to be missing, others follow from the searches; next:")
+        for cell in missing[:SHOWN]:
             print(f"  {cell.name}")
     else:
         peers = options.peers if options.peers.exists() else None

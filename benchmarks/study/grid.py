@@ -114,7 +114,14 @@ class Plan:
     most_rates: int = 6
 
     def pending(self, records: Records) -> Iterator[Cell]:
-        """Runs that are known to be missing, in order; each search shows only its next step."""
+        """Runs that are known to be missing, each once, in order; a search shows only its next step."""
+        shown: set[Cell] = set()
+        for cell in self._pending(records):
+            if cell not in shown:
+                shown.add(cell)
+                yield cell
+
+    def _pending(self, records: Records) -> Iterator[Cell]:
         for block in self.blocks:
             for method in block.methods:
                 yield from self._search(block.setting, method, records)

@@ -24,6 +24,8 @@ from benchmarks.study.training import TRAINING, Request, trained
 
 ROOT = Path(__file__).parents[2]
 LAST_LINES = 3
+# Where the code lies that a run depends on.
+PACKAGES = ("allocation", "sae_torch", "benchmarks/study")
 
 
 def in_a_process(folder: Path, python: Path) -> None:
@@ -94,7 +96,7 @@ class Study:
             line = {"status": FINISHED, "figures": figures, "training": training}
         except (subprocess.CalledProcessError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
             line = {"status": FAILED, "figures": {}, "error": _told(error)}
-        self.records.append(cell, {**line, "machine": machine(), "commit": _commit(), "finished": _now()})
+        self.records.append(cell, {**line, "machine": machine(), "code": _code(), "finished": _now()})
         if cell.split != "test" or line["status"] == FAILED:
             shutil.rmtree(folder, ignore_errors=True)
         said = line.get("error") or ", ".join(
@@ -127,12 +129,17 @@ def _told(error: Exception) -> str:
     return " ".join(" ".join(str(said).strip().splitlines()[-LAST_LINES:]).split())
 
 
-def _commit() -> str:
-    """The version of the code, with a plus sign where the tree holds changes."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+def _code() -> dict[str, str]:
+    """Git's names of the trees that hold the code, with a plus sign where files differ from them."""
+    found = {}
+    for package in PACKAGES:
+        name = _git("rev-parse", "--short=12", f"HEAD:{package}") or "unknown"
+        found[package] = name + ("+" if _git("status", "--porcelain", "--", package) else "")
+    return found
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _now() -> str:
