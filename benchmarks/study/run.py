@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from benchmarks.study.training import TRAINING, Request, trained
 
 ROOT = Path(__file__).parents[2]
 LAST_LINES = 3
+# Seconds between runs in which others who wait for the lock get it.
+PAUSE = 2.0
 # Where the code lies that a run depends on.
 PACKAGES = ("allocation", "sae_torch", "benchmarks/study")
 
@@ -76,6 +79,8 @@ class Study:
                     break
                 self.run(cell)
             done += 1
+            if self.lock:
+                time.sleep(PAUSE)
         return done
 
     def run(self, cell: Cell) -> None:
