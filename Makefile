@@ -55,11 +55,20 @@ test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_l
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
 
 # Peers pull in much that this project does not need: an environment of their own.
-$(PEERS_INSTALLED): constraints.txt
+$(PEERS)/installed:
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES) pytest pytest-timeout
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
+
+bench-peers: $(INSTALLED) $(PEERS)/installed   ## the training step beside sparsify, dictionary_learning and SAELens
+	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
+
+study: $(INSTALLED) $(PEERS)/installed   ## the evidence study: what is missing of it, one line per finished run (hours)
+	$(BIN)/python -m benchmarks.study
+
+study-report: $(INSTALLED)   ## the evidence page, from the finished runs
+	$(BIN)/python -m benchmarks.study --report
 
 clean:           ## remove the environment and everything built
 	rm -rf $(VENV) site dist

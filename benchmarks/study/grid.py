@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from benchmarks.study.ledger import FAILED, Records
+from benchmarks.study.ledger import FAILED, FINISHED, Records
 from benchmarks.study.methods import (
     BATCH_TOP_K,
     FLOORS,
@@ -85,11 +85,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """Methods that run in one setting, with one auxiliary loss."""
+    """Methods that run in one setting, with one auxiliary loss.
+
+    Parameters
+    ----------
+    setting
+        Where they run.
+    methods
+        In the order in which they run.
+    auxiliary
+        ``"none"``, ``"k"`` or ``"zipf"``.
+    as_wide_as
+        A method: the width is the number of features that it leaves alive in the setting, so that more live features
+        cannot be what is gained.
+    """
 
     setting: Setting
     methods: tuple[str, ...]
     auxiliary: str = "none"
+    as_wide_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +135,24 @@ class Plan:
                 shown.add(cell)
                 yield cell
 
-    def _pending(self, records: Records) -> Iterator[Cell]:
+    def blocks_by(self, records: Records) -> Iterator[Block]:
+        """The blocks whose settings are known: a width that follows from runs needs those first."""
         for block in self.blocks:
+            if block.as_wide_as is None:
+                yield block
+                continue
+            cells = self.test_cells(Block(block.setting, ()), block.as_wide_as, records)
+            silent = [records.figure(cell, "silent") for cell in cells if records.status(cell) == FINISHED]
+            if len(silent) >= len(self.seeds):
+                width = block.setting.n_features - round(sum(silent) / len(silent))
+                yield replace(block, setting=replace(block.setting, n_features=width), as_wide_as=None)
+
+    def settings_by(self, records: Records) -> Sequence[Setting]:
+        """Their settings, each once, in order."""
+        return tuple(dict.fromkeys(block.setting for block in self.blocks_by(records)))
+
+    def _pending(self, records: Records) -> Iterator[Cell]:
+        for block in self.blocks_by(records):
             for method in block.methods:
                 yield from self._search(block.setting, method, records)
             cells = [self.test_cells(block, method, records) for method in block.methods]
@@ -218,6 +248,7 @@ def _full() -> Plan:
             *by_k,
             Block(MAIN, tuple(method for method in METHODS if method not in FEW)),
             Block(SYNTHETIC, FEW),
+            Block(MAIN, (FLOORS,), as_wide_as=TOKEN),
             Block(MAIN, OURS, "zipf"),
             *[Block(setting, FEW) for setting in elsewhere],
             Block(MAIN, OURS, "k"),
@@ -226,8 +257,3 @@ def _full() -> Plan:
 
 
 PLAN = _full()
-
-
-def settings(plan: Plan) -> Sequence[Setting]:
-    """The settings of a plan, each once, in order."""
-    return tuple(dict.fromkeys(block.setting for block in plan.blocks))

@@ -1,0 +1,222 @@
+"""The tables of the page, in Markdown, each from the records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from benchmarks.study.findings import Findings, Runs
+from benchmarks.study.grid import Block, Setting
+from benchmarks.study.ledger import FAILED, FINISHED
+from benchmarks.study.methods import METHODS, PEERS, WHAT
+from benchmarks.study.sources import SYNTHETIC
+from benchmarks.study.verdicts import Status, bar, verdicts
+
+NOTHING = "No run of this has been finished yet."
+
+
+def methods(findings: Findings) -> str:
+    """What each method is."""
+    return markdown(["method", "what it is"], [[name, WHAT[name]] for name in METHODS], numbers=False)
+
+
+def claims(findings: Findings) -> str:
+    """Every claim with its status and its numbers."""
+    rows = [[verdict.claim, f"**{verdict.status}**", verdict.because] for verdict in verdicts(findings)]
+    return markdown(["claim", "status", "why"], rows, numbers=False)
+
+
+def the_bar(findings: Findings) -> str:
+    """Ours against the best peer in every setting."""
+    words = {Status.CONFIRMED: "met", Status.NOT_CONFIRMED: "not met"}
+    rows = []
+    with_peers = [block.setting for block in findings.plan.blocks if set(PEERS) <= set(block.methods)]
+    for setting in dict.fromkeys(with_peers):
+        verdict = bar(findings, setting)
+        rows.append([verdict.claim, f"**{words.get(verdict.status, verdict.status)}**", verdict.because])
+    return markdown(["setting", "bar", "why"], rows, numbers=False)
+
+
+def quality(findings: Findings, setting: Setting) -> str:
+    """Every method of a setting, the least error first."""
+    runs = sorted(findings.among(setting, tuple(METHODS)), key=lambda each: each.mean("nmse_at_k"))
+    if not runs:
+        return NOTHING + "\n"
+    headings = [
+        "method",
+        "rate",
+        f"NMSE at L0 = {setting.k}",
+        "NMSE, L0 as trained",
+        "silent, each seed",
+        "under-used",
+    ]
+    last: list[tuple[str, Callable[[Runs], str]]] = [
+        ("loss recovered", lambda each: percent(each, "ce_recovered", 2)),
+        ("tokens/s", lambda each: f"{training(each, 'tokens_per_second'):,.0f}"),
+    ]
+    if setting.source == SYNTHETIC:
+        last[0] = ("features found", lambda each: percent(each, "recovered", 1))
+        last[1:1] = [
+            ("of the rarest quarter", lambda each: percent(each, "recovered_rare", 1)),
+            ("matched cosine", lambda each: f"{each.mean('matched_cosine'):.3f}"),
+            ("frequency off by", lambda each: percent(each, "frequency_error", 0)),
+        ]
+    rows = [
+        [
+            each.label,
+            f"{each.learning_rate:g}",
+            spread(each, "nmse_at_k"),
+            f"{each.mean('nmse'):.4f}, {each.mean('l0'):.2f}",
+            ", ".join(f"{value:.0f}" for value in each.all("silent")),
+            f"{each.mean('under_used'):.0f}",
+            *[cell(each) for _, cell in last],
+        ]
+        for each in runs
+    ]
+    return markdown([*headings, *[name for name, _ in last]], rows)
+
+
+def width_matched(findings: Findings) -> str:
+    """Methods with as many features as another leaves alive, beside that other."""
+    said = []
+    for block in findings.plan.blocks:
+        if block.as_wide_as is None:
+            continue
+        full = findings.of(block.setting, block.as_wide_as)
+        for matched in findings.settings:
+            if (
+                full
+                and replace(matched, n_features=block.setting.n_features) == block.setting
+                and _is_matched(findings, matched)
+            ):
+                rows = [full, *findings.among(matched, block.methods)]
+                said += [[each.label, str(each.cells[0].n_features), spread(each, "nmse_at_k")] for each in rows]
+    return markdown(["method", "features", "NMSE at L0 = k"], said) if said else NOTHING + "\n"
+
+
+def _is_matched(findings: Findings, setting: Setting) -> bool:
+    return all(setting != block.setting for block in findings.plan.blocks)
+
+
+def searches(findings: Findings) -> str:
+    """Error on the development split by learning rate."""
+    found = [
+        cell
+        for cell in findings.records.cells()
+        if cell.split == "dev" and cell.setting in findings.settings and cell.method in METHODS
+    ]
+    if not found:
+        return NOTHING + "\n"
+    rates = sorted({cell.learning_rate for cell in found})
+    lines: dict[tuple[Setting, str], dict[float, str]] = {}
+    for cell in found:
+        failed = findings.records.status(cell) == FAILED
+        said = "failed" if failed else f"{findings.records.figure(cell, 'nmse_at_k'):.4f}"
+        silent = findings.records.figure(cell, "silent")
+        if not failed and silent:
+            said += f" ({silent:.0f} silent)"
+        if cell.learning_rate == findings.plan.chosen_rate(cell.setting, cell.method, findings.records):
+            said = f"**{said}**"
+        lines.setdefault((cell.setting, cell.method), {})[cell.learning_rate] = said
+    rows = [
+        [method, setting.source, str(setting.k), str(setting.n_features), *[row.get(rate, "") for rate in rates]]
+        for (setting, method), row in lines.items()
+    ]
+    return markdown(["method", "activations", "k", "features", *[f"{rate:g}" for rate in rates]], rows)
+
+
+def progress(findings: Findings) -> str:
+    """Which runs are there and which are not."""
+    states: dict[tuple[str, str], Counter[str]] = {}
+    for block in findings.plan.blocks:
+        setting, auxiliary = block.setting, "none" if block.auxiliary == "none" else f"aux_{block.auxiliary}_loss"
+        width = f"as many as {block.as_wide_as} leaves alive" if block.as_wide_as else f"{setting.n_features} features"
+        row = states.setdefault((f"{setting.source}, k {setting.k}, {width}", auxiliary), Counter())
+        known = [each for each in findings.plan.blocks_by(findings.records) if _is_from(each, block)]
+        row.update(_state(findings, each, method) for each in known for method in each.methods)
+        row.update(STATES[3] for _ in block.methods if not known)
+    rows = [[*names, *[str(row[state]) for state in STATES]] for names, row in states.items()]
+    failed = [cell.name for cell in findings.records.cells() if findings.records.status(cell) == FAILED]
+    said = "Failed runs: " + ("; ".join(failed) if failed else "none") + "."
+    return markdown(["setting", "auxiliary loss", *STATES], rows) + f"\n{said}\n"
+
+
+STATES = ("methods with every seed", "with some seeds", "rate being searched", "not begun")
+
+
+def _is_from(block: Block, planned: Block) -> bool:
+    """Whether a block is the planned one, its width perhaps found since."""
+    if planned.as_wide_as is None:
+        return block == planned
+    same = replace(block.setting, n_features=planned.setting.n_features) == planned.setting
+    return same and block.setting != planned.setting and block.methods == planned.methods
+
+
+def _state(findings: Findings, block: Block, method: str) -> str:
+    runs = findings.of(block.setting, method, block.auxiliary)
+    if runs is not None:
+        return STATES[0] if runs.complete else STATES[1]
+    searched = any(
+        cell.setting == block.setting and cell.method == method and cell.split == "dev"
+        for cell in findings.records.cells()
+    )
+    return STATES[2] if searched else STATES[3]
+
+
+def made(findings: Findings) -> str:
+    """Machines, versions and dates of the runs."""
+    lines = [findings.records.line(cell) for cell in findings.records.cells()]
+    finished = [line for line in lines if line["status"] == FINISHED]
+    if not finished:
+        return NOTHING + "\n"
+    machines = {f"{line['machine']['processor']}, {line['machine']['cores']} cores" for line in finished}
+    versions = {f"{name} {version}" for line in finished for name, version in line["training"]["versions"].items()}
+    dates = sorted(line["finished"][:10] for line in finished)
+    return (
+        f"{len(finished)} runs from {dates[0]} to {dates[-1]} on {'; '.join(sorted(machines))}; "
+        f"{', '.join(sorted(versions))}. Each line of `benchmarks/results/study.jsonl` has its own.\n"
+    )
+
+
+def spread(runs: Runs, figure: str) -> str:
+    """Mean, and least and greatest over the seeds."""
+    values = runs.all(figure)
+    if len(values) < 2:
+        return f"{runs.mean(figure):.4f}, one seed"
+    few = "" if runs.complete else f", {len(values)} seeds"
+    return f"{runs.mean(figure):.4f} ({min(values):.4f} to {max(values):.4f}{few})"
+
+
+def percent(runs: Runs, figure: str, digits: int) -> str:
+    """A mean share in per cent, or a dash."""
+    return f"{100 * runs.mean(figure):.{digits}f} %" if runs.all(figure) else "–"
+
+
+def training(runs: Runs, name: str) -> float:
+    """A mean of what training cost."""
+    return sum(runs.records.line(cell)["training"][name] for cell in runs.cells) / len(runs.cells)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """A table, all columns but the first to the right where they are numbers."""
+    lines = ["| " + " | ".join(row) + " |" for row in (headings, *rows)]
+    others = " ---: |" if numbers else " --- |"
+    lines.insert(1, "| --- |" + others * (len(headings) - 1))
+    return "\n".join(lines) + "\n"
+
+
+def tables(findings: Findings) -> dict[str, str]:
+    """Every table by the name of its file."""
+    found = {
+        table.__name__: table(findings) for table in (methods, claims, the_bar, width_matched, searches, progress, made)
+    }
+    for setting in dict.fromkeys(block.setting for block in findings.plan.blocks):
+        found[f"quality_{file_name(setting)}"] = quality(findings, setting)
+    return found
+
+
+def file_name(setting: Setting) -> str:
+    """A setting in a file name."""
+    site = setting.source.replace("hidden_states[", "site_").rstrip("]")
+    return f"{site}_k{setting.k}_f{setting.n_features}"

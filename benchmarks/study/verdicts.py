@@ -1,0 +1,215 @@
+"""Sentences about the claims, each computed from the records: its status and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.study.findings import Findings, Runs, pairs
+from benchmarks.study.grid import MAIN, SYNTHETIC, Setting
+from benchmarks.study.methods import FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, PEERS, TOKEN
+
+# The method of ours that is held against the peers, fixed before any run on the test split.
+CANDIDATE = FLOORS
+
+
+class Status(StrEnum):
+    """What can be said of a claim."""
+
+    CONFIRMED = "confirmed"
+    NOT_CONFIRMED = "not confirmed"
+    PARTLY = "partly confirmed"
+    NOT_TESTABLE = "not testable here"
+    NOT_RUN = "not run yet"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, its status, and why.
+
+    Parameters
+    ----------
+    claim
+        In our words.
+    status
+        What the records allow to say.
+    because
+        With the numbers.
+    """
+
+    claim: str
+    status: Status
+    because: str
+
+
+def verdicts(findings: Findings) -> list[Verdict]:
+    """Every claim of the abstract, in its order."""
+    return [claim(findings) for claim in CLAIMS]
+
+
+def _definition(findings: Findings) -> Verdict:
+    return Verdict(
+        "Matching tokens with features is a resource allocation problem under a bound on the total.",
+        Status.NOT_TESTABLE,
+        "A definition, not a measurement. That the allocations are optimal is "
+        "[certified](mathematics/exactness.md), which says nothing about their use.",
+    )
+
+
+def _variable(findings: Findings) -> Verdict:
+    claim = "Two variants, mutual and feature choice, give tokens different numbers of features."
+    found = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE) if (runs := findings.of(MAIN, method))]
+    if len(found) < 2:
+        return _not_run(claim, [method for method in (MUTUAL, MUTUAL_THEN_FEATURE) if not findings.of(MAIN, method)])
+    said = "; ".join(
+        f"{runs.method}: standard deviation {runs.mean('l0_spread'):.1f} around {runs.mean('l0'):.1f} features, "
+        f"rank correlation with the token's difficulty {runs.mean('difficulty_rank_correlation'):.2f}"
+        for runs in found
+    )
+    follows = all(min(runs.all("difficulty_rank_correlation"), default=0.0) > 0 for runs in found)
+    varies = all(min(runs.all("l0_spread"), default=0.0) > 0 for runs in found)
+    status = Status.CONFIRMED if varies and follows else Status.PARTLY if varies else Status.NOT_CONFIRMED
+    return Verdict(claim, status, _sentence(said) + _seeds(found))
+
+
+def _auxiliary(findings: Findings) -> Verdict:
+    claim = "aux_zipf_loss extends aux_k_loss from dead to under-used features."
+    zipf, k = findings.of(MAIN, MUTUAL, "zipf"), findings.of(MAIN, MUTUAL, "k")
+    if zipf is None or k is None:
+        names = [f"mutual choice with aux {name}" for name, runs in (("zipf", zipf), ("k", k)) if runs is None]
+        return _not_run(claim, names)
+    fewer = [pairs(zipf, k, name) for name in ("silent", "under_used")]
+    together = [(a + c, b + d) for (a, b), (c, d) in zip(*fewer, strict=True)]
+    said = (
+        f"under mutual choice silent features per seed {_counts(zipf, 'silent')} against {_counts(k, 'silent')} with "
+        f"aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against {_counts(k, 'under_used')}"
+    )
+    status = Status.CONFIRMED if together and all(a < b for a, b in together) else Status.NOT_CONFIRMED
+    return Verdict(claim, status, _sentence(said) + _seeds([zipf, k]))
+
+
+def _silent(findings: Findings) -> Verdict:
+    claim = "Fewer dead features, in the best case none."
+    others = [runs for method in (TOKEN, *PEERS) if (runs := findings.of(MAIN, method))]
+    tested = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE, FLOORS) if (runs := findings.of(MAIN, method))]
+    if not others or not tested:
+        return _not_run(claim, ["token choice or a peer" if not others else "mutual choice, feature choice or floors"])
+    said = "silent on the test split, each seed: " + "; ".join(
+        f"{runs.method} {_counts(runs, 'silent')}" for runs in (*tested, *others)
+    )
+    least = min(others, key=lambda runs: runs.mean("silent"))
+    fewer = {
+        runs.method: all(a < b or a == b == 0 for a, b in pairs(runs, least, "silent"))
+        and bool(pairs(runs, least, "silent"))
+        for runs in tested
+    }
+    papers = [fewer[method] for method in (MUTUAL, MUTUAL_THEN_FEATURE) if method in fewer]
+    status = Status.NOT_CONFIRMED
+    if papers and all(papers):
+        status = Status.CONFIRMED
+    elif any(fewer.values()):
+        status = Status.PARTLY
+        said += f". Never more than {least.method}: " + ", ".join(name for name, yes in fewer.items() if yes)
+    return Verdict(claim, status, _sentence(said) + _seeds([*tested, *others]))
+
+
+def _reconstruction(findings: Findings) -> Verdict:
+    claim = "Better reconstruction at equal sparsity."
+    token = findings.of(MAIN, TOKEN)
+    tested = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE) if (runs := findings.of(MAIN, method))]
+    if token is None or not tested:
+        return _not_run(claim, ["token choice" if token is None else "mutual choice or feature choice"])
+    better = [
+        bool(found) and all(a < b for a, b in found) for runs in tested for found in [pairs(runs, token, "nmse_at_k")]
+    ]
+    said = f"in one trainer, NMSE at {MAIN.k} features per token: token choice {_error(token)}; " + "; ".join(
+        f"{runs.method} {_error(runs)}" for runs in tested
+    )
+    status = Status.CONFIRMED if all(better) else Status.PARTLY if any(better) else Status.NOT_CONFIRMED
+    return Verdict(claim, status, _sentence(said) + _seeds([token, *tested]))
+
+
+def _extraction(findings: Findings) -> Verdict:
+    claim = "Accurate extraction of features."
+    token = findings.of(SYNTHETIC, TOKEN)
+    tested = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE) if (runs := findings.of(SYNTHETIC, method))]
+    if token is None or not tested:
+        return _not_run(claim, ["synthetic activations with known features"])
+    said = "of the known features found: " + "; ".join(
+        f"{runs.method} {100 * runs.mean('recovered'):.1f} %" for runs in (token, *tested)
+    )
+    better = [
+        bool(found) and all(a > b for a, b in found) for runs in tested for found in [pairs(runs, token, "recovered")]
+    ]
+    status = Status.CONFIRMED if all(better) else Status.PARTLY if any(better) else Status.NOT_CONFIRMED
+    return Verdict(claim, status, _sentence(said) + _seeds([token, *tested]))
+
+
+def _scale(findings: Findings) -> Verdict:
+    return Verdict(
+        "Scalable, for understanding and controlling models.",
+        Status.NOT_TESTABLE,
+        "One model of 135 million parameters, dictionaries of thousands of features, and no experiment that steers it.",
+    )
+
+
+CLAIMS: Sequence[Callable[[Findings], Verdict]] = (
+    _definition,
+    _variable,
+    _auxiliary,
+    _silent,
+    _reconstruction,
+    _extraction,
+    _scale,
+)
+
+
+def bar(findings: Findings, setting: Setting) -> Verdict:
+    """Whether the candidate beats the best peer at equal L0 without a silent feature, in every seed."""
+    claim = f"{setting.k} features per token, {setting.n_features} features, {setting.source}"
+    peers = [runs for method in PEERS if (runs := findings.of(setting, method))]
+    without = [method for method in PEERS if method not in [runs.method for runs in peers]]
+    ours = findings.all_of(setting, CANDIDATE)
+    if without or not ours:
+        return _not_run(claim, without or [CANDIDATE])
+    peer = findings.best(peers)
+    lively = [runs for runs in ours if runs.all("silent") and max(runs.all("silent")) == 0]
+    best = findings.best(lively or ours)
+    assert peer is not None
+    assert best is not None
+    found = pairs(best, peer, "nmse_at_k")
+    won = bool(lively) and bool(found) and all(a < b for a, b in found)
+    said = (
+        f"{best.label} {_error(best)}, silent features per seed {_counts(best, 'silent')}; best peer, {peer.label}, "
+        f"{_error(peer)}, silent {_counts(peer, 'silent')}"
+    )
+    if found:
+        changes = sorted(100 * (a / b - 1) for a, b in found)
+        said += f"; error against the peer's, seed by seed: {', '.join(f'{change:+.1f} %' for change in changes)}"
+    return Verdict(claim, Status.CONFIRMED if won else Status.NOT_CONFIRMED, _sentence(said) + _seeds([best, *peers]))
+
+
+def _not_run(claim: str, names: Sequence[str]) -> Verdict:
+    return Verdict(claim, Status.NOT_RUN, f"Missing: {', '.join(names)}.")
+
+
+def _error(runs: Runs) -> str:
+    values = runs.all("nmse_at_k")
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{runs.mean('nmse_at_k'):.4f} ({min(values):.4f} to {max(values):.4f})" if values else "not measured"
+
+
+def _counts(runs: Runs, figure: str) -> str:
+    return ", ".join(f"{value:.0f}" for value in runs.all(figure)) or "not measured"
+
+
+def _sentence(said: str) -> str:
+    return said[0].upper() + said[1:] + "."
+
+
+def _seeds(runs: Sequence[Runs]) -> str:
+    """A warning where seeds are missing."""
+    few = [f"{each.label} {len(each.cells)} of {each.planned}" for each in runs if not each.complete]
+    return f" Provisional, seeds so far: {', '.join(few)}." if few else ""
