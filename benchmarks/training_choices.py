@@ -1,7 +1,7 @@
 """What training's defaults rest on: one change at a time around them, on real activations of the development split.
 
-`--final` trains the four choices with the defaults, three seeds each, and judges them on the test split instead.
-Finished rows are kept and not run again.
+`--auxiliary` compares the auxiliary loss on every token with that on some of them. `--final` trains the four choices
+with the defaults, three seeds each, and judges them on the test split. Finished rows are kept and not run again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from sae_torch.evaluation import measure
 
 TRAIN_TOKENS, JUDGED_TOKENS, BATCH = 400_000, 40_000, 2048
 FEATURES, K = 4608, 32
+SEEDS = 3
 FLOOR = 5e-4
 CHOICES: Mapping[str, Callable[[], st.Choice]] = {
     "token": lambda: st.TokenChoice(K),
@@ -48,7 +49,7 @@ class Variant:
         """Train on `train`, measure on `judged` in batch-free mode."""
         choice = (self.make or CHOICES[self.choice])()
         sae = st.SparseAutoencoder(train.d_model, FEATURES, choice, seed=seed, encoder_scale=self.encoder_scale)
-        trainer = st.Trainer(sae, st.TrainConfig(**self.config))
+        trainer = st.Trainer(sae, st.TrainConfig(**self.config, progress=False))
         if self.optimizer != "Adam":
             trainer.optimizer = OPTIMIZERS[self.optimizer](sae)
         start = time.perf_counter()
@@ -59,7 +60,10 @@ class Variant:
 
 
 def changes() -> list[Variant]:
-    """The grid: choices with each auxiliary loss, then floors with one change at a time."""
+    """The grid: choices with each auxiliary loss, then floors with one change at a time.
+
+    It was run with the auxiliary loss on every token; `--auxiliary` measures what fewer change.
+    """
     grid = [
         Variant(choice, f"auxiliary {auxiliary}", {"auxiliary": auxiliary})
         for choice in CHOICES
@@ -85,17 +89,20 @@ def changes() -> list[Variant]:
         also(f"floors {floor:g}", make=lambda floor=floor: st.BalancedChoice(K, feature_floors=floor))
     also("sign-based updates (Lion), 4e-4", optimizer="Lion", config={"learning_rate": 4e-4})
     also("Muon for the matrices, 1e-2", optimizer="Muon", config={"learning_rate": 1e-2})
-    return grid + [
+    grid += [
         Variant("feature", f"switch {switch:g}", make=lambda s=switch: st.FeatureChoice(K, switch=s))
         for switch in (0.7, 0.95)
     ]
+    return [replace(variant, config={"auxiliary_every": 1, **variant.config}) for variant in grid]
 
 
 def main() -> None:
     """Run what is missing and write the table after every run."""
     parser = arguments(__doc__ or "")
+    parser.add_argument("--auxiliary", action="store_true", help="the auxiliary loss on every token or on some")
     parser.add_argument("--final", action="store_true", help="defaults on the test split, three seeds")
     parser.add_argument("--fresh", action="store_true", help="run every row again")
+    parser.add_argument("--most", type=int, default=1000, help="trainings in this call; the next call goes on")
     options = parser.parse_args()
     config = HarvestConfig()
     train = harvest(config, "train", TRAIN_TOKENS)
@@ -103,42 +110,41 @@ def main() -> None:
     sizes = f"{TRAIN_TOKENS} training tokens once, batch {BATCH}, F {FEATURES}, k {K}"
     measured = f"{JUDGED_TOKENS} tokens of whole addresses held out, batch-free mode; torch {torch.__version__}"
     if options.final:
-        _final(
-            train, judged, f"TrainConfig() as shipped, seeds 0, 1, 2; {sizes}; test split, {measured}", options.fresh
-        )
+        name, change = "defaults", f"TrainConfig() as shipped; {sizes}; test split, {measured}"
+        runs = [Variant(choice, f"seed {seed}") for choice in CHOICES for seed in range(SEEDS)]
+    elif options.auxiliary:
+        name, change = "auxiliary_every", f"auxiliary zipf; {sizes}; development split, {measured}"
+        runs = [
+            Variant(choice, f"every {every}, seed {seed}", {"auxiliary_every": every})
+            for choice in ("mutual", "feature", "floors")
+            for every in (1, 4, 8)
+            for seed in range(2)
+        ]
     else:
-        _grid(
-            train,
-            judged,
+        name, change = (
+            "training_choices",
             f"One change from the defaults, seed 0; {sizes}; development split, {measured}",
-            options.fresh,
         )
-
-
-def _grid(train: Activations, judged: Activations, notes: str, fresh: bool) -> None:
+        runs = changes()
     headings = ["choice", "change", "NMSE", "L0", "silent features", "training s"]
-    rows = [] if fresh else _kept("training_choices", notes)
-    for variant in changes():
-        if any(row[:2] == [variant.choice, variant.change] for row in rows):
-            continue
-        found = variant.run(train, judged, 0)
+    rows = [] if options.fresh else _kept(name, change)
+    done = {(row[0], row[1]) for row in rows}
+    for variant in [run for run in runs if (run.choice, run.change) not in done][: options.most]:
+        seed = int(variant.change.split("seed ")[1]) if "seed " in variant.change else 0
+        found = variant.run(train, judged, seed)
         rows.append([variant.choice, variant.change, found["nmse"], found["l0"], found["dead"], found["seconds"]])
-        report("training_choices", headings, rows, notes)
+        report(name, headings, rows, change)
+    if options.final and len(rows) == len(runs):
+        report(name, headings, rows + _means(rows), change)
 
 
-def _final(train: Activations, judged: Activations, notes: str, fresh: bool) -> None:
-    headings = ["choice", "NMSE", "spread", "L0", "silent features, each seed", "training s"]
-    rows = [] if fresh else _kept("defaults", notes)
+def _means(rows: list[list[Any]]) -> list[list[Any]]:
+    """Each choice's mean over its seeds."""
+    found = []
     for choice in CHOICES:
-        if any(row[0] == choice for row in rows):
-            continue
-        found = [Variant(choice).run(train, judged, seed) for seed in range(3)]
-        column = {name: [run[name] for run in found] for name in found[0]}
-        spread = max(column["nmse"]) - min(column["nmse"])
-        silent = ", ".join(f"{count:.0f}" for count in column["dead"])
-        mean = {name: statistics.fmean(values) for name, values in column.items()}
-        rows.append([choice, mean["nmse"], spread, mean["l0"], silent, round(mean["seconds"])])
-        report("defaults", headings, rows, notes)
+        columns = zip(*(row[2:] for row in rows if row[0] == choice), strict=True)
+        found.append([choice, f"mean of {SEEDS} seeds", *map(statistics.fmean, columns)])
+    return found
 
 
 def _kept(name: str, notes: str) -> list[list[Any]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices import Choice, MutualChoice
 from sae_torch.errors import InputError
+from sae_torch.forecast import PriceForecast
 from sae_torch.thresholds import FrequencyTracker, Threshold
 
 # Weight of one batch in the running densities, once enough batches have been seen.
@@ -78,6 +79,8 @@ class FeatureChoice(Choice):
         self.switch_tokens = switch_tokens
         self.zipf: al.ZipfFit | None = None
         self.mutual = MutualChoice(k)
+        # only where the next search starts, so no part of the state
+        self._forecast = PriceForecast()
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, quotas, ledger and thresholds, one entry per feature."""
@@ -105,19 +108,14 @@ class FeatureChoice(Choice):
         return al.feature_choice(scores, caps)
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
-        """Thresholds by frequency say more than the last batch's prices, each the value of a single score.
-
-        They are lowered until about three standard deviations more scores than the quota should exceed them.
-        """
-        if not self.has_quotas or self.n_features is None or not self.tracker.is_set:
+        """A guess for every feature; the last batch's prices are too volatile."""
+        if not self.has_quotas:
             return super().expected_prices(tokens)
-        due = (self.quota_densities * tokens).clamp_min(1e-3)
-        wanted = due.ceil() + 1
-        surplus = (wanted + 3 * wanted.sqrt() + 2) / due
-        # the tail above a threshold is roughly exponential with its mean excess
-        price = (self.tracker.theta.double() - self.tracker.spread.double() * surplus.log()).clamp_min(0.0)
+        guess = self._forecast.guess
+        if guess is None:
+            return None
         none = al.Price(np.zeros(0))
-        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(price.numpy()), none, none)
+        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(guess), none, none)
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Measure densities; follow the prices by frequency."""
@@ -131,6 +129,8 @@ class FeatureChoice(Choice):
             if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
                 self.fit_quotas()
             return
+        due = self.quota_densities.numpy() * scores.shape[0]
+        self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
         prices = torch.from_numpy(np.asarray(solution.prices.features.value))
         totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
         with np.errstate(invalid="ignore"):
@@ -163,6 +163,7 @@ class FeatureChoice(Choice):
             raise InputError(f"quotas: densities must sum to k = {self.k}, found {float(q.sum()):.6g}")
         self.quota_densities.copy_(q)
         self.owed.zero_()
+        self._forecast = PriceForecast()
         self.has_quotas.fill_(True)
         if self.mutual.tracker.is_set:
             # every feature starts from the common price; its own follows
@@ -185,6 +186,7 @@ class FeatureChoice(Choice):
 
     def rescale(self, factor: float) -> None:
         """Adapt thresholds to scores multiplied by `factor`."""
+        self._forecast = PriceForecast()
         self.mutual.rescale(factor)
         if self.n_features is not None:
             self.tracker.rescale(factor)

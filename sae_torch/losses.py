@@ -90,7 +90,7 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     return total / len(prefixes)
 
 
-def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int) -> Tensor:
+def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int, every: int = 1) -> Tensor:
     """What dead features could add: they reconstruct the error that the others leave.
 
     ::
@@ -107,6 +107,8 @@ def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_a
     dead : (features,) bool
     k_aux : int
         Dead features per token; about half of d_model.
+    every : int
+        Look at every n-th token only, which estimates the same mean at a fraction of the cost.
 
     Returns
     -------
@@ -123,10 +125,12 @@ def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_a
     >>> float(st.losses.aux_k_loss(sae(x, return_pre=True), x, sae, torch.zeros(8, dtype=torch.bool), k_aux=2))
     0.0
     """
-    return aux_zipf_loss(out, x, sae, dead.to(x.dtype), k_aux)
+    return aux_zipf_loss(out, x, sae, dead.to(x.dtype), k_aux, every)
 
 
-def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tensor, k_aux: int) -> Tensor:
+def aux_zipf_loss(
+    out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tensor, k_aux: int, every: int = 1
+) -> Tensor:
     """`aux_k_loss` for dead and under-used features: each takes part by how far it fires below its curve.
 
     ::
@@ -148,6 +152,8 @@ def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tenso
         Shortfalls from 0 to 1, without gradient; see `shortfall`.
     k_aux : int
         Features per token.
+    every : int
+        Look at every n-th token only, which estimates the same mean at a fraction of the cost.
 
     Returns
     -------
@@ -166,18 +172,21 @@ def aux_zipf_loss(out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tenso
         raise InputError("out: the auxiliary losses read all scores; pass sae(x, return_pre=True)")
     if weights.shape != (sae.n_features,):
         raise InputError(f"weights: expected {sae.n_features} numbers, found shape {tuple(weights.shape)}")
+    if every < 1:
+        raise InputError(f"every: expected 1 or more, found {every}")
     weights = weights.detach().to(x.dtype)
     lacking = weights.nonzero().squeeze(1)
     if lacking.numel() == 0:
         return x.new_zeros(())
+    x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
     with torch.no_grad():
         # only the columns that take part are read and weighted
         few = lacking.numel() < weights.numel()
-        scores = (out.pre[:, lacking] if few else out.pre) * weights[lacking].to(out.pre.dtype)
+        scores = (pre[:, lacking] if few else pre) * weights[lacking].to(pre.dtype)
         best = al.solve(al.token_choice(scores, min(k_aux, lacking.numel())))
         tokens, features = torch.from_numpy(best.tokens), lacking[torch.from_numpy(best.features)]
-    codes = sae.codes_at(x, out.pre, tokens, features)
-    error = (x - out.x_hat).detach()
+    codes = sae.codes_at(x, pre, tokens, features)
+    error = (x - x_hat).detach()
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
 
 

@@ -7,6 +7,7 @@ afresh.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,8 +43,11 @@ def select_columns(ordered: Array, caps: Indices, workers: int | None = None, hi
     """The largest `caps[j]` positive entries of every column j; `hint` holds values just below the expected prices."""
     rows, columns = ordered.shape
     caps = np.minimum(caps, rows)
-    flat = _column_survivors(ordered, caps + 1, workers, hint) if ordered.size else np.empty(0, np.int64)
-    return finish(ordered.reshape(-1)[flat], flat, flat % max(columns, 1), caps, passes=1 if hint is not None else 2)
+    flat, reaching = np.empty(0, np.int64), None
+    if ordered.size:
+        flat, reaching = _column_survivors(ordered, caps + 1, workers, hint)
+    best = finish(ordered.reshape(-1)[flat], flat, flat % max(columns, 1), caps, passes=1 if hint is not None else 2)
+    return replace(best, reaching=reaching)
 
 
 def _row_survivors(block: Array, wanted: Indices, at: Array | None = None) -> Indices:
@@ -104,8 +108,13 @@ def row_bracket(block: Array, wanted: Indices) -> Array:
     return _ranked(maxima, wanted)
 
 
-def _column_survivors(ordered: Array, wanted: Indices, workers: int | None, hint: Array | None) -> Indices:
-    """As `_row_survivors` for columns, read in the order in which the rows lie in memory."""
+def _column_survivors(
+    ordered: Array, wanted: Indices, workers: int | None, hint: Array | None
+) -> tuple[Indices, Indices | None]:
+    """As `_row_survivors` for columns, read in the order in which the rows lie in memory.
+
+    With a hint that was not too low, also how many entries of every column reach it.
+    """
     columns = ordered.shape[1]
     smallest = smallest_positive(ordered.dtype)
     at = column_bracket(ordered, wanted, workers) if hint is None else hint
@@ -114,17 +123,20 @@ def _column_survivors(ordered: Array, wanted: Indices, workers: int | None, hint
     if flat is None:
         if hint is not None:
             return _column_survivors(ordered, wanted, workers, None)
-        return _tied_column_survivors(ordered, wanted, at, workers)
+        return _tied_column_survivors(ordered, wanted, at, workers), None
     if hint is None:
-        return flat
-    failed = (np.bincount(flat % columns, minlength=columns) < wanted) & (at > smallest)
+        return flat, None
+    column = flat % columns
+    reaching = np.bincount(column, minlength=columns)
+    failed = (reaching < wanted) & (at > smallest)
     if not failed.any():
-        return flat
+        return flat, reaching
     if np.count_nonzero(failed) > columns // 4:
-        return _column_survivors(ordered, wanted, workers, None)
+        return _column_survivors(ordered, wanted, workers, None)[0], reaching
     again = np.flatnonzero(failed)
-    row, column = np.divmod(_column_survivors(ordered[:, again], wanted[again], workers, None), again.size)
-    return np.sort(np.concatenate([flat[~failed[flat % columns]], row * columns + again[column]]))
+    found, _ = _column_survivors(ordered[:, again], wanted[again], workers, None)
+    row, place = np.divmod(found, again.size)
+    return np.sort(np.concatenate([flat[~failed[column]], row * columns + again[place]])), reaching
 
 
 def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: int | None) -> Indices:

@@ -32,13 +32,15 @@ LARGE = 1 << 20
 class Selection:
     """Flat positions of the selected entries, ascending; per group the last selected and the first refused entry.
 
-    `last` and `refused` are flat positions, -1 where a group selects nothing or refuses nothing positive.
+    `last` and `refused` are flat positions, -1 where a group selects nothing or refuses nothing positive. `reaching` is
+    how many entries of each group reached the hint that a search over columns started from.
     """
 
     flat: Indices
     last: Indices
     refused: Indices
     passes: int
+    reaching: Indices | None = None
 
 
 def finish(values: Array, flat: Indices, groups: Indices | None, caps: Indices, passes: int = 1) -> Selection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,9 @@ class TopSelection:
         chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
         tokens, features, values = problem.matrix.matches(chosen.flat)
         prices = _prices(problem, best, chosen, axis, (tokens, features))
-        stats = {"passes": best.passes, "seconds": time.perf_counter() - started}
+        stats: dict[str, Any] = {"passes": best.passes, "seconds": time.perf_counter() - started}
+        if best.reaching is not None:  # says how good the warm start was
+            stats["reaching"] = best.reaching
         return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
 
 

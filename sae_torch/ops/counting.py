@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from allocation.threads import map_blocks
+from sae_torch.ops.segments import runs_triton
 
 # Rows whose matches a byte can count.
 BYTE_ROWS = 255
@@ -36,6 +37,11 @@ def count_above(scores: Tensor, theta: Tensor) -> Tensor:
     [1, 1]
     """
     theta = theta.to(scores.dtype)
+    if runs_triton(scores) and scores.numel():
+        from sae_torch.ops import triton_kernels
+
+        counts = triton_kernels.count_above(scores, theta.expand(scores.shape[1]))
+        return counts if theta.ndim else counts.sum()
     if scores.device.type != "cpu" or scores.numel() == 0 or bool((theta < 0).any()):
         above = scores > theta
         return above.sum(dim=0) if theta.ndim else above.sum()

@@ -1,13 +1,27 @@
 """The two kernels that every sparse layer needs: weighted sums of rows by segment, and sampled dot products.
 
-Both are the kernels of torch's embedding bag, which sums rows as it reads them: no (matches, d_model) temporary exists,
-segments are spread over threads, and the order of summation is fixed, so results repeat bit for bit.
+On the CPU both are the kernels of torch's embedding bag, which sums rows as it reads them; on CUDA they are Triton's.
+No (matches, d_model) temporary exists, and the order of summation is fixed, so results repeat bit for bit.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import util
+
 import torch
 from torch import Tensor
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton can be imported; torch for CUDA brings it along."""
+    return util.find_spec("triton") is not None
+
+
+def runs_triton(tensor: Tensor) -> bool:
+    """Whether ops on this tensor are Triton's. Without it torch's own kernels give the same answers on CUDA."""
+    return tensor.device.type == "cuda" and has_triton()
 
 
 def weighted_row_sums(rows: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
@@ -15,6 +29,10 @@ def weighted_row_sums(rows: Tensor, index: Tensor, weights: Tensor, offsets: Ten
 
     `offsets` has one entry more than there are segments.
     """
+    if runs_triton(rows):
+        from sae_torch.ops import triton_kernels
+
+        return triton_kernels.weighted_row_sums(rows, index, weights, offsets)
     return torch.nn.functional.embedding_bag(
         index, rows, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
@@ -22,6 +40,10 @@ def weighted_row_sums(rows: Tensor, index: Tensor, weights: Tensor, offsets: Ten
 
 def sampled_dots(left: Tensor, right: Tensor, left_index: Tensor, right_index: Tensor, left_offsets: Tensor) -> Tensor:
     """`out[e] = left[left_index[e]] . right[right_index[e]]`, with matches sorted by `left_index`."""
+    if runs_triton(left):
+        from sae_torch.ops import triton_kernels
+
+        return triton_kernels.sampled_dots(left, right, left_index, right_index)
     kernel = torch.ops.aten._embedding_bag_per_sample_weights_backward
     result: Tensor = kernel(left.contiguous(), right, right_index, left_offsets[:-1], left_index, 0, -1)
     return result

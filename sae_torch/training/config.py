@@ -45,6 +45,8 @@ class TrainConfig:
     """`aux_zipf_loss` for under-used features, `aux_k_loss` for dead ones, or neither."""
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
+    auxiliary_every: int = 4
+    """The auxiliary loss looks at every n-th token of a batch: as good an estimate, at a fraction of the time."""
     k_aux: int | None = None
     """Features per token in the auxiliary loss; by default k for "zipf", half of d_model for "k"."""
     zipf_alpha: float = 1.0
@@ -77,7 +79,7 @@ class TrainConfig:
             raise InputError(f'auxiliary: expected "zipf", "k" or "none", found {self.auxiliary!r}')
         if self.decay_shape not in ("linear", "cosine"):
             raise InputError(f'decay_shape: expected "linear" or "cosine", found {self.decay_shape!r}')
-        for name in ("k_aux", "dead_after", "calibration_tokens"):
+        for name in ("auxiliary_every", "k_aux", "dead_after", "calibration_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more, found {value}")

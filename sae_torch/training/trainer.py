@@ -21,6 +21,7 @@ from sae_torch.training.config import TrainConfig
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.state import choice_state, load_choice_state, set_budget
+from sae_torch.training.update import update
 from sae_torch.training.usage import Usage
 
 # Tokens from which the mean and the scale of the activations are estimated.
@@ -75,6 +76,7 @@ class Trainer:
         # activations are multiplied by this in training; unknown until the first batches are seen
         self.scale = math.nan
         self.course: Course | None = None
+        self._memory: Tensor | None = None
         fused = sae.W_dec.dtype == torch.float32 and sae.W_dec.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
@@ -157,7 +159,7 @@ class Trainer:
             return
         if self.course.annealing is not None:
             set_budget(self.sae.choice, self.course.annealing.k)
-        self.course = None
+        self.course = self._memory = None
         if not math.isnan(self.scale):
             self._rescale(1.0 / self.scale)
 
@@ -256,7 +258,7 @@ class Trainer:
     def _step(self, x: Tensor, rate: float, usage: Usage) -> StepRecord:
         sae, config = self.sae, self.config
         wants_auxiliary = config.auxiliary != "none"
-        out = sae(x, return_pre=wants_auxiliary)
+        out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
         usage.observe(out)
         error = reconstruction(out, x) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes)
         loss = error
@@ -267,16 +269,7 @@ class Trainer:
         self._refuse_divergence(float(loss.detach()), x)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        with torch.no_grad():
-            gradient = sae.W_dec.grad
-            assert gradient is not None
-            gradient -= (gradient * sae.W_dec).sum(dim=1, keepdim=True) * sae.W_dec
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        with torch.no_grad():
-            sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+        update(sae, self.optimizer, rate, config.clip)
         return StepRecord(
             loss=float(loss.detach()),
             reconstruction=float(error.detach()),
@@ -285,6 +278,15 @@ class Trainer:
             learning_rate=rate,
             tokens=(self.course.tokens if self.course else 0) + x.shape[0],
         )
+
+    def _scores_memory(self, x: Tensor) -> Tensor | None:
+        """Where this step writes its scores: over the last step's. A card's allocator keeps freed memory by itself."""
+        shape, dtype = (x.shape[0], self.sae.n_features), self.sae.score_dtype or x.dtype
+        if x.device.type != "cpu":
+            return None
+        if self._memory is None or self._memory.shape != shape:
+            self._memory = torch.empty(shape, dtype=dtype)
+        return self._memory
 
     def _refuse_divergence(self, loss: float, x: Tensor) -> None:
         none = float(x.square().sum()) / x.shape[0]

@@ -66,6 +66,6 @@ class Usage:
     def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseAutoencoder) -> Tensor:
         """The loss that the configuration asks for; 0 where no feature lacks use."""
         if self.config.auxiliary == "k":
-            return aux_k_loss(out, x, sae, self.dead, self.k_aux)
+            return aux_k_loss(out, x, sae, self.dead, self.k_aux, self.config.auxiliary_every)
         weights = shortfall(self.densities, self.target(sae))
-        return aux_zipf_loss(out, x, sae, weights, self.k_aux)
+        return aux_zipf_loss(out, x, sae, weights, self.k_aux, self.config.auxiliary_every)
