@@ -1,0 +1,58 @@
+"""The kernels' source for each number type, and the least a device must do: hold arrays and launch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+FILES = ("keys.cu", "rank.cu", "bracket.cu", "survivors.cu", "finish.cu", "positions.cu")
+# Width of a score, and the bit pattern of +inf, which integers lack. Every other integer type widens to int64.
+TYPES = {
+    "float16": (16, "0x7C00"),
+    "bfloat16": (16, "0x7F80"),
+    "float32": (32, "0x7F800000u"),
+    "float64": (64, "0x7FF0000000000000ull"),
+    "int64": (64, None),
+}
+# Bits of a radix digit: a block has as many threads as a digit has values.
+DIGIT = 8
+
+
+@cache
+def source() -> str:
+    """The one translation unit that all kernels form."""
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in FILES)
+
+
+def definitions(type_name: str, digit: int = DIGIT) -> tuple[str, ...]:
+    """Compiler options that fix the number type."""
+    bits, infinity = TYPES[type_name]
+    options = (f"-DBITS={bits}", f"-DDIGIT={digit}")
+    return options if infinity is None else (*options, f"-DINFINITY_BITS={infinity}")
+
+
+def key_type(type_name: str) -> str:
+    """The type of the integers that stand for scores."""
+    return "uint64" if TYPES[type_name][0] == 64 else "uint32"
+
+
+class Device(Protocol):
+    """Where kernels run. Arrays are flat; the types are int64, uint32 and uint64."""
+
+    digit: int
+
+    def empty(self, size: int, kind: str) -> Any:
+        """An array with any content."""
+
+    def zeros(self, size: int, kind: str) -> Any:
+        """An array of zeros."""
+
+    def filled(self, size: int, kind: str, value: int) -> Any:
+        """An array of one value."""
+
+    def upload(self, values: Any) -> Any:
+        """A NumPy vector on the device."""
+
+    def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
+        """Run a kernel with arrays and integers as arguments, after all that was launched before."""

@@ -1,0 +1,201 @@
+"""The top of the whole matrix, of every row or of every column on a CUDA device, without a decision on the host.
+
+The primitive of `solvers.price_search` as a fixed sequence of launches: *bracket* (a sample, or maxima of groups, gives a
+lower end), *compact* (one read keeps what reaches it), *finish* (radix selection among the survivors). The *check* is made
+on the device: where a list does not hold what matters, the finishing kernels read the scores instead.
+
+What is taken is described by a price and a position per group and drawn as one bit per entry, from which positions are
+written in order. So nothing depends on how blocks are scheduled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from allocation.cuda.kernels import TYPES, Device, key_type
+from allocation.scores import Indices
+
+# Entries sampled to bracket the price of a whole matrix; smaller matrices survive entirely.
+SAMPLE = 1 << 14
+# Entries of a tile per thread, words of the bits per thread: as in the kernels.
+ITEMS, WORDS = 32, 8
+# Room for survivors, in multiples of what is expected (whole) or wanted (lines).
+WIDE = 2
+LINE_WIDE, LINE_MORE = 4, 64
+# A list of more than this share of the matrix would cost more than it saves.
+LISTED = 1 / 8
+# Groups per line, in multiples of what is wanted, but at most; the share of them that may be wanted.
+GROUPS, MOST_COLUMN_GROUPS, FILLED = 4, 256, 0.6
+# Blocks that share the work where its size is known to the device alone.
+MOST_BLOCKS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Scores on a device as flat bit patterns of a number type."""
+
+    bits: Any
+    type: str
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSelection:
+    """What is selected, all of it on the device.
+
+    `positions` are flat and ascending, with room for the most that the caps allow; entries past `count` are 0. `last` and
+    `refused` hold, per group, the keys of the last entry taken and of the best one refused, 0 where there is none.
+    """
+
+    positions: Any
+    count: Any
+    last: Any
+    refused: Any
+
+
+def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE) -> DeviceSelection:
+    """The largest `cap` positive entries of the matrix."""
+    size, kind = matrix.size, key_type(matrix.type)
+    cap = min(cap, size)
+    taken, last, refused = device.zeros(_words(size), "uint32"), device.zeros(1, kind), device.zeros(1, kind)
+    if size:
+        lower, room = _sampled_end(device, matrix, cap, sample)
+        held, state = device.zeros(1, "int64"), device.zeros(4, "int64")
+        keys, positions = device.empty(room, kind), device.empty(room, "int64")
+        tile = ITEMS << device.digit
+        device.launch(
+            "compact_whole", matrix.type, -(-size // tile), matrix.bits, size, lower, room, held, keys, positions
+        )
+        line = (matrix.bits, size, keys, positions, held, room, lower, cap)
+        bins, ended = device.zeros(1 << device.digit, "int64"), device.zeros(1, "int64")
+        blocks = min(MOST_BLOCKS, -(-size // tile))
+        digits = _digits(device, matrix)
+        for digit in range(digits):
+            device.launch("narrow", matrix.type, blocks, *line, digit, digits, bins, ended, state)
+        device.launch("mark_whole", matrix.type, blocks, *line, state, taken, last, refused)
+    return _selection(device, matrix, taken, cap, last, refused)
+
+
+def _sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
+    """A key that a little more than `cap` entries very likely reach, and room for them."""
+    size, kind = matrix.size, key_type(matrix.type)
+    rank = (cap + 1) * sample / size
+    wanted = math.ceil(rank + 4.0 * math.sqrt(rank * max(1.0 - rank / sample, 0.0)) + 8.0)
+    if size <= sample or wanted >= sample:
+        return device.filled(1, kind, _smallest_positive(matrix.type)), size if size <= sample else 0
+    keys, lower = device.empty(sample, kind), device.empty(1, kind)
+    device.launch("sample", matrix.type, -(-sample >> device.digit), matrix.bits, size, sample, keys)
+    wanted_here = device.filled(1, "int64", wanted)
+    device.launch("bracket", matrix.type, 1, keys, sample, wanted_here, sample, lower)
+    room = math.ceil(WIDE * wanted * size / sample)
+    return lower, room if room <= LISTED * size else 0
+
+
+def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> DeviceSelection:
+    """The largest `caps[l]` positive entries of every row (axis 0) or column (axis 1)."""
+    lines, length = matrix.shape[axis], matrix.shape[1 - axis]
+    kind = key_type(matrix.type)
+    caps = np.minimum(caps, length)
+    taken, last, refused = (
+        device.zeros(_words(matrix.size), "uint32"),
+        device.zeros(lines, kind),
+        device.zeros(lines, kind),
+    )
+    if matrix.size:
+        room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
+        ends = np.concatenate([[0], np.cumsum(room)])
+        limits, starts = device.upload(caps), device.upload(ends)
+        lower = _line_ends(device, matrix, axis, caps)
+        held = device.zeros(lines, "int64")
+        keys, positions = device.empty(int(ends[-1]), kind), device.empty(int(ends[-1]), "int64")
+        device.launch(
+            ("compact_rows", "compact_columns")[axis],
+            matrix.type,
+            -(-matrix.size // (ITEMS << device.digit)),
+            *(matrix.bits, matrix.size, matrix.shape[1], lower, starts, held, keys, positions),
+        )
+        step = 1 if axis == 0 else matrix.shape[1]
+        device.launch(
+            "finish_lines",
+            matrix.type,
+            lines,
+            *(matrix.bits, length, step, keys, positions, held, starts, lower, limits),
+            *(_digits(device, matrix), taken, last, refused),
+        )
+    return _selection(device, matrix, taken, int(caps.sum()), last, refused)
+
+
+def _line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
+    """A key per line that one more than its cap reach: from the maxima of groups, at least as many reach that."""
+    lines, length = matrix.shape[axis], matrix.shape[1 - axis]
+    kind = key_type(matrix.type)
+    groups = min(GROUPS * (int(caps.max(initial=0)) + 1) + 28 & ~31, length)
+    if axis == 1:
+        groups = min(groups, MOST_COLUMN_GROUPS)
+    # every entry a group of its own: the maxima are the line, and any number may be wanted
+    most = length + 1 if groups == length else int(FILLED * groups)
+    maxima, lower = device.empty(lines * groups, kind), device.empty(lines, kind)
+    if axis == 0:
+        device.launch("row_maxima", matrix.type, lines, matrix.bits, length, groups, maxima)
+    else:
+        blocks = -(-lines // 32) * -(-groups // 32)
+        device.launch("column_maxima", matrix.type, blocks, matrix.bits, length, lines, groups, maxima)
+    device.launch("bracket", matrix.type, lines, maxima, groups, device.upload(caps + 1), most, lower)
+    return lower
+
+
+def _selection(
+    device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any
+) -> DeviceSelection:
+    """Positions of the bits in `taken`, at most `most` of them."""
+    positions, count = device.zeros(most, "int64"), device.zeros(1, "int64")
+    words = _words(matrix.size)
+    if words and most:
+        blocks = -(-words // (WORDS << device.digit))
+        starts = device.empty(blocks, "int64")
+        device.launch("count_taken", matrix.type, blocks, taken, words, starts)
+        device.launch("sum_counts", matrix.type, 1, starts, blocks, count)
+        device.launch("write_positions", matrix.type, blocks, taken, words, starts, positions)
+    return DeviceSelection(positions, count, last, refused)
+
+
+def scores_of_keys(keys: Any, type_name: str, absent: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Keys, as a NumPy vector, back to scores in float64; `absent` where the key is 0."""
+    bits, infinity = TYPES[type_name]
+    sign = 1 << (bits - 1)
+    patterns = np.asarray(keys, np.uint64)
+    if infinity is None:
+        scores = (patterns ^ np.uint64(sign)).view(np.int64).astype(np.float64)
+    else:
+        positive = patterns >= sign
+        patterns = np.where(positive, patterns ^ np.uint64(sign), ~patterns & np.uint64(2 * sign - 1))
+        if type_name == "bfloat16":
+            scores = (patterns.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        else:
+            scores = patterns.astype(f"u{bits // 8}").view(type_name).astype(np.float64)
+    return np.where(np.asarray(keys) > 0, scores, absent)
+
+
+def _digits(device: Device, matrix: Matrix) -> int:
+    """Digits of a key and of a position."""
+    bits = TYPES[matrix.type][0]
+    return -(-bits // device.digit) + -(-max(matrix.size - 1, 1).bit_length() // device.digit)
+
+
+def _smallest_positive(type_name: str) -> int:
+    """The key of the least positive score."""
+    return (1 << (TYPES[type_name][0] - 1)) + 1
+
+
+def _words(size: int) -> int:
+    """Words of 32 bits for one bit per entry."""
+    return -(-size // 32)
