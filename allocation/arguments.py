@@ -32,10 +32,17 @@ def shown(value: Any) -> str:
     return f"{type(value).__name__} of shape {shape}" if shape else type(value).__name__
 
 
+def in_memory(array: Any) -> Any:
+    """A tensor or CuPy array as a NumPy array; anything else as it is."""
+    if type(array).__module__.split(".")[0] == "cupy":
+        return array.get()
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else array
+
+
 def array_of(value: Any, name: str, expected: str) -> NDArray[Any]:
-    """An array from anything that NumPy reads, and from tensors on any device."""
+    """An array from anything that NumPy reads, from tensors on any device and from CuPy arrays."""
     try:
-        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+        array = np.asarray(in_memory(value))
     except Exception as error:  # the conversion of a foreign type may raise anything
         reason = str(error).split("\n")[0]
         raise InvalidProblemError(f"{name}: expected {expected}, found {shown(value)}: {reason}") from error

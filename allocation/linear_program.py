@@ -79,7 +79,7 @@ def to_linear_program(problem: Problem) -> ProgramArrays:
     """
     from scipy.sparse import csr_array
 
-    tokens, features, scores = _edges(checked_problem(problem))
+    tokens, features, scores = _edges(checked_problem(problem).on_host())
     rows: list[tuple[str, int, Indices, int, int]] = []
     if problem.budget is not None:
         rows.append(("budget", 0, np.arange(tokens.size), 1, problem.budget))

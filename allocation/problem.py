@@ -153,6 +153,12 @@ class Problem:
             return self.matrix.array
         return self.matrix.widened(self.matrix.array)
 
+    def on_host(self) -> Problem:
+        """The same problem with a copy of the scores in main memory; itself where they are there already."""
+        if not isinstance(self.matrix, DenseScores) or (matrix := self.matrix.on_host()) is self.matrix:
+            return self
+        return Problem(matrix, **{name: value for name, value in vars(self).items() if name != "matrix"})
+
     def __repr__(self) -> str:
         limits = [f"{name}={text}" for name, text in self._limit_texts("..") if not name.endswith("groups")]
         limits += [f"{text} {name}" for name, text in self._limit_texts("..") if name.endswith("groups")]

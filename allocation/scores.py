@@ -82,6 +82,10 @@ class DenseScores:
         tokens, features = np.divmod(flat, max(self.array.shape[1], 1))
         return tokens, features, self.values_at(flat)
 
+    def on_host(self) -> DenseScores:
+        """The matrix in main memory."""
+        return self
+
     def rows(self, start: int, stop: int) -> Array:
         """A block of rows as numbers NumPy can compute with."""
         return self.widened(self.array[start:stop])
@@ -117,6 +121,10 @@ Scores: TypeAlias = DenseScores | EdgeScores
 
 def dense_scores(scores: Any, name: str = "scores", workers: int | None = None) -> DenseScores:
     """Validate a matrix and wrap it without a copy where its layout allows. Messages call it `name`."""
+    if is_on_device(scores):
+        from allocation.cuda.scores import device_scores
+
+        return device_scores(scores, name)
     array, type_name = _as_array(scores, name)
     if array.ndim != 2:
         raise InvalidProblemError(
@@ -172,6 +180,20 @@ def index_vector(members: Any, name: str, size: int) -> Indices:
     return array.astype(np.int64)
 
 
+def is_on_device(array: Any) -> bool:
+    """Whether an array is CuPy's or a CUDA tensor; neither library is imported to find out."""
+    library = type(array).__module__.split(".")[0]
+    return library == "cupy" or (hasattr(array, "detach") and bool(getattr(array, "is_cuda", False)))
+
+
+def refuse_gradient(tensor: Any, name: str) -> None:
+    """Matches have no gradient: that is the layer's work."""
+    if tensor.requires_grad:
+        raise InvalidProblemError(
+            f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
+        )
+
+
 def _shape(shape: Any) -> tuple[int, int]:
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise InvalidProblemError(f"shape: expected (tokens, features), found {shown(shape)}")
@@ -187,7 +209,7 @@ def _as_array(scores: Any, name: str) -> tuple[Array, str]:
     if hasattr(scores, "detach") and "torch" in sys.modules:
         return _from_tensor(scores, name)
     if origin == "cupy":
-        raise InvalidProblemError(f"{name}: CuPy arrays are not supported by this version; pass {name}.get()")
+        raise InvalidProblemError(f"{name}: candidate edges are read in main memory; pass {name}.get()")
     if origin == "scipy" and hasattr(scores, "tocoo"):
         raise InvalidProblemError(f"{name}: sparse matrices are not read; pass their entries to Problem.from_edges")
     array = array_of(scores, name, "a numeric matrix")
@@ -200,10 +222,7 @@ def _as_array(scores: Any, name: str) -> tuple[Array, str]:
 
 
 def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
-    if tensor.requires_grad:
-        raise InvalidProblemError(
-            f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
-        )
+    refuse_gradient(tensor, name)
     if tensor.device.type != "cpu":
         raise InvalidProblemError(
             f"{name}: tensors on {tensor.device} are not supported by this version; pass {name}.cpu()"

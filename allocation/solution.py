@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import in_memory
 from allocation.notebook import card, spread
 from allocation.scores import Indices
 
@@ -125,6 +126,9 @@ class Solution:
     stats : mapping
         Solver name, why it was chosen, passes over the scores, seconds.
 
+    Of a problem on a CUDA device, matches and values are there too: CuPy arrays, or tensors where CuPy is not installed
+    (``torch.from_dlpack`` reads both); prices are in main memory.
+
     Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
     """
 
@@ -166,23 +170,24 @@ class Solution:
     @cached_property
     def objective(self) -> float:
         """Sum of the selected scores, correctly rounded."""
-        if self.values.dtype.kind in "iu":
-            return float(sum(self.values.tolist()))
-        return math.fsum(self.values.tolist())
+        values = self.values.tolist()
+        return float(sum(values)) if values and isinstance(values[0], int) else math.fsum(values)
 
     @cached_property
     def token_counts(self) -> Indices:
         """Matches of every token."""
-        return np.bincount(self.tokens, minlength=self.shape[0]).astype(np.int64)
+        counts: Indices = counts_of(self.tokens, self.shape[0])
+        return counts
 
     @cached_property
     def feature_counts(self) -> Indices:
         """Matches of every feature."""
-        return np.bincount(self.features, minlength=self.shape[1]).astype(np.int64)
+        counts: Indices = counts_of(self.features, self.shape[1])
+        return counts
 
     def mask(self) -> NDArray[np.bool_]:
         """The allocation as a dense boolean matrix."""
-        mask = np.zeros(self.shape, bool)
+        mask: NDArray[np.bool_] = _falses(self.shape, self.tokens)
         mask[self.tokens, self.features] = True
         return mask
 
@@ -190,16 +195,17 @@ class Solution:
         """The selected scores as a SciPy CSR array; a selected score of 0 is kept as an explicit entry."""
         from scipy.sparse import csr_array
 
-        offsets = np.concatenate([[0], np.cumsum(self.token_counts)])
-        values = self.values.astype(np.float32) if self.values.dtype == np.float16 else self.values
-        return csr_array((values, self.features, offsets), shape=self.shape)
+        offsets = np.concatenate([[0], np.cumsum(in_memory(self.token_counts))])
+        values = in_memory(self.values)
+        values = values.astype(np.float32) if values.dtype == np.float16 else values
+        return csr_array((values, in_memory(self.features), offsets), shape=self.shape)
 
     def __repr__(self) -> str:
         size = f"{self.shape[0]} tokens x {self.shape[1]} features"
         if self.error is not None:
             return f"Solution({size}, {self.status.name}: {self.error})"
         return (
-            f"Solution({size}, {self.tokens.size} matches, objective {self.objective:.6g}, "
+            f"Solution({size}, {len(self.tokens)} matches, objective {self.objective:.6g}, "
             f"budget price {self.prices.budget.value:.4g}, {self.status.name} by {self.stats.get('solver')})"
         )
 
@@ -207,11 +213,25 @@ class Solution:
         if self.error is not None:
             return card("Solution", [("status", self.status.name), ("error", str(self.error))], self.status.value)
         rows = [
-            ("matches", f"{self.tokens.size:,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
+            ("matches", f"{len(self.tokens):,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
             ("objective", f"{self.objective:.10g}"),
             ("budget price", f"{self.prices.budget.value:.6g}"),
-            ("per token", spread(self.token_counts)),
-            ("per feature", spread(self.feature_counts)),
+            ("per token", spread(in_memory(self.token_counts))),
+            ("per feature", spread(in_memory(self.feature_counts))),
             ("solver", f"{self.stats.get('solver')}: {self.stats.get('reason')}"),
         ]
         return card("Solution", rows, self.status.value)
+
+
+def counts_of(ends: Any, size: int) -> Any:
+    """How often each number below `size` occurs, where the numbers are."""
+    if type(ends).__module__ == "torch":
+        return ends.bincount(minlength=size)
+    return np.bincount(ends, minlength=size).astype(np.int64)  # which CuPy answers for its own arrays
+
+
+def _falses(shape: tuple[int, int], like: Any) -> Any:
+    """A matrix of False where `like` is."""
+    if type(like).__module__ == "torch":
+        return like.new_zeros(shape, dtype=bool)
+    return np.zeros_like(like, dtype=bool, shape=shape)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from allocation.arguments import count_of, number_of, shown
+from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
@@ -122,7 +124,7 @@ def solve(
         reason = solver.refusal(problem)
         if reason is not None:
             raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()" if not isinstance(solver, Auto) else reason)
-        solution = solver.solve(problem, options)
+        solution = _solved(problem, solver, options)
     except (InfeasibleError, UnsupportedProblemError, NotCertifiedError) as error:
         if throw:
             raise
@@ -133,6 +135,22 @@ def solve(
         **solution.stats,
     }
     return dataclasses.replace(solution, stats=stats)
+
+
+def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
+    """The answer where the scores are; solvers that work in main memory get a copy of the scores, not in silence."""
+    chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
+    if not isinstance(problem.matrix, DeviceScores) or isinstance(chosen, TopSelection):
+        return solver.solve(problem, options)
+    warnings.warn(
+        f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    solution = solver.solve(problem.on_host(), options)
+    put = problem.matrix.engine.put
+    matches = (put(solution.tokens), put(solution.features), put(solution.values))
+    return dataclasses.replace(solution, _matches=matches)
 
 
 _STATUS = {

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import shown
+from allocation.arguments import in_memory, shown
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores, Indices
@@ -85,8 +85,11 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     checked_problem(problem)
     if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
         raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
-    tokens, features = np.asarray(solution.tokens), np.asarray(solution.features)
-    violations = _malformed(problem, tokens, features, np.asarray(solution.values))
+    problem = problem.on_host()
+    tokens, features, values = (
+        np.asarray(in_memory(getattr(solution, name))) for name in ("tokens", "features", "values")
+    )
+    violations = _malformed(problem, tokens, features, values)
     if violations:
         return Certificate(False, math.inf, 0.0, tuple(violations))
     limits = list(_limits(problem, tokens, features, solution.prices))

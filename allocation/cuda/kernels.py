@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+from allocation.scores import Array
 
 FILES = ("keys.cu", "rank.cu", "bracket.cu", "survivors.cu", "finish.cu", "positions.cu")
 # Width of a score, and the bit pattern of +inf, which integers lack. Every other integer type widens to int64.
@@ -40,19 +43,24 @@ def key_type(type_name: str) -> str:
 class Device(Protocol):
     """Where kernels run. Arrays are flat; the types are int64, uint32 and uint64."""
 
-    digit: int
+    @property
+    def digit(self) -> int:
+        """Bits of a radix digit that kernels are compiled with here."""
 
     def empty(self, size: int, kind: str) -> Any:
         """An array with any content."""
 
-    def zeros(self, size: int, kind: str) -> Any:
-        """An array of zeros."""
-
     def filled(self, size: int, kind: str, value: int) -> Any:
         """An array of one value."""
 
-    def upload(self, values: Any) -> Any:
-        """A NumPy vector on the device."""
+    def put(self, array: Array) -> Any:
+        """A NumPy array on the device."""
+
+    def get(self, array: Any) -> Array:
+        """A device array in NumPy."""
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Makes the device current."""
 
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel with arrays and integers as arguments, after all that was launched before."""

@@ -1,8 +1,8 @@
 """The top of the whole matrix, of every row or of every column on a CUDA device, without a decision on the host.
 
-The primitive of `solvers.price_search` as a fixed sequence of launches: *bracket* (a sample, or maxima of groups, gives a
-lower end), *compact* (one read keeps what reaches it), *finish* (radix selection among the survivors). The *check* is made
-on the device: where a list does not hold what matters, the finishing kernels read the scores instead.
+The primitive of `solvers.price_search` as a fixed sequence of launches: *bracket* (a sample, or maxima of groups, gives
+a lower end), *compact* (one read keeps what reaches it), *finish* (radix selection among the survivors). The *check* is
+made on the device: where a list does not hold what matters, the finishing kernels read the scores instead.
 
 What is taken is described by a price and a position per group and drawn as one bit per entry, from which positions are
 written in order. So nothing depends on how blocks are scheduled.
@@ -52,8 +52,8 @@ class Matrix:
 class DeviceSelection:
     """What is selected, all of it on the device.
 
-    `positions` are flat and ascending, with room for the most that the caps allow; entries past `count` are 0. `last` and
-    `refused` hold, per group, the keys of the last entry taken and of the best one refused, 0 where there is none.
+    `positions` are flat and ascending, with room for the most that the caps allow; entries past `count` are 0. `last`
+    and `refused` hold, per group, the keys of the last entry taken and of the best one refused, 0 where there is none.
     """
 
     positions: Any
@@ -66,17 +66,21 @@ def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE)
     """The largest `cap` positive entries of the matrix."""
     size, kind = matrix.size, key_type(matrix.type)
     cap = min(cap, size)
-    taken, last, refused = device.zeros(_words(size), "uint32"), device.zeros(1, kind), device.zeros(1, kind)
+    taken, last, refused = (
+        device.filled(_words(size), "uint32", 0),
+        device.filled(1, kind, 0),
+        device.filled(1, kind, 0),
+    )
     if size:
         lower, room = _sampled_end(device, matrix, cap, sample)
-        held, state = device.zeros(1, "int64"), device.zeros(4, "int64")
+        held, state = device.filled(1, "int64", 0), device.filled(4, "int64", 0)
         keys, positions = device.empty(room, kind), device.empty(room, "int64")
         tile = ITEMS << device.digit
         device.launch(
             "compact_whole", matrix.type, -(-size // tile), matrix.bits, size, lower, room, held, keys, positions
         )
         line = (matrix.bits, size, keys, positions, held, room, lower, cap)
-        bins, ended = device.zeros(1 << device.digit, "int64"), device.zeros(1, "int64")
+        bins, ended = device.filled(1 << device.digit, "int64", 0), device.filled(1, "int64", 0)
         blocks = min(MOST_BLOCKS, -(-size // tile))
         digits = _digits(device, matrix)
         for digit in range(digits):
@@ -106,16 +110,16 @@ def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> De
     kind = key_type(matrix.type)
     caps = np.minimum(caps, length)
     taken, last, refused = (
-        device.zeros(_words(matrix.size), "uint32"),
-        device.zeros(lines, kind),
-        device.zeros(lines, kind),
+        device.filled(_words(matrix.size), "uint32", 0),
+        device.filled(lines, kind, 0),
+        device.filled(lines, kind, 0),
     )
     if matrix.size:
         room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
         ends = np.concatenate([[0], np.cumsum(room)])
-        limits, starts = device.upload(caps), device.upload(ends)
+        limits, starts = device.put(caps), device.put(ends)
         lower = _line_ends(device, matrix, axis, caps)
-        held = device.zeros(lines, "int64")
+        held = device.filled(lines, "int64", 0)
         keys, positions = device.empty(int(ends[-1]), kind), device.empty(int(ends[-1]), "int64")
         device.launch(
             ("compact_rows", "compact_columns")[axis],
@@ -149,15 +153,13 @@ def _line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
     else:
         blocks = -(-lines // 32) * -(-groups // 32)
         device.launch("column_maxima", matrix.type, blocks, matrix.bits, length, lines, groups, maxima)
-    device.launch("bracket", matrix.type, lines, maxima, groups, device.upload(caps + 1), most, lower)
+    device.launch("bracket", matrix.type, lines, maxima, groups, device.put(caps + 1), most, lower)
     return lower
 
 
-def _selection(
-    device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any
-) -> DeviceSelection:
+def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> DeviceSelection:
     """Positions of the bits in `taken`, at most `most` of them."""
-    positions, count = device.zeros(most, "int64"), device.zeros(1, "int64")
+    positions, count = device.filled(most, "int64", 0), device.filled(1, "int64", 0)
     words = _words(matrix.size)
     if words and most:
         blocks = -(-words // (WORDS << device.digit))

@@ -79,6 +79,7 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
     if not isinstance(form, str) or form not in FORMS:
         raise InvalidProblemError(f"form: expected {' or '.join(map(repr, FORMS))}, found {shown(form)}")
     _refuse_floors_and_groups(problem)
+    problem = problem.on_host()
     scores, caps = _dense(problem), _caps(problem)
     closed = caps == 0
     heat = _checked_temperature(temperature, float(scores.max(initial=0.0)))

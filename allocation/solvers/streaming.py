@@ -71,7 +71,7 @@ def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps
         raise InvalidProblemError("budget, feature_caps: expected at least one of them")
     candidates: _Candidates | None = None
     for number, chunk in enumerate(chunks):
-        block = dense_scores(chunk, f"chunks[{number}]")
+        block = dense_scores(chunk, f"chunks[{number}]").on_host()
         if candidates is None:
             limits = Problem(np.empty((0, block.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
             candidates = _Candidates(block, limits)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from allocation.arguments import in_memory
+from allocation.cuda.scores import DeviceScores
 from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores, Indices
-from allocation.solution import Price, Prices, Real, Solution, Status, no_price
+from allocation.solution import Price, Prices, Real, Solution, Status, counts_of, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.lines import select_columns, select_rows
 from allocation.solvers.price_search import Array, Selection, finish, select_whole
@@ -55,19 +60,21 @@ class TopSelection:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
+        if isinstance(problem.matrix, DeviceScores):
+            return _on_device(problem, problem.matrix)
         started = time.perf_counter()
-        axis, caps = _capped_side(problem)
+        axis, caps = capped_side(problem)
         best = _select(problem, axis, np.minimum(caps, problem.matrix.n_edges), options)
         chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
         tokens, features, values = problem.matrix.matches(chosen.flat)
-        prices = _prices(problem, best, chosen, axis, (tokens, features))
+        prices = prices_of_ends(problem, axis, _ends(problem, best), _ends(problem, chosen), (tokens, features))
         stats: dict[str, Any] = {"passes": best.passes, "seconds": time.perf_counter() - started}
         if best.reaching is not None:  # says how good the warm start was
             stats["reaching"] = best.reaching
         return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
 
 
-def _capped_side(problem: Problem) -> tuple[int | None, Indices]:
+def capped_side(problem: Problem) -> tuple[int | None, Indices]:
     """The side that has caps, 0 for tokens and 1 for features, with the caps; else None with the budget."""
     if problem.token_caps is not None:
         return 0, problem.token_caps
@@ -119,32 +126,57 @@ def _scores_at(problem: Problem, flat: Indices, absent: float) -> Array:
     return np.where(flat >= 0, values.astype(np.float64), absent)
 
 
-def _prices(
-    problem: Problem, best: Selection, chosen: Selection, axis: int | None, ends: tuple[Indices, Indices]
-) -> Prices:
-    """Prices and intervals from the last taken and the first refused score of each group.
+def _on_device(problem: Problem, matrix: DeviceScores) -> Solution:
+    """The same steps where the scores are: the top of every group, then the best of what they took."""
+    started = time.perf_counter()
+    axis, caps = capped_side(problem)
+    best = chosen = matrix.engine.top(matrix, axis, caps)
+    flat = best.flat
+    if axis is not None and problem.budget is not None:
+        chosen = matrix.engine.top(matrix.engine.at(matrix, flat), None, np.array([problem.budget]))
+        flat = flat[chosen.flat]
+    matches = matrix.matches(flat)
+    ends = [Ends(partial(np.copy, top.last), top.refused) for top in (best, chosen)]
+    prices = prices_of_ends(problem, axis, ends[0], ends[1], matches[:2])
+    stats = {"engine": type(matrix.engine).__name__, "seconds": time.perf_counter() - started}
+    return Solution(problem.shape, Status.OPTIMAL, stats, None, matches, prices)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Per group the last score taken, +inf where none is, and the best one refused, 0 where none is positive."""
+
+    last: Callable[[], NDArray[np.float64]]
+    refused: NDArray[np.float64]
+
+
+def _ends(problem: Problem, selection: Selection) -> Ends:
+    return Ends(lambda: _scores_at(problem, selection.last, np.inf), _scores_at(problem, selection.refused, 0.0))
+
+
+def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends, matches: tuple[Any, Any]) -> Prices:
+    """Prices and intervals from the ends of every group: `best` before the budget, `chosen` with it.
 
     With lam the budget's price and next_g the first score that group g refuses, a group at its cap costs
     max(next_g - lam, 0). One more unit for g displaces the worst match of all if the budget is reached; one less makes
     room for the best match that the budget refused.
     """
     tokens, features = problem.shape
-    reached = problem.budget is not None and chosen.flat.size == problem.budget
-    worst = float(_scores_at(problem, chosen.last, np.inf)[0]) if reached else 0.0
-    dropped = float(_scores_at(problem, chosen.refused, 0.0)[0]) if reached else 0.0
+    reached = problem.budget is not None and len(matches[0]) == problem.budget
+    worst = float(chosen.last()[0]) if reached else 0.0
+    dropped = float(chosen.refused[0]) if reached else 0.0
     lam = dropped
     budget = Price(lam, lambda: (lam, worst)) if problem.budget is not None else no_price()
     if axis is None:
         return Prices(budget, no_price(tokens), no_price(features), no_price(0), no_price(0))
 
-    _, caps = _capped_side(problem)
-    counts = np.bincount(ends[axis], minlength=caps.size)
-    full = counts == caps
-    refused = np.where(full, _scores_at(problem, best.refused, 0.0), 0.0)
+    _, caps = capped_side(problem)
+    full = in_memory(counts_of(matches[axis], caps.size)) == caps
+    refused = np.where(full, best.refused, 0.0)
 
     def bounds() -> tuple[Real, Real]:
         # a full group kept all it took, so its last is the one it had before the budget
-        last = np.where(full, _scores_at(problem, best.last, np.inf), 0.0)
+        last = np.where(full, best.last(), 0.0)
         lower = np.maximum(refused - worst, 0.0)
         return np.where(full, lower, 0.0), np.where(full, last - dropped, 0.0)
 

@@ -4,6 +4,7 @@
 // an atomic operation; which one goes on is drawn from a seed, and so is the order of blocks. Shared memory keeps what the
 // last block left there. A barrier that not all threads reach ends the run with an error.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 #include <vector>
 
 #define __global__
-#define __device__
+#define __device__ static  // a library of its own for every number type: no symbol is shared
 #define __shared__ static
 
 struct alignas(16) uint4 {
@@ -29,19 +30,18 @@ const int THREADS_OF_BLOCK = 1 << DIGIT, WARP = 32;
 const size_t STACK = 1 << 16;
 
 struct Gate {
-    int arrived = 0;
-    unsigned int opened = 0;
+    std::vector<int> waiting;
 };
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf place;
     std::vector<char> stack;
-    Gate *gate = nullptr;
-    unsigned int seen = 0;
-    bool done = false;
+    bool started, done;
 };
 
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static std::vector<int> ready;
+static jmp_buf scheduler;
 static Gate block_gate, warp_gates[32];
 static unsigned long long exchanged[THREADS_OF_BLOCK];
 static uint64_t state;
@@ -57,52 +57,59 @@ static uint64_t draw() {
     return state;
 }
 
-static void pause_here() {
+static void leave() {
     const unsigned int self = threadIdx.x;
-    swapcontext(&fibers[self].context, &scheduler);
+    if (_setjmp(fibers[self].place) == 0) _longjmp(scheduler, 1);
     threadIdx.x = self;
 }
 
-static void wait_at(Gate &gate, int threads) {
-    Fiber &fiber = fibers[threadIdx.x];
-    fiber.gate = &gate, fiber.seen = gate.opened;
-    if (++gate.arrived == threads) gate.arrived = 0, ++gate.opened;
-    pause_here();
-    fiber.gate = nullptr;
+static void wait_at(Gate &gate, size_t threads) {
+    if (gate.waiting.size() + 1 < threads) {
+        gate.waiting.push_back(threadIdx.x);
+        leave();
+    } else {
+        ready.insert(ready.end(), gate.waiting.begin(), gate.waiting.end());
+        gate.waiting.clear();
+    }
 }
 
 static void maybe_pause() {
-    if (draw() % 4 == 0) pause_here();
+    if (draw() % 4 != 0) return;
+    ready.push_back(threadIdx.x);
+    leave();
 }
 
 static void run_fiber() {
     const long long *a = arguments;
-    // arguments are pointers and 64-bit integers, which calling conventions treat alike; those beyond the last are ignored
+    // arguments are pointers and 64-bit integers, which calling conventions treat alike; those past the last are ignored
     kernel(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]);
     fibers[threadIdx.x].done = true;
-    swapcontext(&fibers[threadIdx.x].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 static bool run_block() {
-    for (Fiber &fiber : fibers) {
-        getcontext(&fiber.context);
+    ready.clear();
+    for (int thread = 0; thread < THREADS_OF_BLOCK; ++thread) {
+        fibers[thread].started = fibers[thread].done = false;
+        ready.push_back(thread);
+    }
+    while (!ready.empty()) {
+        std::swap(ready[draw() % ready.size()], ready.back());
+        threadIdx.x = ready.back();
+        ready.pop_back();
+        Fiber &fiber = fibers[threadIdx.x];
+        if (_setjmp(scheduler) != 0) continue;
+        if (fiber.started) _longjmp(fiber.place, 1);
+        fiber.started = true;
+        getcontext(&fiber.start);
         fiber.stack.resize(STACK);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data(), fiber.context.uc_stack.ss_size = STACK;
-        fiber.done = false, fiber.gate = nullptr;
-        makecontext(&fiber.context, run_fiber, 0);
+        fiber.start.uc_stack.ss_sp = fiber.stack.data(), fiber.start.uc_stack.ss_size = STACK;
+        makecontext(&fiber.start, run_fiber, 0);
+        setcontext(&fiber.start);
     }
-    for (int left = THREADS_OF_BLOCK; left > 0;) {
-        int chosen = draw() % THREADS_OF_BLOCK, tried = 0;
-        for (; tried < THREADS_OF_BLOCK; ++tried, chosen = (chosen + 1) % THREADS_OF_BLOCK) {
-            const Fiber &fiber = fibers[chosen];
-            if (!fiber.done && (!fiber.gate || fiber.gate->opened != fiber.seen)) break;
-        }
-        if (tried == THREADS_OF_BLOCK) return false;
-        threadIdx.x = chosen;
-        swapcontext(&scheduler, &fibers[chosen].context);
-        left -= fibers[chosen].done;
-    }
-    return block_gate.arrived == 0;
+    for (const Fiber &fiber : fibers)
+        if (!fiber.done) return false;
+    return true;
 }
 
 }  // namespace host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ def library(type_name: str, digit: int) -> ctypes.CDLL:
     """All kernels of a number type."""
     folder = Path(mkdtemp(prefix="kernels_"))
     (folder / "kernels.cpp").write_text(f'#include "{HEADER}"\n{source()}', encoding="utf-8")
-    options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", *definitions(type_name, digit)]
+    options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-U_FORTIFY_SOURCE", *definitions(type_name, digit)]
     subprocess.run(["g++", *options, "-o", folder / "kernels.so", folder / "kernels.cpp"], check=True)
     return ctypes.CDLL(str(folder / "kernels.so"))
 
@@ -51,15 +52,19 @@ class HostDevice:
         array[:] = value
         return array
 
-    def zeros(self, size: int, kind: str) -> Any:
-        """An array of zeros."""
-        return self.filled(size, kind, 0)
-
-    def upload(self, values: Any) -> Any:
+    def put(self, array: np.ndarray) -> Any:
         """A copy between guards."""
-        array = self.empty(values.size, values.dtype.name)
-        array[:] = values
-        return array
+        copy = self.empty(array.size, array.dtype.name).reshape(array.shape)
+        copy[...] = array
+        return copy
+
+    def get(self, array: Any) -> np.ndarray:
+        """A copy that no kernel changes."""
+        return array.copy()
+
+    def scope(self) -> AbstractContextManager[None]:
+        """There is but one processor."""
+        return nullcontext()
 
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run all blocks, then look at the guards."""
