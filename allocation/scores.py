@@ -186,12 +186,17 @@ def is_on_device(array: Any) -> bool:
     return library == "cupy" or (hasattr(array, "detach") and bool(getattr(array, "is_cuda", False)))
 
 
-def refuse_gradient(tensor: Any, name: str) -> None:
-    """Matches have no gradient: that is the layer's work."""
+def plain_tensor(tensor: Any, name: str) -> Any:
+    """A tensor whose entries lie in memory as they are, and which asks for no gradient: that is the layer's work."""
     if tensor.requires_grad:
         raise InvalidProblemError(
             f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
         )
+    if str(tensor.layout) != "torch.strided":
+        raise InvalidProblemError(
+            f"{name}: sparse tensors are not read; pass {name}.to_dense(), or their entries to Problem.from_edges"
+        )
+    return tensor.resolve_neg()
 
 
 def _shape(shape: Any) -> tuple[int, int]:
@@ -222,19 +227,14 @@ def _as_array(scores: Any, name: str) -> tuple[Array, str]:
 
 
 def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
-    refuse_gradient(tensor, name)
+    tensor = plain_tensor(tensor, name)
     if tensor.device.type != "cpu":
         raise InvalidProblemError(
             f"{name}: tensors on {tensor.device} are not supported by this version; pass {name}.cpu()"
         )
-    if str(tensor.layout) != "torch.strided":
-        raise InvalidProblemError(
-            f"{name}: sparse tensors are not read; pass {name}.to_dense(), or their entries to Problem.from_edges"
-        )
     type_name = str(tensor.dtype).removeprefix("torch.")
     if type_name not in _TYPES and not type_name.startswith(("int", "uint")):
         raise InvalidProblemError(f"{name}: expected {_READABLE}, found dtype {tensor.dtype}")
-    tensor = tensor.resolve_neg()
     if type_name == "bfloat16":
         return tensor.view(sys.modules["torch"].int16).numpy(), type_name
     return array_of(tensor, name, "a numeric matrix"), type_name

@@ -33,6 +33,7 @@ def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: 
         "p = al.balanced_choice([[3.0, 1.0], [2.0, 0.5]], token_caps=1, feature_caps=1)\n"
         "assert al.verify(p, al.solve(p)).optimal\n"
         "assert r.files('allocation').joinpath('py.typed').is_file()\n"
+        "from allocation.cuda.kernels import source\nassert 'compact_whole' in source()\n"
         "try:\n    import sae_torch\nexcept ImportError as error:\n    print(error)\n"
     )
     said = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from allocation.cuda.kernels import TYPES
 from allocation.errors import InvalidProblemError
-from allocation.scores import Array, DenseScores, Indices, refuse_gradient
+from allocation.scores import Array, DenseScores, Indices, plain_tensor
 
 Reals = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def _of_cupy(scores: Any, label: str) -> DeviceScores:
 
 
 def _of_tensor(scores: Any, label: str) -> DeviceScores:
-    refuse_gradient(scores, label)
+    scores = plain_tensor(scores, label)
     name = str(scores.dtype).removeprefix("torch.")
     _require_supported(name, label)
     tensor = scores.contiguous()
@@ -123,7 +123,7 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
         )
         from allocation.cuda.torch_engine import TorchEngine
 
-        return DeviceScores(tensor, name, TorchEngine())
+        return DeviceScores(tensor, name, TorchEngine(str(tensor.device)))
     device = CupyDevice(tensor.device.index, follows_torch=True)
     with device.scope():
         array = cupy.from_dlpack(tensor.view(_torch().int16) if name == "bfloat16" else tensor)

@@ -72,7 +72,7 @@ def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE)
         device.filled(1, kind, 0),
     )
     if size:
-        lower, room = _sampled_end(device, matrix, cap, sample)
+        lower, room = sampled_end(device, matrix, cap, sample)
         held, state = device.filled(1, "int64", 0), device.filled(4, "int64", 0)
         keys, positions = device.empty(room, kind), device.empty(room, "int64")
         tile = ITEMS << device.digit
@@ -89,7 +89,7 @@ def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE)
     return _selection(device, matrix, taken, cap, last, refused)
 
 
-def _sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
+def sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
     """A key that a little more than `cap` entries very likely reach, and room for them."""
     size, kind = matrix.size, key_type(matrix.type)
     rank = (cap + 1) * sample / size
@@ -118,7 +118,7 @@ def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> De
         room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
         ends = np.concatenate([[0], np.cumsum(room)])
         limits, starts = device.put(caps), device.put(ends)
-        lower = _line_ends(device, matrix, axis, caps)
+        lower = line_ends(device, matrix, axis, caps)
         held = device.filled(lines, "int64", 0)
         keys, positions = device.empty(int(ends[-1]), kind), device.empty(int(ends[-1]), "int64")
         device.launch(
@@ -138,7 +138,7 @@ def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> De
     return _selection(device, matrix, taken, int(caps.sum()), last, refused)
 
 
-def _line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
+def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
     """A key per line that one more than its cap reach: from the maxima of groups, at least as many reach that."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)

@@ -15,7 +15,7 @@ from allocation.scores import Array, Indices
 class TorchEngine:
     """`torch.topk` for the prices; what lies above them, and the first of their equals. Slower, equally exact."""
 
-    device: str = "cuda"
+    device: str
 
     def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
         """The best positive entries of every group."""

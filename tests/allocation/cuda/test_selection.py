@@ -1,4 +1,4 @@
-"""The kernels' own source, run thread by thread on the processor: the same answers as NumPy, in any order of threads."""
+"""The kernels' own source, thread by thread on the processor: the same answers as NumPy, in any order of threads."""
 
 from __future__ import annotations
 
@@ -14,36 +14,14 @@ from allocation.cuda import selection
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from tests.allocation.cuda.host_device import HostDevice
+from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
 from tests.allocation.strategies import one_sided
-
-TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
 
 
 def on_device(scores: np.ndarray, type_name: str, **options: Any) -> DeviceScores:
     """A matrix on the emulated device."""
     device = HostDevice(**options)
     return DeviceScores(device.put(np.ascontiguousarray(scores)), type_name, KernelEngine(device))
-
-
-def typed(scores: np.ndarray, type_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as a device holds them and, of the same values, as NumPy computes with them."""
-    if type_name != "bfloat16":
-        converted = scores.astype(type_name)
-        return converted, converted
-    bits = (scores.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return bits.view(np.int16), (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def assert_same(found: al.Solution, expected: al.Solution) -> None:
-    """Matches, values and prices, to the last bit."""
-    for name in ("tokens", "features", "values"):
-        ours, theirs = getattr(found, name), getattr(expected, name)
-        assert ours.dtype == theirs.dtype, name
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
-    for name, price in vars(expected.prices).items():
-        for part in ("value", "lower", "upper"):
-            ours, theirs = getattr(getattr(found.prices, name), part), getattr(price, part)
-            np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}.{part}")
 
 
 @settings(max_examples=150)
@@ -58,33 +36,18 @@ def test_small_problems_of_every_type(problem: tuple[np.ndarray, dict[str, Any]]
     np.testing.assert_array_equal(found.mask(), al.solve(al.Problem(scores, **limits)).mask())
 
 
-SHAPES = st.sampled_from([(3, 1100), (40, 57), (1, 2000), (300, 9), (64, 64)])
-
-
-def drawn(shape: tuple[int, int], kind: str, seed: int) -> np.ndarray:
-    """Scores that suit a bracket, or mislead it."""
-    rng = np.random.default_rng(seed)
-    if kind == "generic":
-        return rng.standard_normal(shape)
-    if kind == "tied":
-        return rng.integers(-2, 4, shape).astype(float)
-    if kind == "equal":
-        return np.full(shape, 1.5)
-    if kind == "one row":  # the sample sees few of the entries that matter
-        return np.where(np.arange(shape[0])[:, None] == shape[0] // 2, rng.random(shape) + 5, -1.0)
-    return np.where(rng.random(shape) < 0.02, rng.random(shape), -0.0)
-
-
 @settings(max_examples=60)
 @given(
     SHAPES,
-    st.sampled_from(["generic", "tied", "equal", "one row", "sparse"]),
+    KINDS,
     st.sampled_from(TYPES),
     st.integers(0, 2000),
     st.integers(0, 10**6),
-    st.sampled_from([64, 500, selection.SAMPLE]),
+    st.sampled_from([64, 1500, selection.SAMPLE]),
 )
 @example((40, 57), "generic", "float32", 30, 1, 64)
+@example((70, 600), "generic", "float32", 80, 1, 1500)
+@example((70, 600), "one row", "float16", 80, 1, 1500)
 @example((40, 57), "equal", "bfloat16", 30, 1, 64)
 def test_whole_matrix(shape: tuple[int, int], kind: str, type_name: str, budget: int, seed: int, sample: int) -> None:
     """With a bracket from a small sample, right or wrong, and without."""
@@ -97,7 +60,7 @@ def test_whole_matrix(shape: tuple[int, int], kind: str, type_name: str, budget:
 @settings(max_examples=60)
 @given(
     SHAPES,
-    st.sampled_from(["generic", "tied", "equal", "one row", "sparse"]),
+    KINDS,
     st.sampled_from(TYPES),
     st.sampled_from([0, 1]),
     st.sampled_from([1, 3, 40]),
@@ -118,6 +81,33 @@ def test_lines(
         limits["budget"] = int(sum(limits[("token_caps", "feature_caps")[axis]])) // 2
     matrix = on_device(held, type_name, seed=seed)
     assert_same(al.solve(al.Problem(matrix, **limits)), al.solve(al.Problem(plain, **limits)))
+
+
+def test_the_sampled_end_is_that_of_the_sample() -> None:
+    """A list as long as expected, its lower end the wanted-th largest of the sample."""
+    scores = np.abs(drawn((70, 600), "generic", 1)).astype(np.float32)
+    matrix = on_device(scores, "float32")
+    lower, room = selection.sampled_end(matrix.engine.device, matrix.engine.bits(matrix), 80, 1500)
+    steps = np.arange(1500, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    places = [int(step) * scores.size >> 64 for step in steps]
+    wanted = room * 1500 // (selection.WIDE * scores.size)
+    assert 81 < room < scores.size / 8
+    assert selection.scores_of_keys(lower, "float32", 0.0)[0] == np.sort(scores.reshape(-1)[places])[-wanted]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(75, 600), (600, 75)])
+def test_the_ends_of_lines_are_those_of_their_groups(axis: int, shape: tuple[int, int]) -> None:
+    """At least one more entry than a cap reaches a line's end: that of the maxima of interleaved groups."""
+    scores = np.abs(drawn(shape, "generic", 1)).astype(np.float32)
+    caps = np.random.default_rng(0).integers(0, 4, shape[axis])
+    matrix = on_device(scores, "float32", digit=6)
+    lower = selection.line_ends(matrix.engine.device, matrix.engine.bits(matrix), axis, caps)
+    lines = scores if axis == 0 else scores.T
+    groups = 32 if lines.shape[1] > 32 else lines.shape[1]
+    maxima = np.array([[line[group::groups].max() for group in range(groups)] for line in lines])
+    expected = -np.sort(-maxima, axis=1)[np.arange(shape[axis]), caps]
+    np.testing.assert_array_equal(selection.scores_of_keys(lower, "float32", 0.0).astype(np.float32), expected)
 
 
 @pytest.mark.parametrize("digit", [5, 8])

@@ -1,0 +1,48 @@
+"""Scores of the tests here: of every type, of kinds that suit a bracket or mislead it; and what counts as the same."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+import allocation as al
+from allocation.scores import in_memory
+
+TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
+KINDS = st.sampled_from(["generic", "tied", "equal", "one row", "sparse"])
+SHAPES = st.sampled_from([(3, 1100), (40, 57), (1, 2000), (300, 9), (64, 64), (70, 600)])
+
+
+def drawn(shape: tuple[int, int], kind: str, seed: int) -> np.ndarray:
+    """Scores that suit a bracket, or mislead it."""
+    rng = np.random.default_rng(seed)
+    if kind == "generic":
+        return rng.standard_normal(shape)
+    if kind == "tied":
+        return rng.integers(-2, 4, shape).astype(float)
+    if kind == "equal":
+        return np.full(shape, 1.5)
+    if kind == "one row":  # the sample sees few of the entries that matter
+        return np.where(np.arange(shape[0])[:, None] == shape[0] // 2, rng.random(shape) + 5, -1.0)
+    return np.where(rng.random(shape) < 0.02, rng.random(shape), -0.0)
+
+
+def typed(scores: np.ndarray, type_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores as a device holds them and, of the same values, as NumPy computes with them."""
+    if type_name != "bfloat16":
+        converted = scores.astype(type_name)
+        return converted, converted
+    bits = (scores.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return bits.view(np.int16), (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def assert_same(found: al.Solution, expected: al.Solution) -> None:
+    """Matches, values and prices, to the last bit."""
+    for name in ("tokens", "features", "values"):
+        ours, theirs = in_memory(getattr(found, name)), getattr(expected, name)
+        assert ours.dtype == theirs.dtype, name
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+    for name, price in vars(expected.prices).items():
+        for part in ("value", "lower", "upper"):
+            ours, theirs = getattr(getattr(found.prices, name), part), getattr(price, part)
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}.{part}")
