@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.scores import in_memory
+from allocation.arguments import in_memory
 
 TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
 KINDS = st.sampled_from(["generic", "tied", "equal", "one row", "sparse"])

@@ -57,7 +57,7 @@ def test_whole_matrix(shape: tuple[int, int], kind: str, type_name: str, budget:
     assert_same(al.solve(al.mutual_choice(matrix, budget)), al.solve(al.mutual_choice(plain, budget)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     SHAPES,
     KINDS,
