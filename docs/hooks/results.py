@@ -1,13 +1,22 @@
-"""The page of benchmarks shows every table in `benchmarks/results` that `benchmarks.harness` wrote."""
+"""The page of benchmarks shows every table in `benchmarks/results` that `benchmarks.harness` wrote.
+
+Where a table has several columns of milliseconds, a picture of them on a logarithmic axis stands before it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from html import escape
 from pathlib import Path
 from typing import Any
 
 PLACE = "<!-- results -->"
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+UNIT = " ms"
+# As many columns as dots that are told apart, by colour and by being filled.
+LOOKS = ("c0", "c2", "c2 hollow", "c1", "c3", "c1 hollow", "c3 hollow")
+WIDTH, LEFT, RIGHT, TOP, STEP, FOOT = 420, 6, 22, 6, 32, 26
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -30,7 +39,51 @@ def section(file: Path) -> str:
     source = f"<small>`benchmarks/results/{file.name}`: {made}, {versions}</small>"
     title = file.stem.replace("_", " ").capitalize()
     table = "\n".join(lines)
-    return f"## {title}\n\n{content['notes']}\n\n{table}\n\n{source}"
+    return "\n\n".join([f"## {title}", content["notes"], *timings(content), table, source])
+
+
+def timings(content: dict[str, Any]) -> list[str]:
+    """The picture of the columns of milliseconds, one line for each row; nothing if there is only one column."""
+    headings, rows = content["headings"], content["rows"]
+    columns = [at for at, heading in enumerate(headings) if heading.endswith(UNIT)][: len(LOOKS)]
+    words = [at for at, value in enumerate(rows[0]) if isinstance(value, str)]
+    times = [row[at] for row in rows for at in columns if 0 < row[at] < math.inf]
+    if len(columns) < 2 or not times:
+        return []
+    low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)) + 1e-9)
+    bottom = TOP + STEP * len(rows)
+
+    def across(milliseconds: float) -> float:
+        return LEFT + 4 + (math.log10(milliseconds) - low) / (high - low) * (WIDTH - LEFT - RIGHT - 4)
+
+    parts = []
+    for power in range(low, high + 1):
+        x = across(10.0**power)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{10.0**power:g}</text>')
+    for line, row in enumerate(rows):
+        y = TOP + STEP * line + 22
+        label = escape(", ".join(str(row[at]) for at in words))
+        parts.append(f'<text class="label" x="{LEFT}" y="{y - 9}">{label}</text>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts += [
+            f'<circle class="dot {look}" cx="{across(row[at]):.1f}" cy="{y}" r="4.5"><title>{label}: '
+            f"{escape(headings[at].removesuffix(UNIT))} {cell(row[at])} ms</title></circle>"
+            for at, look in reversed(list(zip(columns, LOOKS, strict=False)))
+            if 0 < row[at] < math.inf
+        ]
+    names = [(headings[at].removesuffix(UNIT), look) for at, look in zip(columns, LOOKS, strict=False)]
+    legend = "".join(
+        f'<li><svg class="swatch" viewBox="0 0 28 10" aria-hidden="true"><circle class="dot {look}" cx="14" cy="5" '
+        f'r="4"/></svg>{escape(name)}</li>'
+        for name, look in names
+    )
+    title = f"Milliseconds on a logarithmic axis: {', '.join(name for name, _ in names)}. The table has the numbers."
+    return [
+        f'<figure class="chart-figure" data-search-exclude><ul class="legend">{legend}</ul><svg class="chart" '
+        f'viewBox="0 0 {WIDTH} {bottom + FOOT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        "<figcaption>Milliseconds, logarithmic.</figcaption></figure>"
+    ]
 
 
 def cell(value: Any) -> str:

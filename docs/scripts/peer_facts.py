@@ -174,7 +174,10 @@ def dictionary_learning() -> Facts:
     names = sorted(name for name in dir(trainers) if name.endswith("Trainer"))
     return [
         ("its BatchTopK and our mutual choice", "the same matches" if same else "other matches"),
-        ("trainers that `dictionary_learning.trainers` names", ", ".join(name.removesuffix("Trainer") for name in names)),
+        (
+            "trainers that `dictionary_learning.trainers` names",
+            ", ".join(name.removesuffix("Trainer") for name in names),
+        ),
     ]
 
 

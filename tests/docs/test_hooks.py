@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -65,3 +66,14 @@ def test_results_show_what_the_file_holds() -> None:
     files = sorted(results.RESULTS.glob("*.json"))
     assert files
     assert all(f"benchmarks/results/{file.name}" in results.section(file) for file in files)
+
+
+def test_times_are_drawn_where_several_sides_took_turns() -> None:
+    """One dot for each time, none for a side that did not run, and a larger time further to the right."""
+    rows = [["whole", 1.0, 10.0, 2.0], ["rows", 5.0, float("nan"), 3.0]]
+    (picture,) = results.timings({"headings": ["selection", "floor ms", "solve ms", "ratio"], "rows": rows})
+    dots = re.findall(r'<circle class="dot c\d" cx="([\d.]+)" cy="(\d+)" r="4.5">', picture)
+    assert len(dots) == 3
+    (solve, _), (floor, _) = dots[:2]
+    assert float(solve) > float(floor)
+    assert results.timings({"headings": ["choice", "training s", "one ms"], "rows": [["token", 1.0, 2.0]]}) == []
