@@ -1,19 +1,20 @@
-"""Command line: one typed dataclass per command, its arguments made from the fields."""
+"""Command line: a table of typed dataclasses, one per command, their arguments made from the fields."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Any, Protocol, Union
 
-from sae_torch.activations import HarvestConfig, harvest, plan
-from sae_torch.activations.language_model import SMOLLM2
+from sae_torch.commands.harvest import Harvest
+from sae_torch.commands.train import Train
+from sae_torch.config_file import read_config
 from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.interop.commands import Export, Import
@@ -29,35 +30,13 @@ class Command(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Harvest:
-    """Harvest activations of a language model over the State of the Union addresses.
-
-    An interrupted harvest continues from its finished shards; more tokens later only add shards.
-    """
-
-    tokens: int = 250_000
-    """Activations to harvest."""
-    split: Literal["train", "dev", "test"] = "train"
-    """Which addresses: 24 are the test split, 24 the development split, the rest training."""
-    model: str = SMOLLM2
-    """Packaged model, folder, GGUF file, or any model name that transformers knows."""
-    site: str = "hidden_states[11]"
-    """Hidden-state index as transformers numbers it, or the path of a module."""
-    window: int = 128
-    """Tokens per context window."""
-    cache: Path | None = None
-    """Cache folder; by default sae-allocation in the user's cache folder."""
-
-    def run(self) -> None:
-        """Harvest and say where the shards lie."""
-        config = HarvestConfig(model=self.model, site=self.site, window=self.window)
-        try:
-            found = harvest(config, self.split, self.tokens, self.cache, progress=True)
-        except KeyboardInterrupt:
-            raise InterruptedRunError(f"while harvesting the {self.split} split") from None
-        folder = plan(config, self.split, 1, self.cache).folder
-        print(f"{len(found)} activations of width {found.d_model} in {folder}")
+COMMANDS: dict[str, type[Command]] = {
+    "demo": Demo,
+    "harvest": Harvest,
+    "train": Train,
+    "export": Export,
+    "import": Import,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    Exit code: 0 if it did what was asked, 2 for input that cannot be used (one sentence on standard error),
-    130 if it was interrupted (one line that says how to resume).
+    Exit code: 0 if it did what was asked, or kept all it needs to go on; 2 for input that cannot be used (one sentence
+    on standard error); 130 if it was interrupted otherwise. After an interruption one line says how to resume.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -79,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InterruptedRunError as interruption:
         again = shlex.join(["python", "-m", "sae_torch", *words])
         print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
-        return 130
+        return interruption.code
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
@@ -103,24 +82,31 @@ def parse(words: Sequence[str]) -> Command:
         With code 0 after ``--help``.
     """
     try:
-        from tyro.extras import SubcommandApp
+        import tyro
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("The command line needs tyro: run `pip install 'sae-allocation[lm]'`") from error
 
-    app = SubcommandApp()
-    app.command(name="demo")(Demo)
-    app.command(name="harvest")(Harvest)
-    app.command(name="export")(Export)
-    app.command(name="import")(Import)
+    kinds: list[Any] = []
+    for name, command_type in COMMANDS.items():
+        given = _file_settings(command_type, words) if words[:1] == [name] else {}
+        kinds.append(Annotated[command_type, tyro.conf.subcommand(name, prefix_name=False, **given)])
+    any_of: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            command: Command = app.cli(prog=PROGRAM, args=list(words), description=_DESCRIPTION)
+            command: Command = tyro.cli(any_of, prog=PROGRAM, args=list(words), description=_DESCRIPTION)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise InputError(_sentence(complaint.getvalue())) from None
     return command
+
+
+def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:
+    """The defaults that a file named by ``--config`` gives a command."""
+    paths = [after for word, after in itertools.pairwise([*words, ""]) if word == "--config"]
+    paths += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
+    return {"default": read_config(command_type, Path(paths[-1]))} if paths else {}
 
 
 _DESCRIPTION = "Sparse autoencoders as exact allocation of features to tokens."

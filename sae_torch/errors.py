@@ -11,4 +11,11 @@ class InputError(ValueError):
 
 
 class InterruptedRunError(Exception):
-    """A run was interrupted by the user; the text says while doing what. What was finished is on disk."""
+    """A run was interrupted by the user; the text says while doing what. What was finished is on disk.
+
+    `code` is what the command line exits with: 0 where the same command goes on as if nothing had happened.
+    """
+
+    def __init__(self, text: str, code: int = 130) -> None:
+        super().__init__(text)
+        self.code = code

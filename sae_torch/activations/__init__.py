@@ -5,7 +5,8 @@ from __future__ import annotations
 from sae_torch.activations.files import open_activations
 from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
-from sae_torch.activations.reader import ActivationReader
+from sae_torch.activations.options import HarvestOptions
+from sae_torch.activations.reader import ActivationReader, Stream
 from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError
 from sae_torch.activations.text import Document, StateOfTheUnion, TextSource
@@ -18,9 +19,11 @@ __all__ = [
     "CorruptShardError",
     "Document",
     "HarvestConfig",
+    "HarvestOptions",
     "LanguageModel",
     "Rows",
     "StateOfTheUnion",
+    "Stream",
     "TextSource",
     "Windows",
     "cache_folder",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,39 @@ from sae_torch.errors import InputError
 # A pool mixes at least this many blocks of rows from everywhere, each at most BLOCK_ROWS long, so that it is read in
 # long strokes.
 BLOCKS, BLOCK_ROWS = 256, 1024
+
+
+class Stream(Protocol):
+    """Batches by number, from which a run can go on anywhere: `ActivationReader`, or `LiveReader` without a disk."""
+
+    @property
+    def batch_size(self) -> int:
+        """Tokens per batch."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Width of the batches."""
+        ...
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """Where the activations come from."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, step: int) -> Tensor:
+        """One batch by its number."""
+        ...
+
+    def from_step(self, step: int) -> Generator[Tensor, None, None]:
+        """The batches from number `step` on."""
+        ...
+
+    def origin(self, step: int) -> str:
+        """Where a batch comes from, for a message."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,9 +108,6 @@ class ActivationReader:
     pool_tokens: int = 1 << 21
     prefetch: int = 2
 
-    # batches are the same bits wherever reading begins
-    exact = True
-
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("passes", 1), ("pool_tokens", 1), ("prefetch", 0)):
             if getattr(self, name) < least:
@@ -91,6 +122,11 @@ class ActivationReader:
     def d_model(self) -> int:
         """Width of the batches."""
         return self.activations.d_model
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """Where the activations come from."""
+        return self.activations.header
 
     @property
     def batches_per_pass(self) -> int:
@@ -108,7 +144,7 @@ class ActivationReader:
         """One batch by its number, counted from 0 over all passes."""
         return self._gathered(step, _Order(self))
 
-    def from_step(self, step: int) -> Iterator[Tensor]:
+    def from_step(self, step: int) -> Generator[Tensor, None, None]:
         """The batches from number `step` on."""
         order = _Order(self)
         steps = range(step, len(self))

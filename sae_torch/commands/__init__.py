@@ -1,0 +1,1 @@
+"""The commands of the command line: one typed dataclass each, its arguments made from the fields."""

@@ -1,0 +1,321 @@
+"""A run: several autoencoders on one stream of activations, from a configuration to saved weights."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sae_torch.activations import ActivationReader, Stream, harvest, open_activations
+from sae_torch.activations.sites import hook_name
+from sae_torch.calibration import calibrate
+from sae_torch.config_file import read_config, to_plain, toml
+from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.evaluation.results_folder import write_text
+from sae_torch.interop.saelens import save
+from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
+from sae_torch.training.environment import difference, environment
+from sae_torch.training.interruption import Interruption, sole_user
+from sae_torch.training.log import StepRecord
+from sae_torch.training.metrics import open_sinks, require_services
+from sae_torch.training.run_config import RunConfig
+from sae_torch.training.trainer import PROBE_TOKENS, Trainer
+
+CONFIG = "config.toml"
+# Sections and fields that do not change the result.
+INCIDENTAL = ("out", "checkpoints", "metrics")
+INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
+
+
+class Run:
+    """One run in one folder; the same call again goes on where it stopped.
+
+    ::
+
+        out/config.toml  out/metrics.jsonl  out/checkpoints/step-...  out/<choice>-k<k>.../cfg.json
+
+    On the CPU a run that was killed and went on gives the same bits as one that was not: weights, thresholds, ledger,
+    optimiser. That needs the same versions, processor and number of threads, which every checkpoint records.
+
+    Parameters
+    ----------
+    config : RunConfig
+    allow_inexact : bool
+        Go on although versions, threads or processor differ from those of the checkpoint.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, numpy as np
+    >>> from sae_torch.training.run import Run
+    >>> from sae_torch.training.run_config import ReaderOptions, RunConfig, SaeOptions
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = pathlib.Path(folder)
+    ...     np.save(place / "x.npy", np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32))
+    ...     config = RunConfig(out=place / "run", activations=place / "x.npy", reader=ReaderOptions(batch_size=200),
+    ...                        sae=SaeOptions(choice="mutual", n_features=32, k=4))
+    ...     [path.name for path in Run(config, quiet=True).execute()]
+    ['mutual-k4']
+    """
+
+    def __init__(self, config: RunConfig, allow_inexact: bool = False, quiet: bool = False) -> None:
+        self.config = config
+        self.allow_inexact = allow_inexact
+        self.quiet = quiet
+        self.checkpoints = Checkpoints(config.out / "checkpoints", config.checkpoints.keep)
+        self.interruption = Interruption()
+        self.stage = "starting"
+
+    def execute(self) -> list[Path]:
+        """Train, calibrate and save every autoencoder; the folders they are in.
+
+        Raises
+        ------
+        InputError
+            If something given cannot be used; nothing is overwritten.
+        InterruptedRunError
+            After Ctrl-C or SIGTERM; the last step is in a checkpoint.
+        FloatingPointError
+            If a loss is not finite or diverges; the text has the step, the batch and the last good checkpoint.
+        OSError
+            If the disk is full or cannot be written.
+        """
+        self._claim()
+        with self.interruption.watching(), sole_user(self.config.out), _deterministic(self.config.device):
+            try:
+                return self._execute()
+            except KeyboardInterrupt:
+                raise InterruptedRunError(f"while {self.stage}", code=0) from None
+
+    def _claim(self) -> None:
+        """The folder is ours, or that of this very run."""
+        config, path = self.config, self.config.out / CONFIG
+        require_services(config.metrics)
+        if path.exists():
+            there, here = (_determining(found) for found in (read_config(RunConfig, path), config))
+            if there != here:
+                raise InputError(
+                    f"{path} is of another run ({_differences(there, here)}); choose another --out or delete the folder"
+                )
+        elif config.out.exists() and any(file.name != ".lock" for file in config.out.iterdir()):
+            raise InputError(f"{config.out} holds other files and no {CONFIG}; choose another --out")
+        self.checkpoints.prepare()
+        write_text(path, toml(config))
+
+    def _execute(self) -> list[Path]:
+        names = list(self.config.autoencoders())
+        places = [self.config.out / name for name in names]
+        newest = self.checkpoints.newest()
+        if newest is not None and newest.name == FINISHED:
+            self._say(f"finished already: {', '.join(map(str, places))}")
+            return places
+        self.stage = "harvesting"
+        reader = self._reader()
+        trainers = self._trainers(reader)
+        self._require_space(trainers)
+        self.stage = "training"
+        step = 0 if newest is None else self._resume(newest, reader, trainers)
+        self._train(step, reader, trainers)
+        self.stage = "calibrating"
+        self._finish(reader, trainers)
+        return places
+
+    def _reader(self) -> Stream:
+        options = self.config.reader
+        if self.config.activations is not None:
+            rows: Any = open_activations(self.config.activations, self.config.column)
+        else:
+            wanted = self.config.harvest
+            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, progress=not self.quiet)
+        return ActivationReader(rows, **asdict(options))
+
+    def _trainers(self, reader: Stream) -> dict[str, Trainer]:
+        return {
+            name: Trainer(options.autoencoder(reader.d_model, self.config.device), train)
+            for name, (options, train) in self.config.autoencoders().items()
+        }
+
+    def _require_space(self, trainers: dict[str, Trainer]) -> None:
+        """Weights and two moments of each, one checkpoint more than are kept, and what is saved at the end."""
+        weights = sum(p.numel() * p.element_size() for t in trainers.values() for p in t.sae.parameters())
+        needed = 3 * weights * (self.config.checkpoints.keep + 1) + weights
+        free = shutil.disk_usage(self.config.out).free
+        if needed > free:
+            raise InputError(
+                f"{self.config.out} has {free / 1e9:.2f} GB left, expected {needed / 1e9:.2f} GB for "
+                f"{self.config.checkpoints.keep} checkpoints (checkpoints.keep) and the autoencoders"
+            )
+
+    def _resume(self, newest: Path, reader: Stream, trainers: dict[str, Trainer]) -> int:
+        """Go on from a checkpoint; the steps that are done."""
+        manifest = read_manifest(newest)
+        other = difference(manifest["activations"], dict(reader.header))
+        if other:
+            raise InputError(f"{newest} was trained on other activations ({other}); choose another --out")
+        changed = difference(manifest["environment"], environment(self.config.device))
+        if changed and not self.allow_inexact:
+            raise InputError(
+                f"{newest} was written in another environment ({changed}), so the result would not be the same to the "
+                "last bit; restore it, or go on with --allow-inexact"
+            )
+        state = read_state(newest)
+        for name, trainer in trainers.items():
+            trainer.load_state_dict(state["trainers"][name], len(reader) * reader.batch_size)
+        _restore_random(state["random"])
+        self._say(f"going on from {newest}")
+        return int(state["step"])
+
+    def _begin(self, batches: Iterator[Tensor], reader: Stream, trainers: dict[str, Trainer]) -> Iterator[Tensor]:
+        """Begin with the first batches, which come again as the first steps."""
+        first = list(itertools.islice(batches, -(-PROBE_TOKENS // reader.batch_size)))
+        for trainer in trainers.values():
+            trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
+        return itertools.chain(first, batches)
+
+    def _train(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        sinks = open_sinks(self.config.metrics, self.config.out, step, to_plain(self.config))
+        started, first = time.perf_counter(), step
+        try:
+            with (
+                contextlib.closing(reader.from_step(step)) as read,
+                tqdm(total=len(reader), initial=step, desc="train", unit=" steps", disable=self.quiet) as bar,
+                self.interruption.deferred(),
+            ):
+                for x in read if step else self._begin(read, reader, trainers):
+                    if self.interruption.requested:
+                        break
+                    x = x.to(self.config.device)
+                    records = {name: self._step(name, trainer, x, step, reader) for name, trainer in trainers.items()}
+                    step += 1
+                    bar.update()
+                    if step % self.config.metrics.every == 0 or step == len(reader):
+                        speed = (step - first) * reader.batch_size / (time.perf_counter() - started)
+                        for name, record in records.items():
+                            values = _numbers(record, trainers[name]) | {"tokens_per_second": round(speed)}
+                            for sink in sinks:
+                                sink.write(step, name, values)
+                        bar.set_postfix(loss=" ".join(f"{record.loss:.1f}" for record in records.values()))
+                    if step % self.config.checkpoints.every == 0 or step == len(reader):
+                        self._write(step, reader, _states(trainers))
+                if self.interruption.requested and step < len(reader):
+                    place = self._write(step, reader, _states(trainers))
+                    raise InterruptedRunError(f"after step {step}, kept in {place}", code=0)
+        finally:
+            for sink in sinks:
+                sink.close()
+
+    def _step(self, name: str, trainer: Trainer, x: Tensor, step: int, reader: Stream) -> StepRecord:
+        try:
+            return trainer.step(x)
+        except (FloatingPointError, InputError) as error:
+            newest = self.checkpoints.newest()
+            raise FloatingPointError(
+                f"{name}: {error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
+            ) from error
+
+    def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
+        state = {"step": step, "trainers": states, "random": _random_state()}
+        facts = {
+            "environment": environment(self.config.device),
+            "activations": dict(reader.header),
+        }
+        return self.checkpoints.write(step, state, facts, finished)
+
+    def _finish(self, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        """Calibrate on the last inputs, which are read again, and save; then nothing is left to do."""
+        states = _states(trainers)
+        header = reader.header
+        metadata = {
+            "model_name": header.get("model"),
+            "hook_name": hook_name(header["site"]) if "site" in header else None,
+            "context_size": int(header["window"]) if "window" in header else None,
+            "prepend_bos": False,
+            "dataset_path": header.get("text"),
+        }
+        for name, trainer in trainers.items():
+            self._say(f"calibrating {name}")
+            count = trainer.config.calibration_batches(len(reader), reader.batch_size)
+            trainer.end()
+            calibrate(trainer.sae, [reader.batch(step) for step in range(len(reader) - count, len(reader))])
+            save(trainer.sae.eval(), self.config.out / name, {k: v for k, v in metadata.items() if v is not None})
+            states[name]["sae"] = trainer.sae.state_dict()
+        self._write(len(reader), reader, states, finished=True)
+        self._say(f"saved {', '.join(str(self.config.out / name) for name in trainers)}")
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _states(trainers: dict[str, Trainer]) -> dict[str, Any]:
+    return {name: trainer.state_dict() for name, trainer in trainers.items()}
+
+
+def _numbers(record: StepRecord, trainer: Trainer) -> dict[str, float]:
+    """What is logged of a step."""
+    assert trainer.course is not None
+    return vars(record) | {"k": trainer.sae.choice.k, "dead": float(trainer.course.usage.dead.float().mean())}
+
+
+def _determining(config: RunConfig) -> dict[str, Any]:
+    """What of a configuration changes the result, flat, by dotted name."""
+
+    def flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in plain.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    kept = {name: value for name, value in to_plain(config).items() if name not in INCIDENTAL}
+    return {name: value for name, value in flat(kept) if name not in INCIDENTAL_FIELDS}
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    return ", ".join(f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in names)
+
+
+def _random_state() -> dict[str, Any]:
+    """Training itself draws nothing; a choice of the user's own may."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": (kind, torch.from_numpy(np.array(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def _restore_random(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(state["python"])
+
+
+@contextlib.contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """On the CPU only algorithms that repeat; elsewhere the same bits are not promised."""
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    filling: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    filling.fill_uninitialized_memory = False  # only shows what reads memory it never wrote
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        filling.fill_uninitialized_memory = before[1]

@@ -1,0 +1,194 @@
+"""A whole run as nested dataclasses of plain values: what is read, what is trained, what is kept."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sae_torch.activations.options import HarvestOptions
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.balanced_choice import BalancedChoice
+from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.errors import InputError
+from sae_torch.feature_choice import FeatureChoice
+from sae_torch.training.config import TrainConfig
+
+ChoiceName = Literal["token", "mutual", "feature", "balanced"]
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How activations become batches."""
+
+    batch_size: int = 2048
+    """Tokens per step."""
+    passes: int = 1
+    """How often every token is seen."""
+    seed: int = 0
+    """Seed of the order of the tokens."""
+    pool_tokens: int = 1 << 21
+    """Tokens that are shuffled with one another; at most 131072 in live mode, where they are held in memory."""
+    prefetch: int = 2
+    """Batches read ahead by a thread."""
+
+
+@dataclass(frozen=True)
+class SaeOptions:
+    """One autoencoder."""
+
+    choice: ChoiceName = "feature"
+    """Who chooses the features of a token."""
+    n_features: int = 4608
+    """Features."""
+    k: float = 32.0
+    """Budget: mean number of features per token."""
+    seed: int = 0
+    """Seed of the weights."""
+    quotas: Literal["zipf", "uniform"] = "zipf"
+    """Quotas of feature choice."""
+    switch: float = 0.85
+    """Share of the steps after which feature choice fits its quotas; until then it is mutual choice."""
+    token_caps: int | None = None
+    """Balanced choice: most features of a token."""
+    token_floors: int | None = None
+    """Balanced choice: least features of a token."""
+    feature_caps: float | None = None
+    """Balanced choice: largest share of the tokens of a feature."""
+    feature_floors: float | None = None
+    """Balanced choice: least share of the tokens of a feature."""
+    score_dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the dense product that decides who matches; that of the weights by default."""
+
+    def __post_init__(self) -> None:
+        limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
+        given = [name for name in limits if getattr(self, name) is not None]
+        if given and self.choice != "balanced":
+            raise InputError(f"{given[0]}: only balanced choice takes it, found choice {self.choice}")
+        if self.n_features < 1:
+            raise InputError(f"n_features is {self.n_features}, expected at least 1")
+        if not 0 < self.k <= self.n_features:
+            raise InputError(f"k is {self.k:g}, expected more than 0 and at most the {self.n_features} features")
+
+    def autoencoder(self, d_model: int, device: str) -> SparseAutoencoder:
+        """The autoencoder as it begins."""
+        score_dtype = None if self.score_dtype is None else getattr(torch, self.score_dtype)
+        return SparseAutoencoder(
+            d_model, self.n_features, self._choice(), device=device, seed=self.seed, score_dtype=score_dtype
+        )
+
+    def _choice(self) -> Choice:
+        if self.choice == "token":
+            return TokenChoice(self.k)  # type: ignore[arg-type]  # it says itself that k must be whole
+        if self.choice == "mutual":
+            return MutualChoice(self.k)
+        if self.choice == "feature":
+            return FeatureChoice(self.k, quotas=self.quotas, switch=self.switch)
+        return BalancedChoice(self.k, self.token_caps, self.token_floors, self.feature_caps, self.feature_floors)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Several values in place of one: every combination is trained, on the same stream of activations."""
+
+    choice: tuple[ChoiceName, ...] = ()
+    """Choices."""
+    n_features: tuple[int, ...] = ()
+    """Numbers of features."""
+    k: tuple[float, ...] = ()
+    """Budgets."""
+    seed: tuple[int, ...] = ()
+    """Seeds of the weights."""
+    switch: tuple[float, ...] = ()
+    """Switches of feature choice."""
+    learning_rate: tuple[float, ...] = ()
+    """Peak learning rates."""
+    auxiliary: tuple[Literal["zipf", "k", "none"], ...] = ()
+    """Auxiliary losses."""
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What is kept to go on from."""
+
+    every: int = 500
+    """Steps between checkpoints; one more is written at the end, and when the run is interrupted."""
+    keep: int = 2
+    """How many of the newest are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"checkpoints.{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class MetricsOptions:
+    """Where numbers go besides metrics.jsonl; none of it changes the training."""
+
+    every: int = 10
+    """Steps between two records."""
+    tensorboard: bool = False
+    """Write event files for TensorBoard into the run's folder."""
+    wandb: str | None = None
+    """Weights & Biases project to log to."""
+    trackio: str | None = None
+    """trackio project to log to."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"metrics.every is {self.every}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Train autoencoders on one stream of activations."""
+
+    out: Path = Path("runs/train")
+    """Folder of the run: configuration, metrics, checkpoints, autoencoders."""
+    activations: Path | None = None
+    """Activations that lie on disk: shards, a SAELens cache, .npy; by default they are harvested as `harvest` says."""
+    column: str | None = None
+    """Of a SAELens cache with several hooks: the one to train on."""
+    live: bool = False
+    """Harvest while training, without a disk; a resumed run then goes on with other batches than it would have."""
+    device: str = "cpu"
+    """Where the autoencoders are trained."""
+    harvest: HarvestOptions = field(default_factory=HarvestOptions)
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    sae: SaeOptions = field(default_factory=SaeOptions)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+
+    def __post_init__(self) -> None:
+        if self.live and self.activations is not None:
+            raise InputError(f"live: activations lie in {self.activations} already, expected one of the two")
+        self.autoencoders()  # every combination is checked before anything runs
+
+    def autoencoders(self) -> dict[str, tuple[SaeOptions, TrainConfig]]:
+        """Every combination of the sweep, by a name that says what it is."""
+        swept = {option.name: getattr(self.sweep, option.name) for option in fields(self.sweep)}
+        swept = {name: values for name, values in swept.items() if values}
+        trained = {option.name for option in fields(TrainConfig)}
+        found: dict[str, tuple[SaeOptions, TrainConfig]] = {}
+        for values in itertools.product(*swept.values()):
+            changes = dict(zip(swept, values, strict=True))
+            sae = replace(self.sae, **{n: v for n, v in changes.items() if n not in trained})
+            train = replace(self.train, **{n: v for n, v in changes.items() if n in trained})
+            name = _slug({"choice": sae.choice, "k": sae.k} | changes)
+            if name in found:
+                raise InputError(f"sweep: {name} comes two times")
+            found[name] = (sae, train)
+        return found
+
+
+def _slug(settings: dict[str, Any]) -> str:
+    """``feature-k32``, and what else is swept."""
+    rest = {name: value for name, value in settings.items() if name not in ("choice", "k")}
+    parts = [v if isinstance(v, str) else f"{name.replace('_', '-')}-{v:g}" for name, v in rest.items()]
+    return "-".join([settings["choice"], f"k{settings['k']:g}", *parts])
