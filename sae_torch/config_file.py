@@ -108,7 +108,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_toml_value(_plain(item)) for item in value)}]"
     # strings and numbers of JSON are those of TOML, but for the sign of special numbers, which no field takes
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _parsed_toml(place: Path, text: str) -> Any:

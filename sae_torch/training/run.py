@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import allocation as al
 from sae_torch.activations import ActivationReader, Stream, harvest, open_activations
 from sae_torch.activations.sites import hook_name
 from sae_torch.calibration import calibrate
@@ -180,6 +181,9 @@ class Run:
         """Begin with the first batches, which come again as the first steps."""
         first = list(itertools.islice(batches, -(-PROBE_TOKENS // reader.batch_size)))
         for trainer in trainers.values():
+            for step, x in enumerate(first):
+                with self._naming(step, reader):
+                    trainer.checked(x, step)
             trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
         return itertools.chain(first, batches)
 
@@ -196,7 +200,10 @@ class Run:
                     if self.interruption.requested:
                         break
                     x = x.to(self.config.device)
-                    records = {name: self._step(name, trainer, x, step, reader) for name, trainer in trainers.items()}
+                    records = {}
+                    for name, trainer in trainers.items():
+                        with self._naming(step, reader, f"{name}: "):
+                            records[name] = trainer.step(x)
                     step += 1
                     bar.update()
                     if step % self.config.metrics.every == 0 or step == len(reader):
@@ -215,13 +222,15 @@ class Run:
             for sink in sinks:
                 sink.close()
 
-    def _step(self, name: str, trainer: Trainer, x: Tensor, step: int, reader: Stream) -> StepRecord:
+    @contextlib.contextmanager
+    def _naming(self, step: int, reader: Stream, name: str = "") -> Iterator[None]:
+        """Add to what went wrong where the batch comes from and what is left to go on from."""
         try:
-            return trainer.step(x)
-        except (FloatingPointError, InputError) as error:
+            yield
+        except (FloatingPointError, InputError, al.InfeasibleError) as error:
             newest = self.checkpoints.newest()
             raise FloatingPointError(
-                f"{name}: {error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
+                f"{name}{error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
             ) from error
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:

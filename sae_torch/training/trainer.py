@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import allocation as al
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
 from sae_torch.errors import InputError
@@ -127,7 +128,7 @@ class Trainer:
         probe : (tokens, d_model)
             The first activations, from which a fresh autoencoder takes its bias and its units.
         """
-        probe = self._checked(probe, 0)
+        probe = self.checked(probe, 0)
         self._plan(steps, planned_tokens)
         self._start(probe)
 
@@ -144,11 +145,14 @@ class Trainer:
         course = self.course
         if course is None:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
-        x = self._checked(x, course.step) * self.scale
+        x = self.checked(x, course.step) * self.scale
         if course.annealing is not None:
             set_budget(self.sae.choice, course.annealing.at(course.step))
         self._switch(course.step, course.steps)
-        record = self._step(x, course.schedule.rate(course.step), course.usage)
+        try:
+            record = self._step(x, course.schedule.rate(course.step), course.usage)
+        except al.InvalidProblemError as error:
+            raise FloatingPointError(f"step {course.step}: {error}; {self._remedy}") from error
         course.step += 1
         course.tokens = record.tokens
         return record
@@ -167,10 +171,18 @@ class Trainer:
         """All that the next step depends on, as tensors and plain values; `begin` comes first.
 
         The tensors are the trainer's own: write them before the next step.
+
+        Raises
+        ------
+        FloatingPointError
+            If a weight is not finite: there is nothing to go on from.
         """
         course = self.course
         if course is None:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
+        for name, weight in self.sae.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise FloatingPointError(f"{name} is not finite after step {course.step}: {self._remedy}")
         return {
             "steps": course.steps,
             "step": course.step,
@@ -214,13 +226,20 @@ class Trainer:
             batch = next(iterator, None)
             if batch is None:
                 break
-            probe.append(self._checked(batch, len(probe)))
+            probe.append(self.checked(batch, len(probe)))
         if not probe:
             raise InputError(f"batches: ended after 0 of {steps} steps")
         self.begin(torch.cat(probe), steps, steps * probe[0].shape[0])
         yield from itertools.islice(itertools.chain(probe, iterator), steps)
 
-    def _checked(self, x: Tensor, step: int) -> Tensor:
+    def checked(self, x: Tensor, step: int) -> Tensor:
+        """A batch of raw activations as the autoencoder takes it; `step` is its number, for the message.
+
+        Raises
+        ------
+        InputError
+            If its shape does not fit, or it holds NaN or infinite values.
+        """
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.sae.d_model or x.shape[0] == 0:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"batches: batch {step} must have shape (tokens, {self.sae.d_model}), found {found}")
@@ -295,8 +314,12 @@ class Trainer:
         step = self.course.step if self.course else 0
         raise FloatingPointError(
             f"the loss is {loss:.3g} at step {step}, where reconstructing nothing would cost {none:.3g}: "
-            f"lower the learning rate ({self.config.learning_rate:g})"
+            f"{self._remedy}"
         )
+
+    @property
+    def _remedy(self) -> str:
+        return f"lower the learning rate ({self.config.learning_rate:g})"
 
 
 class _LastInputs:

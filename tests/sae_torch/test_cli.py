@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_torch.cli import Harvest, main, parse
+from sae_torch.cli import main, parse
+from sae_torch.commands.harvest import Harvest
 from sae_torch.demo import Demo
 from sae_torch.errors import InputError
 
@@ -21,8 +22,8 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Expected one of {demo, harvest, export, import}"),
-        (["train"], "Unrecognized options: train"),
+        ([], "Expected one of {demo, harvest, train, export, import}"),
+        (["trian"], "Unrecognized options: trian"),
         (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
         (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
         (["demo", "--tokens", "100"], "tokens is 100, expected at least one batch of 2048 (batch_size)"),
@@ -78,7 +79,7 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sae_torch.cli.harvest", interrupted)
+    monkeypatch.setattr("sae_torch.commands.harvest.harvest", interrupted)
     assert main(["harvest", "--split", "dev", "--cache", "my cache"]) == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == (
@@ -106,7 +107,7 @@ def test_the_module_runs_as_a_program() -> None:
 
 
 def test_a_missing_tyro_has_an_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tyro.extras", None)
+    monkeypatch.setitem(sys.modules, "tyro", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sae-allocation\[lm\]'"):
         parse(["demo"])
 

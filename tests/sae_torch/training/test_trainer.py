@@ -199,3 +199,16 @@ def test_batches_that_do_not_fit_are_named(batches: Any, steps: int | None, mess
 def test_configurations_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(st.InputError, match=message):
         st.TrainConfig(**arguments)
+
+
+def test_weights_that_are_not_finite_are_no_state_to_go_on_from() -> None:
+    trainer = st.Trainer(st.SparseAutoencoder(16, 64, st.TokenChoice(4)), st.TrainConfig(**QUIET))
+    batches = activations(3)
+    trainer.begin(batches[0], 3, 768)
+    trainer.step(batches[0])
+    with torch.no_grad():
+        trainer.sae.W_enc[3, 5] = float("nan")
+    with pytest.raises(FloatingPointError, match="W_enc is not finite after step 1: lower the learning rate"):
+        trainer.state_dict()
+    with pytest.raises(FloatingPointError, match=r"step 1: scores: .* entries are NaN"):
+        trainer.step(batches[1])

@@ -1,0 +1,265 @@
+"""Runs in a folder: what they leave, how they go on, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from sae_torch.cli import main
+from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.training import run as module
+from sae_torch.training.run import Run
+from sae_torch.training.run_config import (
+    CheckpointOptions,
+    MetricsOptions,
+    ReaderOptions,
+    RunConfig,
+    SaeOptions,
+    SweepOptions,
+)
+from sae_torch.training.trainer import Trainer
+from tests.sae_torch.training.activations import activations
+from tests.sae_torch.training.same_bits import assert_same_bits
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "x.npy"
+    np.save(path, torch.cat(activations(STEPS, tokens=128)).numpy())
+    return path
+
+
+@pytest.fixture
+def config(rows: Path, tmp_path: Path) -> RunConfig:
+    return RunConfig(
+        out=tmp_path / "run",
+        activations=rows,
+        reader=ReaderOptions(batch_size=128, prefetch=0),
+        sae=SaeOptions(n_features=64, k=4.0, switch=0.5),
+        sweep=SweepOptions(choice=("token", "feature"), seed=(0, 1)),
+        train=st.TrainConfig(calibration=0.3),
+        checkpoints=CheckpointOptions(every=10),
+    )
+
+
+def stopping_at(step: int, stop: Any) -> Any:
+    """A trainer's step that calls `stop` when some trainer comes to that step."""
+    original = Trainer.step
+
+    def stepped(self: Trainer, x: Tensor) -> Any:
+        if self.course is not None and self.course.step == step:
+            stop()
+        return original(self, x)
+
+    return stepped
+
+
+def test_every_combination_of_a_sweep_is_trained_on_one_stream(config: RunConfig, rows: Path) -> None:
+    folders = Run(config, quiet=True).execute()
+    names = ["token-k4-seed-0", "token-k4-seed-1", "feature-k4-seed-0", "feature-k4-seed-1"]
+    assert [folder.name for folder in folders] == names
+    alone = st.SparseAutoencoder(16, 64, st.FeatureChoice(4, switch=0.5), seed=1)
+    from sae_torch.activations import ActivationReader, open_activations
+
+    st.Trainer(alone, config.train).fit(ActivationReader(open_activations(rows), 128))
+    loaded = st.load(config.out / "feature-k4-seed-1")
+    torch.testing.assert_close(loaded.W_dec, alone.W_dec, rtol=1e-4, atol=1e-5)
+    theta = alone.choice.batch_free().theta
+    torch.testing.assert_close(loaded.choice.batch_free().theta, theta, rtol=1e-3, atol=1e-4)
+    lines = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["sae"]) for line in lines] == [(s, n) for s in (10, 20, 24) for n in names]
+    assert {"loss", "reconstruction", "auxiliary", "l0", "learning_rate", "k", "dead", "tokens"} <= lines[0].keys()
+    assert sorted(path.name for path in (config.out / "checkpoints").iterdir()) == [
+        "finished",
+        "step-000000020",
+        "step-000000024",
+    ]
+
+
+@pytest.mark.parametrize("step", [0, 7, 12, 23])
+def test_a_run_that_died_goes_on_to_the_same_bits(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Nothing is caught and nothing cleaned up between the two: the process might as well have gone."""
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    Run(whole, quiet=True).execute()
+
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping_at(step, die))
+        with pytest.raises(Died):
+            Run(config, quiet=True).execute()
+    Run(config, quiet=True).execute()
+    assert_same_bits(whole.out, config.out)
+    metrics = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (whole.out / "metrics.jsonl").read_text().splitlines()]
+    for line in [*metrics, *expected]:
+        del line["tokens_per_second"]
+    assert metrics == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_says_how_to_go_on(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    words = ["train", "--out", str(config.out), "--activations", str(config.activations), "--sae.n-features", "64"]
+    words += ["--sae.k", "4", "--reader.batch-size", "128"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping_at(7, lambda: signal.raise_signal(number)))
+        assert main(words) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    place = config.out / "checkpoints" / "step-000000008"
+    assert last == (
+        f"Interrupted after step 8, kept in {place}; what is finished is kept, "
+        f"resume with: python -m sae_torch {' '.join(words)}"
+    )
+    assert place.is_dir()
+    assert main(words) == 0
+    assert f"going on from {place}" in capsys.readouterr().err
+    whole = [*words]
+    whole[2] = str(tmp_path / "whole")
+    assert main(whole) == 0
+    assert_same_bits(tmp_path / "whole", config.out)
+
+
+def test_an_interrupt_while_calibrating_needs_no_checkpoint(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "calibrate", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(InterruptedRunError, match="while calibrating"):
+            Run(config, quiet=True).execute()
+    Run(config, quiet=True).execute()
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    Run(whole, quiet=True).execute()
+    assert_same_bits(whole.out, config.out)
+
+
+def test_metrics_and_reading_ahead_never_change_the_training(config: RunConfig, tmp_path: Path) -> None:
+    loud = dataclasses.replace(
+        config,
+        out=tmp_path / "loud",
+        metrics=MetricsOptions(every=1, tensorboard=True),
+        checkpoints=CheckpointOptions(every=3, keep=1),
+        reader=dataclasses.replace(config.reader, prefetch=4),
+    )
+    silent = dataclasses.replace(config, metrics=MetricsOptions(every=10**6))
+    for one in (loud, silent):
+        Run(one, quiet=True).execute()
+    assert_same_bits(loud.out, silent.out)
+    assert list((loud.out / "tensorboard").iterdir())
+
+
+def test_a_finished_run_is_left_alone(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    Run(config, quiet=True).execute()
+    before = {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
+    Run(config).execute()
+    assert "finished already" in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")} == before
+
+
+def test_another_environment_is_refused_unless_asked_for(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupted(config, monkeypatch)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(InputError, match=r"another environment \(threads 1 there, 2 here\).* --allow-inexact"):
+            Run(config, quiet=True).execute()
+        Run(config, allow_inexact=True, quiet=True).execute()
+    finally:
+        torch.set_num_threads(1)
+
+
+def interrupted(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 15) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping_at(step, lambda: signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(InterruptedRunError):
+            Run(config, quiet=True).execute()
+
+
+def test_a_folder_of_another_run_is_refused(config: RunConfig) -> None:
+    Run(config, quiet=True).execute()
+    other = dataclasses.replace(config, sae=dataclasses.replace(config.sae, k=5.0))
+    with pytest.raises(InputError, match=r"config.toml is of another run \(sae.k 4.0 there, 5.0 here\)"):
+        Run(other, quiet=True).execute()
+    elsewhere = config.out.parent / "letters"
+    elsewhere.mkdir()
+    (elsewhere / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"letters holds other files and no config.toml"):
+        Run(dataclasses.replace(config, out=elsewhere), quiet=True).execute()
+    assert [file.name for file in elsewhere.iterdir()] == ["letter.txt"]
+
+
+def test_other_activations_at_the_same_place_are_refused(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    moved = tmp_path / "x.npy"
+    assert config.activations is not None
+    moved.write_bytes(config.activations.read_bytes())
+    config = dataclasses.replace(config, activations=moved)
+    interrupted(config, monkeypatch)
+    np.save(moved, torch.cat(activations(STEPS, tokens=128, seed=5)).numpy())
+    with pytest.raises(InputError, match=r"was trained on other activations \(files_sha256 "):
+        Run(config, quiet=True).execute()
+
+
+def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.cat(activations(STEPS, tokens=128)).numpy()
+    x[1234, 3] = np.nan
+    np.save(tmp_path / "bad.npy", x)
+    bad = dataclasses.replace(config, activations=tmp_path / "bad.npy", checkpoints=CheckpointOptions(every=1))
+    with pytest.raises(FloatingPointError) as caught:
+        Run(bad, quiet=True).execute()
+    step = int((torch.randperm(3072, generator=torch.Generator().manual_seed(0)) == 1234).nonzero()) // 128
+    assert str(caught.value).startswith(
+        f"batches: batch {step} holds NaN or infinite activations; batch {step} of seed 0: 128 rows ("
+    )
+    assert str(caught.value).endswith("of NumPy files; last good checkpoint: none yet")
+
+    diverging = dataclasses.replace(config, out=tmp_path / "diverging", checkpoints=CheckpointOptions(every=2))
+    original = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, x: original(self, x * (1e4 if self.course.step == 5 else 1)))
+    with pytest.raises(FloatingPointError) as caught:
+        Run(diverging, quiet=True).execute()
+    said, origin, last = str(caught.value).split("; ")
+    assert re.match(
+        r"token-k4-seed-0: the loss is \S+ at step 5, where reconstructing nothing would cost \S+: lower", said
+    )
+    assert re.fullmatch(r"batch 5 of seed 0: 128 rows \([\d, ]+, \.\.\.\) of NumPy files", origin)
+    assert last == f"last good checkpoint: {diverging.out}/checkpoints/step-000000004"
+
+
+def test_two_processes_do_not_share_a_folder(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second() -> None:
+        with pytest.raises(InputError, match="is in use by another process"):
+            Run(config, quiet=True).execute()
+
+    monkeypatch.setattr(Trainer, "step", stopping_at(3, second))
+    Run(config, quiet=True).execute()
+
+
+def test_too_little_space_is_said_before_training(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))  # type: ignore[attr-defined]
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match=r"has 0\.00 GB left, expected .* GB for 2 checkpoints"):
+        Run(config, quiet=True).execute()
