@@ -18,15 +18,26 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def table(module: str, name: str) -> str:
-    """The docstring, then one row for each field: option, default, meaning."""
-    command = griffe.load(module, search_paths=[ROOT], try_relative_path=False)[name]
+    """The docstring, then one row for each field: option, default, meaning; inherited and nested ones too."""
+    command = _class(f"{module}.{name}")
     head = ["| option | default | |", "| --- | --- | --- |"]
-    fields = [field for field in command.attributes.values() if "property" not in field.labels and field.docstring]
-    rows = [
-        f"| `--{field.name.replace('_', '-')}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |"
-        for field in fields
-    ]
-    return "\n\n".join([command.docstring.value, "\n".join([*head, *rows])])
+    return "\n\n".join([command.docstring.value, "\n".join([*head, *_rows(command, "")])])
+
+
+def _rows(command: Any, prefix: str) -> list[str]:
+    rows = [row for base in command.bases for row in _rows(_class(base.canonical_path), prefix)]
+    for field in command.attributes.values():
+        option = f"{prefix}{field.name.replace('_', '-')}"
+        if "default_factory" in str(field.value) and not field.docstring:
+            rows += _rows(_class(field.annotation.canonical_path), f"{option}.")
+        elif "property" not in field.labels and field.docstring:
+            rows.append(f"| `--{option}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |")
+    return rows
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return griffe.load(module, search_paths=[ROOT], try_relative_path=False)[name]
 
 
 def _default(value: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from sae_torch.activations.corpora import Corpus, text_source
 from sae_torch.activations.files import open_activations
-from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, plan
+from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, harvest_sites, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
+from sae_torch.activations.live import LiveReader
 from sae_torch.activations.options import HarvestOptions
 from sae_torch.activations.reader import ActivationReader, Stream
 from sae_torch.activations.rows import ArrayRows, Rows
@@ -16,11 +18,13 @@ __all__ = [
     "ActivationReader",
     "Activations",
     "ArrayRows",
+    "Corpus",
     "CorruptShardError",
     "Document",
     "HarvestConfig",
     "HarvestOptions",
     "LanguageModel",
+    "LiveReader",
     "Rows",
     "StateOfTheUnion",
     "Stream",
@@ -28,8 +32,10 @@ __all__ = [
     "Windows",
     "cache_folder",
     "harvest",
+    "harvest_sites",
     "load_language_model",
     "open_activations",
     "pack_windows",
     "plan",
+    "text_source",
 ]

@@ -15,7 +15,7 @@ from sae_torch.activations.shards import Activations, CorruptShardError, Shard, 
 from sae_torch.errors import InputError
 
 # Entries of a shard's header that differ from shard to shard of one harvest.
-_OWN = frozenset({"sha256"})
+_OWN = frozenset({"sha256", "documents"})
 
 
 def open_activations(path: Path | str, column: str | None = None) -> Rows:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from tqdm import tqdm
 
+from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import (
     SMOLLM2,
     LanguageModel,
@@ -21,9 +23,8 @@ from sae_torch.activations.language_model import (
     model_provenance,
 )
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
-from sae_torch.activations.sites import hidden_state, output_at
 from sae_torch.activations.text import StateOfTheUnion, TextSource
-from sae_torch.activations.windows import Windows, pack_windows
+from sae_torch.activations.windows import pack_windows
 from sae_torch.errors import InputError
 
 # raised when the same provenance gives other activations than before, so that old shards are not taken
@@ -50,6 +51,10 @@ class HarvestConfig:
         Tokens whose norm exceeds this multiple of their shard's median norm are dropped.
     dtype
         Of the forward pass; None takes bfloat16 where the device has it, else float32.
+    stored
+        Type in the shards.
+    keep_first
+        Whether position 0 of each window is kept.
     windows_per_shard
         Windows in one shard: the unit of resuming.
     windows_per_batch
@@ -65,6 +70,8 @@ class HarvestConfig:
     seed: int = 0
     norm_multiple: float = 10.0
     dtype: torch.dtype | None = None
+    stored: torch.dtype = torch.float16
+    keep_first: bool = False
     windows_per_shard: int = 128
     windows_per_batch: int = 16
     device: str = "cpu"
@@ -73,12 +80,15 @@ class HarvestConfig:
         for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if not self.stored.is_floating_point:
+            raise InputError(f"stored is {self.stored}, expected a floating-point type")
         if not self.norm_multiple > 1:
             raise InputError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
 
     def provenance(self, split: str) -> dict[str, str]:
         """Identity of the activations of one split, found without loading the model."""
-        return {
+        dropped = f"norm above {self.norm_multiple:g} x median"
+        found = {
             **model_provenance(self.model),
             **self.text.provenance,
             "site": self.site,
@@ -87,10 +97,13 @@ class HarvestConfig:
             "window_seed": str(self.seed),
             "windows_per_shard": str(self.windows_per_shard),
             "windows_per_batch": str(self.windows_per_batch),
-            "dropped": f"position 0, norm above {self.norm_multiple:g} x median",
+            "dropped": dropped if self.keep_first else f"position 0, {dropped}",
             "forward_dtype": str(self.dtype or forward_dtype(self.device)).removeprefix("torch."),
             "format": _FORMAT,
         }
+        if self.stored is not torch.float16:
+            found["stored_dtype"] = str(self.stored).removeprefix("torch.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -184,8 +197,7 @@ def harvest(
     ``x_i = h(text)_i`` at the site, position 0 of each window and extreme norms left out.
 
     Shards are written one by one, each atomically, so an interrupted harvest continues where it stopped
-    and a later call with more tokens only adds shards. Activations are stored as float16; the model
-    stops at the site.
+    and a later call with more tokens only adds shards. The model stops at the site.
 
     Parameters
     ----------
@@ -207,8 +219,8 @@ def harvest(
     CorruptShardError
         If a finished shard is damaged.
     InputError
-        If the split holds fewer tokens, the site does not exist, float16 cannot hold the activations, or the
-        cache folder cannot be written.
+        If the split holds fewer tokens, the site does not exist, the type in the shards cannot hold the
+        activations, or the cache folder cannot be written.
     OSError
         If the disk is full.
 
@@ -218,23 +230,50 @@ def harvest(
     >>> train.tensor().shape  # doctest: +SKIP
     torch.Size([250000, 576])
     """
-    found = plan(config, split, tokens, cache)
-    if found.complete:
-        return Activations(found.finished, tokens)
-    found.prepare()
-    if language_model is None:
-        language_model = load_language_model(config.model, config.dtype, config.device)
+    return harvest_sites(config, (config.site,), split, tokens, cache, language_model, progress)[config.site]
+
+
+def harvest_sites(
+    config: HarvestConfig,
+    sites: Sequence[str],
+    split: str,
+    tokens: int,
+    cache: Path | None = None,
+    language_model: LanguageModel | None = None,
+    progress: bool = False,
+) -> dict[str, Activations]:
+    """Activations of several sites from one pass of the text through the model, as `harvest` gives those of one.
+
+    Every site has shards of its own, the same as a harvest of it alone would write; `config.site` plays no part.
+
+    Examples
+    --------
+    >>> sites = ("hidden_states[11]", "model.layers.10.mlp")
+    >>> found = harvest_sites(HarvestConfig(), sites, "train", 250_000)  # doctest: +SKIP
+    """
+    plans = {site: plan(replace(config, site=site), split, tokens, cache) for site in dict.fromkeys(sites)}
+    missing = [found for found in plans.values() if not found.complete]
+    if missing:
+        for found in missing:
+            found.prepare()
+        _require_space(missing)
+        if language_model is None:
+            language_model = load_language_model(config.model, config.dtype, config.device)
+        require_length(language_model, config.window)
+        plans = _harvest(config, plans, split, language_model, progress)
+    return {site: Activations(found.finished, tokens) for site, found in plans.items()}
+
+
+def _harvest(
+    config: HarvestConfig, plans: dict[str, HarvestPlan], split: str, language_model: LanguageModel, progress: bool
+) -> dict[str, HarvestPlan]:
     windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed)
-    header = {
-        **config.provenance(split),
-        "documents": json.dumps(windows.names),
-        "code": _code_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-    }
-    shards, rows = list(found.finished), found.tokens_finished
+    code = {"code": _code_version(), "torch": torch.__version__, "transformers": version("transformers")}
+    headers = {site: replace(config, site=site).provenance(split) | code for site in plans}
     per_shard = config.windows_per_shard * (config.window - 1)
-    total = rows + per_shard * -(-(tokens - rows) // per_shard)
+    slowest = min(plans.values(), key=lambda found: found.tokens_finished)
+    rows = slowest.tokens_finished
+    total = rows + per_shard * -(-(slowest.tokens - rows) // per_shard)
     with tqdm(
         total=total,
         initial=rows,
@@ -243,54 +282,40 @@ def harvest(
         unit_scale=True,
         disable=not progress,
     ) as bar:
-        while rows < tokens:
-            start = len(shards) * config.windows_per_shard
+        while lagging := {site: found for site, found in plans.items() if not found.complete}:
+            index = min(len(found.finished) for found in lagging.values())
+            together = [site for site, found in lagging.items() if len(found.finished) == index]
+            start = index * config.windows_per_shard
             if start >= len(windows):
+                found = plans[together[0]]
                 raise InputError(
-                    f"the {split} split holds {rows} tokens at {config.site}, expected at least the {tokens} asked for"
+                    f"the {split} split holds {found.tokens_finished} tokens at {together[0]}, expected at least the "
+                    f"{found.tokens} asked for"
                 )
             part = slice(start, start + config.windows_per_shard)
-            path = _shard_path(found.folder, len(shards))
-            write_shard(path, _harvest_shard(config, language_model, windows, part, header, bar))
-            shards.append(read_shard(path, verify=False))
-            rows += len(shards[-1])
-    return Activations(tuple(shards), tokens)
+            shards = shards_of(config, together, language_model, windows, part, headers, bar)
+            for site, shard in shards.items():
+                path = _shard_path(plans[site].folder, index)
+                write_shard(path, shard)
+                finished = (*plans[site].finished, read_shard(path, verify=False))
+                plans[site] = replace(plans[site], finished=finished)
+            _require_space(list(plans.values()))
+    return plans
 
 
-def _harvest_shard(
-    config: HarvestConfig,
-    language_model: LanguageModel,
-    windows: Windows,
-    part: slice,
-    header: dict[str, str],
-    bar: tqdm[NoReturn],
-) -> Shard:
-    token_ids = windows.token_ids[part]
-    found = []
-    for batch in torch.split(token_ids, config.windows_per_batch):
-        output = output_at(language_model.model, config.site, batch.to(language_model.device))
-        found.append(hidden_state(output).to("cpu", torch.float32))
-        bar.update(batch.shape[0] * (batch.shape[1] - 1))
-    hidden = torch.cat(found)
-    norms = hidden[:, 1:].norm(dim=-1)
-    kept = torch.zeros(token_ids.shape, dtype=torch.bool)
-    # not "norms <= ...": a NaN must reach the check below instead of leaving in silence
-    kept[:, 1:] = ~(norms > config.norm_multiple * norms.median())
-    window, position = kept.nonzero(as_tuple=True)
-    stored = hidden[kept].to(torch.float16)
-    if not torch.isfinite(stored).all():
+def _require_space(missing: Sequence[HarvestPlan]) -> None:
+    """Room for what is still to come; the first shard tells how large it is."""
+    needed = 0
+    for found in missing:
+        if found.finished:
+            bytes_per_row = found.finished[0].activations[0].nbytes
+            needed += (found.tokens - found.tokens_finished) * bytes_per_row
+    free = shutil.disk_usage(missing[0].folder).free
+    if needed > free:
         raise InputError(
-            f"activations at {config.site} are not finite or reach {float(hidden[kept].abs().max()):.3g}, "
-            "expected at most 65504 so that float16 can hold them; choose another site"
+            f"cache folder {missing[0].folder} has {free / 1e9:.2f} GB left, expected {needed / 1e9:.2f} GB for the "
+            "activations asked for"
         )
-    return Shard(
-        activations=stored,
-        window=window.to(torch.int32),
-        position=position.to(torch.int32),
-        token_ids=token_ids.clone(),
-        documents=windows.documents[part].clone(),
-        header=header,
-    )
 
 
 def _shard_path(folder: Path, index: int) -> Path:

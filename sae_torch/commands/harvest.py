@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from sae_torch.activations import HarvestOptions, harvest, plan
+from sae_torch.activations import HarvestOptions, harvest_sites, plan
 from sae_torch.errors import InterruptedRunError
 
 
@@ -18,13 +18,16 @@ class Harvest(HarvestOptions):
 
     split: Literal["train", "dev", "test"] = "train"
     """Which documents: whole ones are held out for development and test."""
+    also: tuple[str, ...] = ()
+    """More sites, from the same pass through the model."""
 
     def run(self) -> None:
         """Harvest and say where the shards lie."""
-        config = self.config()
+        config, sites = self.config(), dict.fromkeys((self.site, *self.also))
         try:
-            found = harvest(config, self.split, self.tokens, self.cache, progress=True)
+            found = harvest_sites(config, tuple(sites), self.split, self.tokens, self.cache, progress=True)
         except KeyboardInterrupt:
             raise InterruptedRunError(f"while harvesting the {self.split} split") from None
-        folder = plan(config, self.split, 1, self.cache).folder
-        print(f"{len(found)} activations of width {found.d_model} in {folder}")
+        for site, activations in found.items():
+            folder = plan(replace(config, site=site), self.split, 1, self.cache).folder
+            print(f"{len(activations)} activations of width {activations.d_model} in {folder}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import allocation as al
-from sae_torch.activations import ActivationReader, Stream, harvest, open_activations
+from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
 from sae_torch.activations.sites import hook_name
 from sae_torch.calibration import calibrate
 from sae_torch.config_file import read_config, to_plain, toml
@@ -36,6 +36,7 @@ from sae_torch.training.trainer import PROBE_TOKENS, Trainer
 
 CONFIG = "config.toml"
 # Sections and fields that do not change the result.
+LIVE_POOL = 1 << 17
 INCIDENTAL = ("out", "checkpoints", "metrics")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
 
@@ -134,12 +135,20 @@ class Run:
 
     def _reader(self) -> Stream:
         options = self.config.reader
+        if self.config.live:
+            return self._live_reader()
         if self.config.activations is not None:
             rows: Any = open_activations(self.config.activations, self.config.column)
         else:
             wanted = self.config.harvest
             rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, progress=not self.quiet)
         return ActivationReader(rows, **asdict(options))
+
+    def _live_reader(self) -> LiveReader:
+        options, wanted = self.config.reader, self.config.harvest
+        return LiveReader(
+            wanted.config(), wanted.tokens, options.batch_size, options.seed, min(options.pool_tokens, LIVE_POOL)
+        )
 
     def _trainers(self, reader: Stream) -> dict[str, Trainer]:
         return {

@@ -168,6 +168,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.live and self.activations is not None:
             raise InputError(f"live: activations lie in {self.activations} already, expected one of the two")
+        if self.live and self.reader.passes > 1:
+            raise InputError(f"reader.passes is {self.reader.passes}, expected 1 in live mode, which stores nothing")
         self.autoencoders()  # every combination is checked before anything runs
 
     def autoencoders(self) -> dict[str, tuple[SaeOptions, TrainConfig]]:

@@ -313,8 +313,7 @@ class Trainer:
             return
         step = self.course.step if self.course else 0
         raise FloatingPointError(
-            f"the loss is {loss:.3g} at step {step}, where reconstructing nothing would cost {none:.3g}: "
-            f"{self._remedy}"
+            f"the loss is {loss:.3g} at step {step}, where reconstructing nothing would cost {none:.3g}: {self._remedy}"
         )
 
     @property

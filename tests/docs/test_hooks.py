@@ -56,6 +56,18 @@ def test_options_are_those_of_the_command() -> None:
     assert f"`{Demo.tokens}`" in table
 
 
+def test_options_that_are_inherited_or_nested_are_shown_with_their_section() -> None:
+    from dataclasses import fields
+
+    from sae_torch.training.config import TrainConfig
+
+    table = options.table("sae_torch.commands.train", "Train")
+    for field in fields(TrainConfig):
+        assert f"| `--train.{field.name.replace('_', '-')}` |" in table
+    for option in ("--out", "--allow-inexact", "--harvest.model", "--sweep.k", "--sae.n-features"):
+        assert f"| `{option}` |" in table
+
+
 def test_results_show_what_the_file_holds() -> None:
     assert (results.cell(0.123456), results.cell(1234.5), results.cell(float("nan")), results.cell("x")) == (
         "0.123",

@@ -79,7 +79,7 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sae_torch.commands.harvest.harvest", interrupted)
+    monkeypatch.setattr("sae_torch.commands.harvest.harvest_sites", interrupted)
     assert main(["harvest", "--split", "dev", "--cache", "my cache"]) == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == (

@@ -18,7 +18,7 @@ from sae_torch.activations import (
     pack_windows,
     plan,
 )
-from sae_torch.activations import harvesting as module
+from sae_torch.activations import forward as module
 from sae_torch.activations.shards import read_shard
 from sae_torch.errors import InputError
 
@@ -82,16 +82,16 @@ def test_an_interrupted_harvest_continues_to_the_same_shards(
     at_call: int,
 ) -> None:
     whole = harvest(tiny_harvest, "train", 300, cache=tmp_path / "whole", language_model=tiny_language_model)
-    output_at: Callable[..., Any] = module.output_at
+    outputs_at: Callable[..., Any] = module.outputs_at
     calls: list[int] = []
 
     def interrupted(*args: Any) -> Any:
         calls.append(1)
         if len(calls) == at_call:
             raise KeyboardInterrupt
-        return output_at(*args)
+        return outputs_at(*args)
 
-    monkeypatch.setattr(module, "output_at", interrupted)
+    monkeypatch.setattr(module, "outputs_at", interrupted)
     cache = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         harvest(tiny_harvest, "train", 300, cache=cache, language_model=tiny_language_model)
@@ -100,7 +100,7 @@ def test_an_interrupted_harvest_continues_to_the_same_shards(
         f"{index:05d}.safetensors" for index in range(finished)
     ]
     calls.clear()
-    monkeypatch.setattr(module, "output_at", lambda *args: calls.append(1) or output_at(*args))
+    monkeypatch.setattr(module, "outputs_at", lambda *args: calls.append(1) or outputs_at(*args))
     resumed = harvest(tiny_harvest, "train", 300, cache=cache, language_model=tiny_language_model)
     assert len(calls) == 3 * (3 - finished)
     assert torch.equal(resumed.tensor(), whole.tensor())

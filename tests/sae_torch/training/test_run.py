@@ -60,7 +60,7 @@ def stopping_at(step: int, stop: Any) -> Any:
 
     def stepped(self: Trainer, x: Tensor) -> Any:
         if self.course is not None and self.course.step == step:
-            stop()
+            stop(self)
         return original(self, x)
 
     return stepped
@@ -99,7 +99,7 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
     class Died(BaseException):
         pass
 
-    def die() -> None:
+    def die(trainer: Trainer) -> None:
         raise Died
 
     with monkeypatch.context() as patch:
@@ -122,7 +122,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_says_how_to_go_on(
     words = ["train", "--out", str(config.out), "--activations", str(config.activations), "--sae.n-features", "64"]
     words += ["--sae.k", "4", "--reader.batch-size", "128"]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping_at(7, lambda: signal.raise_signal(number)))
+        patch.setattr(Trainer, "step", stopping_at(7, lambda _: signal.raise_signal(number)))
         assert main(words) == 0
     last = capsys.readouterr().err.strip().splitlines()[-1]
     place = config.out / "checkpoints" / "step-000000008"
@@ -190,7 +190,7 @@ def test_another_environment_is_refused_unless_asked_for(
 
 def interrupted(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 15) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping_at(step, lambda: signal.raise_signal(signal.SIGINT)))
+        patch.setattr(Trainer, "step", stopping_at(step, lambda _: signal.raise_signal(signal.SIGINT)))
         with pytest.raises(InterruptedRunError):
             Run(config, quiet=True).execute()
 
@@ -236,9 +236,12 @@ def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
     )
     assert str(caught.value).endswith("of NumPy files; last good checkpoint: none yet")
 
+    def push(trainer: Trainer) -> None:
+        with torch.no_grad():
+            trainer.sae.b_dec.add_(1e4)
+
     diverging = dataclasses.replace(config, out=tmp_path / "diverging", checkpoints=CheckpointOptions(every=2))
-    original = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self, x: original(self, x * (1e4 if self.course.step == 5 else 1)))
+    monkeypatch.setattr(Trainer, "step", stopping_at(5, push))
     with pytest.raises(FloatingPointError) as caught:
         Run(diverging, quiet=True).execute()
     said, origin, last = str(caught.value).split("; ")
@@ -250,7 +253,7 @@ def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
 
 
 def test_two_processes_do_not_share_a_folder(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def second() -> None:
+    def second(trainer: Trainer) -> None:
         with pytest.raises(InputError, match="is in use by another process"):
             Run(config, quiet=True).execute()
 

@@ -1,0 +1,84 @@
+"""Windows of text through a language model: the rows that are kept, at every site asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from torch import Tensor
+
+from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.shards import Shard
+from sae_torch.activations.sites import hidden_state, outputs_at
+from sae_torch.activations.windows import Windows
+from sae_torch.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from sae_torch.activations.harvesting import HarvestConfig
+
+
+def require_length(language_model: LanguageModel, window: int) -> None:
+    """A window must not be longer than the model's context."""
+    longest = getattr(getattr(language_model.model, "config", None), "max_position_embeddings", None)
+    if longest is not None and window > longest:
+        raise InputError(f"window is {window}, expected at most the {longest} positions of {language_model.name}")
+
+
+def shards_of(
+    config: HarvestConfig,
+    sites: Sequence[str],
+    language_model: LanguageModel,
+    windows: Windows,
+    part: slice,
+    headers: Mapping[str, dict[str, str]],
+    bar: tqdm[NoReturn],
+) -> dict[str, Shard]:
+    """Activations of some windows at every site, from one pass through the model."""
+    token_ids = windows.token_ids[part]
+    found: dict[str, list[Tensor]] = {site: [] for site in sites}
+    for batch in torch.split(token_ids, config.windows_per_batch):
+        outputs = outputs_at(language_model.model, sites, batch.to(language_model.device))
+        for site, output in zip(sites, outputs, strict=True):
+            found[site].append(hidden_state(output).to("cpu", torch.float32))
+        bar.update(batch.shape[0] * (batch.shape[1] - 1))
+    documents, names = _named(windows, part)
+    return {
+        site: _kept(config, site, torch.cat(found[site]), token_ids, documents, headers[site] | {"documents": names})
+        for site in sites
+    }
+
+
+def _kept(
+    config: HarvestConfig, site: str, hidden: Tensor, token_ids: Tensor, documents: Tensor, header: dict[str, str]
+) -> Shard:
+    first = 0 if config.keep_first else 1
+    norms = hidden.norm(dim=-1)
+    kept = torch.zeros(token_ids.shape, dtype=torch.bool)
+    # position 0 never moves the median; not "norms <= ...": a NaN must reach the check below, not leave in silence
+    kept[:, first:] = ~(norms[:, first:] > config.norm_multiple * norms[:, 1:].median())
+    window, position = kept.nonzero(as_tuple=True)
+    stored = hidden[kept].to(config.stored)
+    if not torch.isfinite(stored).all():
+        raise InputError(
+            f"activations at {site} are not finite or reach {float(hidden[kept].abs().max()):.3g}, expected at most "
+            f"{torch.finfo(config.stored).max:.6g} so that {str(config.stored).removeprefix('torch.')} can hold them; "
+            "choose another site or store another type"
+        )
+    return Shard(
+        activations=stored,
+        window=window.to(torch.int32),
+        position=position.to(torch.int32),
+        token_ids=token_ids.clone(),
+        documents=documents,
+        header=header,
+    )
+
+
+def _named(windows: Windows, part: slice) -> tuple[Tensor, str]:
+    """Documents of a part by index among those that occur in it, and their names as JSON."""
+    occurring, documents = torch.unique(windows.documents[part], return_inverse=True)
+    return documents.to(torch.int32), json.dumps([windows.names[index] for index in occurring.tolist()])

@@ -1,0 +1,151 @@
+"""Batches straight from the language model, without a disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sae_torch.activations.forward import require_length, shards_of
+from sae_torch.activations.harvesting import HarvestConfig
+from sae_torch.activations.language_model import LanguageModel, load_language_model
+from sae_torch.activations.windows import Windows, pack_windows
+from sae_torch.errors import InputError
+
+# Batches at the end that are kept, since calibration asks for them again.
+KEPT_TOKENS = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class LiveReader:
+    """Harvest while training: the rows that `harvest` would write, shuffled within a pool in memory.
+
+    Windows come in the order of their seed, so a pool mixes documents from everywhere. Nothing is stored: a run that is
+    resumed reads on from about the window where it stopped, with other batches than it would have had, so that **it is
+    not promised to end with the same bits**. For several runs on the same activations harvest once.
+
+    Parameters
+    ----------
+    config
+        What is harvested.
+    tokens
+        Activations in all.
+    batch_size
+        Tokens per batch.
+    seed
+        Seed of the order within pools.
+    pool_tokens
+        Rows in memory that are shuffled with one another.
+    split
+        Which documents.
+    language_model
+        A model that is already loaded.
+
+    Raises
+    ------
+    InputError
+        If there is not one full batch, or the text holds fewer tokens.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import HarvestConfig, LiveReader
+    >>> reader = LiveReader(HarvestConfig(), tokens=10_000, batch_size=1000)
+    >>> for x in reader.from_step(0):  # doctest: +SKIP
+    ...     print(x.shape)
+    """
+
+    config: HarvestConfig
+    tokens: int
+    batch_size: int
+    seed: int = 0
+    pool_tokens: int = 1 << 17
+    split: str = "train"
+    language_model: LanguageModel | None = None
+    _last: deque[tuple[int, Tensor]] = field(default_factory=deque, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "pool_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if len(self) == 0:
+            raise InputError(f"{self.tokens} tokens do not fill one batch of {self.batch_size}")
+
+    def __len__(self) -> int:
+        return self.tokens // self.batch_size
+
+    @property
+    def header(self) -> Mapping[str, str]:
+        """Where the activations come from."""
+        return self.config.provenance(self.split)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the batches; the first shard is harvested to find it."""
+        return self._rows(0).shape[1]
+
+    def batch(self, step: int) -> Tensor:
+        """One of the last batches, or if it is gone another from about that place in the text."""
+        for number, x in self._last:
+            if number == step:
+                return x
+        return next(self.from_step(step))
+
+    def from_step(self, step: int) -> Generator[Tensor, None, None]:
+        """Batches from about the window on where batch `step` would begin."""
+        shard = step * self.batch_size // (self.config.windows_per_shard * (self.config.window - 1))
+        generator = torch.Generator().manual_seed(self.seed + shard)
+        pool, rest = [], torch.empty(0)
+        while step < len(self):
+            wanted = min(self.pool_tokens, (len(self) - step) * self.batch_size)
+            while sum(map(len, pool)) + len(rest) < max(wanted, self.batch_size):
+                pool.append(self._rows(shard))
+                shard += 1
+            rows = torch.cat([rest, *pool] if len(rest) else pool)
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+            pool, rest = [], rows[len(rows) // self.batch_size * self.batch_size :]
+            for x in rows[: len(rows) - len(rest)].split(self.batch_size):
+                if step == len(self):
+                    return
+                x = x.float()
+                self._keep(step, x)
+                yield x
+                step += 1
+
+    def origin(self, step: int) -> str:
+        """Where a batch comes from, for a message."""
+        return f"batch {step} of seed {self.seed}: harvested from {self.config.model} at {self.config.site}, not stored"
+
+    def _keep(self, step: int, x: Tensor) -> None:
+        self._last.append((step, x))
+        while len(self._last) > max(1, KEPT_TOKENS // self.batch_size):
+            self._last.popleft()
+
+    def _rows(self, shard: int) -> Tensor:
+        """Rows of some windows, as a harvest would store them."""
+        config, windows = self.config, self._windows
+        start = shard * config.windows_per_shard
+        if start >= len(windows):
+            raise InputError(
+                f"the {self.split} split is used up at window {len(windows)}, expected text for {self.tokens} tokens"
+            )
+        part = slice(start, start + config.windows_per_shard)
+        with tqdm(disable=True) as bar:
+            found = shards_of(config, (config.site,), self._model, windows, part, {config.site: {}}, bar)
+        return found[config.site].activations
+
+    @cached_property
+    def _model(self) -> LanguageModel:
+        config = self.config
+        model = self.language_model or load_language_model(config.model, config.dtype, config.device)
+        require_length(model, config.window)
+        return model
+
+    @cached_property
+    def _windows(self) -> Windows:
+        documents = self.config.text.documents(self.split)
+        return pack_windows(self._model.tokenizer, documents, self.config.window, self.config.seed)
