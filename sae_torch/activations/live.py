@@ -99,16 +99,17 @@ class LiveReader:
         """Batches from about the window on where batch `step` would begin."""
         shard = step * self.batch_size // (self.config.windows_per_shard * (self.config.window - 1))
         generator = torch.Generator().manual_seed(self.seed + shard)
-        pool, rest = [], torch.empty(0)
+        pool: list[Tensor] = []
+        rest = torch.empty(0)
         while step < len(self):
             wanted = min(self.pool_tokens, (len(self) - step) * self.batch_size)
-            while sum(map(len, pool)) + len(rest) < max(wanted, self.batch_size):
+            while sum(len(rows) for rows in pool) + len(rest) < max(wanted, self.batch_size):
                 pool.append(self._rows(shard))
                 shard += 1
             rows = torch.cat([rest, *pool] if len(rest) else pool)
             rows = rows[torch.randperm(len(rows), generator=generator)]
             pool, rest = [], rows[len(rows) // self.batch_size * self.batch_size :]
-            for x in rows[: len(rows) - len(rest)].split(self.batch_size):
+            for x in torch.split(rows[: len(rows) - len(rest)], self.batch_size):
                 if step == len(self):
                     return
                 x = x.float()

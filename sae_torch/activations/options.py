@@ -24,7 +24,7 @@ class HarvestOptions:
     site: str = "hidden_states[11]"
     """Hidden-state index as transformers numbers it, or the path of a module."""
     text: str = SOTU
-    """sotu (State of the Union addresses), a folder of .txt files, a .jsonl file, or a dataset as name or name:split."""
+    """sotu (State of the Union addresses), folder of .txt files, .jsonl file, or dataset as name or name:split."""
     text_field: str = "text"
     """Of JSON lines and datasets: where the text is."""
     held_out: float = 0.05

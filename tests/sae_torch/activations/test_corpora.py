@@ -1,0 +1,117 @@
+"""Text of the user's own: every kind of source gives the same documents, and splits never share one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_torch.activations import Corpus, StateOfTheUnion, text_source
+from sae_torch.errors import InputError
+
+TEXTS = [f"document {index} says {index * index}" for index in range(60)]
+
+
+def folder(place: Path) -> str:
+    (place / "part").mkdir(parents=True)
+    for index, text in enumerate(TEXTS):
+        (place / ("part" if index % 2 else ".") / f"{index:03d}.txt").write_text(text, encoding="utf-8")
+    return str(place)
+
+
+def json_lines(place: Path) -> str:
+    path = place.with_suffix(".jsonl")
+    path.write_text("".join(json.dumps({"text": text, "id": 1}) + "\n" for text in TEXTS) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def zipped(place: Path) -> str:
+    path = place.with_suffix(".jsonl.gz")
+    path.write_bytes(gzip.compress(Path(json_lines(place)).read_bytes()))
+    return str(path)
+
+
+def saved_dataset(place: Path) -> str:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(str(place))
+    return str(place)
+
+
+@pytest.mark.parametrize("write", [folder, json_lines, zipped, saved_dataset])
+def test_every_source_gives_all_documents_and_splits_share_none(write: Any, tmp_path: Path) -> None:
+    corpus = Corpus(write(tmp_path / "source"), held_out=0.2)
+    found = {split: {document.text for document in corpus.documents(split)} for split in ("train", "dev", "test")}
+    assert sorted(text for texts in found.values() for text in texts) == sorted(TEXTS)
+    assert all(3 < len(found[split]) < 25 for split in ("dev", "test"))
+    again = Corpus(corpus.source, held_out=0.2)
+    assert again.provenance == corpus.provenance
+    assert Corpus(corpus.source, held_out=0.2, seed=1).provenance != corpus.provenance
+
+
+def test_the_same_text_two_times_lies_on_one_side(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS + TEXTS))
+    corpus = Corpus(str(path), held_out=0.3)
+    found = [{document.text for document in corpus.documents(split)} for split in ("train", "dev", "test")]
+    assert sum(map(len, found)) == len(TEXTS)
+
+
+def test_a_changed_word_is_another_corpus(tmp_path: Path) -> None:
+    source = folder(tmp_path / "a")
+    before = Corpus(source).provenance["text_sha256"]
+    (tmp_path / "a" / "002.txt").write_text("document two")
+    assert Corpus(source).provenance["text_sha256"] != before
+
+
+def test_sotu_is_a_name() -> None:
+    assert isinstance(text_source("sotu"), StateOfTheUnion)
+    assert isinstance(text_source("./sotu"), Corpus)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda place: str(place / "nowhere"), "expected a folder or a .jsonl file there, found nothing"),
+        (lambda place: str(place), "expected .txt files, found none"),
+        (lambda place: _written(place / "a.txt", b"\xff\xfe") and str(place), "not readable as UTF-8"),
+        (
+            lambda place: _written(place / "a.txt", b" \n") and str(place),
+            "expected documents with text, found 1",
+        ),
+        (lambda place: _written(place / "a.csv", b"a,b"), "expected a folder, or a .jsonl or .jsonl.gz file"),
+        (lambda place: _written(place / "a.jsonl", b"{"), "not readable as JSON lines"),
+        (
+            lambda place: _written(place / "a.jsonl", b'{"a": "b"}'),
+            "expected a text in field 'text', found ['a']",
+        ),
+        (lambda place: _written(place / "a.jsonl", b"[]"), "line 1: expected a text in field 'text', found list"),
+        (lambda place: _written(place / "a.jsonl", b""), "expected documents with text, found 0 without any"),
+        (lambda place: _written(place / "a.jsonl.gz", b"no gzip"), "not readable as JSON lines"),
+    ],
+)
+def test_what_is_no_text_is_named(make: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Corpus(make(tmp_path)).documents("train")
+    assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def _written(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_a_dataset_that_cannot_be_had_is_named() -> None:
+    with pytest.raises(InputError, match=r"'no/such-dataset' is no folder or file here, and `datasets` cannot load"):
+        Corpus("no/such-dataset").documents("train")
+
+
+def test_an_empty_split_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "alone"}))
+    with pytest.raises(InputError, match=r"none of the 1 documents falls into the test split \(held_out 0\)"):
+        Corpus(str(path), held_out=0.0).documents("test")
