@@ -10,24 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from tests.allocation.strategies import laminar_families, limits, score_matrices
-
-
-@st.composite
-def nested(draw: st.DrawFn, max_side: int = 5) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-    """Scores and any limits on one side."""
-    scores = draw(score_matrices(max_side))
-    side = draw(st.sampled_from(["token", "feature"]))
-    size = scores.shape[side == "feature"]
-    given: dict[str, Any] = {}
-    if draw(st.booleans()):
-        given["budget"] = draw(st.integers(0, scores.size + 1))
-    if draw(st.booleans()):
-        given[f"{side}_caps"] = draw(limits(size, 5))
-    if draw(st.booleans()):
-        given[f"{side}_floors"] = draw(limits(size, 2))
-    given[f"{side}_groups"] = draw(laminar_families(size))
-    return scores, given
+from tests.allocation.strategies import nested
 
 
 @given(nested())

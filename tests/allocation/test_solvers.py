@@ -1,0 +1,280 @@
+"""Every solver against every property: one table of solvers, one of properties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import allocation as al
+from tests.allocation.strategies import any_limits, nested, one_sided, score_matrices
+
+Limits: TypeAlias = dict[str, Any]
+Case: TypeAlias = tuple[np.ndarray[Any, Any], Limits]
+
+
+class Streamed:
+    """`select_stream` as a solver: the rows in three blocks."""
+
+    def refusal(self, problem: al.Problem) -> str | None:
+        if problem.token_caps is not None or (problem.budget is None and problem.feature_caps is None):
+            return "select_stream takes a budget and feature caps"
+        return al.TopSelection().refusal(problem)
+
+    def solve(self, problem: al.Problem, options: Any) -> al.Solution:
+        blocks = np.array_split(problem.scores, 3)
+        return al.select_stream(blocks, problem.budget, problem.feature_caps)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Case:
+    scores, limits = draw(one_sided())
+    limits.pop("token_caps", None)
+    return scores, limits or {"budget": 3}
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> Case:
+    scores = draw(score_matrices(max_side=5))
+    return scores, draw(any_limits(scores.shape))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver, problems that it takes, and whether ties go to the smaller token and feature."""
+
+    solver: Any
+    cases: st.SearchStrategy[Case]
+    ordered: bool = False
+    floors: bool = True
+
+
+SOLVERS = {
+    "TopSelection": Entry(al.TopSelection(), one_sided(), ordered=True, floors=False),
+    "select_stream": Entry(Streamed(), streams(), ordered=True, floors=False),
+    "Laminar": Entry(al.Laminar(), nested(), ordered=True),
+    "TwoSided": Entry(al.TwoSided(), anything()),
+    "LinearProgram": Entry(al.LinearProgram(), anything()),
+    "Auto": Entry(al.Auto(), anything()),
+}
+
+
+def answer(entry: Entry, scores: Any, limits: Limits, **options: Any) -> al.Solution | None:
+    """The solution, checked by the certificate; None if there is none."""
+    problem = al.Problem(scores, **limits)
+    solution = al.solve(problem, entry.solver, throw=False, **options)
+    if solution.status is al.Status.INFEASIBLE:
+        return None
+    certificate = al.verify(problem, solution)
+    assert certificate.optimal, certificate
+    return solution
+
+
+def assert_same(entry: Entry, one: al.Solution | None, two: al.Solution | None) -> None:
+    """The same value; from solvers with an order among ties the same matches and prices."""
+    assert (one is None) == (two is None)
+    if one is None or two is None:
+        return
+    assert one.objective == pytest.approx(two.objective, rel=1e-12, abs=1e-12)
+    if entry.ordered:
+        np.testing.assert_array_equal(one.tokens, two.tokens)
+        np.testing.assert_array_equal(one.features, two.features)
+
+
+def permuted(limits: Limits, rows: Any, columns: Any) -> Limits:
+    """The limits after token `rows[i]` has become token i, and features likewise."""
+    moved = dict(limits)
+    for side, order in (("token", rows), ("feature", columns)):
+        for name in (f"{side}_caps", f"{side}_floors"):
+            if np.ndim(moved.get(name, 0)):
+                moved[name] = np.asarray(moved[name])[order]
+        place = np.argsort(order)
+        moved[f"{side}_groups"] = [
+            al.Group(place[np.asarray(group.members, np.int64)], group.cap, group.floor)
+            for group in moved.get(f"{side}_groups", ())
+        ]
+    return moved
+
+
+def value_of_the_linear_programme(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    assert_same(Entry(None, entry.cases), answer(entry, *case), answer(SOLVERS["LinearProgram"], *case))
+
+
+def matches_are_scores_in_order(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    solution = answer(entry, *case)
+    if solution is None:
+        return
+    scores = case[0]
+    flat = solution.tokens * scores.shape[1] + solution.features
+    assert np.all(np.diff(flat) > 0)
+    assert solution.tokens.dtype == solution.features.dtype == np.int64
+    assert solution.values.dtype == scores.dtype
+    np.testing.assert_array_equal(solution.values, scores[solution.tokens, solution.features])
+    np.testing.assert_array_equal(solution.to_scipy().toarray(), np.where(solution.mask(), scores, 0))
+    np.testing.assert_array_equal(solution.mask().sum(1), solution.token_counts)
+    np.testing.assert_array_equal(solution.mask().sum(0), solution.feature_counts)
+
+
+def renaming_renames_the_answer(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    scores, limits = case
+    distinct = rng.permutation(scores.size).reshape(scores.shape) - scores.size // 3 + 0.5
+    rows, columns = (rng.permutation(size) for size in scores.shape)
+    plain = answer(entry, distinct, limits)
+    moved = answer(entry, distinct[rows][:, columns], permuted(limits, rows, columns))
+    assert (plain is None) == (moved is None)
+    if plain is not None and moved is not None:
+        assert plain.objective == moved.objective
+        if entry.ordered:  # one optimum only; two-sided problems may have several of equal value
+            np.testing.assert_array_equal(plain.mask()[rows][:, columns], moved.mask())
+
+
+def all_equal_scores(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    scores = np.full(case[0].shape, rng.choice([-1.0, 0.0, 2.5]))
+    first = answer(entry, scores, case[1])
+    assert_same(Entry(None, entry.cases, ordered=True), first, answer(entry, scores, case[1]))
+    if first is not None and scores.size and scores[0, 0] > 0 and set(case[1]) == {"budget"} and entry.ordered:
+        np.testing.assert_array_equal(np.flatnonzero(first.mask()), np.arange(first.tokens.size))
+
+
+NUMBERS = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int64, np.uint8, np.uint64)
+
+
+def every_number_type(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    shape, limits = case[0].shape, case[1]
+    wide = rng.integers(0, 7, shape).astype(np.float64)
+    expected = answer(entry, wide, limits)
+    kind = NUMBERS[rng.integers(len(NUMBERS))]
+    assert_same(entry, expected, answer(entry, wide.astype(kind), limits))
+    for narrow in (torch.float16, torch.bfloat16):
+        found = answer(entry, torch.from_numpy(wide).to(narrow), limits)
+        assert_same(entry, expected, found)
+        if found is not None and not isinstance(entry.solver, Streamed):
+            assert found.values.dtype == (np.float16 if narrow is torch.float16 else np.float32)
+
+
+def forbidden_pairs_stay_apart(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    scores = rng.normal(size=case[0].shape)
+    scores[rng.random(scores.shape) < rng.choice([0.3, 0.9, 1.0])] = -np.inf
+    solution = answer(entry, scores, case[1])
+    if solution is not None:
+        assert np.all(np.isfinite(solution.values))
+
+
+def any_layout(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    scores, limits = case
+    plain = answer(entry, np.ascontiguousarray(scores), limits)
+    padded = np.zeros((2 * scores.shape[0], 3 * scores.shape[1]), scores.dtype)
+    padded[::-2, ::3] = scores
+    for same in (np.asfortranarray(scores), padded[::-2, ::3], scores.astype(scores.dtype.newbyteorder())):
+        assert_same(entry, plain, answer(entry, same, limits))
+
+
+def empty_and_thin_shapes(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    limits = {name: limit for name, limit in case[1].items() if np.ndim(limit) == 0} or {"budget": 2}
+    for shape in ((0, 0), (0, 3), (3, 0), (1, 5), (5, 1), (1, 1)):
+        scores = rng.normal(size=shape)
+        one = answer(entry, scores, limits)
+        assert_same(Entry(None, entry.cases), one, answer(SOLVERS["LinearProgram"], scores, limits))
+
+
+def budgets_of_nothing_and_of_everything(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    scores, limits = case
+    nothing = answer(entry, scores, {**limits, "budget": 0})
+    if nothing is not None:
+        assert nothing.tokens.size == 0
+    everything = answer(entry, scores, {**limits, "budget": scores.size})
+    assert_same(entry, everything, answer(entry, scores, {**limits, "budget": 10**30}))
+
+
+def failures_are_answers_without_throw(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    contradiction = {"token_floors": 2, "token_caps": 1} if entry.floors else {"token_caps": 1, "feature_caps": 1}
+    problem = al.Problem(np.ones((2, 3)), **contradiction)
+    failed = al.solve(problem, entry.solver, throw=False)
+    kind = al.InfeasibleError if entry.floors else al.UnsupportedProblemError
+    assert failed.status is (al.Status.INFEASIBLE if entry.floors else al.Status.UNSUPPORTED)
+    with pytest.raises(kind, match="^" + str(failed.error).split("(")[0].split("[")[0]):
+        al.solve(problem, entry.solver)
+    for name in ("tokens", "features", "values", "prices", "objective", "token_counts"):
+        with pytest.raises(kind):
+            getattr(failed, name)
+
+
+def warm_starts_change_nothing(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    scores, limits = case
+    cold = answer(entry, scores, limits)
+    if cold is None:
+        return
+    other = al.solve(al.Problem(np.ones((4, 3)), budget=5, token_caps=2, feature_caps=3)).prices
+    sizes = {"tokens": scores.shape[0], "features": scores.shape[1]}
+    sizes |= {f"{side}_groups": len(limits.get(f"{side}_groups", ())) for side in ("token", "feature")}
+    strange = [
+        al.Prices(al.Price(float(value)), *(al.Price(np.full(size, value)) for size in sizes.values()))
+        for value in (rng.normal(), -1e300, 1e300, np.inf, np.nan)
+    ]
+    for prices in (cold.prices, cold.prices.without_intervals(), other, *strange):
+        assert_same(entry, cold, answer(entry, scores, limits, warm_start=prices))
+
+
+def seconds_bound_the_solve(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    problem = al.Problem(case[0], **case[1])
+    hurried = al.solve(problem, entry.solver, throw=False, max_seconds=0)
+    assert hurried.status in (al.Status.OPTIMAL, al.Status.INFEASIBLE, al.Status.NOT_CERTIFIED)
+    if hurried.status is al.Status.OPTIMAL:
+        assert al.verify(problem, hurried).optimal
+    assert_same(entry, answer(entry, *case, max_seconds=60), answer(entry, *case))
+
+
+def threads_change_nothing(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    alone = answer(entry, *case, workers=1)
+    for workers in (2, 7):
+        assert_same(Entry(None, entry.cases, ordered=True), alone, answer(entry, *case, workers=workers))
+
+
+def arguments_stay_as_they_are(entry: Entry, case: Case, _: np.random.Generator) -> None:
+    scores, limits = case
+    before = scores.copy()
+    kept = {name: np.copy(limit) for name, limit in limits.items() if isinstance(limit, np.ndarray)}
+    answer(entry, scores, limits)
+    np.testing.assert_array_equal(scores, before)
+    for name, limit in kept.items():
+        np.testing.assert_array_equal(limits[name], limit)
+
+
+PROPERTIES: dict[str, Callable[[Entry, Case, np.random.Generator], None]] = {
+    check.__name__: check
+    for check in (
+        value_of_the_linear_programme,
+        matches_are_scores_in_order,
+        renaming_renames_the_answer,
+        all_equal_scores,
+        every_number_type,
+        forbidden_pairs_stay_apart,
+        any_layout,
+        empty_and_thin_shapes,
+        budgets_of_nothing_and_of_everything,
+        failures_are_answers_without_throw,
+        warm_starts_change_nothing,
+        seconds_bound_the_solve,
+        threads_change_nothing,
+        arguments_stay_as_they_are,
+    )
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_has_every_property(solver: str, name: str) -> None:
+    entry = SOLVERS[solver]
+
+    @given(entry.cases, st.integers(0, 2**32 - 1))
+    @settings(max_examples=1 if name.startswith("failures") else 20)
+    def check(case: Case, seed: int) -> None:
+        PROPERTIES[name](entry, case, np.random.default_rng(seed))
+
+    check()
