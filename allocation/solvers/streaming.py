@@ -6,7 +6,9 @@ compared with the worst of those: a rising bracket, so that one reading is enoug
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,29 +16,36 @@ import numpy as np
 from allocation.arguments import shown
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores, Indices, dense_scores
-from allocation.solution import Solution
+from allocation.scores import DenseScores, EdgeScores, dense_scores
+from allocation.solution import Solution, Status
 from allocation.solve import solve
-from allocation.solvers.price_search import Array, compact, finish, smallest_positive
+from allocation.solvers.price_search import Array, compact, smallest_positive
+from allocation.solvers.survivors import Survivors, Taken
+from allocation.solvers.top_selection import Ends, prices_of_ends
 
-# Candidates kept beyond the necessary ones before the surplus is dropped: 12 to 20 bytes each.
-SURPLUS = 1 << 18
+# Survivors kept beyond the necessary ones before the surplus is dropped: 10 to 16 bytes each.
+SURPLUS = 1 << 20
+# One matrix that is given whole is read in blocks of about this size.
+READ_BYTES = 1 << 24
 
 
-def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps: Any = None) -> Solution:
+def select_stream(
+    chunks: Iterable[Any] | Callable[[], Iterable[Any]], budget: int | None = None, feature_caps: Any = None
+) -> Solution:
     """The answer of `mutual_choice` or `feature_choice` on the row blocks stacked, bit for bit.
 
     ::
 
         maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= budget   and   sum_i A_ij <= feature_caps_j
 
-    One reading. Memory: one block, its survivors, and about four times the answer while it is put together.
+    One reading. Memory: one block, the answer, and less than 64 MiB.
 
     Parameters
     ----------
-    chunks : re-iterable of (rows, features) arrays
-        A list, a memory-mapped array split into blocks, a `torch.utils.data.DataLoader`, any object with ``__iter__``
-        that starts anew. All blocks must have one number of features and one dtype.
+    chunks : re-iterable of (rows, features) arrays, function that returns one, or one matrix
+        A list, a `torch.utils.data.DataLoader`, any object with ``__iter__`` that starts anew; a generator function; an
+        array on disk such as ``np.load(path, mmap_mode="r")``, which is read in blocks of rows. All blocks must have
+        one number of features and one dtype.
     budget : int, optional
         Most matches in all.
     feature_caps : int or (features,) integer vector, optional
@@ -59,42 +68,67 @@ def select_stream(chunks: Iterable[Any], budget: int | None = None, feature_caps
     >>> al.select_stream(blocks, budget=3).tokens
     array([0, 1, 2])
     """
-    if isinstance(chunks, (str, bytes, dict, set)) or not isinstance(chunks, Iterable):
-        raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}")
-    if getattr(chunks, "ndim", 3) != 3:
-        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}; use al.solve")
-    if isinstance(chunks, Iterator):
-        raise InvalidProblemError(
-            f"chunks: {type(chunks).__name__} can be read only once; pass a list or an object that starts anew"
-        )
+    started = time.perf_counter()
     if budget is None and feature_caps is None:
         raise InvalidProblemError("budget, feature_caps: expected at least one of them")
-    candidates: _Candidates | None = None
-    for number, chunk in enumerate(chunks):
+    reading: _Reading | None = None
+    for number, chunk in enumerate(_blocks(chunks)):
         block = dense_scores(chunk, f"chunks[{number}]").on_host()
-        if candidates is None:
-            limits = Problem(np.empty((0, block.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
-            candidates = _Candidates(block, limits)
-        candidates.add(block, number)
-    if candidates is None:
-        limits = Problem(np.empty((0, np.size(feature_caps or ()))), budget=budget, feature_caps=feature_caps)
-        return solve(limits)
-    return solve(Problem(candidates.edges(), budget=budget, feature_caps=feature_caps))
+        if reading is None:
+            reading = _Reading(block, budget, feature_caps)
+        reading.add(block, number)
+    if reading is None:
+        return solve(Problem(np.empty((0, np.size(feature_caps or ()))), budget=budget, feature_caps=feature_caps))
+    return reading.solution(started)
 
 
-class _Candidates:
-    """The best entries so far: positions in the stack, values, and the value below which nothing can matter."""
+def _blocks(chunks: Any) -> Iterable[Any]:
+    """Blocks of rows from whatever holds them."""
+    if callable(chunks) and not isinstance(chunks, (Iterable, type)):
+        try:
+            inspect.signature(chunks).bind()
+        except (TypeError, ValueError):
+            raise InvalidProblemError("chunks: expected a function without arguments that returns the blocks") from None
+        return _blocks_of(chunks())
+    if isinstance(chunks, Iterator):
+        raise InvalidProblemError(
+            f"chunks: {type(chunks).__name__} can be read only once; pass a list, the function that makes it, or an "
+            "object that starts anew"
+        )
+    return _blocks_of(chunks)
 
-    def __init__(self, first: DenseScores, limits: Problem) -> None:
-        self.columns, self.type, self.kind = first.shape[1], first.type, first.ordered.dtype
-        self.by_column = limits.feature_caps is not None
-        caps = limits.feature_caps if limits.feature_caps is not None else np.array([limits.budget])
+
+def _blocks_of(chunks: Any) -> Iterable[Any]:
+    if isinstance(chunks, (str, bytes, dict, set)) or not isinstance(chunks, Iterable):
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}")
+    dimensions = getattr(chunks, "ndim", 3)
+    if dimensions == 2:
+        return _split(chunks)
+    if dimensions != 3:
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}")
+    return chunks
+
+
+def _split(matrix: Any) -> Iterator[Any]:
+    """Blocks of rows of one matrix."""
+    rows = matrix.shape[0]
+    step = max(1, READ_BYTES // max(matrix[:1].nbytes, 1)) if rows else 1
+    return (matrix[start : start + step] for start in range(0, max(rows, 1), step))
+
+
+class _Reading:
+    """The survivors so far, and the value below which nothing can matter any more."""
+
+    def __init__(self, first: DenseScores, budget: Any, feature_caps: Any) -> None:
+        # of no rows: reads the limits, refuses wrong ones
+        self.limits = Problem(np.empty((0, first.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
+        self.type, self.kind, self.columns = first.type, first.array.dtype, first.shape[1]
+        caps = np.array([self.limits.budget]) if self.limits.feature_caps is None else self.limits.feature_caps
+        self.by_column = self.limits.feature_caps is not None
         self.wanted = np.minimum(caps, 1 << 62) + 1
-        self.lower = np.full(self.wanted.size, smallest_positive(self.kind))
-        self.rows = 0
-        self.flat: list[Indices] = []
-        self.values: list[Array] = []
-        self.size, self.room = 0, SURPLUS
+        self.lower = np.full(self.wanted.size, smallest_positive(first.ordered.dtype))
+        self.survivors = Survivors(self.columns, first.ordered.dtype)
+        self.rows, self.room = 0, SURPLUS
 
     def add(self, block: DenseScores, number: int) -> None:
         """Keep what may still matter of the next block."""
@@ -103,35 +137,53 @@ class _Candidates:
                 f"chunks[{number}] has {block.shape[1]} features of type {block.type}, the first has "
                 f"{self.columns} of {self.type}"
             )
-        flat = compact(block.ordered, self.lower if self.by_column else self.lower[0])
-        self.values.append(block.ordered.reshape(-1)[flat])
-        self.flat.append(flat + self.rows * self.columns)
-        self.rows += block.shape[0]
-        self.size += flat.size
-        if self.size > self.room:
-            self.prune()
+        self._read(block.ordered)
 
-    def prune(self) -> None:
-        """Drop all but the wanted of every group, and raise the bracket to the worst of a full one."""
-        flat, values = np.concatenate(self.flat), np.concatenate(self.values)
-        groups = flat % self.columns if self.by_column else None
-        best = finish(values, flat, groups, self.wanted)
-        kept = np.searchsorted(flat, best.flat)
-        self.flat, self.values, self.size = [flat[kept]], [values[kept]], kept.size
-        counts = (
-            np.bincount(best.flat % self.columns, minlength=self.columns) if self.by_column else np.array([kept.size])
-        )
-        full = counts == self.wanted
-        self.lower[full] = values[np.searchsorted(flat, best.last[full])]
-        self.room = self.size + SURPLUS
+    def _read(self, part: Any) -> None:
+        """Survivors of some rows; where they are many, those of the first half raise the bracket for the second."""
+        lower = self.lower if self.by_column else self.lower[0]
+        found = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
+        if found is None:
+            for half in np.array_split(part, 2):
+                self._read(half)
+            return
+        self.survivors.append(found, part.reshape(-1)[found], self.rows * self.columns)
+        self.rows += len(part)
+        if self.survivors.size > self.room:
+            self._raise_bracket()
 
-    def edges(self) -> EdgeScores:
-        """The candidates as a problem of their own."""
-        self.prune()
-        flat = self.flat[0]
-        tokens, features = np.divmod(flat, max(self.columns, 1))
-        kind = self.kind if self.type == "bfloat16" else np.dtype(self.type)
-        scores = DenseScores(self.values[0].view(kind)[None], self.type)
-        return EdgeScores(
-            tokens, features, scores.values_at(np.arange(flat.size)), (self.rows, self.columns), self.type
-        )
+    def _raise_bracket(self) -> None:
+        """Drop all but the wanted of every group; what a full one holds at worst is its new lower end."""
+        ends = self.survivors.keep_best(self.wanted, self.by_column)
+        self.lower[ends.full] = ends.last[ends.full]
+        self.room = self.survivors.size + SURPLUS
+
+    def solution(self, started: float) -> Solution:
+        """The answer, its prices and their intervals."""
+        caps, budget = self.limits.feature_caps, self.limits.budget
+        best = chosen = self._ends(self.survivors.keep_best(self.wanted - 1, self.by_column))
+        if caps is not None and budget is not None:
+            chosen = self._ends(self.survivors.keep_best(np.array([budget]), False))
+        tokens, features, entries = self.survivors.matches()
+        values = self._values(entries)
+        # of no edges: the shape and the limits are all that prices need
+        stack = EdgeScores(tokens[:0], features[:0], values[:0], (self.rows, self.columns), self.type)
+        problem = Problem(stack, budget=budget, feature_caps=caps)
+        prices = prices_of_ends(problem, 1 if self.by_column else None, best, chosen, (tokens, features))
+        stats = {
+            "solver": "select_stream",
+            "reason": "blocks of rows are read once",
+            "passes": 1,
+            "seconds": time.perf_counter() - started,
+        }
+        return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+
+    def _ends(self, found: Taken) -> Ends:
+        """The ends of every group as numbers."""
+        last, refused = (self._values(entries).astype(np.float64) for entries in (found.last, found.refused))
+        return Ends(lambda: np.where(found.some, last, np.inf), np.where(found.more, refused, 0.0))
+
+    def _values(self, entries: Array) -> Array:
+        """Survivors in the scores' own type; bfloat16 as float32."""
+        values = entries.view(self.kind)
+        return DenseScores(values[None], self.type).widened(values) if self.type == "bfloat16" else values

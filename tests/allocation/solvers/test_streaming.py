@@ -12,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import allocation as al
-from allocation.solvers import streaming
+from allocation.solvers import streaming, survivors
 from tests.allocation.strategies import limits, score_matrices
 
 
@@ -43,14 +45,15 @@ def streams(draw: st.DrawFn) -> tuple[Any, list[Any], dict[str, Any]]:
     return scores, np.split(scores, cuts), given
 
 
-@given(streams(), st.integers(0, 6))
-def test_bit_identical_however_small_the_memory(case: tuple[Any, list[Any], dict[str, Any]], surplus: int) -> None:
+@given(streams(), st.integers(1, 6), st.integers(1, 6))
+def test_bit_identical_however_small_the_memory(
+    case: tuple[Any, list[Any], dict[str, Any]], surplus: int, batch: int
+) -> None:
     scores, blocks, limits = case
-    before, streaming.SURPLUS = streaming.SURPLUS, surplus
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "SURPLUS", surplus)
+        patch.setattr(survivors, "BATCH", batch)
         streamed = al.select_stream(blocks, **limits)
-    finally:
-        streaming.SURPLUS = before
     problem = al.Problem(scores, **limits)
     assert_same(streamed, al.solve(problem))
     assert al.verify(problem, streamed).optimal
@@ -64,28 +67,60 @@ def test_bfloat16_and_half_blocks() -> None:
             assert_same(al.select_stream(narrow.split(33), **bounds), al.solve(al.Problem(narrow, **bounds)))
 
 
-def test_memory_mapped_rows_are_read_once(tmp_path: Path) -> None:
-    """64 MiB beyond one block and the answer; the file is far larger than a block."""
-    scores = np.lib.format.open_memmap(tmp_path / "scores.npy", "w+", np.float32, (4096, 2048))
-    scores[:] = np.random.default_rng(0).standard_normal(scores.shape, dtype=np.float32)
-    reads = []
+ROWS, COLUMNS = 8192, 2048
+LIMITS = ({"budget": 900_000}, {"feature_caps": 400}, {"budget": 60_000, "feature_caps": 40})
 
-    class Blocks:
-        def __iter__(self) -> Iterator[Any]:
-            reads.append(1)
-            for start in range(0, 4096, 256):
-                yield np.load(tmp_path / "scores.npy", mmap_mode="r")[start : start + 256]
 
-    for bounds in ({"budget": 40_000}, {"feature_caps": 20}):
-        reads.clear()
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 MiB of scores: a `.npy` file and two safetensors shards."""
+    folder = tmp_path_factory.mktemp("scores")
+    scores = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32)
+    np.save(folder / "scores.npy", scores)
+    for number, half in enumerate(np.split(scores, 2)):
+        save_file({"scores": half}, folder / f"{number}.safetensors")
+    return folder
+
+
+class Shards:
+    """The rows of safetensors shards, in blocks; counts its readings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.readings = folder, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.readings += 1
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as shard:
+                rows = shard.get_slice("scores")
+                for start in range(0, rows.get_shape()[0], 1024):
+                    yield rows[start : start + 1024]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+def test_whatever_holds_the_rows_they_are_read_once_in_bounded_memory(on_disk: Path, limits: dict[str, int]) -> None:
+    """64 MiB beyond one block and the answer, which here holds up to 5 % of the scores."""
+    mapped = np.load(on_disk / "scores.npy", mmap_mode="r")
+    readings = [0]
+
+    def generator() -> Iterator[Any]:
+        readings[0] += 1
+        for start in range(0, ROWS, 1000):
+            yield mapped[start : start + 1000]
+
+    shards = Shards(on_disk)
+    whole = al.solve(al.Problem(np.array(mapped), **limits))
+    for chunks, block_bytes in ((mapped, 1 << 24), (generator, 1000 * COLUMNS * 4), (shards, 1024 * COLUMNS * 4)):
         tracemalloc.start()
-        streamed = al.select_stream(Blocks(), **bounds)
-        peak = tracemalloc.get_traced_memory()[1]
+        streamed = al.select_stream(chunks, **limits)
+        held, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert len(reads) == 1
         answer = streamed.tokens.nbytes + streamed.features.nbytes + streamed.values.nbytes
-        assert peak <= 64 * 2**20 + 256 * 2048 * 4 + answer
-        assert_same(streamed, al.solve(al.Problem(np.array(scores), **bounds)))
+        assert peak <= 64 * 2**20 + block_bytes + answer
+        assert held <= answer + 2**20, "nothing but the answer is kept"
+        assert_same(streamed, whole)
+        assert streamed.stats["passes"] == 1
+    assert shards.readings == readings[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -103,7 +138,8 @@ def test_memory_mapped_rows_are_read_once(tmp_path: Path) -> None:
         ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, r"chunks\[1\] has 2 features of type float32"),
         ([np.eye(2)], {"feature_caps": [1, 2, 3]}, "feature_caps: expected an integer or 2 integers"),
         ([np.eye(2), np.eye(2) * np.nan], {"budget": 1}, r"chunks\[1\]: 4 entries are NaN"),
-        (np.eye(2), {"budget": 1}, r"expected blocks of rows, found one ndarray of shape \(2, 2\); use al.solve"),
+        (np.ones(2), {"budget": 1}, r"expected blocks of rows, found one ndarray of shape \(2,\)"),
+        (lambda: 3, {"budget": 1}, "expected blocks of rows, found 3"),
         ("rows", {"budget": 1}, "chunks: expected blocks of rows, found 'rows'"),
     ],
 )
