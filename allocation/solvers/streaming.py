@@ -25,8 +25,8 @@ from allocation.solvers.top_selection import Ends, prices_of_ends
 
 # Survivors kept beyond the necessary ones before the surplus is dropped: 10 to 16 bytes each.
 SURPLUS = 1 << 20
-# One matrix that is given whole is read in blocks of about this size.
-READ_BYTES = 1 << 24
+# One matrix that is given whole is read in blocks of about so many entries.
+READ_ENTRIES = 1 << 22
 
 
 def select_stream(
@@ -111,8 +111,8 @@ def _blocks_of(chunks: Any) -> Iterable[Any]:
 
 def _split(matrix: Any) -> Iterator[Any]:
     """Blocks of rows of one matrix."""
-    rows = matrix.shape[0]
-    step = max(1, READ_BYTES // max(matrix[:1].nbytes, 1)) if rows else 1
+    rows, columns = matrix.shape
+    step = max(1, READ_ENTRIES // max(columns, 1))
     return (matrix[start : start + step] for start in range(0, max(rows, 1), step))
 
 
