@@ -110,8 +110,12 @@ def _blocks_of(chunks: Any) -> Iterable[Any]:
 
 
 def _split(matrix: Any) -> Iterator[Any]:
-    """Blocks of rows of one matrix."""
+    """Blocks of rows of one matrix, which may be any kind of array that is sliced like NumPy's."""
     rows, columns = matrix.shape
+    try:
+        matrix[:0]
+    except Exception:  # a sparse tensor, for one
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(matrix)}") from None
     step = max(1, READ_ENTRIES // max(columns, 1))
     return (matrix[start : start + step] for start in range(0, max(rows, 1), step))
 
