@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.scripts import threshold_bias
+from docs.scripts import demo_page, threshold_bias
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +43,27 @@ def test_tables_are_current(name: str) -> None:
                 )
             except ValueError:  # words
                 assert cell == value
+
+
+def test_the_demo_page_shows_what_the_demo_wrote() -> None:
+    """Every figure of every choice, what was run, and as many panels as there are choices and pictures."""
+    numbers = {"nmse": 0.25, "l0": 31.5, "dead": 7, "ce_clean": 3.0, "ce_spliced": 3.5, "ce_mean": 8.0, "ce_zero": 11.0}
+    rows = [{"name": name, **numbers, "recovered_zero": 0.9, "recovered_mean": 0.8} for name in ("one", "two")]
+    asked = {"model": "m", "site": "s", "tokens": 1000, "features": 64, "k": 8, "seed": 3}
+    seconds = {"harvesting": 10.0, "training one": 20.0, "training two": 5.0}
+    found = {"results": rows, "configuration": asked, "seconds": seconds, "versions": {"torch": "2"}, "test_tokens": 99}
+    table = demo_page.table(found, "2026-01-02")
+    assert table.startswith("| on held-out text | one | two |")
+    for text in (
+        "| 0.2500 | 0.2500 |",
+        "| 31.50 |",
+        "| 7 |",
+        "1,000 training tokens",
+        "35 seconds",
+        "25 of them",
+        "2026-01-02",
+    ):
+        assert text in table
+    assert demo_page.pictures('<div class="figures">A</div><div class="figures">B</div>').count("panels") == 2
+    with pytest.raises(ValueError, match="expected the spectra and the histograms, found 1"):
+        demo_page.pictures('<div class="figures">A</div>')
