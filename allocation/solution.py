@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -184,6 +184,13 @@ class Solution:
         """Matches of every feature."""
         counts: Indices = counts_of(self.features, self.shape[1])
         return counts
+
+    def on_host(self) -> Solution:
+        """The same solution with its matches in main memory; itself where they are there already."""
+        if self._matches is None or isinstance(self._matches[0], np.ndarray):
+            return self
+        tokens, features, values = map(in_memory, self._matches)
+        return replace(self, _matches=(tokens, features, values))
 
     def mask(self) -> NDArray[np.bool_]:
         """The allocation as a dense boolean matrix."""

@@ -100,7 +100,7 @@ class SparseAutoencoder(nn.Module):
         if not (math.isfinite(encoder_scale) and encoder_scale > 0):
             raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
         choice.build(n_features)
-        self.choice = choice
+        self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         directions = torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed))
         directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)

@@ -137,7 +137,9 @@ class BalancedChoice(Choice):
         positive = solution.values > 0
         fired = np.bincount(solution.features[positive], minlength=scores.shape[1])
         self.steps.add_(1)
-        self.densities.lerp_(torch.from_numpy(fired / count), max(1.0 / int(self.steps), DENSITY_RATE))
+        self.densities.lerp_(
+            torch.from_numpy(fired / count).to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE)
+        )
         prices = float(solution.prices.budget.value) + torch.from_numpy(np.array(solution.prices.features.value))
         totals = np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
         with np.errstate(invalid="ignore"):
@@ -172,13 +174,13 @@ class BalancedChoice(Choice):
         count = pooled.shape[0]
         floors = caps = None
         if self.feature_floors is not None:
-            floors = np.floor(self.floor_densities.numpy() * count).astype(np.int64)
+            floors = np.floor(self.floor_densities.cpu().numpy() * count).astype(np.int64)
         if self.feature_caps is not None:
-            caps = np.ceil(self.cap_densities.numpy() * count).astype(np.int64)
+            caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
         budget, forced = self.total(count), 0
         for _ in range(FORCED_ROUNDS):
             solution = al.solve(self._limited(pooled, budget + forced, caps, floors))
-            before, forced = forced, int(np.count_nonzero(solution.values <= 0))
+            before, forced = forced, int(np.count_nonzero(solution.on_host().values <= 0))
             if forced == before:
                 break  # forced matches do not exist in eval mode, so they are not charged to the budget
         prices = solution.prices

@@ -17,6 +17,7 @@ import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
+from sae_torch.solved import matches_of
 from sae_torch.thresholds import FrequencyTracker, Threshold, TokenLimits
 
 
@@ -69,10 +70,10 @@ class Choice(nn.Module):
             return self.batch_free().select(scores)
         problem = self.problem(scores, advance=observe)
         solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
-        tokens, features = torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
+        tokens, features = matches_of(solution)
         if observe:
             self._last_prices = solution.prices.without_intervals()
-            self.observe(scores, solution)
+            self.observe(scores, solution.on_host())
         return tokens, features
 
     def build(self, n_features: int) -> None:
@@ -159,8 +160,7 @@ class TokenChoice(Choice):
         if scores.ndim != 2:
             raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
         self.build(scores.shape[1])
-        solution = al.solve(self.problem(scores.detach()))
-        return torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
+        return matches_of(al.solve(self.problem(scores.detach())))
 
     def batch_free(self) -> Choice:
         """Token choice needs no threshold."""

@@ -124,12 +124,12 @@ class FeatureChoice(Choice):
         if not self.has_quotas:
             self.mutual.observe(scores, solution)
             self.density_steps.add_(1)
-            self.densities.lerp_(fired, max(1.0 / int(self.density_steps), DENSITY_RATE))
+            self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.density_steps), DENSITY_RATE))
             self.tokens_seen.add_(scores.shape[0])
             if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
                 self.fit_quotas()
             return
-        due = self.quota_densities.numpy() * scores.shape[0]
+        due = self.quota_densities.cpu().numpy() * scores.shape[0]
         self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
         prices = torch.from_numpy(np.asarray(solution.prices.features.value))
         totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
@@ -209,7 +209,7 @@ class FeatureChoice(Choice):
             # a feature with too few positive scores ends at threshold 0; the others share what it leaves
             weights = np.where(unmet > 0, 0.0, quotas)
             quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
-        price = torch.from_numpy(np.asarray(pooled.prices.features.value))
+        price = torch.from_numpy(np.asarray(pooled.prices.features.value)).to(due.device)
         keep = (due < LEAST_POOLED) & ~torch.isnan(self.tracker.theta)
         self.tracker.restart(torch.where(keep, self.tracker.theta.double(), price))
 

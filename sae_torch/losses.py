@@ -12,6 +12,7 @@ import allocation as al
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.ops import decode
+from sae_torch.solved import matches_of
 
 
 def reconstruction(out: Output, x: Tensor) -> Tensor:
@@ -184,7 +185,8 @@ def aux_zipf_loss(
         few = lacking.numel() < weights.numel()
         scores = (pre[:, lacking] if few else pre) * weights[lacking].to(pre.dtype)
         best = al.solve(al.token_choice(scores, min(k_aux, lacking.numel())))
-        tokens, features = torch.from_numpy(best.tokens), lacking[torch.from_numpy(best.features)]
+        tokens, features = matches_of(best)
+        features = lacking[features]
     codes = sae.codes_at(x, pre, tokens, features)
     error = (x - x_hat).detach()
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))

@@ -87,7 +87,7 @@ class SoftChoice(nn.Module):
         tokens = scores.shape[0]
         caps = None
         if self.feature_caps is not None:
-            caps = np.rint(self.feature_caps.expand(scores.shape[1]).numpy() * tokens).astype(np.int64)
+            caps = np.rint(self.feature_caps.expand(scores.shape[1]).cpu().numpy() * tokens).astype(np.int64)
         budget = None if self.k is None else round(self.k * tokens)
         return al.balanced_choice(scores, budget=budget, token_caps=self.token_caps, feature_caps=caps)
 
@@ -103,11 +103,11 @@ class _Shares(Function):
     def forward(ctx: Any, scores: Tensor, problem: al.Problem, choice: SoftChoice) -> Tensor:
         ctx.soft = al.soft_solve(problem, choice.temperature, choice.form)
         if choice.straight_through:
-            return torch.from_numpy(al.solve(problem).mask()).to(scores.dtype)
-        return torch.from_numpy(ctx.soft.allocation).to(scores.dtype)
+            return torch.from_numpy(al.solve(problem.on_host()).mask()).to(scores)
+        return torch.from_numpy(ctx.soft.allocation).to(scores)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        gradient = ctx.soft.vjp(upstream.double().numpy())
-        return torch.from_numpy(gradient).to(upstream.dtype), None, None
+        gradient = ctx.soft.vjp(upstream.double().cpu().numpy())
+        return torch.from_numpy(gradient).to(upstream), None, None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.ops.counting import count_above
+from sae_torch.solved import matches_of
 
 # Steps are damped until about this many matches of a feature have been seen.
 DAMPING = 10.0
@@ -48,7 +49,7 @@ class Threshold(nn.Module):
 
     def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
-        tokens, features = (scores.detach() > self.theta).nonzero(as_tuple=True)
+        tokens, features = self.mask(scores).nonzero(as_tuple=True)
         return tokens, features
 
     def forward(self, scores: Tensor) -> SparseCodes:
@@ -58,7 +59,7 @@ class Threshold(nn.Module):
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
-        return scores.detach() > self.theta
+        return scores.detach() > self.theta.to(scores.device)
 
 
 class TokenLimits(nn.Module):
@@ -87,13 +88,12 @@ class TokenLimits(nn.Module):
     def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         scores = scores.detach()
-        profit = torch.where(scores > 0, scores.float() - self.theta, -torch.inf)
+        profit = torch.where(scores > 0, scores.float() - self.theta.to(scores.device), -torch.inf)
         floors = None
         if self.floor:
-            floors = (scores > 0).sum(dim=1).clamp_max(self.floor).numpy()
+            floors = (scores > 0).sum(dim=1).clamp_max(self.floor)
         cap = profit.shape[1] if self.cap is None else self.cap
-        solution = al.solve(al.Problem(profit, token_caps=cap, token_floors=floors))
-        return torch.from_numpy(solution.tokens), torch.from_numpy(solution.features)
+        return matches_of(al.solve(al.Problem(profit, token_caps=cap, token_floors=floors)))
 
 
 class FrequencyTracker(nn.Module):
@@ -145,16 +145,18 @@ class FrequencyTracker(nn.Module):
         count = scores.shape[0] if self.theta.ndim else scores.numel()
         if count == 0:
             return
+        here = self.theta.device
+        target, price, excess = target.to(here), price.to(here), excess.to(here)
         self.theta.copy_(torch.where(torch.isnan(self.theta), price.to(self.theta), self.theta))
         seen = torch.isfinite(excess)
         rate = torch.where(self.spread > 0, 0.05, 1.0)
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
-        above = count_above(scores, self.theta) if above is None else above
+        above = count_above(scores, self.theta.to(scores.device)) if above is None else above
         expected = (target * count).to(self.theta)
         expected = expected.clamp(min=1e-3)
         damping = DAMPING / expected
         gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))
-        error = (above - expected) / expected
+        error = (above.to(here) - expected) / expected
         self.theta.add_(gain * self.spread * error).clamp_(min=0.0)
         self.steps.add_(1)
 
