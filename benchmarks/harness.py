@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "scipy", "torch", "ortools", "sae-lens", "dictionary-learning", "eai-sparsify")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "triton",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "ortools",
+    "sae-lens",
+    "dictionary-learning",
+    "eai-sparsify",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _sparsify(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterat
     from sparsify import SparseCoder, SparseCoderConfig
 
     _, d_model, n_features, k = sizes
-    coder = SparseCoder(d_model, SparseCoderConfig(num_latents=n_features, k=k))
+    coder = SparseCoder(d_model, SparseCoderConfig(num_latents=n_features, k=k)).to(batches[0])
     optimizer = torch.optim.Adam(coder.parameters(), lr=1e-3, fused=True)
     turn = iter(range(10**9))
 
@@ -99,8 +99,10 @@ def _dictionary_learning(
 
     _, d_model, n_features, k = sizes
     trainer = BatchTopKTrainer(
-        steps=10**6, activation_dim=d_model, dict_size=n_features, k=k, layer=0, lm_name="none", device="cpu", seed=SEED
-    )
+        steps=10**6, activation_dim=d_model, dict_size=n_features, k=k, layer=0, lm_name="none",
+        device=str(batches[0].device), seed=SEED,
+    )  # fmt: skip
+    trainer.ae.to(batches[0])
     turn = iter(range(1, 10**9))
 
     def step() -> None:
@@ -115,7 +117,9 @@ def _saelens(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterato
     from sae_lens.saes.sae import TrainStepInput
 
     _, d_model, n_features, k = sizes
-    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d_model, d_sae=n_features, k=k, device="cpu"))
+    device, dtype = str(batches[0].device), str(batches[0].dtype).removeprefix("torch.")
+    config = BatchTopKTrainingSAEConfig(d_in=d_model, d_sae=n_features, k=k, device=device, dtype=dtype)
+    sae = BatchTopKTrainingSAE(config).to(batches[0])
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
     turn = iter(range(10**9))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from allocation.cuda.kernels import TYPES, Device, key_type
 from allocation.cuda.scores import DeviceScores, Top
-from allocation.cuda.selection import ITEMS, SAMPLE, Matrix, scores_of_keys, select_lines, select_whole
+from allocation.cuda.selection import ITEMS, SAMPLE, DeviceSelection, Matrix, scores_of_keys, select_lines, select_whole
 from allocation.scores import Array, Indices
 
 
@@ -20,17 +20,22 @@ class KernelEngine:
     device: Device
     sample: int = SAMPLE
 
-    def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
-        """The best positive entries of every group; the count alone returns to the host while kernels may run."""
+    def selected(self, scores: DeviceScores, axis: int | None, caps: Indices) -> DeviceSelection:
+        """The best positive entries of every group, all of it on the device: nothing here waits for a kernel."""
         with self.device.scope():
             matrix = self.bits(scores)
             if axis is None:
-                found = select_whole(self.device, matrix, int(caps[0]), self.sample)
-            else:
-                found = select_lines(self.device, matrix, axis, caps)
+                return select_whole(self.device, matrix, int(caps[0]), self.sample)
+            return select_lines(self.device, matrix, axis, caps)
+
+    def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
+        """The same with the count and the ends in main memory."""
+        with self.device.scope():
+            found = self.selected(scores, axis, caps)
             flat = found.positions[: int(self.device.get(found.count)[0])]
             last, refused = self.device.get(found.last), self.device.get(found.refused)
-        return Top(flat, scores_of_keys(last, matrix.type, np.inf), scores_of_keys(refused, matrix.type, 0.0))
+        name = self.bits_type(scores)
+        return Top(flat, scores_of_keys(last, name, np.inf), scores_of_keys(refused, name, 0.0))
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""
@@ -64,10 +69,12 @@ class KernelEngine:
 
     def bits(self, scores: DeviceScores) -> Matrix:
         """The scores as bit patterns of a type that the kernels know."""
-        if scores.type in TYPES:
-            name, array = scores.type, scores.array
-        else:
-            name, array = "int64", scores.array.astype("int64")
+        name = self.bits_type(scores)
+        array = scores.array if name == scores.type else scores.array.astype(name)
         width = TYPES[name][0]
         bits = array.reshape(-1).view(key_type(name) if width > 16 else "uint16")
         return Matrix(bits, name, scores.shape)
+
+    def bits_type(self, scores: DeviceScores) -> str:
+        """The number type that the kernels read: the scores' own, or int64 for narrower integers."""
+        return scores.type if scores.type in TYPES else "int64"

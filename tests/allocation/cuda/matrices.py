@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import strategies as st
 
 import allocation as al
 from allocation.arguments import in_memory
 
 TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
-KINDS = st.sampled_from(["generic", "tied", "equal", "one row", "sparse"])
-SHAPES = st.sampled_from([(3, 1100), (40, 57), (1, 2000), (300, 9), (64, 64), (70, 600)])
+KINDS = ("generic", "tied", "equal", "one row", "sparse")
+SHAPES = ((3, 1100), (40, 57), (1, 2000), (300, 9), (64, 64), (70, 600))
 
 
 def drawn(shape: tuple[int, int], kind: str, seed: int) -> np.ndarray:

@@ -38,8 +38,8 @@ def test_small_problems_of_every_type(problem: tuple[np.ndarray, dict[str, Any]]
 
 @settings(max_examples=60)
 @given(
-    SHAPES,
-    KINDS,
+    st.sampled_from(SHAPES),
+    st.sampled_from(KINDS),
     st.sampled_from(TYPES),
     st.integers(0, 2000),
     st.integers(0, 10**6),
@@ -59,8 +59,8 @@ def test_whole_matrix(shape: tuple[int, int], kind: str, type_name: str, budget:
 
 @settings(max_examples=30)
 @given(
-    SHAPES,
-    KINDS,
+    st.sampled_from(SHAPES),
+    st.sampled_from(KINDS),
     st.sampled_from(TYPES),
     st.sampled_from([0, 1]),
     st.sampled_from([1, 3, 40]),

@@ -42,7 +42,13 @@ def test_small_problems(problem: tuple[np.ndarray, dict[str, Any]]) -> None:
 
 
 @settings(max_examples=60)
-@given(SHAPES, KINDS, st.sampled_from(TYPES), st.sampled_from([None, 0, 1]), st.integers(0, 10**6))
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from(KINDS),
+    st.sampled_from(TYPES),
+    st.sampled_from([None, 0, 1]),
+    st.integers(0, 10**6),
+)
 def test_every_type(shape: tuple[int, int], kind: str, type_name: str, axis: int | None, seed: int) -> None:
     """The whole matrix, rows and columns with caps of their own."""
     held, plain = typed(drawn(shape, kind, seed), type_name)

@@ -1,0 +1,83 @@
+"""A training step on a card: every choice, the encoder's product alone, and the peers that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from benchmarks.training_step import PRODUCT, activations, peers
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_check import Card
+
+# tokens, d_model, features, k
+SIZES = ((4096, 768, 24576, 32), (4096, 768, 1 << 17, 32))
+SMALL = (64, 16, 128, 4)
+OURS = (PRODUCT, "token choice", "mutual choice", "feature choice")
+LARGEST = (4096, 768, 1 << 20, 32)
+
+
+def training_rows(card: Card) -> Iterator[list[Any]]:
+    """One row per step, type and size."""
+    for sizes in SIZES if card.device == "cuda" else (SMALL,):
+        for dtype in (torch.float32, torch.bfloat16):
+            if not card.has_time:
+                print(f"no time left for {sizes}, {dtype}", flush=True)
+                continue
+            batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2])]
+            sides = {name: step for name, step in steps(sizes, batches) if runs(name, step)}
+            times = card.times(sides, repeats=7 if card.device == "cuda" else 1)
+            for name, milliseconds in times.items():
+                ratio, rate = milliseconds / times[PRODUCT], round(1e3 * sizes[0] / milliseconds)
+                row = [str(sizes), str(dtype).removeprefix("torch."), name, milliseconds, ratio, rate]
+                print(row, flush=True)
+                yield row
+
+
+def steps(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The encoder's product, our steps, and the peers'."""
+    _, d_model, n_features, k = sizes
+    weights = torch.randn(d_model, n_features, device=batches[0].device).to(batches[0])
+    yield PRODUCT, lambda: batches[0] @ weights
+    choices = (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k, switch=0))
+    for name, choice in zip(OURS[1:], choices, strict=True):
+        yield name, our_step(choice, sizes, batches)
+    yield from peers(sizes, batches)
+
+
+def runs(name: str, step: Callable[[], object]) -> bool:
+    """Whether a step works on this device in this type; peers may not, and say why."""
+    try:
+        step()
+    except Exception as error:  # peers raise anything
+        if name in OURS:
+            raise
+        print(f"{name} does not run here: {type(error).__name__}: {error}", flush=True)
+        return False
+    return True
+
+
+def largest_autoencoder(card: Card) -> str:
+    """2^20 features in bfloat16, one training step after another on one card."""
+    sizes = LARGEST if card.device == "cuda" else SMALL
+    batches = [batch.to(card.device, torch.bfloat16) for batch in activations(*sizes[:2], count=2)]
+    step = our_step(st.MutualChoice(sizes[3]), sizes, batches)
+    milliseconds = card.times({"step": step}, repeats=3 if card.device == "cuda" else 1)["step"]
+    if card.device != "cuda":
+        return f"{milliseconds:.0f} ms"
+    free, total = torch.cuda.mem_get_info()  # what torch and CuPy hold together
+    return f"{sizes}: {milliseconds:.0f} ms a step, {(total - free) / 2**30:.1f} GiB held of {total / 2**30:.1f}"
+
+
+def our_step(choice: st.Choice, sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Callable[[], object]:
+    """A step in the middle of a long schedule, with the settings as shipped."""
+    _, d_model, n_features, _ = sizes
+    sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=batches[0].dtype, device=batches[0].device)
+    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    trainer.begin(batches[0], steps=10**6, planned_tokens=10**9)
+    turn = iter(range(10**9))
+    return lambda: trainer.step(batches[next(turn) % len(batches)])
