@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import (
@@ -267,6 +266,8 @@ def harvest_sites(
 def _harvest(
     config: HarvestConfig, plans: dict[str, HarvestPlan], split: str, language_model: LanguageModel, progress: bool
 ) -> dict[str, HarvestPlan]:
+    from tqdm import tqdm
+
     windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed)
     code = {"code": _code_version(), "torch": torch.__version__, "transformers": version("transformers")}
     headers = {site: replace(config, site=site).provenance(split) | code for site in plans}

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.harvesting import HarvestConfig
@@ -128,6 +127,8 @@ class LiveReader:
 
     def _rows(self, shard: int) -> Tensor:
         """Rows of some windows, as a harvest would store them."""
+        from tqdm import tqdm
+
         config, windows = self.config, self._windows
         start = shard * config.windows_per_shard
         if start >= len(windows):

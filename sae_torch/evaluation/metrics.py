@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sae_torch.activations.shards import Activations
 from sae_torch.errors import InputError
@@ -105,6 +104,8 @@ def measure(
     InputError
         If the activations do not have the autoencoder's width, or do not vary.
     """
+    from tqdm import tqdm
+
     parameter = next(sae.parameters())
     d_model = sae.W_dec.shape[1]
     if activations.d_model != d_model:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.sites import blocks, hidden_state, output_at, resolve_site, with_hidden_state
@@ -85,6 +84,8 @@ def model_loss(
     InputError
         If the windows hold fewer than 3 tokens, so that nothing is predicted from position 1 on.
     """
+    from tqdm import tqdm
+
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
         raise InputError(f"windows have shape {tuple(windows.shape)}, expected (windows, length) with length >= 3")
     cases: dict[str, Replacement | None] = {

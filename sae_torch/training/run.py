@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import allocation as al
 from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
@@ -197,6 +196,8 @@ class Run:
         return itertools.chain(first, batches)
 
     def _train(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        from tqdm import tqdm
+
         sinks = open_sinks(self.config.metrics, self.config.out, step, to_plain(self.config))
         started, first = time.perf_counter(), step
         try:
