@@ -59,6 +59,21 @@ def test_scores_come_along_only_on_request() -> None:
     assert not pre.requires_grad
 
 
+@pytest.mark.parametrize("score_dtype", [None, torch.bfloat16])
+def test_scores_are_written_over_those_no_longer_needed(score_dtype: torch.dtype | None) -> None:
+    sae = st.SparseAutoencoder(8, 32, st.TokenChoice(2), score_dtype=score_dtype)
+    one, two = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    memory = sae(one, return_pre=True).pre
+    out = sae(two, return_pre=True, memory=memory)
+    fresh = sae(two, return_pre=True)
+    assert out.pre is memory
+    assert fresh.pre is not None
+    assert torch.equal(out.pre, fresh.pre)
+    assert torch.equal(out.x_hat, fresh.x_hat)
+    for unfit in (torch.empty(5, 31), torch.empty(5, 32, dtype=torch.float64)):
+        assert torch.equal(sae(two, memory=unfit).x_hat, fresh.x_hat)
+
+
 def test_scores_do_not_depend_on_the_scale_between_encoder_and_decoder() -> None:
     sae = st.SparseAutoencoder(8, 32, st.MutualChoice(2))
     other = copy.deepcopy(sae)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,20 +80,61 @@ def test_eval_without_training_names_the_way_out(choice: st.Choice) -> None:
         choice.eval()(torch.randn(3, 8))
 
 
-def test_buffers_survive_a_state_dict() -> None:
-    first = st.FeatureChoice(2)
-    for seed in range(20):
-        first(heavy_tailed(200, 16, seed))
-    first.fit_quotas()
-    for seed in range(5):
-        first(heavy_tailed(200, 16, seed))
-    second = st.FeatureChoice(2)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: st.TokenChoice(2),
+        lambda: st.MutualChoice(2),
+        lambda: st.FeatureChoice(2),
+        lambda: st.FeatureChoice(2, quotas="uniform", switch=0),
+        lambda: st.FeatureChoice(2, switch_tokens=1000),
+        lambda: st.BalancedChoice(2, token_caps=5, feature_caps=0.3, feature_floors=0.004),
+    ],
+)
+def test_buffers_survive_a_state_dict(make: Callable[[], st.Choice]) -> None:
+    """A module that has seen nothing takes up where the other stands: ledger, thresholds, quotas and all."""
+    first = make()
+    for seed in range(12):
+        first(heavy_tailed(100, 16, seed))
+    second = make()
     second.load_state_dict(first.state_dict())
-    scores = heavy_tailed(300, 16, 99)
+    scores = heavy_tailed(70, 16, 99)
     for _ in range(3):
         assert torch.equal(first.mask(scores), second.mask(scores))
         first(scores), second(scores)
     assert torch.equal(first.eval().mask(scores), second.eval().mask(scores))
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("make", [lambda: st.MutualChoice(3), lambda: st.FeatureChoice(3, quotas="uniform", switch=0)])
+def test_where_a_search_starts_never_changes_its_answer(
+    make: Callable[[], st.Choice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warm starts from batches that have nothing to do with this one, shifted up, down and out of range."""
+    warm, cold = make(), make()
+    monkeypatch.setattr(cold, "expected_prices", lambda tokens: None)
+    for seed in range(12):
+        scores = heavy_tailed(600, 130, seed) * (1.0, 30.0, 0.01, 1.0)[seed % 4] - (0.0, 2.0, 0.0)[seed % 3]
+        one, two = warm(scores), cold(scores)
+        assert torch.equal(one.features, two.features)
+        assert torch.equal(one.tokens, two.tokens)
+
+
+def test_a_guess_of_prices_settles_where_a_few_more_scores_reach_it() -> None:
+    choice = st.FeatureChoice(6.0, quotas="uniform", switch=0)
+    choice.build(40)
+    reaching = []
+    for seed in range(60):
+        scores = heavy_tailed(2000, 40, seed)
+        guess = choice.expected_prices(2000)
+        if guess is not None:
+            reaching.append((scores >= torch.from_numpy(np.asarray(guess.features.value))).sum(dim=0))
+        choice(scores)
+    due = 6.0 / 40 * 2000
+    counts = torch.stack(reaching[30:]).float()
+    assert float(counts.mean()) == pytest.approx(due + 3 * due**0.5 + 5, rel=0.05)
+    assert float((counts < due + 1).float().mean()) < 0.05
 
 
 def test_quotas_below_one_token_per_batch_hold_in_the_long_run() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sae_torch as st
+from sae_torch.autoencoder import Output
 from sae_torch.losses import shortfall
 from tests.sae_torch.dense import dense_forward
 
@@ -58,6 +59,19 @@ def test_the_auxiliary_loss_reads_no_decoder_bias_and_stops_at_the_error() -> No
     rows = sae.W_dec.grad.abs().sum(dim=1).nonzero().squeeze(1)
     assert rows.numel()
     assert set(rows.tolist()) <= set(range(10, 20))
+
+
+@pytest.mark.parametrize("every", [1, 3, 5, 50])
+def test_a_part_of_the_tokens_is_the_loss_on_those_alone(every: int) -> None:
+    sae, x = make()
+    weights = torch.rand(64, generator=torch.Generator().manual_seed(1))
+    part = st.losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, weights, 8, every)
+    out = sae(x, return_pre=True)
+    assert out.pre is not None
+    alone = Output(out.x_hat[::every], out.codes, out.pre[::every])
+    assert torch.equal(part, st.losses.aux_zipf_loss(alone, x[::every], sae, weights, 8))
+    with pytest.raises(st.InputError, match="every: expected 1 or more, found 0"):
+        st.losses.aux_zipf_loss(out, x, sae, weights, 8, every=0)
 
 
 def test_nothing_dead_means_zero() -> None:

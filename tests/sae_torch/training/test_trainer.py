@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import _LastInputs
+from sae_torch.training.update import update
 from tests.sae_torch.training.activations import activations
 
 QUIET = {"progress": False}
@@ -41,27 +43,38 @@ def test_training_reconstructs_and_realises_k_on_unseen_tokens(choice: st.Choice
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64))
 
 
-def test_the_loss_curve_is_that_of_a_dense_loop_over_200_steps() -> None:
-    """The same run with dense matrices, plain autograd, torch's own Adam and clipping."""
-    batches = activations(200)
-    config = st.TrainConfig(auxiliary="none", **QUIET)
-    sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
-    log = st.Trainer(sae, config).fit(batches)
-
+def dense_losses(choice: st.Choice, config: st.TrainConfig, batches: list[Tensor]) -> Iterator[float]:
+    """The same run with dense matrices, plain autograd, torch's own top-k, Adam and clipping."""
     probe = torch.cat(batches[: -(-8192 // 256)])
     scale = 4.0 / float(probe.norm(dim=1).mean())
-    start = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+    start = st.SparseAutoencoder(16, 64, choice, dtype=probe.dtype)
+    start.normalise_decoder()  # unit rows in this type, not in float32
     W_enc, W_dec, b_enc = (p.detach().clone().requires_grad_() for p in (start.W_enc, start.W_dec, start.b_enc))
     b_dec = (probe.mean(dim=0) * scale).requires_grad_()
     parameters = [W_dec, W_enc, b_enc, b_dec]
     optimizer = torch.optim.Adam(parameters, betas=config.betas)
-    schedule = Schedule(config.learning_rate, 200, config.warm_up, config.decay)
+    schedule = Schedule(config.learning_rate, len(batches), config.warm_up, config.decay)
+    silent_for = torch.zeros(64)
     for step, batch in enumerate(batches):
         x = batch * scale
         z = (x - b_dec) @ W_enc + b_enc
-        top = torch.zeros_like(z).scatter_(1, z.detach().topk(4, dim=1).indices, 1.0)
-        loss = ((torch.relu(z) * top) @ W_dec + b_dec - x).pow(2).sum(dim=1).mean()
-        assert log.loss[step] == pytest.approx(float(loss.detach()), rel=2e-3), step
+        mask = torch.zeros_like(z)
+        if isinstance(choice, st.TokenChoice):
+            mask.scatter_(1, z.detach().topk(4, dim=1).indices, 1.0)
+        else:
+            mask.view(-1)[z.detach().flatten().topk(4 * len(x)).indices] = 1.0
+        mask *= z.detach() > 0
+        x_hat = (z * mask) @ W_dec + b_dec
+        loss = (x_hat - x).pow(2).sum(dim=1).mean()
+        if config.auxiliary == "k":
+            silent_for = torch.where(mask.any(dim=0), 0, silent_for + len(x))
+            dead = silent_for >= config.dead_after
+            rows = slice(None, None, config.auxiliary_every)
+            value = torch.relu(z[rows]) * dead
+            top = torch.zeros_like(value).scatter_(1, value.detach().topk(8, dim=1).indices, 1.0)
+            error = (x - x_hat)[rows].detach() - (value * top) @ W_dec
+            loss = loss + config.auxiliary_coefficient * error.pow(2).sum(dim=1).mean() * dead.any()
+        yield float(loss.detach())
         optimizer.zero_grad()
         loss.backward()
         assert W_dec.grad is not None
@@ -71,6 +84,40 @@ def test_the_loss_curve_is_that_of_a_dense_loop_over_200_steps() -> None:
         optimizer.step()
         with torch.no_grad():
             W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-3)])
+@pytest.mark.parametrize("auxiliary", ["none", "k"])
+@pytest.mark.parametrize("choice", [st.TokenChoice(4), st.MutualChoice(4)], ids=lambda c: type(c).__name__)
+def test_the_loss_curve_is_that_of_a_dense_loop_over_200_steps(
+    choice: st.Choice, auxiliary: Any, dtype: torch.dtype, tolerance: float
+) -> None:
+    batches = [x.to(dtype) for x in activations(200)]
+    config = st.TrainConfig(auxiliary=auxiliary, dead_after=256, k_aux=8, **QUIET)
+    sae = st.SparseAutoencoder(16, 64, copy.deepcopy(choice), dtype=dtype)
+    log = st.Trainer(sae, config).fit(batches)
+    assert (sum(log.auxiliary) > 0) == (auxiliary == "k")
+    assert log.loss == pytest.approx(list(dense_losses(copy.deepcopy(choice), config, batches)), rel=tolerance)
+
+
+def test_an_update_without_temporaries_is_the_plain_one() -> None:
+    sae = st.SparseAutoencoder(7, 30, st.TokenChoice(2), dtype=torch.float64)
+    for parameter in sae.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).double()
+    plain = copy.deepcopy(sae)
+    for parameter, twin in zip(sae.parameters(), plain.parameters(), strict=True):
+        twin.grad = parameter.grad.clone() if parameter.grad is not None else None
+    update(sae, torch.optim.SGD(sae.parameters(), lr=9.0), rate=0.5, clip=1.0)
+
+    W = plain.W_dec.detach()
+    assert plain.W_dec.grad is not None
+    plain.W_dec.grad -= (plain.W_dec.grad * W).sum(dim=1, keepdim=True) * W
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+    torch.optim.SGD(plain.parameters(), lr=0.5).step()
+    with torch.no_grad():
+        plain.W_dec.div_(plain.W_dec.norm(dim=1, keepdim=True))
+    for one, two in zip(sae.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize("factor", [50.0, 1e-3])
