@@ -89,6 +89,15 @@ def report(name: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], no
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
+def kept_rows(name: str, notes: str) -> list[list[Any]]:
+    """Rows that an earlier run of the same setting wrote: a benchmark made in pieces goes on from them."""
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return []
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return list(content["rows"]) if content["notes"] == notes else []
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the options every benchmark has."""
     parser = argparse.ArgumentParser(description=description)

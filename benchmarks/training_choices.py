@@ -6,7 +6,6 @@ with the defaults, three seeds each, and judges them on the test split. Finished
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 import sae_torch as st
-from benchmarks.harness import RESULTS, arguments, report
+from benchmarks.harness import arguments, kept_rows, report
 from benchmarks.optimizers import OPTIMIZERS
 from sae_torch.activations import ActivationReader, Activations, HarvestConfig, harvest
 from sae_torch.autoencoder import ENCODER_SCALE
@@ -111,7 +110,7 @@ def main() -> None:
     measured = f"{JUDGED_TOKENS} tokens of whole addresses held out, batch-free mode; torch {torch.__version__}"
     if options.final:
         name, change = "defaults", f"TrainConfig() as shipped; {sizes}; test split, {measured}"
-        runs = [Variant(choice, f"seed {seed}") for choice in CHOICES for seed in range(SEEDS)]
+        runs = [Variant(choice, f"seed {seed}") for choice in reversed(tuple(CHOICES)) for seed in range(SEEDS)]
     elif options.auxiliary:
         name, change = "auxiliary_every", f"auxiliary zipf; {sizes}; development split, {measured}"
         runs = [
@@ -127,7 +126,7 @@ def main() -> None:
         )
         runs = changes()
     headings = ["choice", "change", "NMSE", "L0", "silent features", "training s"]
-    rows = [] if options.fresh else _kept(name, change)
+    rows = [] if options.fresh else kept_rows(name, change)
     done = {(row[0], row[1]) for row in rows}
     for variant in [run for run in runs if (run.choice, run.change) not in done][: options.most]:
         seed = int(variant.change.split("seed ")[1]) if "seed " in variant.change else 0
@@ -145,15 +144,6 @@ def _means(rows: list[list[Any]]) -> list[list[Any]]:
         columns = zip(*(row[2:] for row in rows if row[0] == choice), strict=True)
         found.append([choice, f"mean of {SEEDS} seeds", *map(statistics.fmean, columns)])
     return found
-
-
-def _kept(name: str, notes: str) -> list[list[Any]]:
-    """Rows of an earlier run of the same setting."""
-    file = RESULTS / f"{name}.json"
-    if not file.exists():
-        return []
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return list(content["rows"]) if content["notes"] == notes else []
 
 
 if __name__ == "__main__":

@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from benchmarks.harness import alternating, arguments, report
+from benchmarks.harness import alternating, arguments, kept_rows, report
 from sae_torch.training.trainer import Trainer
 from sae_torch.training.usage import Usage
 
 SIZES = ((2048, 384, 12288, 32), (4096, 576, 18432, 32))
 SEED = 0
+# Steps after which warm starts and thresholds have settled.
+WARM_UP = 8
 PRODUCT = "encoder product"
+HEADINGS = ["size", "step", "ms", "x product", "tokens/s", "peak MiB"]
 
 
 def activations(tokens: int, d_model: int, count: int = 4) -> list[Tensor]:
@@ -47,13 +50,15 @@ class Ours:
         _, d_model, n_features, _ = sizes
         config = st.TrainConfig(auxiliary=auxiliary, progress=False)  # type: ignore[arg-type]
         self.trainer = Trainer(st.SparseAutoencoder(d_model, n_features, choice, seed=SEED), config)
-        self.trainer.fit(batches * 2)
+        self.trainer.fit(batches)
         if isinstance(choice, st.FeatureChoice) and not bool(choice.has_quotas):
             choice.fit_quotas()
         self.trainer.sae.train()
         self.usage = Usage(self.trainer.sae, config, planned_tokens=10**9)
         self.batches = batches
         self.steps = 0
+        for _ in range(WARM_UP):
+            self()
 
     def __call__(self) -> None:
         """One step on the next batch."""
@@ -168,6 +173,8 @@ def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[
     }
     weights = torch.randn(sizes[1], sizes[2])
     found: dict[str, Callable[[], Callable[[], object]]] = {PRODUCT: lambda: lambda: batches[0] @ weights}
+    memory = torch.empty(sizes[0], sizes[2])
+    found["encoder product into kept memory"] = lambda: lambda: torch.mm(batches[0], weights, out=memory)
     for auxiliary in ("none", "zipf"):
         for name, make in choices.items():
             found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
@@ -179,11 +186,11 @@ def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[
 
 
 def main() -> None:
-    """Both sizes, ours and the peers in turn; peak memory of each in a process of its own."""
+    """Ours and the peers in turn, one size after the other; `--peaks` adds the memory of a step in its own process."""
     parser = arguments(__doc__ or "")
-    parser.add_argument(
-        "--alone", nargs=2, metavar=("SIZE", "STEP"), help="run one step alone and print its peak memory"
-    )
+    parser.add_argument("--size", type=int, choices=range(len(SIZES)), help="measure this size only, keep the other")
+    parser.add_argument("--peaks", type=int, metavar="MOST", help="peak memory of so many steps that lack it")
+    parser.add_argument("--alone", nargs=2, metavar=("SIZE", "STEP"), help="make one step alone, print its peak memory")
     options = parser.parse_args()
     if options.alone:
         size, name = options.alone
@@ -192,18 +199,25 @@ def main() -> None:
             step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
-    rows: list[list[object]] = []
-    for number, sizes in enumerate(SIZES):
+    notes = (
+        f"(tokens, d_model, features, k), float32, seed {SEED}; ratios to the encoder's product as any step makes it, "
+        "into new memory; peak memory of a process that makes this step alone."
+    )
+    rows = kept_rows("training_step", notes)
+    if options.peaks:
+        for row in [row for row in rows if row[-1] is None][: options.peaks]:
+            row[-1] = peak_memory([str(size) for size in SIZES].index(row[0]), row[1])
+            report("training_step", HEADINGS, rows, notes)
+        return
+    for sizes in SIZES if options.size is None else [SIZES[options.size]]:
+        rows = [row for row in rows if row[0] != str(sizes)]
         made = {name: make() for name, make in sides(sizes).items()}
         times = alternating(made, options.repeats)
         del made
         for name, seconds in times.items():
             ratio, rate = seconds / times[PRODUCT], round(sizes[0] / seconds)
-            rows.append([str(sizes), name, 1e3 * seconds, ratio, rate, peak_memory(number, name)])
-    notes = (
-        f"(tokens, d_model, features, k), float32, seed {SEED}; peak memory of a process that makes this step alone."
-    )
-    report("training_step", ["size", "step", "ms", "x product", "tokens/s", "peak MiB"], rows, notes)
+            rows.append([str(sizes), name, 1e3 * seconds, ratio, rate, None])
+        report("training_step", HEADINGS, sorted(rows, key=lambda row: len(row[0])), notes)
 
 
 def peak_memory(size: int, name: str) -> int:

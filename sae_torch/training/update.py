@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
+
+BLOCK_ENTRIES = 1 << 18
 
 
 @torch.no_grad()
@@ -21,14 +25,20 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, rate: float
     """
     gradient = sae.W_dec.grad
     assert gradient is not None
-    gradient.addcmul_(_row_dots(gradient, sae.W_dec), sae.W_dec, value=-1.0)
+    for rows in _blocks(sae.W_dec):
+        g, w = gradient[rows], sae.W_dec[rows]
+        g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-    sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+    for rows in _blocks(sae.W_dec):
+        w = sae.W_dec[rows]
+        w.div_(w.norm(dim=1, keepdim=True))
 
 
-def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    """`a_j . b_j` of every row, as a column, in one pass over both."""
-    return torch.bmm(a[:, None, :], b[:, :, None])[:, :, 0]
+def _blocks(matrix: Tensor) -> Iterator[slice]:
+    """Rows that stay in a processor's cache between two passes over them; all at once on a card."""
+    count = len(matrix)
+    step = count if matrix.device.type != "cpu" else max(1, BLOCK_ENTRIES // matrix.shape[1])
+    return (slice(start, start + step) for start in range(0, count, step))
