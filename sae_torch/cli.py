@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
+from sae_torch.commands.evaluate import Evaluate
+from sae_torch.commands.exchange import Export, Import
 from sae_torch.commands.harvest import Harvest
+from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
 from sae_torch.config_file import read_config
 from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
-from sae_torch.interop.commands import Export, Import
 
 PROGRAM = "sae-torch"
 
@@ -34,6 +36,8 @@ COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "harvest": Harvest,
     "train": Train,
+    "evaluate": Evaluate,
+    "report": Report,
     "export": Export,
     "import": Import,
 }

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import allocation as al
 import sae_torch as st
 from sae_torch.activations import (
     ActivationReader,
@@ -30,20 +27,22 @@ from sae_torch.activations.language_model import SMOLLM2
 from sae_torch.activations.sites import hook_name
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.evaluation import (
-    Chapter,
+    Evaluation,
     ModelLoss,
     Quality,
     Result,
     ResultsFolder,
     batch_free,
-    feature_contexts,
+    decoder_cosines,
     measure,
     model_loss,
     render_report,
-    spread_features,
     text_table,
 )
+from sae_torch.evaluation.evaluation import ZipfCurve
+from sae_torch.evaluation.feature_pages import feature_pages
 from sae_torch.evaluation.results_folder import REPORT, RESULTS, write_text
+from sae_torch.versions import versions
 
 CHOICES: dict[str, Callable[[int], st.Choice]] = {
     "token choice": st.TokenChoice,
@@ -51,7 +50,7 @@ CHOICES: dict[str, Callable[[int], st.Choice]] = {
     "feature choice": st.FeatureChoice,
 }
 CURVE = "training.json"
-FEATURES_SHOWN = 6
+FEATURE_PAGES, CONTEXTS = 200, 5
 
 
 @dataclass(frozen=True)
@@ -151,18 +150,23 @@ class Demo:
             )
         with clock.stage("writing the report"):
             results = [Result.of(name, qualities[name], loss) for name in CHOICES]
-            chapters = [
-                self._chapter(result, qualities[result.name], folder, test, language_model) for result in results
+            evaluations = [
+                self._evaluation(name, saes[name], qualities[name], loss, folder, test, language_model)
+                for name in CHOICES
             ]
-            report = render_report(chapters, self.k, self._facts(train, test, loss))
+            lead = (
+                "Three sparse autoencoders trained on the same activations with the same budget of "
+                f"{self.k} features per token, judged on addresses none of them has seen."
+            )
+            report = render_report(evaluations, self._facts(train, test, loss), lead)
         folder.publish(
             {
                 "results": [result.as_json() for result in results],
-                "zipf": {chapter.result.name: _fit_json(chapter.zipf) for chapter in chapters},
+                "zipf": {evaluation.name: _fit_json(evaluation.zipf) for evaluation in evaluations},
                 "test_tokens": len(test),
                 "predicted_tokens": loss.n_tokens,
                 "seconds": {name: round(seconds, 2) for name, seconds in clock.seconds.items()},
-                "versions": _versions(),
+                "versions": versions(),
             },
             report,
         )
@@ -209,23 +213,23 @@ class Demo:
 
         folder.write_part(_slug(name), write)
 
-    def _chapter(
+    def _evaluation(
         self,
-        result: Result,
+        name: str,
+        sae: st.SparseAutoencoder,
         quality: Quality,
+        loss: ModelLoss,
         folder: ResultsFolder,
         test: Activations,
         language_model: LanguageModel,
-    ) -> Chapter:
-        curve = json.loads((folder.working / _slug(result.name) / CURVE).read_text(encoding="utf-8"))
-        features = spread_features(quality, FEATURES_SHOWN)
-        return Chapter(
-            result=result,
-            quality=quality,
-            curve_tokens=curve["tokens"],
-            curve_loss=curve["loss"],
-            zipf=_fit(quality),
-            features=feature_contexts(quality, test, language_model.tokenizer, features),
+    ) -> Evaluation:
+        """What one pass over the held-out tokens tells; `sae-torch evaluate` measures more."""
+        curve = json.loads((folder.working / _slug(name) / CURVE).read_text(encoding="utf-8"))
+        cosines = decoder_cosines(sae.W_dec)
+        return replace(
+            Evaluation.of(name, sae, quality).with_model_loss(loss),
+            curve=(tuple(curve["tokens"]), tuple(curve["loss"])),
+            features=feature_pages(sae, quality, test, language_model, cosines, FEATURE_PAGES, CONTEXTS),
         )
 
     def _facts(self, train: Activations, test: Activations, loss: ModelLoss) -> dict[str, str]:
@@ -238,7 +242,7 @@ class Demo:
             "Autoencoders": f"{self.features:,} features, budget {self.k} per token",
             "Held out": f"{len(test):,} tokens; cross-entropy of {loss.n_tokens:,} predicted tokens",
             "Cross-entropy": f"clean {loss.clean:.3f}, mean-ablated {loss.mean:.3f}, zero-ablated {loss.zero:.3f} nats",
-            "Made with": ", ".join(f"{name} {version}" for name, version in _versions().items()),
+            "Made with": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
 
 
@@ -283,26 +287,7 @@ def _check_same(name: str, sae: st.SparseAutoencoder, loaded: st.SparseAutoencod
         raise RuntimeError(f"the saved autoencoder of {name} does not give the outputs of the trained one")
 
 
-def _fit(quality: Quality) -> al.ZipfFit | None:
-    try:
-        return al.fit_zipf(quality.densities)
-    except al.InvalidProblemError:  # fewer than three features fire
-        return None
-
-
-def _fit_json(fit: al.ZipfFit | None) -> dict[str, float] | None:
+def _fit_json(fit: ZipfCurve | None) -> dict[str, float] | None:
     if fit is None:
         return None
     return {"alpha": fit.alpha, "beta": fit.beta, "r_squared": fit.r_squared, "excluded": fit.excluded}
-
-
-def _versions() -> dict[str, str]:
-    names = ("sae-allocation", "torch", "transformers", "numpy")
-    return {"Python": platform.python_version()} | {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
-        return "not installed"

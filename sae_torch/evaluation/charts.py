@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 420, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 70, 12, 12, 46
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Series:
     x, y
         Its points; points that a log axis cannot show are left out.
     colour
-        CSS class suffix: 1 to 3, or 0 for the colour of the text.
+        CSS class suffix: 1 to 8, or 0 for the colour of the text.
     dashed
         Whether it is a fitted or reference line.
     """
@@ -121,7 +121,7 @@ def bar_chart(
     title
         What the chart shows, for readers who do not see it.
     colour
-        CSS class suffix, 1 to 3.
+        CSS class suffix, 1 to 8.
     marked
         Position and label of a vertical line.
     """
@@ -179,7 +179,7 @@ def _axes(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
     parts += [
         f'<line class="axis" x1="{left}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>',
         f'<text class="label" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>',
-        f'<text class="label" transform="translate(13 {centre}) rotate(-90)" text-anchor="middle">'
+        f'<text class="label" transform="translate(12 {centre}) rotate(-90)" text-anchor="middle">'
         f"{escape(y.label)}</text>",
     ]
     return parts

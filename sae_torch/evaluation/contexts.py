@@ -57,12 +57,12 @@ class FeatureContexts:
 def spread_features(quality: Quality, count: int) -> list[int]:
     """Features at ranks of density that are evenly spread on a log scale: no feature is picked by hand.
 
-    Only features that fire at least as often as contexts are remembered take part.
+    Only features that fire at least as often as contexts are remembered take part; all of them where `count` allows.
     """
     order = quality.counts.argsort(descending=True, stable=True)
     alive = int((quality.counts >= quality.top_rows.shape[1]).sum())
-    if alive == 0:
-        return []
+    if count >= alive:
+        return [int(feature) for feature in order[:alive]]
     ranks = torch.logspace(0, float(torch.tensor(alive).log10()), count + 2, dtype=torch.float64)[1:-1]
     chosen = torch.unique((ranks - 1).round().long().clamp(0, alive - 1))
     return [int(order[rank]) for rank in chosen]

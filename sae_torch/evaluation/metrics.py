@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_torch.activations.shards import Activations
+from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
 
 
@@ -31,6 +32,11 @@ class Quality:
         fires on fewer; ties go to the smaller row.
     top_values
         ``(n_features, top)`` float32, its values there.
+    fvu
+        Fraction of variance unexplained, ``sum ||e - mean(e)||^2 / sum ||x - mean(x)||^2`` with ``e = x - x_hat``: the
+        NMSE without what a constant shift would mend.
+    cosine
+        Mean over the tokens of the cosine between ``x`` and ``x_hat``, 0 where one of them is zero.
     """
 
     nmse: float
@@ -38,6 +44,8 @@ class Quality:
     histogram: Tensor
     top_rows: Tensor
     top_values: Tensor
+    fvu: float = math.nan
+    cosine: float = math.nan
 
     @property
     def n_tokens(self) -> int:
@@ -59,6 +67,11 @@ class Quality:
         """Number of features that never fire on these tokens."""
         return int((self.counts == 0).sum())
 
+    @property
+    def underused(self) -> int:
+        """Number of features that fire less than a tenth as often as the mean feature, dead ones included."""
+        return int((self.counts < self.counts.double().mean() / 10).sum()) if self.l0 > 0 else len(self.counts)
+
 
 @contextlib.contextmanager
 def batch_free(sae: nn.Module) -> Iterator[None]:
@@ -74,7 +87,7 @@ def batch_free(sae: nn.Module) -> Iterator[None]:
 
 def measure(
     sae: Any,
-    activations: Activations,
+    activations: Rows,
     *,
     batch_size: int = 2048,
     top: int = 8,
@@ -113,6 +126,8 @@ def measure(
     error = 0.0
     squares = 0.0
     total = torch.zeros(activations.d_model, dtype=torch.float64)
+    total_error = torch.zeros(activations.d_model, dtype=torch.float64)
+    cosines = 0.0
     counts: Tensor | None = None
     histogram = torch.zeros(1, dtype=torch.int64)
     best: _Best | None = None
@@ -124,7 +139,11 @@ def measure(
             x = activations.gather(rows, parameter.dtype).to(parameter.device)
             codes = sae.encode(x)
             wide = x.double()
-            error += float((wide - sae.decode(codes).double()).square().sum())
+            x_hat = sae.decode(codes).double()
+            missing = wide - x_hat
+            error += float(missing.square().sum())
+            total_error += missing.sum(0).cpu()
+            cosines += float(nn.functional.cosine_similarity(wide, x_hat, dim=1).sum())
             squares += float(wide.square().sum())
             total += wide.sum(0).cpu()
             # a code whose value is 0 does not count as a firing feature
@@ -142,7 +161,8 @@ def measure(
     variation = squares - float(total.square().sum()) / n
     if not variation > 0:
         raise InputError(f"the {n} activations are all equal, expected activations that vary")
-    return Quality(error / variation, counts, histogram, best.rows, best.values)
+    unexplained = error - float(total_error.square().sum()) / n
+    return Quality(error / variation, counts, histogram, best.rows, best.values, unexplained / variation, cosines / n)
 
 
 def _add(left: Tensor, right: Tensor) -> Tensor:

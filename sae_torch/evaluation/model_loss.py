@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ class ModelLoss:
         With each named replacement.
     n_tokens
         Predicted tokens.
+    kl
+        Mean divergence of the predictions from the clean ones, in nats, for ``"zero"``, ``"mean"`` and
+        ``"spliced NAME"``.
     """
 
     clean: float
@@ -38,11 +41,16 @@ class ModelLoss:
     mean: float
     spliced: Mapping[str, float]
     n_tokens: int
+    kl: Mapping[str, float] = field(default_factory=dict)
 
     def recovered(self, name: str, baseline: str = "zero") -> float:
         """Loss recovered, ``(baseline - spliced) / (baseline - clean)``; baseline ``"zero"`` or ``"mean"``."""
         against: float = {"zero": self.zero, "mean": self.mean}[baseline]
         return (against - self.spliced[name]) / (against - self.clean)
+
+    def kl_recovered(self, name: str, baseline: str = "zero") -> float:
+        """Divergence recovered, ``1 - KL(spliced) / KL(baseline)``."""
+        return 1.0 - self.kl[f"spliced {name}"] / self.kl[baseline]
 
 
 def model_loss(
@@ -57,17 +65,19 @@ def model_loss(
 ) -> ModelLoss:
     """Cross-entropy clean, ablated, and with each replacement, on the same windows.
 
-    ``CE = -mean log p(token_t | tokens before t)`` over the tokens predicted from positions 1 on
+    ``CE = -mean log p(token_t | tokens before t)`` over the tokens predicted from positions 1 on, and
+    ``KL = mean sum_v p_clean(v) log(p_clean(v) / p(v))`` over the same positions
 
     Position 0 keeps its activation in every case, and the token predicted from it is left out: autoencoders
-    here never see it. The blocks before the site run once per window, the others once per case.
+    here never see it. Where the site is the output of a block, the blocks before it run once per window and the others
+    once per case; elsewhere the whole model runs once per case.
 
     Parameters
     ----------
     language_model
         The model.
     site
-        ``"hidden_states[n]"``.
+        ``"hidden_states[n]"`` or the path of a module.
     windows
         ``(windows, length)`` token ids.
     mean
@@ -88,6 +98,8 @@ def model_loss(
 
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
         raise InputError(f"windows have shape {tuple(windows.shape)}, expected (windows, length) with length >= 3")
+    resumable = resolve_site(language_model.model, site) in list(blocks(language_model.model))
+    continued = resumed_at if resumable else forced_at
     cases: dict[str, Replacement | None] = {
         "clean": None,
         "zero": torch.zeros_like,
@@ -95,7 +107,7 @@ def model_loss(
         # prefixed, since a replacement may itself be called "clean"
         **{f"spliced {name}": replacement for name, replacement in replacements.items()},
     }
-    sums = dict.fromkeys(cases, 0.0)
+    sums, divergences = dict.fromkeys(cases, 0.0), dict.fromkeys(cases, 0.0)
     predicted = windows.shape[0] * (windows.shape[1] - 2)
     with (
         torch.inference_mode(),
@@ -107,11 +119,22 @@ def model_loss(
             token_ids = batch.long().to(language_model.device)
             output = output_at(language_model.model, site, token_ids)
             hidden = hidden_state(output)
+            clean = torch.zeros(0)
             for name, replacement in cases.items():
                 state = hidden if replacement is None else _replaced(hidden, replacement)
-                with resumed_at(language_model.model, site, with_hidden_state(output, state)):
+                with continued(language_model.model, site, with_hidden_state(output, state)):
                     logits = language_model.model(input_ids=token_ids, use_cache=False).logits
-                sums[name] += _cross_entropy(logits[:, 1:-1], token_ids[:, 2:])
+                logits = logits[:, 1:-1]
+                clean = logits if replacement is None else clean
+                for row, of_clean, targets in zip(logits, clean, token_ids[:, 2:], strict=True):
+                    # a window at a time, since float32 logits of a whole batch would be large
+                    log_p = row.float().log_softmax(-1)
+                    sums[name] += float(nn.functional.nll_loss(log_p, targets, reduction="sum"))
+                    if replacement is not None:
+                        log_clean = of_clean.float().log_softmax(-1)
+                        divergences[name] += float(
+                            nn.functional.kl_div(log_p, log_clean, reduction="sum", log_target=True)
+                        )
                 bar.update(token_ids.shape[0] * (token_ids.shape[1] - 2))
     means = {name: value / predicted for name, value in sums.items()}
     return ModelLoss(
@@ -120,6 +143,7 @@ def model_loss(
         mean=means["mean"],
         spliced={name: means[f"spliced {name}"] for name in replacements},
         n_tokens=predicted,
+        kl={name: value / predicted for name, value in divergences.items() if name != "clean"},
     )
 
 
@@ -129,12 +153,14 @@ def _replaced(hidden: Tensor, replacement: Replacement) -> Tensor:
     return torch.cat([hidden[:, :1], new], dim=1)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> float:
-    """Sum over tokens; a window at a time, since float32 logits of a whole batch would be large."""
-    return sum(
-        float(nn.functional.cross_entropy(row.float(), target, reduction="sum"))
-        for row, target in zip(logits, targets, strict=True)
-    )
+@contextlib.contextmanager
+def forced_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
+    """Let the module at a site return a given output; everything before it runs in vain."""
+    handle = resolve_site(model, site).register_forward_hook(lambda *_: output)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -102,9 +102,27 @@ def text_table(results: Sequence[Result]) -> str:
     ------------  ------  -----  --------  --------  -------  ---------  ---------  ---------  ---------
     token choice  0.2000  32.00         3     3.500    3.700      8.400     11.100    97.37 %    95.92 %
     """
-    rows = [["choice", *(column.heading for column in COLUMNS)], ["", *(column.unit for column in COLUMNS)]]
-    cells = [[result.name, *(column.cell(result) for column in COLUMNS)] for result in results]
-    widths = [max(len(row[column]) for row in rows + cells) for column in range(len(COLUMNS) + 1)]
+    return aligned(
+        ["choice", *(column.heading for column in COLUMNS)],
+        ["", *(column.unit for column in COLUMNS)],
+        [[result.name, *(column.cell(result) for column in COLUMNS)] for result in results],
+    )
+
+
+def aligned(headings: Sequence[str], units: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal; the first column is left-aligned, numbers right.
+
+    Examples
+    --------
+    >>> print(aligned(["name", "norm"], ["", "m"], [["one", "2.5"], ["another", "12.5"]]))
+    name     norm
+                m
+    -------  ----
+    one       2.5
+    another  12.5
+    """
+    rows = [list(headings), list(units)] if any(units) else [list(headings)]
+    widths = [max(len(row[column]) for row in [*rows, *cells]) for column in range(len(headings))]
     lines = [
         "  ".join(
             text.ljust(width) if column == 0 else text.rjust(width)

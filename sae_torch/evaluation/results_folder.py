@@ -107,6 +107,14 @@ class ResultsFolder:
         return configuration.get(name, "absent")
 
 
+def require_free(path: Path, overwrite: bool) -> None:
+    """Refuse a file that is there already, unless it may be replaced."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file to write")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another --out or replace it with --overwrite")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that `path` holds all of it or what it held before."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -22,7 +22,7 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Expected one of {demo, harvest, train, export, import}"),
+        ([], "Expected one of {demo, harvest, train, evaluate, report, export, import}"),
         (["trian"], "Unrecognized options: trian"),
         (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
         (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),

@@ -1,4 +1,4 @@
-"""Commands that bring autoencoders to other libraries and back."""
+"""The commands `export` and `import`: autoencoders to other libraries and back."""
 
 from __future__ import annotations
 

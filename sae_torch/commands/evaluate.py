@@ -1,0 +1,194 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sae_torch.activations import Activations, LanguageModel, Rows, load_language_model, open_activations
+from sae_torch.activations.language_model import model_provenance
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.errors import InputError
+from sae_torch.evaluation.evaluation import Evaluation, evaluate
+from sae_torch.evaluation.evaluation_file import EvaluationFile, tables
+from sae_torch.evaluation.metrics import batch_free
+from sae_torch.evaluation.model_loss import Replacement, model_loss
+from sae_torch.evaluation.results_folder import require_free
+from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.versions import versions
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge autoencoders on held-out activations, and write a file for `report`.
+
+    Reconstruction, features per token in both modes, dead and under-used features, the density spectrum, difficulty,
+    collapse, batch sensitivity, the edge-swap null, and the loss of the language model with reconstructions in place.
+    """
+
+    autoencoders: tuple[Path, ...]
+    """Folders: of this project, or of SAELens, dictionary-learning or sparsify."""
+    activations: Path
+    """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
+    out: Path = Path("evaluation.json")
+    """File to write."""
+    tokens: int | None = None
+    """How many of the activations, the first; by default all."""
+    model: str | None = None
+    """Language model, where the activations do not name one that can be loaded."""
+    loss_windows: int = 128
+    """Windows for the loss of the language model; 0 leaves it out."""
+    pages: int = 300
+    """Feature pages of each autoencoder; 0 leaves them out."""
+    batch_sizes: tuple[int, ...] = (256, 1024, 4096)
+    """Batch sizes whose allocation is compared."""
+    batch_tokens: int = 16_384
+    """Tokens for that comparison."""
+    null_tokens: int = 2048
+    """Tokens for the edge-swap null; 0 leaves it out."""
+    k: float | None = None
+    """Mean number of features per token, where a folder does not say it."""
+    seed: int = 0
+    """Seed of shuffles and of the null."""
+    overwrite: bool = False
+    """Replace the file."""
+
+    def __post_init__(self) -> None:
+        if not self.autoencoders:
+            raise InputError("autoencoders: expected at least one folder")
+        for name in ("tokens", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise InputError(f"{name} is {value}, expected at least 2")
+        for name in ("loss_windows", "pages", "null_tokens"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if any(size < 1 for size in self.batch_sizes):
+            raise InputError(f"batch_sizes is {', '.join(map(str, self.batch_sizes))}, expected 1 or more each")
+        if self.k is not None and not self.k > 0:
+            raise InputError(f"k is {self.k:g}, expected a positive number of features per token")
+
+    def run(self) -> None:
+        """Measure, write, print tables."""
+        require_free(self.out, self.overwrite)
+        saes = self._autoencoders()
+        activations = _first(open_activations(self.activations), self.tokens)
+        for name, sae in saes.items():
+            if sae.d_model != activations.d_model:
+                raise InputError(
+                    f"{name} reads activations of width {sae.d_model}, but those in {self.activations} are "
+                    f"{activations.d_model} wide"
+                )
+        language_model = self._language_model(activations)
+        found = [
+            evaluate(
+                name, sae, activations, language_model if self.pages else None, batch_sizes=self.batch_sizes,
+                batch_tokens=self.batch_tokens, null_tokens=self.null_tokens, pages=self.pages, seed=self.seed,
+                progress=True,
+            )
+            for name, sae in saes.items()
+        ]  # fmt: skip
+        if language_model is not None and isinstance(activations, Activations) and self.loss_windows:
+            found = _with_losses(found, saes, language_model, activations, self.loss_windows)
+        EvaluationFile(tuple(found), self._facts(activations)).write(self.out)
+        print(f"{tables(found)}\n\n{self.out}")
+
+    def _autoencoders(self) -> dict[str, SparseAutoencoder]:
+        folders = [folder.expanduser() for folder in self.autoencoders]
+        times = Counter(folder.resolve().name for folder in folders)
+        found: dict[str, SparseAutoencoder] = {}
+        for folder in folders:
+            place = folder.resolve()
+            name = place.name if times[place.name] == 1 else f"{place.parent.name}/{place.name}"
+            if name in found:
+                raise InputError(f"autoencoders: {folder} is given twice")
+            found[name] = FORMATS[format_of(folder)].load(folder, k=self.k)
+        return found
+
+    def _language_model(self, activations: Rows) -> LanguageModel | None:
+        """The model the activations come from; None where they have no text or it is not needed."""
+        if not isinstance(activations, Activations) or not (self.loss_windows or self.pages):
+            return None
+        name = self.model or activations.header["model"]
+        digest, expected = model_provenance(name).get("model_sha256"), activations.header.get("model_sha256")
+        if expected is not None and digest != expected:
+            found = "another model" if digest is not None else "no files of one on disk"
+            raise InputError(
+                f"model {name!r} is not the one of {self.activations} ({activations.header['model']}): found {found}; "
+                "say where it lies with --model, or leave it out with --loss-windows 0 --pages 0"
+            )
+        dtype = getattr(torch, activations.header.get("forward_dtype", "float32"))
+        return load_language_model(name, dtype)
+
+    def _facts(self, activations: Rows) -> dict[str, str]:
+        header = activations.header
+        known = {
+            "Language model": header.get("model"),
+            "Site": header.get("site"),
+            "Text": header.get("text"),
+            "Split": header.get("split"),
+            "Held out": f"{len(activations):,} tokens of {self.activations}",
+            "Autoencoders": ", ".join(map(str, self.autoencoders)),
+            "Made with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        }
+        return {name: text for name, text in known.items() if text is not None}
+
+
+def _with_losses(
+    found: list[Evaluation],
+    saes: dict[str, SparseAutoencoder],
+    language_model: LanguageModel,
+    activations: Activations,
+    windows: int,
+) -> list[Evaluation]:
+    def reconstruction(sae: SparseAutoencoder) -> Replacement:
+        def reconstruct(x: torch.Tensor) -> torch.Tensor:
+            with batch_free(sae):
+                return sae.decode(sae.encode(x.to(sae.W_enc.dtype))).to(x.dtype)
+
+        return reconstruct
+
+    loss = model_loss(
+        language_model,
+        activations.header["site"],
+        activations.windows(windows),
+        activations.mean(),
+        {name: reconstruction(sae) for name, sae in saes.items()},
+        progress="cross-entropy",
+    )
+    return [evaluation.with_model_loss(loss) for evaluation in found]
+
+
+def _first(activations: Rows, tokens: int | None) -> Rows:
+    if tokens is None or tokens == len(activations):
+        return activations
+    if tokens > len(activations):
+        raise InputError(f"tokens is {tokens}, but there are {len(activations)} activations")
+    if isinstance(activations, Activations):
+        return Activations(activations.shards, tokens)
+    return _Part(activations, tokens)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The first rows of others."""
+
+    rows: Rows
+    count: int
+
+    @property
+    def d_model(self) -> int:
+        return self.rows.d_model
+
+    @property
+    def header(self) -> dict[str, str]:
+        return dict(self.rows.header)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def gather(self, rows: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.rows.gather(rows, dtype)

@@ -1,0 +1,136 @@
+"""What the batch does: the allocation of training, in batches of other sizes and about one topic."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_torch.activations.rows import Rows
+from sae_torch.activations.shards import Activations
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.evaluation.metrics import batch_free
+from sae_torch.feature_choice import FeatureChoice
+
+
+@dataclass(frozen=True)
+class BatchMode:
+    """Batch allocation at one batch size.
+
+    Parameters
+    ----------
+    batch_size
+        Tokens allocated together.
+    order
+        ``"shuffled"``: every batch mixes the documents; ``"topical"``: tokens stay in the order of their documents.
+    nmse, l0
+        As in `Quality`.
+    agreement
+        Matches shared with the batch-free mode over matches of either.
+    """
+
+    batch_size: int
+    order: str
+    nmse: float
+    l0: float
+    agreement: float
+
+
+@contextlib.contextmanager
+def batch_allocation(sae: SparseAutoencoder) -> Iterator[None]:
+    """Training mode without gradients, which changes no statistics; the mode is restored afterwards."""
+    training = sae.training
+    sae.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        sae.train(training)
+
+
+def batch_sensitivity(
+    sae: SparseAutoencoder,
+    activations: Rows,
+    *,
+    batch_sizes: Sequence[int] = (256, 1024, 4096),
+    tokens: int = 16_384,
+    seed: int = 0,
+) -> list[BatchMode]:
+    """Allocate the same tokens in batches of several sizes, shuffled and by document.
+
+    ``agreement = |A and A'| / |A or A'|`` with the matches `A` of the batch and `A'` of each token by itself
+
+    Both orders hold the same tokens, so a difference between them comes from who shares a batch. Without text (plain
+    arrays) there is no topical order, and it is left out. An incomplete last batch is left out too. Thresholds per
+    feature without their quotas, as folders of others have them, say nothing of batches: the list is empty.
+
+    Parameters
+    ----------
+    sae
+        The autoencoder; mode and statistics stay as they are.
+    activations
+        Held-out activations.
+    batch_sizes
+        Sizes to try; those above the number of tokens are left out.
+    tokens
+        How many tokens, whole documents first.
+    seed
+        Of the shuffle.
+    """
+    if isinstance(sae.choice, FeatureChoice) and sae.choice.tracker.is_set and not bool(sae.choice.has_quotas):
+        return []
+    topical = document_order(activations) if isinstance(activations, Activations) else None
+    chosen = (torch.arange(len(activations)) if topical is None else topical)[:tokens]
+    shuffled = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]
+    orders = {"shuffled": shuffled} if topical is None else {"shuffled": shuffled, "topical": chosen}
+    return [
+        _measure(sae, activations, rows, size, order)
+        for size in batch_sizes
+        if size <= len(chosen)
+        for order, rows in orders.items()
+    ]
+
+
+def document_order(activations: Activations) -> Tensor:
+    """Row indices by document, then by place in the text, so that neighbours are about one topic."""
+    keys = []
+    for number, shard in enumerate(activations.shards):
+        window, position = shard.window.long(), shard.position.long()
+        document = shard.documents[window, position].long()
+        length = shard.token_ids.shape[1]
+        place = (number << 32) + window * length + position
+        keys.append(torch.stack([document, place], dim=1))
+    both = torch.cat(keys)[: len(activations)]
+    by_place = both[:, 1].argsort(stable=True)
+    return by_place[both[by_place, 0].argsort(stable=True)]
+
+
+def _measure(sae: SparseAutoencoder, activations: Rows, rows: Tensor, size: int, order: str) -> BatchMode:
+    error = squares = 0.0
+    total = torch.zeros(activations.d_model, dtype=torch.float64)
+    matches = shared = either = count = 0
+    for start in range(0, len(rows) - size + 1, size):
+        x = activations.gather(rows[start : start + size], sae.W_enc.dtype).to(sae.W_enc.device)
+        with batch_free(sae):
+            scores = sae.scores(x)
+            alone = sae.codes_at(x, scores, *sae.choice.select(scores))
+        with batch_allocation(sae):
+            codes = sae.codes_at(x, scores, *sae.choice.select(scores))
+            error += float((x - sae.decode(codes)).double().square().sum())
+        both = [_positive(c.tokens, c.features, c.values, sae.n_features) for c in (codes, alone)]
+        common = int(torch.isin(both[0], both[1], assume_unique=True).sum())
+        matches += len(both[0])
+        shared += common
+        either += len(both[0]) + len(both[1]) - common
+        total += x.double().sum(0).cpu()
+        squares += float(x.double().square().sum())
+        count += size
+    variation = squares - float(total.square().sum()) / count
+    return BatchMode(size, order, error / variation, matches / count, shared / max(either, 1))
+
+
+def _positive(tokens: Tensor, features: Tensor, values: Tensor, n_features: int) -> Tensor:
+    return (tokens * n_features + features)[values > 0]

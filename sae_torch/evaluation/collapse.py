@@ -1,0 +1,75 @@
+"""Collapse: decoder rows that point the same way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS_AT_ONCE = 1024
+# Rows closer than this are counted as copies.
+ALIKE = 0.9
+
+
+@dataclass(frozen=True)
+class DecoderCosines:
+    """How close the rows of a decoder lie to each other.
+
+    Parameters
+    ----------
+    nearest
+        ``(features,)`` index of the closest other row.
+    cosine
+        ``(features,)`` float32, the cosine with it.
+    mean_absolute
+        Mean of the absolute cosine over all pairs; random rows have about ``sqrt(2 / (pi d_model))``.
+    """
+
+    nearest: Tensor
+    cosine: Tensor
+    mean_absolute: float
+
+    @property
+    def alike(self) -> float:
+        """Share of the rows with another one at a cosine above 0.9."""
+        return float((self.cosine > ALIKE).double().mean())
+
+    def quantile(self, share: float) -> float:
+        """Quantile of the cosine with the closest row."""
+        # numpy's, since torch's takes 2^24 entries at most
+        return float(torch.sort(self.cosine).values[round(share * (len(self.cosine) - 1))])
+
+
+def decoder_cosines(W_dec: Tensor) -> DecoderCosines:
+    """Closest row of every decoder row, and the mean absolute cosine.
+
+    ``cos_jl = <W_j, W_l> / (||W_j|| ||W_l||)``, and for each j the l other than j with the largest
+
+    Rows of norm 0 have cosine 0 with all others.
+
+    Parameters
+    ----------
+    W_dec
+        ``(features, d_model)``, at least two rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> found = decoder_cosines(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]]))
+    >>> found.nearest.tolist(), round(found.alike, 3)
+    ([1, 2, 1], 0.667)
+    """
+    rows = torch.nn.functional.normalize(W_dec.detach().float(), dim=1)
+    count = len(rows)
+    nearest, cosine, total = [], [], 0.0
+    for start in range(0, count, ROWS_AT_ONCE):
+        block = rows[start : start + ROWS_AT_ONCE] @ rows.T
+        own = torch.arange(len(block), device=block.device)
+        block[own, own + start] = 0.0
+        total += float(block.abs().double().sum())
+        block[own, own + start] = -torch.inf
+        best = block.max(dim=1)
+        nearest.append(best.indices.cpu())
+        cosine.append(best.values.cpu())
+    return DecoderCosines(torch.cat(nearest), torch.cat(cosine), total / max(count * (count - 1), 1))

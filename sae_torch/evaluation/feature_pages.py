@@ -1,0 +1,67 @@
+"""What is shown of single features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.shards import Activations
+from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.evaluation.collapse import DecoderCosines
+from sae_torch.evaluation.contexts import TokenContext, feature_contexts, spread_features
+from sae_torch.evaluation.lens import logit_lens
+from sae_torch.evaluation.metrics import Quality
+
+
+@dataclass(frozen=True)
+class FeaturePage:
+    """What is shown of one feature.
+
+    Parameters
+    ----------
+    feature, rank, density
+        Index, rank by density from 1, share of the tokens on which it fires.
+    nearest, cosine
+        The feature with the closest decoder row, and its cosine.
+    promotes, suppresses
+        Tokens by the logit lens.
+    contexts
+        Where it is largest.
+    """
+
+    feature: int
+    rank: int
+    density: float
+    nearest: int
+    cosine: float
+    promotes: tuple[str, ...]
+    suppresses: tuple[str, ...]
+    contexts: tuple[TokenContext, ...]
+
+
+def feature_pages(
+    sae: SparseAutoencoder,
+    quality: Quality,
+    activations: Activations,
+    language_model: LanguageModel,
+    cosines: DecoderCosines,
+    pages: int,
+    contexts: int,
+) -> tuple[FeaturePage, ...]:
+    """Pages of features spread over the ranks of density."""
+    features = spread_features(quality, pages)
+    words = logit_lens(language_model, sae.W_dec, features)
+    found = feature_contexts(quality, activations, language_model.tokenizer, features, contexts)
+    return tuple(
+        FeaturePage(
+            feature=one.feature,
+            rank=one.rank,
+            density=one.density,
+            nearest=int(cosines.nearest[one.feature]),
+            cosine=float(cosines.cosine[one.feature]),
+            promotes=promotes,
+            suppresses=suppresses,
+            contexts=one.contexts,
+        )
+        for one, (promotes, suppresses) in zip(found, words, strict=True)
+    )

@@ -1,0 +1,142 @@
+"""`evaluate` and `report` from the command line: figures, refusals, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sae_torch as st
+from sae_torch.activations import Activations, HarvestConfig, harvest, plan
+from sae_torch.cli import main
+from sae_torch.evaluation import EvaluationFile, measure
+
+
+@pytest.fixture
+def place(tiny_harvest: HarvestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a harvest and two autoencoders of it."""
+    monkeypatch.chdir(tmp_path)
+    held_out = harvest(tiny_harvest, "test", 300, tmp_path / "cache")
+    folder = plan(tiny_harvest, "test", 1, tmp_path / "cache").folder
+    folder.rename(tmp_path / "held-out")
+    train = harvest(tiny_harvest, "train", 900, tmp_path / "cache").tensor(torch.float32)
+    for name, choice in (("token", st.TokenChoice(4)), ("feature", st.FeatureChoice(4))):
+        sae = st.SparseAutoencoder(held_out.d_model, 48, choice)
+        st.Trainer(sae, st.TrainConfig(progress=False)).fit(list(torch.split(train, 100)) * 2)
+        st.save(sae, tmp_path / "saes" / name)
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    return main(["evaluate", "--activations", "held-out", "--loss-windows", "4", "--batch-sizes", "64", *words])
+
+
+def test_evaluations_and_their_report(place: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--autoencoders", "saes/token", "saes/feature", "--model", str(tiny_model_folder)) == 0
+    out = capsys.readouterr().out
+    for text in ("NMSE", "recovered", "topical", "hardest tenth", "swapped", "evaluation.json"):
+        assert text in out
+    file = EvaluationFile.read(place / "evaluation.json")
+    token, feature = file.evaluations
+    assert (token.name, feature.name) == ("token", "feature")
+    held_out = open_held_out(place)
+    expected = measure(st.load(place / "saes" / "feature"), held_out)
+    assert feature.nmse == expected.nmse
+    assert feature.l0 == expected.l0
+    assert sum(feature.histogram) == len(held_out)
+    assert token.model is not None
+    assert feature.model is not None
+    assert token.model.ce_clean == feature.model.ce_clean
+    assert token.model.kl_zero > 0
+    assert {mode.order for mode in feature.batch_modes} == {"shuffled", "topical"}
+    assert feature.features
+    assert len(feature.features[0].promotes) == 6
+    assert file.facts["Site"] == "hidden_states[2]"
+
+    assert main(["report", "--evaluations", "evaluation.json"]) == 0
+    page = (place / "report.html").read_text()
+    assert f"{feature.nmse:.4f}" in page
+    # the same names in two files are told apart by the files
+    (place / "second.json").write_text((place / "evaluation.json").read_text())
+    assert main(["report", "--evaluations", "evaluation.json", "second.json", "--out", "both.html"]) == 0
+    assert "second: token" in (place / "both.html").read_text()
+
+
+def open_held_out(place: Path) -> Activations:
+    from sae_torch.activations import open_activations
+
+    found = open_activations(place / "held-out")
+    assert isinstance(found, Activations)
+    return found
+
+
+def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
+    np.save(place / "x.npy", open_held_out(place).tensor(torch.float32).numpy())
+    words = ["export", "--folder", "saes/feature", "--out", "theirs", "--format", "dictionary-learning"]
+    assert main(words) == 0
+    words = ["--autoencoders", "theirs", "saes/feature", "--activations", "x.npy", "--tokens", "200"]
+    assert main(["evaluate", *words, "--batch-sizes", "50"]) == 0
+    theirs, ours = EvaluationFile.read(place / "evaluation.json").evaluations
+    assert theirs.nmse == pytest.approx(ours.nmse, rel=1e-4)
+    assert theirs.n_tokens == 200
+    assert theirs.model is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "--activations", "held-out"], "autoencoders"),
+        (["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"], "nowhere: expected the folder of an"),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "no"], "no: expected a folder or a .npy file"),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "saes"], "expected .safetensors, .arrow or"),
+        (["evaluate", "--autoencoders", "saes/token", "saes/token", "--activations", "held-out"], "is given twice"),
+        (
+            ["evaluate", "--autoencoders", "saes/token", "--activations", "wide.npy"],
+            "of width 16, but those in wide.npy",
+        ),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--out", "taken"], "taken exists"),
+        (
+            ["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--tokens", "1"],
+            "tokens is 1, exp",
+        ),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--tokens", "9999"], "there are"),
+        (
+            ["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--pages", "-1"],
+            "pages is -1, exp",
+        ),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--k", "0"], "k is 0, expected a"),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out"], "is not the one of held-out"),
+        (["report", "--evaluations", "none.json"], "none.json: expected a file of `sae-torch evaluate`, found nothing"),
+        (["report", "--evaluations", "taken"], "taken: not a file of `sae-torch evaluate`"),
+        (["report", "--evaluations", "taken", "--out", "taken"], "taken exists already; choose another --out"),
+        (["report", "--evaluations", "taken", "--out", "saes"], "saes is a folder, expected a file to write"),
+    ],
+)
+def test_wrong_arguments_write_nothing(
+    words: list[str], message: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "taken").write_text("mine")
+    np.save(place / "wide.npy", np.zeros((10, 7), np.float32))
+    other = open_held_out(place).header["model"]
+    if "is not the one" in message:  # a model on disk, but another one
+        (place / other).mkdir()
+        (place / other / "config.json").write_text("{}")
+    before = sorted(place.rglob("*"))
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert sorted(place.rglob("*")) == before
+    assert (place / "taken").read_text() == "mine"
+
+
+def test_results_are_replaced_only_on_request(place: Path) -> None:
+    plain = ("--autoencoders", "saes/token", "--loss-windows", "0", "--pages", "0")
+    assert run(*plain) == 0
+    before = (place / "evaluation.json").read_text()
+    assert run(*plain) == 2
+    assert run(*plain, "--tokens", "100", "--overwrite") == 0
+    assert (place / "evaluation.json").read_text() != before
+    assert json.loads(before)["evaluations"][0]["model"] is None
