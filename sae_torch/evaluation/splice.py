@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -35,14 +36,15 @@ def splice(
     error_term: bool = False,
     ablate: Iterable[int] = (),
     scale: Mapping[int, float] | None = None,
+    add: Mapping[int, float] | None = None,
     skip_first: bool = True,
 ) -> Iterator[None]:
     """Replace the activations at a site by an autoencoder's reconstructions while the context lasts.
 
-    ``h <- decode(s * encode(h))``, and with the error term ``h <- h + decode(s * encode(h)) - decode(encode(h))``
+    ``h <- decode(s * encode(h) + t)``, with the error term ``h <- h + decode(s * encode(h) + t) - decode(encode(h))``
 
-    where `s` is 1 for every feature that is neither ablated nor scaled, so that the error term without an
-    intervention leaves the activations bit for bit as they are. Works in every forward pass inside the
+    where `s` is 1 for every feature that is neither ablated nor scaled, and `t` what is added, so that the error term
+    without an intervention leaves the activations bit for bit as they are. Works in every forward pass inside the
     context, generation with a cache included. The autoencoder runs as it is: put it in evaluation mode for
     its batch-free form.
 
@@ -61,13 +63,15 @@ def splice(
         Features whose activation becomes 0.
     scale
         Factor by feature, for features whose activation is multiplied.
+    add
+        What is added to the activation of a feature on every token, whether it is active there or not: steering.
     skip_first
         Whether position 0 keeps its activation: autoencoders here never train on it.
 
     Raises
     ------
     InputError
-        If the site does not exist, or a feature is both ablated and scaled, or does not exist.
+        If the site does not exist, a feature is both ablated and scaled or does not exist, or a number is not finite.
 
     Examples
     --------
@@ -80,9 +84,9 @@ def splice(
     ...     torch.equal(block(x), before)
     True
     """
-    factors = _factors(ablate, scale)
-    if isinstance(sae, nn.Identity) and factors:
-        raise InputError("an identity has no features, but `ablate` or `scale` names some")
+    factors, added = _factors(ablate, scale), _finite("add", add)
+    if isinstance(sae, nn.Identity) and (factors or added):
+        raise InputError("an identity has no features, but `ablate`, `scale` or `add` names some")
 
     def replace(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         hidden = hidden_state(output)
@@ -91,7 +95,7 @@ def splice(
         kept = flat if rows is None else flat[rows]
         if len(kept) == 0:
             return output
-        new = _reconstruct(sae, kept, factors, error_term)
+        new = _reconstruct(sae, kept, factors, added, error_term)
         if rows is not None:
             new = flat.index_copy(0, rows, new)
         return with_hidden_state(output, new.view(hidden.shape))
@@ -105,36 +109,65 @@ def splice(
 
 def _factors(ablate: Iterable[int], scale: Mapping[int, float] | None) -> dict[int, float]:
     ablated = {int(feature): 0.0 for feature in ablate}
-    scaled = {int(feature): float(factor) for feature, factor in (scale or {}).items()}
+    scaled = _finite("scale", scale)
     both = sorted(ablated.keys() & scaled.keys())
     if both:
         raise InputError(f"feature {both[0]} is in `ablate` and in `scale`, expected in one of them")
     return ablated | scaled
 
 
-def _reconstruct(sae: Autoencoder | nn.Identity, x: Tensor, factors: Mapping[int, float], error_term: bool) -> Tensor:
-    if isinstance(sae, nn.Identity) or (error_term and not factors):
+def _finite(name: str, given: Mapping[int, float] | None) -> dict[int, float]:
+    numbers = {int(feature): float(number) for feature, number in (given or {}).items()}
+    for feature, number in numbers.items():
+        if not math.isfinite(number):
+            raise InputError(f"{name}: expected a finite number for feature {feature}, found {number}")
+    return numbers
+
+
+def _reconstruct(
+    sae: Autoencoder | nn.Identity,
+    x: Tensor,
+    factors: Mapping[int, float],
+    added: Mapping[int, float],
+    error_term: bool,
+) -> Tensor:
+    if isinstance(sae, nn.Identity) or (error_term and not factors and not any(added.values())):
         return x
     parameter = next(sae.parameters(), None) if isinstance(sae, nn.Module) else None
     inputs = x.float() if parameter is None else x.to(parameter.device, parameter.dtype)
     codes = sae.encode(inputs)
-    changed = _scaled(codes, factors)
-    out = sae.decode(changed)
+    out = sae.decode(_scaled(codes, factors))
+    if added:
+        out = out + _direction(sae, codes, added)
     if error_term:
         out = inputs + (out - sae.decode(codes))
     return out.to(x.device, x.dtype)
+
+
+def _direction(sae: Autoencoder, codes: SparseCodes, added: Mapping[int, float]) -> Tensor:
+    """What the same features add to every token: decoding is linear, so that one token without matches tells."""
+    _require_features(added, codes.shape[1])
+    features = torch.tensor(sorted(added), device=codes.features.device)
+    values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
+    tokens, shape = torch.zeros_like(features), (1, codes.shape[1])
+    one = SparseCodes(tokens, features, values.to(codes.values.device), shape)
+    return sae.decode(one) - sae.decode(one.with_values(torch.zeros_like(one.values)))
 
 
 def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:
     if not factors:
         return codes
     n_features = codes.shape[1]
-    wrong = [feature for feature in factors if not 0 <= feature < n_features]
-    if wrong:
-        raise InputError(f"feature {wrong[0]} does not exist, expected 0 to {n_features - 1}")
+    _require_features(factors, n_features)
     by_feature = torch.ones(n_features, dtype=codes.values.dtype, device=codes.values.device)
     by_feature[list(factors)] = torch.tensor(list(factors.values()), dtype=by_feature.dtype, device=by_feature.device)
     return codes.with_values(codes.values * by_feature[codes.features])
+
+
+def _require_features(named: Iterable[int], n_features: int) -> None:
+    wrong = [feature for feature in named if not 0 <= feature < n_features]
+    if wrong:
+        raise InputError(f"feature {wrong[0]} does not exist, expected 0 to {n_features - 1}")
 
 
 def _rows_after_first(hidden: Tensor, kwargs: Mapping[str, Any]) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import sae_torch as st
 from sae_torch.activations import LanguageModel
 from sae_torch.errors import InputError
 from sae_torch.evaluation import splice
@@ -80,6 +81,31 @@ def test_named_features_are_ablated_and_scaled(tiny_language_model: LanguageMode
 
     expected = logits_with(tiny_language_model, lambda x: x + ((factors - 1) * sae.dense(x)) @ sae.W_dec)
     with splice(tiny_language_model.model, SITE, sae, ablate=[3, 17], scale={5: -2.5}, error_term=True):
+        torch.testing.assert_close(logits(tiny_language_model), expected)
+
+
+def test_features_are_added_where_they_are_not_active(
+    tiny_language_model: LanguageModel, sae: PlainAutoencoder
+) -> None:
+    shift = 2.0 * sae.W_dec[3] - 1.5 * sae.W_dec[17]
+    add = {3: 2.0, 17: -1.5}
+    expected = logits_with(tiny_language_model, lambda x: x + shift)
+    with splice(tiny_language_model.model, SITE, sae, add=add, error_term=True):
+        torch.testing.assert_close(logits(tiny_language_model), expected)
+    factors = torch.ones(40)
+    factors[3] = 0.0
+    expected = logits_with(tiny_language_model, lambda x: (factors * sae.dense(x)) @ sae.W_dec + sae.b_dec + shift)
+    with splice(tiny_language_model.model, SITE, sae, add=add, ablate=[3]):
+        torch.testing.assert_close(logits(tiny_language_model), expected)
+    before = logits(tiny_language_model)
+    with splice(tiny_language_model.model, SITE, sae, add={3: 0.0}, error_term=True):
+        assert torch.equal(logits(tiny_language_model), before)
+
+
+def test_our_autoencoder_sets_a_feature(tiny_language_model: LanguageModel) -> None:
+    ours = st.SparseAutoencoder(16, 40, st.TokenChoice(4)).eval().requires_grad_(False)
+    expected = logits_with(tiny_language_model, lambda x: x + 3.0 * ours.W_dec[7])
+    with splice(tiny_language_model.model, SITE, ours, add={7: 3.0}, error_term=True):
         torch.testing.assert_close(logits(tiny_language_model), expected)
 
 
@@ -170,6 +196,14 @@ def test_bad_interventions_are_refused(tiny_language_model: LanguageModel, sae: 
     with (
         pytest.raises(InputError, match="an identity has no features"),
         splice(model, SITE, nn.Identity(), ablate=[1]),
+    ):
+        pass
+    with pytest.raises(InputError, match="feature -1 does not exist"):  # noqa: SIM117
+        with splice(model, SITE, sae, add={-1: 2.0}):
+            logits(tiny_language_model)
+    with (
+        pytest.raises(InputError, match="add: expected a finite number for feature 2, found inf"),
+        splice(model, SITE, sae, add={2: float("inf")}),
     ):
         pass
     with pytest.raises(InputError, match="4 blocks"), splice(model, "hidden_states[9]", sae):
