@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from allocation.arguments import count_of, number_of, shown
+from allocation.cuda.candidates import candidates
 from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
@@ -142,12 +143,15 @@ def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
     if not isinstance(problem.matrix, DeviceScores) or isinstance(chosen, TopSelection):
         return solver.solve(problem, options)
-    warnings.warn(
-        f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    solution = solver.solve(problem.on_host(), options)
+    reduced = candidates(problem, problem.matrix) if isinstance(chosen, Laminar) else None
+    if reduced is None:
+        warnings.warn(
+            f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        reduced = problem.on_host()
+    solution = solver.solve(reduced, options)
     put = problem.matrix.engine.put
     matches = (put(solution.tokens), put(solution.features), put(solution.values))
     return dataclasses.replace(solution, _matches=matches)

@@ -150,6 +150,16 @@ def beyond_32_bits(card: Card) -> str:
     return f"{scores.numel():,} entries"
 
 
+def nested_parity(card: Card) -> str:
+    """Floors and groups of one side: candidates from the card, the answer from main memory."""
+    shape = (2048, 8192) if card.device == "cuda" else (16, 64)
+    scores = torch.randn(shape, generator=torch.Generator(card.device).manual_seed(0), device=card.device)
+    groups = [al.Group(range(start, start + 8), cap=100, floor=20) for start in range(0, shape[0], 8)]
+    for limits in ({"token_groups": groups}, {"token_floors": 2, "budget": 16 * shape[0]}):
+        assert_same(al.solve(al.Problem(scores, **limits)), al.solve(al.Problem(in_numpy(scores), **limits)))
+    return f"{shape[0]} x {shape[1]}"
+
+
 def refusals(card: Card) -> str:
     """What is wrong is named with its place."""
     scores = torch.zeros(300, 200, device=card.device)
@@ -267,7 +277,7 @@ def attempted(name: str, part: Callable[[], Any], failures: list[str]) -> Any:
 def check(card: Card, write: bool) -> list[str]:
     """All parts; the names of those that failed."""
     failures: list[str] = []
-    for part in (refusals, small_parity, large_parity, beyond_32_bits, sanitizer):
+    for part in (refusals, small_parity, large_parity, nested_parity, beyond_32_bits, sanitizer):
         attempted(part.__name__.replace("_", " "), partial(part, card), failures)
         _free(card)
     name = card.name.lower().replace(" ", "_").replace("-", "_")

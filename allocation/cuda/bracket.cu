@@ -46,16 +46,16 @@ extern "C" __global__ void column_maxima(
             maxima[(first_column + c) * groups + first_group + lane] = corner[c][lane];
 }
 
-// The wanted-th largest of each line's keys, at least the smallest positive one; one block per line.
+// The wanted-th largest of each line's keys, at least `least`; one block per line.
 //
 // At least as many entries reach the wanted-th largest of the maxima of groups. Where more than `most` are wanted the
 // line survives nowhere, and is ranked among its scores instead of a list.
 extern "C" __global__ void bracket(
-    const Key *keys, Position size, const Position *wanted, Position most, Key *lower
+    const Key *keys, Position size, const Position *wanted, Position most, Position least, Key *lower
 ) {
     const Line line = {keys + blockIdx.x * size, 0, 0, 0, 0, size, 0};
     const Position want = wanted[blockIdx.x];
     const Rank rank = rank_of(line, want, 0);
     if (threadIdx.x == 0)
-        lower[blockIdx.x] = want > most ? NO_KEY : rank.price > SMALLEST_POSITIVE ? rank.price : SMALLEST_POSITIVE;
+        lower[blockIdx.x] = want > most ? NO_KEY : rank.price > (Key)least ? rank.price : (Key)least;
 }

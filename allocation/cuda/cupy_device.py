@@ -44,7 +44,7 @@ class CupyDevice:
         """An array of one value."""
         import cupy
 
-        return cupy.full(size, value, kind)
+        return cupy.asarray(np.full(size, value, kind)) if value else cupy.zeros(size, kind)
 
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""

@@ -5,7 +5,7 @@ __device__ inline Line whole_line(
     const Bits *scores, Position size, const Key *keys, const Position *positions, Count held, Position room,
     Position cap, Key lower
 ) {
-    if (is_complete(held, room, cap, lower)) return {keys, positions, scores, 0, 1, (Position)held, lower};
+    if (is_complete(held, room, cap, lower, SMALLEST_POSITIVE)) return {keys, positions, scores, 0, 1, (Position)held, lower};
     return {0, 0, scores, 0, 1, size, SMALLEST_POSITIVE};
 }
 
@@ -56,15 +56,15 @@ extern "C" __global__ void mark_whole(
     if (blockIdx.x == 0) *last = rank->wanted ? rank->price : 0;
 }
 
-// The same for rows (step 1) or columns, one block per line.
+// The same for rows (step 1) or columns, one block per line; `least` is the smallest key that may be taken.
 extern "C" __global__ void finish_lines(
     const Bits *scores, Position size, Position step, const Key *keys, const Position *positions, const Count *held,
-    const Position *starts, const Key *lower, const Position *caps, Position digits, unsigned int *taken, Key *last,
-    Key *refused
+    const Position *starts, const Key *lower, const Position *caps, Position least, Position digits, unsigned int *taken,
+    Key *last, Key *refused
 ) {
     const Position number = blockIdx.x, room = starts[number + 1] - starts[number], cap = caps[number];
-    Line line = {0, 0, scores, step == 1 ? number * size : number, step, size, SMALLEST_POSITIVE};
-    if (is_complete(held[number], room, cap, lower[number]))
+    Line line = {0, 0, scores, step == 1 ? number * size : number, step, size, (Key)least};
+    if (is_complete(held[number], room, cap, lower[number], (Key)least))
         line = {keys + starts[number], positions + starts[number], scores, 0, 1, (Position)held[number], lower[number]};
     const Rank rank = rank_of(line, cap, digits - KEY_DIGITS);
     const Key best = mark(line, rank, threadIdx.x, THREADS, taken);

@@ -20,13 +20,21 @@ class KernelEngine:
     device: Device
     sample: int = SAMPLE
 
-    def selected(self, scores: DeviceScores, axis: int | None, caps: Indices) -> DeviceSelection:
-        """The best positive entries of every group, all of it on the device: nothing here waits for a kernel."""
+    def selected(
+        self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True
+    ) -> DeviceSelection:
+        """The best entries of every group, all of it on the device: nothing here waits for a kernel."""
         with self.device.scope():
             matrix = self.bits(scores)
             if axis is None:
                 return select_whole(self.device, matrix, int(caps[0]), self.sample)
-            return select_lines(self.device, matrix, axis, caps)
+            return select_lines(self.device, matrix, axis, caps, only_positive)
+
+    def best(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool) -> Indices:
+        """Flat positions of the best entries of every group, in main memory."""
+        with self.device.scope():
+            found = self.selected(scores, axis, caps, only_positive)
+            return self.device.get(found.positions)[: int(self.device.get(found.count)[0])]
 
     def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
         """The same with the count and the ends in main memory."""

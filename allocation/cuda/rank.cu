@@ -28,8 +28,8 @@ __device__ inline Key key_of(const Line &line, Position i) {
 }
 
 // Whether a list holds all that matters: it did not overflow, and it holds one more than is wanted or all there is.
-__device__ inline bool is_complete(Count held, Count room, Count cap, Key lower) {
-    return held <= room && (held > cap || lower <= SMALLEST_POSITIVE);
+__device__ inline bool is_complete(Count held, Count room, Count cap, Key lower, Key least) {
+    return held <= room && (held > cap || lower <= least);
 }
 
 __device__ inline bool is_settled(const Rank &rank, int digit) {

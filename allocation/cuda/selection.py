@@ -95,17 +95,19 @@ def sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[
     rank = (cap + 1) * sample / size
     wanted = math.ceil(rank + 4.0 * math.sqrt(rank * max(1.0 - rank / sample, 0.0)) + 8.0)
     if size <= sample or wanted >= sample:
-        return device.filled(1, kind, _smallest_positive(matrix.type)), size if size <= sample else 0
+        return device.filled(1, kind, smallest_positive(matrix.type)), size if size <= sample else 0
     keys, lower = device.empty(sample, kind), device.empty(1, kind)
     device.launch("sample", matrix.type, -(-sample >> device.digit), matrix.bits, size, sample, keys)
     wanted_here = device.filled(1, "int64", wanted)
-    device.launch("bracket", matrix.type, 1, keys, sample, wanted_here, sample, lower)
+    device.launch("bracket", matrix.type, 1, keys, sample, wanted_here, sample, smallest_positive(matrix.type), lower)
     room = math.ceil(WIDE * wanted * size / sample)
     return lower, room if room <= LISTED * size else 0
 
 
-def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> DeviceSelection:
-    """The largest `caps[l]` positive entries of every row (axis 0) or column (axis 1)."""
+def select_lines(
+    device: Device, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True
+) -> DeviceSelection:
+    """The largest `caps[l]` entries, positive or merely allowed, of every row (axis 0) or column (axis 1)."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
     caps = np.minimum(caps, length)
@@ -118,7 +120,8 @@ def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> De
         room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
         ends = np.concatenate([[0], np.cumsum(room)])
         limits, starts = device.put(caps), device.put(ends)
-        lower = line_ends(device, matrix, axis, caps)
+        least = smallest_positive(matrix.type) if only_positive else smallest_allowed(matrix.type)
+        lower = line_ends(device, matrix, axis, caps, least)
         held = device.filled(lines, "int64", 0)
         keys, positions = device.empty(int(ends[-1]), kind), device.empty(int(ends[-1]), "int64")
         device.launch(
@@ -133,12 +136,12 @@ def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices) -> De
             matrix.type,
             lines,
             *(matrix.bits, length, step, keys, positions, held, starts, lower, limits),
-            *(_digits(device, matrix), taken, last, refused),
+            *(least, _digits(device, matrix), taken, last, refused),
         )
     return _selection(device, matrix, taken, int(caps.sum()), last, refused)
 
 
-def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
+def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, least: int) -> Any:
     """A key per line that one more than its cap reach: from the maxima of groups, at least as many reach that."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
@@ -153,7 +156,7 @@ def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices) -> Any:
     else:
         blocks = -(-lines // 32) * -(-groups // 32)
         device.launch("column_maxima", matrix.type, blocks, matrix.bits, length, lines, groups, maxima)
-    device.launch("bracket", matrix.type, lines, maxima, groups, device.put(caps + 1), most, lower)
+    device.launch("bracket", matrix.type, lines, maxima, groups, device.put(caps + 1), most, least, lower)
     return lower
 
 
@@ -193,9 +196,15 @@ def _digits(device: Device, matrix: Matrix) -> int:
     return -(-bits // device.digit) + -(-max(matrix.size - 1, 1).bit_length() // device.digit)
 
 
-def _smallest_positive(type_name: str) -> int:
+def smallest_positive(type_name: str) -> int:
     """The key of the least positive score."""
     return (1 << (TYPES[type_name][0] - 1)) + 1
+
+
+def smallest_allowed(type_name: str) -> int:
+    """The key of the least score that is not -inf; the least of all for integers."""
+    bits, infinity = TYPES[type_name]
+    return 0 if infinity is None else ((1 << (bits - 1)) - 1 - int(infinity.rstrip("ul"), 16)) + 1
 
 
 def _words(size: int) -> int:

@@ -35,6 +35,7 @@ def test_every_part_runs_without_a_card() -> None:
         "refusals",
         "small parity",
         "large parity",
+        "nested parity",
         "beyond 32 bits",
         "sanitizer",
         "selections",

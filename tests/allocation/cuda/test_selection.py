@@ -102,7 +102,9 @@ def test_the_ends_of_lines_are_those_of_their_groups(axis: int, shape: tuple[int
     scores = np.abs(drawn(shape, "generic", 1)).astype(np.float32)
     caps = np.random.default_rng(0).integers(0, 4, shape[axis])
     matrix = on_device(scores, "float32", digit=6)
-    lower = selection.line_ends(matrix.engine.device, matrix.engine.bits(matrix), axis, caps)
+    lower = selection.line_ends(
+        matrix.engine.device, matrix.engine.bits(matrix), axis, caps, selection.smallest_positive("float32")
+    )
     lines = scores if axis == 0 else scores.T
     groups = 32 if lines.shape[1] > 32 else lines.shape[1]
     maxima = np.array([[line[group::groups].max() for group in range(groups)] for line in lines])
