@@ -35,7 +35,7 @@ def table(found: dict[str, Any], date: str) -> str:
         "",
         f"<small>{asked['model']}, {asked['site']}; {asked['tokens']:,} training tokens once, {asked['features']:,} "
         f"features, k {asked['k']}, seed {asked['seed']}; {found['test_tokens']:,} held-out tokens. "
-        f"{sum(seconds.values()):.0f} seconds in all, {training:.0f} of them training the three. {date}, "
+        f"{training:.0f} seconds of training for {'the three' if len(results) == 3 else len(results)}. {date}, "
         f"{about['processor']}, {about['cores']} cores; {versions}. Written by `docs/scripts/demo_page.py`.</small>",
         "",
     ]

@@ -59,8 +59,7 @@ def test_the_demo_page_shows_what_the_demo_wrote() -> None:
         "| 31.50 |",
         "| 7 |",
         "1,000 training tokens",
-        "35 seconds",
-        "25 of them",
+        "25 seconds of training for 2.",
         "2026-01-02",
     ):
         assert text in table
