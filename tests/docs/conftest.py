@@ -80,7 +80,9 @@ class Visit:
         self.page = self.context.new_page()
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.complaints.append(m.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        # what the page had asked for when the next one was opened is no fault of it
+        gone = "net::ERR_ABORTED"
+        self.page.on("requestfailed", lambda r: r.failure != gone and self.complaints.append(f"{r.failure} {r.url}"))
         self.page.on("response", lambda r: r.status >= 400 and self.complaints.append(f"{r.status} {r.url}"))
 
     def _watch(self, route: Any) -> None:
