@@ -9,9 +9,9 @@ import sae_torch as st
 
 
 def dense_forward(sae: st.SparseAutoencoder, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction and masked activations for a given allocation."""
+    """Reconstruction and masked activations for a given allocation; a negative match is 0 with gradient 1."""
     z = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
-    a = z * mask
+    a = (z + (z.clamp_min(0.0) - z).detach()) * mask
     return a @ sae.W_dec + sae.b_dec, a
 
 

@@ -29,7 +29,10 @@ class UserModel(nn.Module):
 
 # the compiler looks at .grad of whatever crosses a graph break
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("choice", [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4)])
+@pytest.mark.parametrize(
+    "choice",
+    [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4), st.BalancedChoice(4, feature_floors=0.01)],
+)
 def test_a_compiled_model_gives_the_same_answers_and_gradients(choice: st.Choice) -> None:
     torch.manual_seed(0)
     model = UserModel(copy.deepcopy(choice))

@@ -15,7 +15,7 @@ from tests.sae_torch.dense import dense_auxiliary, dense_forward
 
 SHAPES = st_.tuples(st_.integers(1, 6), st_.integers(1, 5), st_.integers(1, 7))
 SEEDS = st_.integers(0, 2**31)
-CHOICES = st_.sampled_from(["token", "mutual", "feature"])
+CHOICES = st_.sampled_from(["token", "mutual", "feature", "floors"])
 
 
 def make(shape: tuple[int, int, int], seed: int, kind: str, k: float) -> tuple[st.SparseAutoencoder, Tensor]:
@@ -26,6 +26,7 @@ def make(shape: tuple[int, int, int], seed: int, kind: str, k: float) -> tuple[s
         "token": lambda: st.TokenChoice(max(1, int(k))),
         "mutual": lambda: st.MutualChoice(k),
         "feature": lambda: st.FeatureChoice(k, quotas="uniform", switch=0),
+        "floors": lambda: st.BalancedChoice(k, feature_floors=0.9 * k / n_features),
     }[kind]()
     sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=torch.float64, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -41,6 +42,7 @@ def gradients(sae: st.SparseAutoencoder, loss: Tensor, x: Tensor) -> list[Tensor
 
 @given(SHAPES, SEEDS, CHOICES, st_.floats(0.2, 4), st_.sampled_from(["drawn", "ties", "negative"]))
 @example((1, 1, 1), 0, "mutual", 0.2, "negative")
+@example((6, 3, 4), 0, "floors", 2.0, "negative")
 def test_a_step_has_the_gradients_of_the_dense_one(
     shape: tuple[int, int, int], seed: int, kind: str, k: float, inputs: str
 ) -> None:
@@ -59,7 +61,8 @@ def test_a_step_has_the_gradients_of_the_dense_one(
     torch.testing.assert_close(out.x_hat, x_hat)
     torch.testing.assert_close(out.codes.to_dense(), activations)
     if inputs == "negative":
-        assert len(out.codes) == 0
+        assert not bool(out.codes.values.any())
+        assert len(out.codes) == 0 or kind == "floors"
     sparse = gradients(sae, st.losses.reconstruction(out, x), x)
     dense = gradients(sae, (x - x_hat).pow(2).sum(dim=1).mean(), x)
     for ours, reference in zip(sparse, dense, strict=True):
