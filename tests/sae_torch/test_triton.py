@@ -1,4 +1,4 @@
-"""The Triton kernels under Triton's interpreter: the answers of the CPU path, alone and inside a training step."""
+"""The Triton kernels without a card: the CPU answers under the interpreter, and machine code for two architectures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sae_torch.ops import triton_kernels
 
 HERE = Path(__file__).parent
 
@@ -31,3 +39,34 @@ def test_kernels_under_the_interpreter() -> None:
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "11 passed" in found.stdout, found.stdout
+
+
+POINTERS = {
+    "_weighted_row_sums": ("rows", "weights", "out"),
+    "_sampled_dots": ("left", "right", "out"),
+    "_count_above": ("scores", "theta"),
+}
+INDICES = {"index": "*i64", "offsets": "*i64", "left_index": "*i64", "right_index": "*i64", "counts": "*i32"}
+SIZES = {"matches": 16, "width": 256, "strip": 256, "columns": 128}
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("number", ["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize("name", POINTERS)
+def test_kernels_compile_without_a_card(name: str, number: str, architecture: int) -> None:
+    """Down to machine code; and nothing in it adds in an order that scheduling decides."""
+    kernel = getattr(triton_kernels, name)
+    fixed = SIZES | {"wide": tl.float64 if number == "fp64" else tl.float32}
+    signature = {
+        argument: "constexpr"
+        if argument in fixed
+        else f"*{number}"
+        if argument in POINTERS[name]
+        else INDICES.get(argument, "i32")
+        for argument in kernel.arg_names
+    }
+    places = {(place,): fixed[argument] for place, argument in enumerate(kernel.arg_names) if argument in fixed}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert len(compiled.asm["cubin"]) > 1000
+    assert "atom" not in compiled.asm["ptx"]
