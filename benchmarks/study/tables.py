@@ -54,6 +54,7 @@ def quality(findings: Findings, setting: Setting) -> str:
     last: list[tuple[str, Callable[[Runs], str]]] = [
         ("loss recovered", lambda each: percent(each, "ce_recovered", 2)),
         ("tokens/s", lambda each: f"{training(each, 'tokens_per_second'):,.0f}"),
+        ("MiB", lambda each: f"{training(each, 'peak_mib'):,.0f}"),
     ]
     if setting.source == SYNTHETIC:
         last[0] = ("features found", lambda each: percent(each, "recovered", 1))

@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 
 import sae_torch as st
 from benchmarks.study import report
-from benchmarks.study.__main__ import FILE
+from benchmarks.study.__main__ import FILE, main
 from benchmarks.study.equal_l0 import at_equal_l0
 from benchmarks.study.findings import Findings
 from benchmarks.study.grid import MAIN, PLAN, Block, Cell, Plan, Setting
@@ -164,7 +164,7 @@ def invented(plan: Plan, records: Records, figures: Any, most: int = 200) -> Non
         cell = next(plan.pending(records), None)
         if cell is None:
             return
-        training = {"tokens_per_second": 1000, "versions": {"torch": "0"}}
+        training = {"tokens_per_second": 1000, "peak_mib": 900, "versions": {"torch": "0"}}
         machine = {"processor": "none", "cores": 1}
         records.append(
             cell,
@@ -306,6 +306,17 @@ def test_a_peer_in_other_units_is_the_same_function() -> None:
     expected = (torch.where(inner > threshold, inner, 0.0) @ W_dec + b_dec) / scale
     sae = _folded(Request(cell, "", 0, 0), W_enc, b_enc, W_dec, b_dec, scale, threshold).eval()
     assert torch.allclose(sae(x).x_hat, expected, atol=1e-4)
+
+
+def test_the_status_says_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["study", "--status"])
+    main()
+    said = capsys.readouterr().out
+    records = Records(FILE)
+    missing = list(PLAN.pending(records))
+    assert f"{len(records)} runs recorded" in said
+    assert f"{len(missing)} more are known to be missing" in said
+    assert all(cell.name in said for cell in missing[:3])
 
 
 def test_the_plan_holds_what_the_issue_asks_for() -> None:
