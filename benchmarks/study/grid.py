@@ -115,7 +115,9 @@ class Plan:
     blocks
         In the order in which they run.
     rates
-        Learning rates that are tried first; the search goes on by the same factor while the best is at an end.
+        Learning rates that are tried first, in this order; the search goes on while the best is at an end.
+    factor
+        By which it goes on.
     seeds
         Of the runs on the test split; the first is that of the search.
     most_rates
@@ -123,7 +125,8 @@ class Plan:
     """
 
     blocks: tuple[Block, ...]
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (4e-3, 8e-3, 2e-3)
+    factor: float = 2.0
     seeds: tuple[int, ...] = (0, 1, 2)
     most_rates: int = 6
 
@@ -153,12 +156,11 @@ class Plan:
 
     def _pending(self, records: Records) -> Iterator[Cell]:
         for block in self.blocks_by(records):
-            for method in block.methods:
-                yield from self._search(block.setting, method, records)
-            cells = [self.test_cells(block, method, records) for method in block.methods]
-            # a seed of every method before the next seed: whenever it ends, methods can be compared
-            for turn in itertools.zip_longest(*cells):
-                yield from (cell for cell in turn if cell is not None and cell not in records)
+            # a rate, then a seed, of every method before the next: whenever it ends, methods can be compared
+            yield from _in_turn([list(self._search(block.setting, method, records)) for method in block.methods])
+            for cell in _in_turn([self.test_cells(block, method, records) for method in block.methods]):
+                if cell not in records:
+                    yield cell
 
     def chosen_rate(self, setting: Setting, method: str, records: Records) -> float | None:
         """The rate with the least error on the development split at equal L0; None while the search goes on."""
@@ -206,10 +208,10 @@ class Plan:
             yield from missing
             return
         tried = self._tried(setting, method, records)
-        best, factor = self._best(tried), self.rates[-1] / self.rates[-2]
+        best = self._best(tried)
         if best is None or len(tried) >= self.most_rates:
             return
-        beyond = best * factor if best == max(tried) else best / factor if best == min(tried) else None
+        beyond = best * self.factor if best == max(tried) else best / self.factor if best == min(tried) else None
         if beyond is not None:
             yield self._searched(setting, method, float(f"{beyond:.6g}"))
 
@@ -229,6 +231,12 @@ class Plan:
     def _best(tried: dict[float, float]) -> float | None:
         finite = {rate: error for rate, error in tried.items() if math.isfinite(error)}
         return min(finite, key=lambda rate: (finite[rate], rate)) if finite else None
+
+
+def _in_turn(lists: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
+    """The first of every list, then the second of every list, and so on."""
+    for turn in itertools.zip_longest(*lists):
+        yield from (cell for cell in turn if cell is not None)
 
 
 MAIN = Setting("hidden_states[11]", k=32, n_features=4608)

@@ -158,7 +158,8 @@ def _state(findings: Findings, block: Block, method: str) -> str:
     runs = findings.of(block.setting, method, block.auxiliary)
     if runs is not None:
         return STATES[0] if runs.complete else STATES[1]
-    searched = any(
+    # with an auxiliary loss there is nothing to search
+    searched = block.auxiliary == "none" and any(
         cell.setting == block.setting and cell.method == method and cell.split == "dev"
         for cell in findings.records.cells()
     )

@@ -184,7 +184,7 @@ def invented(plan: Plan, records: Records, figures: Any, most: int = 200) -> Non
 def test_the_search_finds_the_best_rate_on_its_ladder_and_ends(
     tmp_path_factory: pytest.TempPathFactory, optimum: float, most: int
 ) -> None:
-    plan = Plan((Block(TINY, (TOKEN,)),), rates=(2e-3, 4e-3, 8e-3), seeds=(0,), most_rates=most)
+    plan = Plan((Block(TINY, (TOKEN,)),), rates=(4e-3, 8e-3, 2e-3), seeds=(0,), most_rates=most)
     records = Records(tmp_path_factory.mktemp("search") / "study.jsonl")
     invented(plan, records, lambda cell: {"nmse_at_k": abs(math.log(cell.learning_rate / optimum)), "silent": 0})
     tried = sorted(cell.learning_rate for cell in records.cells() if cell.split == "dev")
