@@ -157,18 +157,16 @@ class Plan:
     def _pending(self, records: Records) -> Iterator[Cell]:
         for block in self.blocks_by(records):
             # a rate, then a seed, of every method before the next: whenever it ends, methods can be compared
-            yield from _in_turn([list(self._search(block.setting, method, records)) for method in block.methods])
-            for cell in _in_turn([self.test_cells(block, method, records) for method in block.methods]):
-                if cell not in records:
-                    yield cell
+            searches = [self._search(block.setting, method, records) for method in block.methods]
+            yield from (cell for cell in _in_turn(searches) if cell not in records)
+            tests = [self.test_cells(block, method, records) for method in block.methods]
+            yield from (cell for cell in _in_turn(tests) if cell not in records)
 
     def chosen_rate(self, setting: Setting, method: str, records: Records) -> float | None:
         """The rate with the least error on the development split at equal L0; None while the search goes on."""
-        return (
-            None
-            if any(True for _ in self._search(setting, method, records))
-            else self._best(self._tried(setting, method, records))
-        )
+        if any(cell not in records for cell in self._search(setting, method, records)):
+            return None
+        return self._best(self._tried(setting, method, records))
 
     def lively_rate(self, setting: Setting, method: str, records: Records) -> float | None:
         """The best rate among those that left no feature silent on the development split, if there is one."""
@@ -201,19 +199,15 @@ class Plan:
             for seed in self.seeds
         ]
 
-    def _search(self, setting: Setting, method: str, records: Records) -> Iterator[Cell]:
+    def _search(self, setting: Setting, method: str, records: Records) -> list[Cell]:
+        """The rates tried first; once all have run, the next one where the best is at an end."""
         cells = [self._searched(setting, method, rate) for rate in self.rates]
-        missing = [cell for cell in cells if cell not in records]
-        if missing:
-            yield from missing
-            return
         tried = self._tried(setting, method, records)
         best = self._best(tried)
-        if best is None or len(tried) >= self.most_rates:
-            return
+        if best is None or len(tried) >= self.most_rates or not all(cell in records for cell in cells):
+            return cells
         beyond = best * self.factor if best == max(tried) else best / self.factor if best == min(tried) else None
-        if beyond is not None:
-            yield self._searched(setting, method, float(f"{beyond:.6g}"))
+        return cells if beyond is None else [*cells, self._searched(setting, method, float(f"{beyond:.6g}"))]
 
     def _searched(self, setting: Setting, method: str, rate: float) -> Cell:
         return Cell.of(setting, method=method, auxiliary="none", learning_rate=rate, split="dev", seed=self.seeds[0])
