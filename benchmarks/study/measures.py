@@ -132,7 +132,7 @@ def language_model_loss(judged: Judged) -> dict[str, Any]:
             sources.language_model,
             source,
             windows,
-            sources.activations(source, "train").mean(),
+            sources.mean(source),
             {"sae": reconstructed},
         )
     return {

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.harness import machine
 from benchmarks.study.grid import Cell, Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, held
@@ -84,30 +86,36 @@ class Study:
         return done
 
     def run(self, cell: Cell) -> None:
-        """Train if there are no weights, take what measures lack, and record it; a failure is recorded as one."""
+        """Train if there are no weights, take what measures lack, and record it; a failed training is recorded as one.
+
+        An error of a measure ends the study: the weights are kept, and it goes on there.
+        """
         folder = self.weights / cell.folder
         print(f"{cell.name} ...", end=" ", flush=True)
-        known = self.records.figures(cell) if cell in self.records else {}
         for split in ("train", cell.split):  # what is wrong with the activations is no failure of the run
             self.sources.folder(cell.source, split)
-        try:
-            if not (folder / TRAINING).exists():
-                self._train(cell, folder)
+        error = None if (folder / TRAINING).exists() else self._train(cell, folder)
+        if error is None:
             training = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-            judged = Judged(cell, trained(cell, folder), self.sources)
-            figures: dict[str, Any] = {}
-            for measure in lacking(cell, known):
-                figures |= measure.of(judged)
-            line = {"status": FINISHED, "figures": figures, "training": training}
-        except (subprocess.CalledProcessError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-            line = {"status": FAILED, "figures": {}, "error": _told(error)}
+            line = {"status": FINISHED, "figures": self._figures(cell, folder), "training": training}
+        else:
+            line = {"status": FAILED, "figures": {}, "error": error}
         self.records.append(cell, {**line, "machine": machine(), "code": _code(), "finished": _now()})
-        if cell.split != "test" or line["status"] == FAILED:
+        if cell.split != "test" or error is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        said = line.get("error") or ", ".join(
+        said = error or ", ".join(
             f"{name} {value:.4g}" for name, value in line["figures"].items() if isinstance(value, int | float)
         )
         print(said, flush=True)
+
+    def _figures(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        """What the records of a run lack."""
+        judged = Judged(cell, trained(cell, folder), self.sources)
+        known = self.records.figures(cell) if cell in self.records else {}
+        figures: dict[str, Any] = {}
+        for measure in lacking(cell, known):
+            figures |= measure.of(judged)
+        return figures
 
     def _next(self) -> Cell | None:
         for cell in self.records.cells():
@@ -119,13 +127,21 @@ class Study:
                 return cell
         return None
 
-    def _train(self, cell: Cell, folder: Path) -> None:
+    def _train(self, cell: Cell, folder: Path) -> str | None:
+        """Train; what went wrong, if something did."""
         scale = self.sources.scale
         place = self.sources.folder(cell.source, "train")
         Request(cell, str(place), scale.train_tokens, scale.batch).write(folder)
         python = self.peers if METHODS[cell.method].peer else Path(sys.executable)
         assert python is not None
-        self.train(folder, python)
+        try:
+            self.train(folder, python)
+        except (subprocess.CalledProcessError, ArithmeticError) as error:
+            return _told(error)
+        weights = trained(cell, folder)
+        if all(bool(torch.isfinite(weight).all()) for weight in weights.parameters()):
+            return None
+        return "the weights are not finite after training"
 
 
 def _told(error: Exception) -> str:

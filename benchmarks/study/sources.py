@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from benchmarks.study.synthetic import Truth
 from sae_torch.activations import Activations, HarvestConfig, LanguageModel, harvest, load_language_model
 from sae_torch.activations.harvesting import cache_folder, plan
@@ -61,6 +63,7 @@ class Sources:
 
     scale: Scale
     cache: Path = field(default_factory=cache_folder)
+    _means: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def language_model(self) -> LanguageModel:
@@ -80,6 +83,12 @@ class Sources:
     def activations(self, source: str, split: str) -> Activations:
         """Activations of a split."""
         return read(self.folder(source, split), self.scale.tokens(split))
+
+    def mean(self, source: str) -> Tensor:
+        """Mean training activation."""
+        if source not in self._means:
+            self._means[source] = self.activations(source, "train").mean()
+        return self._means[source]
 
     def _synthetic(self, split: str) -> Path:
         truth, tokens = self.scale.truth, self.scale.tokens(split)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from safetensors.torch import load_file, save_file
 
 import sae_torch as st
-from benchmarks.study import report
+from benchmarks.study import measures, report
 from benchmarks.study.__main__ import FILE, main
 from benchmarks.study.equal_l0 import at_equal_l0
 from benchmarks.study.findings import Findings
@@ -26,7 +27,7 @@ from benchmarks.study.peers import _folded
 from benchmarks.study.run import Study
 from benchmarks.study.sources import Scale, Sources
 from benchmarks.study.synthetic import Truth, against_truth
-from benchmarks.study.training import Request, train
+from benchmarks.study.training import WEIGHTS, Request, train
 from benchmarks.study.verdicts import Status, bar, verdicts
 from sae_torch.activations import Activations
 from sae_torch.evaluation import measure
@@ -122,6 +123,41 @@ def test_a_failed_run_is_recorded_named_and_not_tried_again(tmp_path: Path) -> N
     # the search goes by what did not fail
     assert {cell.learning_rate for cell in run.records.cells() if cell.split == "test"} == {5e-3}
     assert f"Failed runs: {failed.name}." in report.parts(run.records, plan)["progress.md"]
+
+
+def test_weights_that_are_not_finite_are_a_failed_run(tmp_path: Path) -> None:
+    plan = Plan((Block(TINY, (TOKEN,)),), rates=(5e-3,), seeds=(0,), most_rates=1)
+
+    def spoils(folder: Path, python: Path) -> None:
+        train(folder)
+        tensors = load_file(folder / WEIGHTS)
+        tensors["b_enc"][3] = torch.nan
+        save_file(tensors, folder / WEIGHTS)
+
+    run = study(tmp_path, plan, spoils)
+    assert run() == 1
+    (cell,) = run.records.cells()
+    assert run.records.line(cell)["error"] == "the weights are not finite after training"
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_an_error_of_a_measure_ends_the_study_and_the_weights_are_measured_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan((Block(TINY, (TOKEN,)),), rates=(5e-3,), seeds=(0,), most_rates=1)
+    trained = Counted()
+
+    def broken(judged: Any) -> dict[str, Any]:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measures, "MEASURES", (measures.Measure(broken, ("nmse",), ("dev", "test")),))
+        with pytest.raises(RuntimeError, match="no memory"):
+            study(tmp_path, plan, trained)()
+    run = study(tmp_path, plan, trained)
+    assert run() == 2
+    assert len(trained.asked) == 2
+    assert {run.records.status(cell) for cell in run.records.cells()} == {FINISHED}
 
 
 def test_a_training_process_that_ends_badly_is_recorded_with_its_last_words(tmp_path: Path) -> None:
