@@ -110,3 +110,47 @@ def test_sites_that_cannot_be_resumed_and_short_windows_are_refused(tiny_languag
         pass
     with pytest.raises(InputError, match=r"shape \(4, 2\), expected \(windows, length\) with length >= 3"):
         model_loss(tiny_language_model, SITE, make_windows(4, 2), torch.zeros(16), {})
+
+
+def test_divergence_is_from_the_clean_predictions(tiny_language_model: LanguageModel) -> None:
+    windows = make_windows(3)
+    found = model_loss(
+        tiny_language_model, SITE, windows, torch.zeros(16), {"half": Multiply(0.5), "itself": lambda x: x}
+    )
+    assert found.kl["spliced itself"] == pytest.approx(0.0, abs=1e-6)
+    assert found.kl["zero"] == pytest.approx(found.kl["mean"])  # the mean given is zero
+    assert 0 < found.kl["spliced half"] < found.kl["zero"]
+    assert found.kl_recovered("itself") == pytest.approx(1.0)
+    assert found.kl_recovered("half", "mean") == pytest.approx(1 - found.kl["spliced half"] / found.kl["zero"])
+
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :1], 0.5 * output[:, 1:]], dim=1)
+
+    model = tiny_language_model.model
+    clean = model(input_ids=windows.long()).logits[:, 1:-1].log_softmax(-1)
+    handle = model.get_submodule("model.layers.1").register_forward_hook(hook)
+    try:
+        spliced = model(input_ids=windows.long()).logits[:, 1:-1].log_softmax(-1)
+    finally:
+        handle.remove()
+    expected = (clean.exp() * (clean - spliced)).sum(-1).mean()
+    assert found.kl["spliced half"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_module_that_is_no_block_is_judged_in_whole_passes(tiny_language_model: LanguageModel) -> None:
+    windows, site = make_windows(3), "model.layers.1.mlp"
+    found = model_loss(tiny_language_model, site, windows, torch.zeros(16), {"none": torch.zeros_like})
+
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :1], torch.zeros_like(output[:, 1:])], dim=1)
+
+    model = tiny_language_model.model
+    handle = model.get_submodule(site).register_forward_hook(hook)
+    try:
+        log_p = model(input_ids=windows.long()).logits[:, 1:-1].log_softmax(-1)
+    finally:
+        handle.remove()
+    expected = -log_p.gather(-1, windows.long()[:, 2:, None]).mean()
+    assert found.zero == pytest.approx(float(expected), rel=1e-5)
+    assert found.spliced["none"] == found.zero
+    assert found.clean != found.zero
