@@ -19,7 +19,7 @@ from sae_torch.evaluation import logit_lens
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "assets" / "tables" / "steering.md"
-SITE, TOKENS = "hidden_states[11]", 40_000
+SITE, TOKENS = "hidden_states[11]", 16_000
 PROMPTS = ("My favourite memory is", "The most important thing in life is")
 STRENGTHS = (0.0, 1.0, 2.0, 3.0)
 

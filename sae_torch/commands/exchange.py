@@ -66,5 +66,6 @@ def convert(folder: Path, out: Path, to: str, k: float | None, recorded: dict[st
     sae = FORMATS[found].load(folder, k=k)
     metadata = FORMATS[found].metadata(folder) | {name: value for name, value in recorded.items() if value is not None}
     FORMATS[to].save(sae, out, metadata=metadata)
-    print(f"{folder} ({found}): {sae.n_features} features of width {sae.d_model}, {sae.choice}")
+    choice = f"{type(sae.choice).__name__} of k = {sae.choice.k:g}"
+    print(f"{folder} ({found}): {sae.n_features} features of width {sae.d_model}, {choice}")
     print(f"{out} ({to})")
