@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,37 @@ import pytest
 import torch
 
 import sae_torch as st
-from sae_torch.activations import Activations, HarvestConfig, harvest, plan
+from sae_torch.activations import Activations, HarvestConfig, StateOfTheUnion, harvest, plan
 from sae_torch.cli import main
 from sae_torch.evaluation import EvaluationFile, measure
 
 
-@pytest.fixture
-def place(tiny_harvest: HarvestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tiny_model_folder: Path, tiny_text: StateOfTheUnion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a harvest and two autoencoders of it."""
-    monkeypatch.chdir(tmp_path)
-    held_out = harvest(tiny_harvest, "test", 300, tmp_path / "cache")
-    folder = plan(tiny_harvest, "test", 1, tmp_path / "cache").folder
-    folder.rename(tmp_path / "held-out")
-    train = harvest(tiny_harvest, "train", 900, tmp_path / "cache").tensor(torch.float32)
+    folder = tmp_path_factory.mktemp("made")
+    config = HarvestConfig(
+        model=str(tiny_model_folder), site="hidden_states[2]", text=tiny_text, window=16, dtype=torch.float32,
+        windows_per_shard=8, windows_per_batch=3,
+    )  # fmt: skip
+    cache = folder / "cache"
+    held_out = harvest(config, "test", 300, cache)
+    train = harvest(config, "train", 900, cache).tensor(torch.float32)
+    plan(config, "test", 1, cache).folder.rename(folder / "held-out")
+    shutil.rmtree(cache)
     for name, choice in (("token", st.TokenChoice(4)), ("feature", st.FeatureChoice(4))):
         sae = st.SparseAutoencoder(held_out.d_model, 48, choice)
         st.Trainer(sae, st.TrainConfig(progress=False)).fit(list(torch.split(train, 100)) * 2)
-        st.save(sae, tmp_path / "saes" / name)
-    return tmp_path
+        st.save(sae, folder / "saes" / name)
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, where the commands run."""
+    folder = shutil.copytree(made, tmp_path / "here")
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def run(*words: str) -> int:
