@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from allocation.arguments import count_of, number_of, shown
 from allocation.cuda.candidates import candidates
 from allocation.cuda.scores import DeviceScores
@@ -33,16 +35,18 @@ class Auto:
     >>> import allocation as al
     >>> al.Auto().explain(al.token_choice([[1.0, 2.0]], k=1))
     'TopSelection: limits on one side are met by taking the best of every group'
+    >>> al.Auto().explain(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
+    'TwoSided: limits on both sides, here token_caps and feature_caps, need prices on both'
     """
 
     def choose(self, problem: Problem) -> tuple[Solver, str]:
-        """The solver for `problem` and the reason; `UnsupportedProblemError` if none fits."""
-        refusal = TopSelection().refusal(problem)
+        """The solver for `problem` and the reason."""
+        refusal = TopSelection().refusal(checked_problem(problem))
         if refusal is None:
             return TopSelection(), "limits on one side are met by taking the best of every group"
         if Laminar().refusal(problem) is None:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
-        return TwoSided(), f"{refusal}; limits on both sides need prices on both"
+        return TwoSided(), f"limits on both sides, here {_limited_by(problem)}, need prices on both"
 
     def explain(self, problem: Problem) -> str:
         """Which solver is chosen, and why, in one line."""
@@ -50,11 +54,7 @@ class Auto:
         return f"{type(solver).__name__}: {reason}"
 
     def refusal(self, problem: Problem) -> str | None:
-        """Why no solver fits `problem`, or None."""
-        try:
-            self.choose(problem)
-        except UnsupportedProblemError as error:
-            return str(error)
+        """None: some solver fits every problem."""
         return None
 
     def solve(self, problem: Problem, options: Options) -> Solution:
@@ -63,6 +63,16 @@ class Auto:
         solution = solver.solve(problem, options)
         stats = {"solver": type(solver).__name__, "reason": reason, **solution.stats}
         return dataclasses.replace(solution, stats=stats)
+
+
+def _limited_by(problem: Problem) -> str:
+    """The limits of both sides by name, without the budget."""
+    sides = []
+    for side in ("token", "feature"):
+        names = [f"{side}_{kind}" for kind in ("caps", "floors", "groups")]
+        given = [name for name in names if isinstance(limit := getattr(problem, name), np.ndarray) or limit]
+        sides.append(" with ".join(given))
+    return " and ".join(sides)
 
 
 def solve(
@@ -167,7 +177,7 @@ _STATUS = {
 def _options(warm_start: Any, workers: Any, max_seconds: Any) -> Options:
     """What every solver may rely on."""
     if warm_start is not None and not isinstance(warm_start, Prices):
-        raise InvalidProblemError(f"warm_start: expected the prices of a solution, found {shown(warm_start)}")
+        raise InvalidProblemError(f"warm_start: expected solution.prices, found {shown(warm_start)}")
     if workers is not None and (workers := count_of(workers, "workers")) < 1:
         raise InvalidProblemError("workers: expected 1 or more threads, found 0")
     if max_seconds is not None and (max_seconds := number_of(max_seconds, "max_seconds")) < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import allocation as al
 from benchmarks.harness import alternating, arguments, report
 from benchmarks.selection import BUDGET, SHAPE, generic
@@ -24,11 +26,19 @@ def main() -> None:
     for name, limits in cases.items():
         problem = al.Problem(scores, budget=BUDGET, **limits)
         times = alternating({"floor": lambda: scores.max(), "solve": lambda p=problem: al.solve(p)}, options.repeats)
+        tracemalloc.start()
         solution = al.solve(problem)
+        peak = tracemalloc.get_traced_memory()[1] / scores.nbytes
+        tracemalloc.stop()
         assert solution.stats["solver"] == "Laminar"
         assert al.verify(problem, solution).optimal
-        rows.append([name, 1e3 * times["floor"], 1e3 * times["solve"], times["solve"] / times["floor"]])
-    report("laminar", ["limits", "floor ms", "solve ms", "solve / floor"], rows, f"float32 {SHAPE[0]} x {SHAPE[1]}")
+        rows.append([name, 1e3 * times["floor"], 1e3 * times["solve"], times["solve"] / times["floor"], peak])
+    report(
+        "laminar",
+        ["limits", "floor ms", "solve ms", "solve / floor", "peak / scores"],
+        rows,
+        f"float32 {SHAPE[0]} x {SHAPE[1]}",
+    )
 
 
 if __name__ == "__main__":
