@@ -1,4 +1,4 @@
-"""What the demo printed, for the start page: its table, and the pictures of its report.
+"""What the demo printed, for the start page: its table, and the pictures of its report. Times are left to benchmarks.
 
 `python docs/scripts/demo_page.py runs/demo`, on the machine where the demo ran, writes docs/assets/tables/demo.md and
 docs/assets/pictures/demo.svg.html.
@@ -28,15 +28,13 @@ def table(found: dict[str, Any], date: str) -> str:
     lines.append("| --- |" + " ---: |" * len(results))
     cells = ((column.label, *(column.cell(result) for result in results)) for column in COLUMNS)
     lines += [f"| {' | '.join(row)} |" for row in cells]
-    asked, about, seconds = found["configuration"], machine(), found["seconds"]
-    training = sum(took for stage, took in seconds.items() if stage.startswith("training"))
+    asked, about = found["configuration"], machine()
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     lines += [
         "",
         f"<small>{asked['model']}, {asked['site']}; {asked['tokens']:,} training tokens once, {asked['features']:,} "
         f"features, k {asked['k']}, seed {asked['seed']}; {found['test_tokens']:,} held-out tokens. "
-        f"{training:.0f} seconds of training for {'the three' if len(results) == 3 else len(results)}. {date}, "
-        f"{about['processor']}, {about['cores']} cores; {versions}. Written by `docs/scripts/demo_page.py`.</small>",
+        f"{date}, {about['processor']}, {about['cores']} cores; {versions}. Written by `docs/scripts/demo_page.py`.</small>",
         "",
     ]
     return "\n".join(lines)
