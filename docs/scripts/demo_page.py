@@ -34,7 +34,8 @@ def table(found: dict[str, Any], date: str) -> str:
         "",
         f"<small>{asked['model']}, {asked['site']}; {asked['tokens']:,} training tokens once, {asked['features']:,} "
         f"features, k {asked['k']}, seed {asked['seed']}; {found['test_tokens']:,} held-out tokens. "
-        f"{date}, {about['processor']}, {about['cores']} cores; {versions}. Written by `docs/scripts/demo_page.py`.</small>",
+        f"{date}, {about['processor']}, {about['cores']} cores; {versions}. "
+        "Written by `docs/scripts/demo_page.py`.</small>",
         "",
     ]
     return "\n".join(lines)
