@@ -103,7 +103,8 @@ def limits_of(shape: tuple[int, int], axis: int | None, seed: int) -> dict[str, 
 def small_parity(card: Card) -> str:
     """Every type, kind of scores and side, small: tensors, CuPy arrays, and torch alone."""
     count = 0
-    for number, (shape, kind, type_name) in enumerate((s, k, t) for s in SHAPES for k in KINDS for t in TYPES):
+    cases = [(shape, kind, type_name) for shape in SHAPES for kind in KINDS for type_name in TYPES]
+    for number, (shape, kind, type_name) in enumerate(cases if card.device == "cuda" else cases[::7]):
         held, plain = typed(drawn(shape, kind, number), type_name)
         tensor = on_card(held, type_name, card)
         for axis in (None, 0, 1):
@@ -181,19 +182,21 @@ def sanitizer(card: Card) -> str:
     done = []
     for name in ("racecheck", "memcheck"):
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu_check"]
-        run = subprocess.run([*command, "--kernels-once"], capture_output=True, text=True, timeout=150, check=False)
+        run = subprocess.run([*command, "--kernels-once"], capture_output=True, text=True, timeout=75, check=False)
         assert run.returncode == 0, f"{name}: {run.stdout[-3000:]}{run.stderr[-2000:]}"
         done.append(name)
     return f"{' and '.join(done)} clean"
 
 
 def kernels_once() -> None:
-    """A few problems that reach every kernel and both sources of the finish, for the sanitizer."""
+    """A few problems that reach every kernel and both sources of the finish, for the sanitizer; torch stays asleep."""
+    import cupy
+
     for kind in ("generic", "tied"):
-        for type_name in ("float32", "bfloat16"):
+        for type_name in ("float32", "float16"):
             held, plain = typed(drawn((70, 600), kind, 1), type_name)
             for limits in ({"budget": 80}, {"token_caps": 3}, {"feature_caps": 3, "budget": 200}):
-                found = al.solve(al.Problem(on_card(held, type_name, Card("cuda")), **limits))
+                found = al.solve(al.Problem(cupy.asarray(held), **limits))
                 assert_same(found, al.solve(al.Problem(plain, **limits)))
 
 

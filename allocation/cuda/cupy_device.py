@@ -59,7 +59,12 @@ class CupyDevice:
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel on the current stream."""
         function = _module(type_name).get_function(kernel)
-        function((blocks,), (1 << self.digit,), tuple(np.int64(a) if isinstance(a, int) else a for a in arguments))
+        function((blocks,), (1 << self.digit,), tuple(_word(a) if isinstance(a, int) else a for a in arguments))
+
+
+def _word(number: int) -> np.int64:
+    """The 64 bits of an integer, keys beyond 2^63 included."""
+    return np.int64(number - 2**64 if number >= 2**63 else number)
 
 
 @cache

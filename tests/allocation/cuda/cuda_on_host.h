@@ -2,7 +2,8 @@
 //
 // Every thread of a block is a fiber. A fiber runs until it waits at a barrier, exchanges values with its warp, or meets
 // an atomic operation; which one goes on is drawn from a seed, and so is the order of blocks. Shared memory keeps what the
-// last block left there. A barrier that not all threads reach ends the run with an error.
+// last block left there. A barrier that not all threads reach ends the run with an error. Blocks run one after another:
+// what depends on two of them at work at once shows on a card alone.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -114,14 +115,16 @@ static bool run_block() {
 
 }  // namespace host
 
-// Run every block of a kernel; false if threads waited at different barriers.
-extern "C" bool run_kernel(void *kernel, unsigned int blocks, const long long *arguments, unsigned long long seed) {
+// Run the blocks of a kernel from `first` on; false if threads waited at different barriers.
+extern "C" bool run_kernel(
+    void *kernel, unsigned int first, unsigned int blocks, const long long *arguments, unsigned long long seed
+) {
     host::fibers.resize(host::THREADS_OF_BLOCK);
     host::kernel = (host::Kernel)kernel, host::arguments = arguments, host::state = 2 * seed + 1;
     for (int i = 0; i < 8; ++i) host::draw();
-    std::vector<unsigned int> order(blocks);
-    std::iota(order.begin(), order.end(), 0u);
-    for (unsigned int i = blocks; i > 1; --i) std::swap(order[i - 1], order[host::draw() % i]);
+    std::vector<unsigned int> order(blocks - first);
+    std::iota(order.begin(), order.end(), first);
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[host::draw() % i]);
     gridDim.x = blocks;
     for (unsigned int block : order) {
         blockIdx.x = block;

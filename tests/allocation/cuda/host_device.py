@@ -66,8 +66,8 @@ class HostDevice:
         """There is but one processor."""
         return nullcontext()
 
-    def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
-        """Run all blocks, then look at the guards."""
+    def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any, first: int = 0) -> None:
+        """Run all blocks, or those from `first` on, then look at the guards."""
         compiled = library(type_name, self.digit)
         numbers = [a.ctypes.data if isinstance(a, np.ndarray) else int(a) for a in arguments]
         assert len(numbers) <= 16
@@ -77,7 +77,9 @@ class HostDevice:
         run = compiled.run_kernel
         run.restype = ctypes.c_bool
         function = ctypes.cast(getattr(compiled, kernel), ctypes.c_void_p)
-        assert run(function, ctypes.c_uint(blocks), vector, ctypes.c_ulonglong(self.seed)), f"{kernel}: barriers differ"
+        assert run(function, ctypes.c_uint(first), ctypes.c_uint(blocks), vector, ctypes.c_ulonglong(self.seed)), (
+            f"{kernel}: barriers differ"
+        )
         for held in self._kept:
             assert np.all(held[:GUARD] == UNTOUCHED), f"{kernel}: wrote before an array"
             assert np.all(held[held.size - GUARD :] == UNTOUCHED), f"{kernel}: wrote beyond an array"

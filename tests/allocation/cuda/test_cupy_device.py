@@ -1,0 +1,144 @@
+"""The device that CuPy drives, with a stand-in for CuPy: NumPy arrays, and launches on the processor.
+
+The stand-in accepts what CuPy accepts of a launch (arrays and NumPy integers) and no more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import allocation as al
+from allocation.cuda import cupy_device
+from allocation.cuda.kernels import TYPES, definitions, source
+from allocation.cuda.scores import DeviceScores, device_scores
+from sae_torch.solved import matches_of
+from tests.allocation.cuda.host_device import library
+from tests.allocation.cuda.matrices import TYPES as SCORE_TYPES
+from tests.allocation.cuda.matrices import assert_same, drawn, typed
+
+STREAMS: list[Any] = []
+
+
+class StandInArray(np.ndarray):
+    """An array that NumPy alone does not read."""
+
+    device = nullcontext()
+
+    def get(self) -> np.ndarray:
+        """A copy in main memory."""
+        return np.array(self)
+
+
+StandInArray.__module__ = "cupy"
+StandInArray.device.id = 0  # type: ignore[attr-defined]
+
+
+class StandInModule:
+    """Kernels of the type that the compiler's options name."""
+
+    def __init__(self, code: str, options: tuple[str, ...]) -> None:
+        assert code == source()
+        (self.type_name,) = [name for name in TYPES if ("-std=c++17", *definitions(name)) == options]
+
+    def get_function(self, kernel: str) -> Any:
+        """A kernel to call with blocks, threads and arguments."""
+
+        def launch(blocks: tuple[int, ...], threads: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            assert threads == (256,)
+            assert all(isinstance(a, (StandInArray, np.int64)) for a in arguments)
+            compiled = library(self.type_name, 8)
+            numbers = [a.ctypes.data if isinstance(a, StandInArray) else int(a) for a in arguments]
+            run = compiled.run_kernel
+            run.restype = ctypes.c_bool
+            function = ctypes.cast(getattr(compiled, kernel), ctypes.c_void_p)
+            vector = (ctypes.c_longlong * 16)(*numbers)
+            assert run(function, ctypes.c_uint(0), ctypes.c_uint(blocks[0]), vector, ctypes.c_ulonglong(1))
+
+        return launch
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """`import cupy` finds the stand-in."""
+    module = ModuleType("cupy")
+    entries: dict[str, Any] = {
+        "empty": lambda size, kind: np.empty(size, kind).view(StandInArray),
+        "zeros": lambda size, kind: np.zeros(size, kind).view(StandInArray),
+        "asarray": lambda array: np.array(array).view(StandInArray),
+        "ascontiguousarray": lambda array: np.ascontiguousarray(array).view(StandInArray),
+        "from_dlpack": lambda tensor: np.from_dlpack(tensor).view(StandInArray),
+        "RawModule": StandInModule,
+        "cuda": SimpleNamespace(
+            Device=lambda number: nullcontext(),
+            Stream=SimpleNamespace(from_external=lambda stream: STREAMS.append(stream) or nullcontext()),
+        ),
+    }
+    vars(module).update(entries)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    cupy_device._module.cache_clear()
+    yield module
+    cupy_device._module.cache_clear()
+
+
+LIMITS: list[dict[str, Any]] = [
+    {"budget": 70},
+    {"token_caps": 3, "budget": 90},
+    {"feature_caps": 2},
+    {"token_floors": 1, "budget": 60},
+]
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("type_name", [name for name in SCORE_TYPES if name != "bfloat16"])  # which NumPy lacks
+def test_arrays_of_cupy(type_name: str) -> None:
+    """From `Problem` to the certificate, matches staying where the scores are."""
+    held, plain = typed(drawn((40, 57), "tied", 1), type_name)
+    for limits in LIMITS:
+        problem = al.Problem(held.view(StandInArray), **limits)
+        assert isinstance(problem.matrix, DeviceScores)
+        solution = al.solve(problem)
+        assert isinstance(solution.tokens, StandInArray)
+        assert_same(solution, al.solve(al.Problem(plain, **limits)))
+        assert al.verify(problem, solution).optimal
+
+
+@pytest.mark.usefixtures("cupy")
+@pytest.mark.parametrize("type_name", SCORE_TYPES)
+def test_tensors_cross_by_dlpack_on_torchs_stream(type_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same memory, the current stream of torch, and matches that torch reads."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda number: ("stream", number))
+    held, plain = typed(drawn((40, 57), "tied", 1), type_name)
+    tensor = torch.from_numpy(held).view(torch.bfloat16) if type_name == "bfloat16" else torch.from_numpy(held)
+    STREAMS.clear()
+    matrix = device_scores(tensor)
+    assert matrix.array.ctypes.data == tensor.data_ptr()
+    solution = al.solve(al.Problem(matrix, budget=70))
+    assert set(STREAMS) == {("stream", None)}
+    expected = al.solve(al.Problem(plain, budget=70))
+    assert_same(solution, expected)
+    assert matches_of(solution)[1].tolist() == expected.features.tolist()
+
+
+@pytest.mark.usefixtures("cupy")
+def test_what_cannot_be_read_is_named() -> None:
+    """Types, shapes and entries; candidate edges belong in main memory."""
+    cases: list[tuple[Any, str]] = [
+        (np.zeros((2, 2), complex), "on CUDA expected float16.*found complex128"),
+        (np.zeros((2, 2), np.uint64), "integers up to int64, found uint64"),
+        (np.zeros(3, np.float32), "expected a matrix"),
+        (np.full((2, 2), np.nan), "4 entries are NaN, the first at token 0, feature 0"),
+    ]
+    for scores, sentence in cases:
+        with pytest.raises(al.InvalidProblemError, match=sentence):
+            al.Problem(scores.view(StandInArray), budget=1)
+    with pytest.raises(al.InvalidProblemError, match=r"candidate edges are read in main memory; pass scores.get\(\)"):
+        al.Problem.from_edges([0], [0], np.ones(1).view(StandInArray), (1, 1), budget=1)
