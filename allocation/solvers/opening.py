@@ -23,12 +23,14 @@ OPEN = 6
 # Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
 MOST_BANDS = 6
 ROUGH = 128
+# Share of the lines whose prices may leave the band before it is gathered again.
+STRAYING = 0.01
 # Imbalance that paths settle sooner than further sweeps would.
 SETTLED = 24
 
 
 class Opening:
-    """The sweeps and passes of one solve before its first shortest path, counted."""
+    """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
     def __init__(self, problem: Problem, network: Network, edges: AllEdges, deadline: float) -> None:
         self.problem, self.network, self.edges, self.deadline = problem, network, edges, deadline
@@ -37,13 +39,16 @@ class Opening:
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
         """Prices from sweeps, open edges near them, and the ids of matches far above them."""
         none = np.empty(0, np.int64)
-        candidates, start = self._first(start)
-        if candidates.ids.size == self.problem.matrix.n_edges:
-            return self._swept(candidates, none, start, SETTLED).prices, candidates, none
-        swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
         current, fixed = self.edges.candidates(none), none
-        for _ in range(MOST_BANDS):
+        if start is not None and self.large:
+            swept, band = SweepResult(start, 0, 0), self._band_of_sample(start)
+        else:
+            candidates, start = self._first(start)
+            if candidates.ids.size == self.problem.matrix.n_edges:
+                return self._swept(candidates, none, start, SETTLED).prices, candidates, none
+            swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
             band = self._band(candidates, swept.prices)
+        for _ in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
             ids = union(self._above(swept.prices, band), current.ids[still_near])
             candidates = self.edges.candidates(ids)
@@ -56,19 +61,24 @@ class Opening:
             # what sweeps over the candidates could not settle, more candidates will not
             if off <= max(4 * SETTLED, before.imbalance * 5 // 4):
                 break
+            if swept.imbalance <= 4 * SETTLED and self._within(band, before.prices, swept.prices):
+                break
+            band = self._band(candidates, swept.prices)
         return swept.prices, current, fixed
+
+    @property
+    def large(self) -> bool:
+        """Whether it pays to leave edges out."""
+        return isinstance(self.problem.matrix, DenseScores) and self.problem.matrix.n_edges > SMALL
 
     def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
         """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
-        matrix, band = self.problem.matrix, None
-        if start is None and isinstance(matrix, DenseScores) and matrix.n_edges > SMALL:
-            tokens = sampled_tokens(self.problem)
-            if tokens.size < self.problem.shape[0]:
-                start, band = self._sampled(tokens)
-        if start is None or matrix.n_edges <= SMALL:
-            self.passes += 1
-            return self.edges.candidates(first_candidates(self.edges, self.network)), start
-        return self.edges.candidates(self._above(start, band)), start
+        tokens = sampled_tokens(self.problem)
+        if self.large and tokens.size < self.problem.shape[0]:
+            start, band = self._sampled(tokens)
+            return self.edges.candidates(self._above(start, band)), start
+        self.passes += 1
+        return self.edges.candidates(first_candidates(self.edges, self.network)), start
 
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
@@ -76,7 +86,7 @@ class Opening:
         sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
         prices, current, _ = sample.run(None)
         band = sample._band(current, prices)
-        self.sweeps += sample.sweeps
+        self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
         n_tokens = self.problem.shape[0]
         width = np.full(n_tokens, float(np.median(band.tokens)))
         least = np.full(n_tokens, float(prices[: tokens.size].min()))
@@ -141,6 +151,28 @@ class Opening:
             width[found] = size[order[starts[found] + np.minimum(counts[found], OPEN) - 1]]
             shares.append(np.maximum(width, float(np.finfo(float).tiny)))
         return Band(*shares)
+
+    def _band_of_sample(self, prices: Reals) -> Band:
+        """A band around given prices, from the edges of a few tokens."""
+        tokens = sampled_tokens(self.problem)
+        rows, columns = self.network.line_prices(prices)
+        matrix = self.problem.matrix
+        assert isinstance(matrix, DenseScores)
+        size = np.abs(matrix.widened(matrix.array[tokens]).astype(np.float64) - rows[tokens, None] - columns)
+        size[size == np.inf] = 0.0  # forbidden
+        nearest = min(OPEN, size.shape[1]) - 1
+        tokens_width = np.partition(size, nearest, axis=1)[:, nearest]
+        nearest = max(1, OPEN * tokens.size // self.problem.shape[0]) - 1
+        features_width = np.partition(size, nearest, axis=0)[nearest]
+        n_tokens = self.problem.shape[0]
+        tiny = float(np.finfo(float).tiny)
+        return Band(np.full(n_tokens, max(float(np.median(tokens_width)), tiny)), np.maximum(features_width, tiny))
+
+    def _within(self, band: Band, before: Reals, after: Reals) -> bool:
+        """Whether the prices of nearly all lines moved by less than the band."""
+        widths = (band.tokens, band.features)
+        lines = zip(self.network.line_prices(before), self.network.line_prices(after), widths, strict=True)
+        return all(np.mean(np.abs(new - old) > width) < STRAYING for old, new, width in lines)
 
     def _profit(self, edges: Candidates, prices: Reals) -> Reals:
         return profit_of(edges, self.network, prices)
