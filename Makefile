@@ -11,7 +11,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/installed
 PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-BENCHMARKS := selection laminar streaming
+BENCHMARKS := selection laminar two_sided streaming
 
 .PHONY: gpu-check demo test test-slow lint docs serve bench bench-peers test-peers clean help
 help:            ## this list

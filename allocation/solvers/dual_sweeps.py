@@ -107,10 +107,14 @@ def _extrapolated(history: list[tuple[Reals, Reals]]) -> Reals:
     """Anderson's combination of the last images whose residuals cancel best; signs are kept."""
     images = np.stack([image for _, image in history])
     residuals = images - np.stack([state for state, _ in history])
+    size = np.abs(residuals).max(initial=0.0)
+    if not 0 < size < np.inf:
+        return history[-1][1]
+    residuals /= size  # squares stay in range
     steps = np.diff(residuals, axis=0)
     gram = steps @ steps.T
     scale = float(np.trace(gram))
-    if not np.isfinite(scale) or scale <= 0:
+    if scale <= 0:
         return history[-1][1]
     gram[np.diag_indices_from(gram)] += 1e-10 * scale
     weights = np.linalg.solve(gram, steps @ residuals[-1])

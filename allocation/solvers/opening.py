@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocation.problem import Problem
-from allocation.scores import DenseScores, Indices
+from allocation.scores import DenseScores, EdgeScores, Indices
 from allocation.solvers.dual_sweeps import SweepResult, imbalance, sweep
 from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candidates, sample_of, sampled_tokens
 from allocation.solvers.id_sets import union
@@ -23,6 +23,8 @@ OPEN = 6
 # Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
 MOST_BANDS = 6
 ROUGH = 128
+# Multiple of the largest score within which prices to start from are taken as they are.
+BEYOND = 4.0
 # Share of the lines whose prices may leave the band before it is gathered again.
 STRAYING = 0.01
 # Imbalance that paths settle sooner than further sweeps would.
@@ -40,6 +42,10 @@ class Opening:
         """Prices from sweeps, open edges near them, and the ids of matches far above them."""
         none = np.empty(0, np.int64)
         current, fixed = self.edges.candidates(none), none
+        if start is not None:
+            # prices far beyond the scores would come with rounding beyond the scores
+            largest = BEYOND * self._largest_score()
+            start = np.clip(start, -largest, largest)
         if start is not None and self.large:
             swept, band = SweepResult(start, 0, 0), self._band_of_sample(start)
         else:
@@ -154,11 +160,9 @@ class Opening:
 
     def _band_of_sample(self, prices: Reals) -> Band:
         """A band around given prices, from the edges of a few tokens."""
-        tokens = sampled_tokens(self.problem)
+        tokens, scores = self._sample_scores()
         rows, columns = self.network.line_prices(prices)
-        matrix = self.problem.matrix
-        assert isinstance(matrix, DenseScores)
-        size = np.abs(matrix.widened(matrix.array[tokens]).astype(np.float64) - rows[tokens, None] - columns)
+        size = np.abs(scores - rows[tokens, None] - columns)
         size[size == np.inf] = 0.0  # forbidden
         nearest = min(OPEN, size.shape[1]) - 1
         tokens_width = np.partition(size, nearest, axis=1)[:, nearest]
@@ -167,6 +171,18 @@ class Opening:
         n_tokens = self.problem.shape[0]
         tiny = float(np.finfo(float).tiny)
         return Band(np.full(n_tokens, max(float(np.median(tokens_width)), tiny)), np.maximum(features_width, tiny))
+
+    def _sample_scores(self) -> tuple[Indices, Reals]:
+        """A few tokens and their scores."""
+        matrix, tokens = self.problem.matrix, sampled_tokens(self.problem)
+        assert isinstance(matrix, DenseScores)
+        return tokens, matrix.widened(matrix.array[tokens]).astype(np.float64)
+
+    def _largest_score(self) -> float:
+        """The largest absolute score, of a sample of the tokens if there are many."""
+        matrix = self.problem.matrix
+        scores = matrix.array.astype(np.float64) if isinstance(matrix, EdgeScores) else self._sample_scores()[1]
+        return float(np.abs(scores[scores > -np.inf]).max(initial=0.0))
 
     def _within(self, band: Band, before: Reals, after: Reals) -> bool:
         """Whether the prices of nearly all lines moved by less than the band."""

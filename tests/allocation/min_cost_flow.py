@@ -47,6 +47,8 @@ def best_value(problem: al.Problem) -> int:
     status = flow.solve()
     assert status == flow.OPTIMAL, status
     floors = [0 if limits is None else int(limits.sum()) for limits in (problem.token_floors, problem.feature_floors)]
-    value = -flow.optimal_cost() - bonus * sum(floors)
-    assert abs(value) < bonus, "the floors were not met"
-    return int(value)
+    tokens, features = problem.shape
+    first = problem.scores.size  # arcs of the edges, then of the tokens' floors, of their caps, of the features' floors
+    floored = np.concatenate([first + np.arange(tokens), first + 2 * tokens + np.arange(features)])
+    assert flow.flows(floored).sum() == sum(floors), "the floors were not met"
+    return int(-flow.optimal_cost() - bonus * sum(floors))

@@ -1,0 +1,168 @@
+"""The search of `TwoSided` on problems that are too large for HiGHS: samples, bands, warm starts, deadlines."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import allocation as al
+from allocation.solvers import first_candidates, opening
+from tests.allocation.min_cost_flow import best_value
+
+SHAPE = (250, 400)
+RNG = np.random.default_rng(7)
+GENERIC = RNG.standard_normal(SHAPE)
+SCORES: dict[str, np.ndarray[Any, Any]] = {
+    "large integers": np.rint(GENERIC * 2**20).astype(np.int64),
+    "0..3": RNG.integers(0, 4, SHAPE),
+    "all equal": np.ones(SHAPE, np.int32),
+    "all equal and negative": np.full(SHAPE, -2, np.int32),
+    "skewed features": np.rint(GENERIC * 2**20 / np.arange(1, SHAPE[1] + 1)).astype(np.int64),
+    "skewed tokens": np.rint(GENERIC * 2**20 / np.arange(1, SHAPE[0] + 1)[:, None]).astype(np.int64),
+    "one feature wanted by all": np.rint(GENERIC * 2**10).astype(np.int64) + (np.arange(SHAPE[1]) == 5) * 2**16,
+    "rank 3": np.rint(RNG.standard_normal((SHAPE[0], 3)) @ RNG.standard_normal((3, SHAPE[1])) * 2**16).astype(np.int64),
+}
+LIMITS: dict[str, dict[str, Any]] = {
+    "budget, caps, floors": {"budget": 2000, "token_caps": 12, "token_floors": 3, "feature_caps": 9,
+                             "feature_floors": 1},
+    "caps of equal sum": {"token_caps": 8, "feature_caps": 5},
+    "caps": {"token_caps": 8, "feature_caps": 6},
+    "floors equal to caps": {"token_caps": 8, "token_floors": 8, "feature_caps": 5, "feature_floors": 5},
+    "quotas": {"token_caps": 20, "feature_caps": al.zipf_quotas(2000, SHAPE[1], alpha=1.0, beta=5.0, tokens=SHAPE[0])},
+}  # fmt: skip
+
+
+@pytest.fixture(params=["sample of the tokens", "all tokens"])
+def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems of this size are searched like large ones."""
+    if request.param == "sample of the tokens":
+        monkeypatch.setattr(first_candidates, "SAMPLE", 1 << 10)
+
+
+def certified(problem: al.Problem, **options: Any) -> al.Solution:
+    solution = al.solve(problem, al.TwoSided(), **options)
+    certificate = al.verify(problem, solution)
+    assert certificate.optimal, certificate
+    return solution
+
+
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("scores", SCORES)
+def test_minimum_cost_flow_finds_no_better_value(scores: str, limits: str) -> None:
+    problem = al.Problem(SCORES[scores], **LIMITS[limits])
+    assert problem.scores.size > opening.SMALL
+    assert certified(problem).objective == best_value(problem)
+
+
+def drifting(step: int) -> al.Problem:
+    """The scores of a training run: each step changes them a little."""
+    changes = np.random.default_rng(step).standard_normal(SHAPE) * 0.02
+    return al.Problem(GENERIC + changes, **LIMITS["budget, caps, floors"])
+
+
+def test_the_last_prices_halve_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_candidates, "SAMPLE", 1 << 10)
+    prices, cold, warm = None, 0, 0
+    for step in range(6):
+        problem = drifting(step)
+        first = certified(problem)
+        if prices is not None:
+            again = certified(problem, warm_start=prices)
+            assert again.objective == pytest.approx(first.objective, rel=1e-13)
+            cold, warm = cold + first.stats["passes"], warm + again.stats["passes"]
+        prices = first.prices
+    assert 2 * warm <= cold, (warm, cold)
+
+
+WRONG = {
+    "of other scores": lambda rng: (rng.standard_normal(SHAPE[0]), rng.standard_normal(SHAPE[1]), 1.0),
+    "huge": lambda rng: (np.full(SHAPE[0], 1e300), np.full(SHAPE[1], -1e300), 1e300),
+    "tiny": lambda rng: (np.full(SHAPE[0], 5e-324), np.full(SHAPE[1], 5e-324), 5e-324),
+    "not numbers": lambda rng: (np.full(SHAPE[0], np.nan), np.full(SHAPE[1], np.inf), np.nan),
+    "of another shape": lambda rng: (np.zeros(3), np.zeros(2), 0.0),
+    "of one wild token": lambda rng: (np.eye(1, SHAPE[0], 17)[0] * 50, np.zeros(SHAPE[1]), 1.0),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_prices_change_only_the_time(wrong: str) -> None:
+    def price(value: Any) -> al.Price:
+        return al.Price(value, lambda: (value, value))
+
+    tokens, features, budget = WRONG[wrong](np.random.default_rng(3))
+    none = price(np.empty(0))
+    prices = al.Prices(price(budget), price(tokens), price(features), none, none)
+    for limits in LIMITS.values():
+        problem = al.Problem(SCORES["large integers"], **limits)
+        assert certified(problem, warm_start=prices).objective == certified(problem).objective
+
+
+def test_out_of_time_is_an_error_with_the_best_gap() -> None:
+    problem = al.Problem(GENERIC, token_caps=8, feature_caps=6)
+    optimum = certified(problem).objective
+    with pytest.raises(
+        al.NotCertifiedError, match=r"stopped after 1e-09 seconds .* best gap is .* max_seconds="
+    ) as told:
+        al.solve(problem, max_seconds=1e-9)
+    bound = float(re.findall(r"every allocation scores at most ([^,]+),", str(told.value))[0])
+    assert bound >= optimum * (1 - 1e-5)
+    failed = al.solve(problem, max_seconds=1e-9, throw=False)
+    assert failed.status is al.Status.NOT_CERTIFIED
+    with pytest.raises(al.NotCertifiedError):
+        failed.mask()
+
+
+def test_a_deadline_holds_where_floors_leave_no_allocation_known() -> None:
+    problem = al.Problem(GENERIC, **LIMITS["budget, caps, floors"])
+    started = time.perf_counter()
+    with pytest.raises(
+        al.NotCertifiedError, match=r"no allocation that meets the floors is known yet.* gap is infinite"
+    ):
+        al.solve(problem, max_seconds=1e-9)
+    assert time.perf_counter() - started < 60
+
+
+@pytest.mark.usefixtures("sampled")
+def test_groups_of_both_sides_on_a_large_problem() -> None:
+    documents = [al.Group(range(n, n + 50), cap=450, floor=300) for n in range(0, 250, 50)]
+    prefixes = [al.Group(range(100), floor=700), al.Group(range(20), cap=150), al.Group(range(200, 400), cap=500)]
+    given = {"token_caps": 12, "feature_caps": 9, "budget": 2000}
+    problem = al.Problem(GENERIC, **given, token_groups=documents, feature_groups=prefixes)
+    solution = certified(problem)
+    assert al.solve(al.Problem(GENERIC, **given)).objective > solution.objective
+    assert np.count_nonzero(solution.prices.feature_groups.value)
+
+
+def test_infeasible_on_a_large_problem_names_who_is_starved() -> None:
+    scores = np.where(np.arange(SHAPE[1]) < 30, GENERIC, GENERIC - 9)
+    scores[:, :3] = -np.inf
+    floors = np.zeros(SHAPE[1], np.int64)
+    floors[2] = 1
+    with pytest.raises(
+        al.InfeasibleError, match=r"features 2 \(1\) demand 1 matches, more than the 0 that the 0 allowed"
+    ):
+        al.solve(al.Problem(scores, token_caps=4, feature_caps=5, feature_floors=floors))
+    with pytest.raises(al.InfeasibleError, match=r"demand 1250 matches, more than the 1200 that the caps of features"):
+        al.solve(al.Problem(GENERIC, token_floors=5, token_caps=8, feature_caps=3))
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["matrix", "candidate edges"])
+def test_prices_far_from_the_scores_do_not_loosen_the_proof(sparse: bool) -> None:
+    """Where caps equal floors the sides may trade any price: rounding in huge ones would hide a lost optimum."""
+    scores = np.random.default_rng(0).standard_normal((6, 8))
+    exact = {"token_caps": 4, "token_floors": 4, "feature_caps": 3, "feature_floors": 3}
+    tokens, features = np.indices(scores.shape).reshape(2, -1)
+    matrix = al.Problem(scores, **exact)
+    problem = al.Problem.from_edges(tokens, features, scores.ravel(), shape=(6, 8), **exact) if sparse else matrix
+    one, none = np.ones(1), np.empty(0)
+    start = al.Prices(
+        *(al.Price(value, lambda: (one, one)) for value in (0.0, np.full(6, 1e14), np.full(8, -1e14), none, none))
+    )
+    solution = certified(problem, warm_start=start)
+    assert solution.objective == pytest.approx(al.solve(matrix, al.LinearProgram()).objective, rel=1e-12)
+    assert al.verify(problem, solution).tolerance < 1e-11
