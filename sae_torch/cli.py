@@ -108,7 +108,7 @@ def parse(words: Sequence[str]) -> Command:
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:
     """The defaults that a file named by ``--config`` gives a command."""
-    paths = [after for word, after in itertools.pairwise([*words, ""]) if word == "--config"]
+    paths = [after for word, after in itertools.pairwise(words) if word == "--config"]
     paths += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
     return {"default": read_config(command_type, Path(paths[-1]))} if paths else {}
 

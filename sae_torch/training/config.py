@@ -84,6 +84,14 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more, found {value}")
 
+    def require_annealed(self, switch: float) -> None:
+        """The budget must have arrived when feature choice fits its quotas."""
+        if self.k_start is not None and switch < self.k_annealing:
+            raise InputError(
+                f"k_annealing: the budget moves until {self.k_annealing:g} of the steps, but the quotas are fitted at "
+                f"{switch:g} (switch), expected later"
+            )
+
     def calibration_batches(self, steps: int, tokens_per_batch: int) -> int:
         """How many of the last batches set the thresholds: those of the last steps that fit the tokens kept."""
         return max(1, min(math.ceil(self.calibration * steps), self.calibration_tokens // max(tokens_per_batch, 1)))

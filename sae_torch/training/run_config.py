@@ -77,10 +77,11 @@ class SaeOptions:
         """The autoencoder as it begins."""
         score_dtype = None if self.score_dtype is None else getattr(torch, self.score_dtype)
         return SparseAutoencoder(
-            d_model, self.n_features, self._choice(), device=device, seed=self.seed, score_dtype=score_dtype
+            d_model, self.n_features, self.new_choice(), device=device, seed=self.seed, score_dtype=score_dtype
         )
 
-    def _choice(self) -> Choice:
+    def new_choice(self) -> Choice:
+        """Its choice as it begins."""
         if self.choice == "token":
             return TokenChoice(self.k)  # type: ignore[arg-type]  # it says itself that k must be whole
         if self.choice == "mutual":
@@ -170,7 +171,16 @@ class RunConfig:
             raise InputError(f"live: activations lie in {self.activations} already, expected one of the two")
         if self.live and self.reader.passes > 1:
             raise InputError(f"reader.passes is {self.reader.passes}, expected 1 in live mode, which stores nothing")
-        self.autoencoders()  # every combination is checked before anything runs
+        if self.activations is None and self.harvest.tokens < self.reader.batch_size:
+            raise InputError(
+                f"harvest.tokens is {self.harvest.tokens}, expected at least one batch of {self.reader.batch_size} "
+                "(reader.batch_size)"
+            )
+        require_device(self.device)
+        for sae, train in self.autoencoders().values():  # every combination is checked before anything runs
+            sae.new_choice()
+            if sae.choice == "feature":
+                train.require_annealed(sae.switch)
 
     def autoencoders(self) -> dict[str, tuple[SaeOptions, TrainConfig]]:
         """Every combination of the sweep, by a name that says what it is."""
@@ -187,6 +197,20 @@ class RunConfig:
                 raise InputError(f"sweep: {name} comes two times")
             found[name] = (sae, train)
         return found
+
+
+def require_device(device: str) -> None:
+    """Before anything runs: the device is there.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]})") from None
 
 
 def _slug(settings: dict[str, Any]) -> str:

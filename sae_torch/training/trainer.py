@@ -210,11 +210,8 @@ class Trainer:
         annealing = None
         if config.k_start is not None:
             annealing = Annealing(config.k_start, choice.k, steps, config.k_annealing)
-            if isinstance(choice, FeatureChoice) and choice.switch < config.k_annealing:
-                raise InputError(
-                    f"k_annealing: the budget moves until {config.k_annealing:g} of the steps, but the quotas are "
-                    f"fitted at {choice.switch:g} (switch), expected later"
-                )
+            if isinstance(choice, FeatureChoice):
+                config.require_annealed(choice.switch)
         schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         self.course = Course(steps, schedule, annealing, Usage(self.sae, config, planned_tokens))
         self.sae.train()

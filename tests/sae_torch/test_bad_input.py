@@ -1,0 +1,198 @@
+"""Everything a user can get wrong with `harvest` and `train`: one sentence, exit code 2, nothing overwritten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sae_torch.activations import HarvestOptions, plan
+from sae_torch.cli import main
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model, a text and activations."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model").symlink_to(tiny_model_folder)
+    (tmp_path / "text").mkdir()
+    for index in range(30):
+        (tmp_path / "text" / f"{index}.txt").write_text(" ".join(f"w{(index * 7 + n * n) % 60}" for n in range(60)))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32))
+    return tmp_path
+
+
+HARVEST = ["harvest", "--model", "./model", "--text", "./text", "--site", "hidden_states[2]", "--window", "16"]
+HARVEST += ["--tokens", "200", "--windows-per-shard", "4"]
+TRAIN = ["train", "--out", "run", "--activations", "x.npy", "--sae.n-features", "16", "--sae.k", "2"]
+TRAIN += ["--reader.batch-size", "100", "--checkpoints.every", "2"]
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """The one line that a command leaves."""
+    capsys.readouterr()
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = captured.err.replace("\r", "\n").strip().splitlines()[-1]
+    assert line.startswith("sae-torch: ")
+    assert "Traceback" not in captured.err
+    return line
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock" and "model" not in path.parts
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--text", "./nowhere"], "text is './nowhere', expected a folder or a .jsonl file there, found nothing"),
+        (["--text", "./empty"], "text empty: expected .txt files, found none"),
+        (["--text", "./blank"], "text ./blank: expected documents with text, found 1 without any"),
+        (["--model", "./nowhere"], "model is './nowhere', expected a folder or GGUF file there, found nothing"),
+        (["--model", "./text"], "model is './text', expected a folder with a config.json, found none in it"),
+        (["--model", "no/such-model"], "model 'no/such-model' cannot be loaded"),
+        (["--site", "hidden_states[9]"], "site is 'hidden_states[9]', but LlamaForCausalLM has 4 blocks"),
+        (["--site", "layers.7"], "site is 'layers.7', which is no module of LlamaForCausalLM"),
+        (["--also", "layers.7"], "site is 'layers.7', which is no module of LlamaForCausalLM"),
+        (["--window", "65"], "window is 65, expected at most the 64 positions of ./model"),
+        (["--window", "1"], "window is 1, expected at least 2"),
+        (["--norm-multiple", "0.5"], "norm_multiple is 0.5, expected more than 1"),
+        (["--tokens", "0"], "tokens is 0, expected at least 1"),
+        (["--tokens", "9000"], "expected at least the 9000 asked for"),
+        (["--held-out", "0.7"], "held_out is 0.7, expected a share from 0 to below 0.5"),
+        (["--split", "test", "--held-out", "0"], "none of the 30 documents falls into the test split"),
+        (["--dtype", "float8"], "--dtype"),
+        (["--cache", "x.npy"], "cache folder x.npy/activations/"),
+    ],
+)
+def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
+    (place / "empty").mkdir()
+    (place / "blank").mkdir()
+    (place / "blank" / "a.txt").write_text("  \n")
+    assert message in complaint(HARVEST + more, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--activations", "nowhere"], "activations nowhere: expected a folder or a .npy file, found nothing"),
+        (["--activations", "text"], "activations text: expected .safetensors, .arrow or .npy files, found none"),
+        (["--activations", "mixed"], "mixed/b.npy holds float16 of width 8, expected float32 of width 8"),
+        (["--activations", "wide"], "wide/b.npy holds float32 of width 9, expected float32 of width 8"),
+        (["--activations", "whole"], "whole/a.npy holds int64 of shape (4, 8), expected floating-point rows"),
+        (["--reader.batch-size", "601"], "600 tokens do not fill one batch of 601"),
+        (["--sae.k", "17"], "k is 17, expected more than 0 and at most the 16 features"),
+        (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),
+        (["--sae.token-caps", "3"], "token_caps: only balanced choice takes it, found choice feature"),
+        (["--sweep.k", "2", "2"], "sweep: feature-k2 comes two times"),
+        (["--train.k-start", "4", "--train.k-annealing", "0.9"], "the quotas are fitted at 0.85 (switch)"),
+        (["--device", "cuda:7"], "device is 'cuda:7', which torch cannot use here"),
+        (["--device", "abacus"], "device is 'abacus', which torch cannot use here"),
+        (["--live"], "live: activations lie in x.npy already, expected one of the two"),
+        (["--config", "nowhere.toml"], "nowhere.toml: No such file or directory"),
+        (["--config", "broken.toml"], "broken.toml: not readable as TOML"),
+        (["--config", "unknown.toml"], "unknown.toml: unknown key sae.kk; did you mean sae.k?"),
+        (["--config"], "--config"),
+        (["--metrics.trackio", "p"], "metrics.trackio: trackio is not installed, run `pip install trackio`"),
+        (["--out", "x.npy"], "x.npy"),
+        (["--out", "text"], "text holds other files and no config.toml; choose another --out"),
+        (["--checkpoints.keep", "0"], "checkpoints.keep is 0, expected at least 1"),
+        (["--train.prefixes", "4", "8"], "prefixes"),
+    ],
+)
+def test_train(place: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
+    (place / "broken.toml").write_text("[sae")
+    (place / "unknown.toml").write_text("[sae]\nkk = 3")
+    arrays: dict[str, list[Any]] = {
+        "mixed": [np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float16)],
+        "wide": [np.zeros((4, 8), np.float32), np.zeros((4, 9), np.float32)],
+        "whole": [np.zeros((4, 8), np.int64)],
+    }
+    for name, given in arrays.items():
+        (place / name).mkdir()
+        for letter, array in zip("ab", given, strict=False):
+            np.save(place / name / f"{letter}.npy", array)
+    before = contents(place)
+    assert message in complaint(TRAIN + more, capsys)
+    after = contents(place)
+    assert {name: after[name] for name in before} == before
+
+
+def harvested(place: Path) -> Path:
+    assert main(HARVEST) == 0
+    options = HarvestOptions(
+        model="./model", text="./text", site="hidden_states[2]", window=16, tokens=200, windows_per_shard=4
+    )
+    return plan(options.config(), "train", 200).folder
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "of another model"])
+def test_a_shard_that_is_not_what_it_says(place: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    folder = harvested(place)
+    shard = folder / "00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    if damage == "truncated":
+        shard.write_bytes(content[:-20])
+    elif damage == "altered":
+        content[-3] ^= 1
+        shard.write_bytes(content)
+    else:
+        assert b"hidden_states[2]" in content
+        shard.write_bytes(content.replace(b"hidden_states[2]", b"hidden_states[1]"))
+    before = contents(folder)
+    said = "is from another harvest: its site is" if "another" in damage else "is damaged"
+    for words in (HARVEST, [*TRAIN, "--activations", str(folder)]):
+        assert f"{shard.name} {said}" in complaint(words, capsys)
+    assert contents(folder) == before
+
+
+def test_folders_that_cannot_be_written(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write anywhere, so what the system would say is said for it."""
+
+    def refuse(path: Path, *args: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        assert complaint(TRAIN, capsys) == "sae-torch: run/checkpoints: Permission denied"
+        assert "cannot be made (Permission denied)" in complaint(HARVEST, capsys)
+    access: Callable[..., bool] = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    assert "cannot be written" in complaint(HARVEST, capsys)
+
+
+def test_a_finished_run_is_not_written_over(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(TRAIN) == 0
+    before = contents(place / "run")
+    assert "config.toml is of another run (train.learning_rate 0.004 there, 0.001 here)" in complaint(
+        [*TRAIN, "--train.learning-rate", "1e-3"], capsys
+    )
+    assert contents(place / "run") == before
+    (place / "run" / "config.toml").write_text("[sae")
+    assert "run/config.toml: not readable as TOML" in complaint(TRAIN, capsys)
+
+
+def test_a_damaged_checkpoint_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(TRAIN) == 0
+    checkpoints = place / "run" / "checkpoints"
+    for path in (checkpoints / "finished").iterdir():
+        path.unlink()
+    (checkpoints / "finished").rmdir()
+    state = checkpoints / "step-000000006" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-7])
+    text = complaint(TRAIN, capsys)
+    assert "checkpoint run/checkpoints/step-000000006 is damaged" in text
+    assert "delete it, and the same command goes on from the one before" in text
