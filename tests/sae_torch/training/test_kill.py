@@ -37,16 +37,12 @@ class Command:
         self.words += ["--train.calibration", "1.0", "--train.k-start", "8", "--train.dead-after", "200"]
 
     def start(self) -> subprocess.Popen[str]:
-        """The process, leader of a group of its own; threads are fixed so that a busy machine does not matter."""
+        """The process, leader of a group of its own; one thread each, since others wait for the same cores."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_MININTERVAL": "0"}
-        return subprocess.Popen(
-            self.words,
-            start_new_session=True,
-            text=True,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.out.parent / "stderr").open("a"),
-        )
+        with (self.out.parent / "stderr").open("a") as said:
+            return subprocess.Popen(
+                self.words, start_new_session=True, text=True, env=environment, stdout=subprocess.DEVNULL, stderr=said
+            )
 
     def finish(self) -> None:
         """Run to the end."""
