@@ -21,6 +21,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 # Survivors of a line worth keeping, in multiples of what is wanted, before its bracket counts as too wide.
 WIDE = 4
+# Rows are ranked in so many runs, which threads share.
+RUNS = 8
 # Groups per column, fewest first, and the share of them that may be wanted.
 COLUMN_GROUPS = (64, 256, 1024)
 FILLED = 0.6
@@ -31,12 +33,24 @@ def select_rows(ordered: Array, caps: Indices, workers: int | None = None, hint:
     rows, columns = ordered.shape
     caps = np.minimum(caps, columns)
 
-    def survivors(start: int, stop: int) -> Indices:
-        at = None if hint is None else hint[start:stop]
-        return np.asarray(start * columns + _row_survivors(ordered[start:stop], caps[start:stop] + 1, at))
+    def survivors(start: int, stop: int) -> tuple[Indices, Array]:
+        block, at = ordered[start:stop], None if hint is None else hint[start:stop]
+        flat = _row_survivors(block, caps[start:stop] + 1, at)
+        return start * columns + flat, block.reshape(-1)[flat]
 
-    flat = joined(map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers))
-    return finish(ordered.reshape(-1)[flat], flat, flat // max(columns, 1), caps)
+    found = map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers)
+    flat = joined([part for part, _ in found])
+    values = np.concatenate([ordered.reshape(-1)[:0], *(part for _, part in found)])
+
+    def finished(start: int, stop: int) -> Selection:
+        inside = slice(*np.searchsorted(flat, [start * columns, stop * columns]))
+        return finish(values[inside], flat[inside], flat[inside] // columns - start, caps[start:stop])
+
+    if not flat.size:
+        return finish(values, flat, flat, caps)
+    parts = map_blocks(finished, rows, ordered.nbytes, workers, block_bytes=max(ordered.nbytes // RUNS, BLOCK_BYTES))
+    flat, last, refused = (joined([getattr(part, name) for part in parts]) for name in ("flat", "last", "refused"))
+    return Selection(flat, last, refused, passes=1)
 
 
 def select_columns(ordered: Array, caps: Indices, workers: int | None = None, hint: Array | None = None) -> Selection:
@@ -98,13 +112,14 @@ def _counts(mask: Mask) -> Indices:
 
 def row_bracket(block: Array, wanted: Indices) -> Array:
     """A value per row that at least `wanted` entries reach; the exact one where so many are wanted."""
-    columns = block.shape[1]
     groups = 4 * int(wanted.max(initial=1))
-    width = columns // groups
-    if width < 4:
+    if block.shape[1] < 4 * groups:
         return _ranked(block, wanted)
-    # group g holds the columns g, g + groups, ...: neighbours, often alike, fall into different groups
-    maxima = block[:, : width * groups].reshape(-1, width, groups).max(axis=1)
+    # halves laid over each other until few groups are left: neighbours, often alike, fall into different ones
+    half = block.shape[1] // 2
+    maxima = np.maximum(block[:, :half], block[:, half : 2 * half])
+    while (half := half // 2) >= 2 * groups:
+        maxima = np.maximum(maxima[:, :half], maxima[:, half : 2 * half], out=maxima[:, :half])
     return _ranked(maxima, wanted)
 
 
