@@ -55,6 +55,7 @@ bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run ea
 
 bench-peers: $(INSTALLED) $(PEERS_INSTALLED)   ## the training step beside sparsify, dictionary_learning and SAELens
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
+	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step --peaks 1000
 
 test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning and sparsify
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
@@ -68,6 +69,7 @@ $(PEERS)/installed:
 
 bench-peers: $(INSTALLED) $(PEERS)/installed   ## the training step beside sparsify, dictionary_learning and SAELens
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
+	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step --peaks 1000
 
 study: $(INSTALLED) $(PEERS)/installed   ## the evidence study: what is missing of it, one line per finished run (hours)
 	$(BIN)/python -m benchmarks.study

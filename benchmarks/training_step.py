@@ -45,11 +45,17 @@ class Ours:
     """A trainer in the middle of a run: every call is one step as `fit` makes it."""
 
     def __init__(
-        self, choice: st.Choice, auxiliary: str, sizes: tuple[int, int, int, int], batches: list[Tensor]
+        self,
+        choice: st.Choice,
+        auxiliary: str,
+        sizes: tuple[int, int, int, int],
+        batches: list[Tensor],
+        score_dtype: torch.dtype | None = None,
     ) -> None:
         _, d_model, n_features, _ = sizes
         config = st.TrainConfig(auxiliary=auxiliary, progress=False)  # type: ignore[arg-type]
-        self.trainer = Trainer(st.SparseAutoencoder(d_model, n_features, choice, seed=SEED), config)
+        sae = st.SparseAutoencoder(d_model, n_features, choice, seed=SEED, score_dtype=score_dtype)
+        self.trainer = Trainer(sae, config)
         self.trainer.fit(batches)
         if isinstance(choice, st.FeatureChoice) and not bool(choice.has_quotas):
             choice.fit_quotas()
@@ -178,6 +184,9 @@ def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[
     for auxiliary in ("none", "zipf"):
         for name, make in choices.items():
             found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
+    found["mutual choice, auxiliary zipf, bfloat16 scores"] = lambda: Ours(
+        st.MutualChoice(k), "zipf", sizes, batches, torch.bfloat16
+    )
     found["mutual choice, cold prices"] = lambda: Ours(ColdMutual(k), "none", sizes, batches)
     found["feature choice, cold prices"] = lambda: Ours(ColdFeature(k), "none", sizes, batches)
     for name, step in peers(sizes, batches):
@@ -205,7 +214,7 @@ def main() -> None:
     )
     rows = kept_rows("training_step", notes)
     if options.peaks:
-        for row in [row for row in rows if row[-1] is None][: options.peaks]:
+        for row in [row for row in rows if not row[-1]][: options.peaks]:
             row[-1] = peak_memory([str(size) for size in SIZES].index(row[0]), row[1])
             report("training_step", HEADINGS, rows, notes)
         return
@@ -216,7 +225,7 @@ def main() -> None:
         del made
         for name, seconds in times.items():
             ratio, rate = seconds / times[PRODUCT], round(sizes[0] / seconds)
-            rows.append([str(sizes), name, 1e3 * seconds, ratio, rate, None])
+            rows.append([str(sizes), name, 1e3 * seconds, ratio, rate, ""])
         report("training_step", HEADINGS, sorted(rows, key=lambda row: len(row[0])), notes)
 
 
