@@ -46,7 +46,7 @@ class TrainConfig:
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
     auxiliary_every: int = 4
-    """The auxiliary loss looks at every n-th token of a batch: as good an estimate, at a fraction of the time."""
+    """The auxiliary loss looks at every n-th token of a batch: the same mean, estimated at a fraction of the time."""
     k_aux: int | None = None
     """Features per token in the auxiliary loss; by default k for "zipf", half of d_model for "k"."""
     zipf_alpha: float = 1.0
