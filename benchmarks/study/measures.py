@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 import allocation as al
@@ -19,11 +18,22 @@ from benchmarks.study.grid import Cell
 from benchmarks.study.sources import SYNTHETIC, Sources
 from benchmarks.study.synthetic import against_truth
 from sae_torch.activations import Activations
-from sae_torch.evaluation import Quality, batch_free, measure, model_loss
+from sae_torch.evaluation import (
+    Quality,
+    batch_free,
+    batch_sensitivity,
+    decoder_cosines,
+    edge_swap_null,
+    measure,
+    model_loss,
+    token_difficulty,
+)
 
 # A feature is under-used below this share of the mean density k / n_features.
 UNDER_USED = 0.1
-SPECTRUM_POINTS, GROUPS, BATCH = 25, 10, 2048
+SPECTRUM_POINTS = 25
+# Batches of training whose tokens are allocated again in other batches.
+MODE_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -94,28 +104,34 @@ def spectrum(judged: Judged) -> dict[str, Any]:
 
 
 def difficulty(judged: Judged) -> dict[str, Any]:
-    """Features per token against how hard a token is: its error with k features of this dictionary, as all others."""
-    sae = judged.at_k[0]
-    fixed = st.SparseAutoencoder(sae.d_model, sae.n_features, st.TokenChoice(judged.cell.k), dtype=sae.W_dec.dtype)
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        setattr(fixed, name, getattr(sae, name))
-    errors, counts = _token_errors(fixed, judged.activations)[0], _token_errors(sae, judged.activations)[1]
-    order = errors.argsort()
-    groups = [float(part.double().mean()) for part in torch.tensor_split(counts[order], GROUPS)]
-    rank = float(spearmanr(errors.numpy(), counts.numpy()).statistic) if int(counts.max()) > int(counts.min()) else None
-    return {"difficulty": groups, "difficulty_rank_correlation": rank}
+    """Features per token, at k features per token on average, for tenths of the tokens from easy to hard."""
+    found = token_difficulty(judged.at_k[0], judged.activations)
+    return {"difficulty": list(found.l0), "difficulty_rank_correlation": found.correlation}
 
 
-def _token_errors(sae: st.SparseAutoencoder, activations: Activations) -> tuple[Tensor, Tensor]:
-    """Squared error and number of features of every token."""
-    errors, counts = [], []
-    with batch_free(sae):
-        for rows in torch.split(torch.arange(len(activations)), BATCH):
-            x = activations.gather(rows, sae.W_enc.dtype)
-            codes = sae.encode(x)
-            errors.append((x - sae.decode(codes)).square().sum(dim=1))
-            counts.append(codes.token_counts)
-    return torch.cat(errors), torch.cat(counts)
+def collapse(judged: Judged) -> dict[str, Any]:
+    """Decoder rows that point the same way."""
+    found = decoder_cosines(judged.sae.W_dec)
+    return {
+        "cosine_median": found.quantile(0.5),
+        "cosine_highest_percent": found.quantile(0.99),
+        "cosine_alike": found.alike,
+        "cosine_mean_absolute": found.mean_absolute,
+    }
+
+
+def batch_modes(judged: Judged) -> dict[str, Any]:
+    """The batch's allocation at half, once and four times the batch of training, shuffled and by document."""
+    batch = judged.sources.scale.batch
+    found = batch_sensitivity(
+        judged.sae, judged.activations, batch_sizes=(batch // 2, batch, 4 * batch), tokens=MODE_BATCHES * batch
+    )
+    return {"batch_modes": [asdict(mode) for mode in found]}
+
+
+def null(judged: Judged) -> dict[str, Any]:
+    """Error and total score of the matches beside random ones with the same counts."""
+    return {"null": asdict(edge_swap_null(judged.sae, judged.activations))}
 
 
 def language_model_loss(judged: Judged) -> dict[str, Any]:
@@ -179,6 +195,9 @@ MEASURES = (
     Measure(equal_l0, ("nmse_at_k", "l0_at_k", "silent_at_k", "threshold_added"), ("dev", "test")),
     Measure(spectrum, ("spectrum", "zipf")),
     Measure(difficulty, ("difficulty", "difficulty_rank_correlation")),
+    Measure(collapse, ("cosine_median", "cosine_highest_percent", "cosine_alike", "cosine_mean_absolute")),
+    Measure(batch_modes, ("batch_modes",), kind="model"),
+    Measure(null, ("null",)),
     Measure(language_model_loss, ("ce_recovered", "ce_recovered_from_mean", "ce_added"), kind="model"),
     Measure(truth, ("matched_cosine", "recovered", "recovered_rare", "frequency_error"), kind="truth"),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from benchmarks.study.findings import Findings, Runs
-from benchmarks.study.grid import Block, Setting
+from benchmarks.study.grid import MAIN, Block, Setting
 from benchmarks.study.ledger import FAILED, FINISHED
 from benchmarks.study.methods import METHODS, PEERS, WHAT
 from benchmarks.study.sources import SYNTHETIC
@@ -76,6 +77,56 @@ def quality(findings: Findings, setting: Setting) -> str:
         for each in runs
     ]
     return markdown([*headings, *[name for name, _ in last]], rows)
+
+
+def batch(findings: Findings) -> str:
+    """The batch's allocation against every token by itself."""
+    rows = []
+    for runs in findings.among(MAIN, tuple(METHODS)):
+        modes = [
+            figures["batch_modes"]
+            for cell in runs.cells
+            if "batch_modes" in (figures := findings.records.figures(cell))
+        ]
+        if not modes:
+            continue
+        cells = [f"{fmean(seed[at]['nmse'] for seed in modes):.4f}" for at in range(len(modes[0]))]
+        agreement = fmean(
+            seed[at]["agreement"] for seed in modes for at in range(len(seed)) if seed[at]["order"] == "shuffled"
+        )
+        rows.append([runs.label, f"{runs.mean('nmse'):.4f}", *cells, f"{100 * agreement:.0f} %"])
+        headings = [f"{mode['batch_size']}, {mode['order']}" for mode in modes[0]]
+    if not rows:
+        return NOTHING + "\n"
+    return markdown(["method", "batch-free", *headings, "same matches"], rows)
+
+
+def collapse(findings: Findings) -> str:
+    """How close decoder rows lie, and what is left of the matches when only the counts are kept."""
+    rows = []
+    for runs in findings.among(MAIN, tuple(METHODS)):
+        nulls = [figures["null"] for cell in runs.cells if "null" in (figures := findings.records.figures(cell))]
+        if nulls and runs.all("cosine_median"):
+            kept = fmean(each["null_total_score"] / each["total_score"] for each in nulls)
+            rows.append(
+                [
+                    runs.label,
+                    f"{runs.mean('cosine_median'):.3f}",
+                    f"{runs.mean('cosine_highest_percent'):.3f}",
+                    percent(runs, "cosine_alike", 2),
+                    f"{fmean(each['null_nmse'] for each in nulls):.3f}",
+                    f"{100 * kept:.0f} %",
+                ]
+            )
+    headings = [
+        "method",
+        "nearest row, median",
+        "nearest, highest percent",
+        "above 0.9",
+        "NMSE of the null",
+        "score of the null",
+    ]
+    return markdown(headings, rows) if rows else NOTHING + "\n"
 
 
 def width_matched(findings: Findings) -> str:
@@ -211,7 +262,8 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: bo
 def tables(findings: Findings) -> dict[str, str]:
     """Every table by the name of its file."""
     found = {
-        table.__name__: table(findings) for table in (methods, claims, the_bar, width_matched, searches, progress, made)
+        table.__name__: table(findings)
+        for table in (methods, claims, the_bar, batch, collapse, width_matched, searches, progress, made)
     }
     for setting in dict.fromkeys(block.setting for block in findings.plan.blocks):
         found[f"quality_{file_name(setting)}"] = quality(findings, setting)
