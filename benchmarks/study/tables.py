@@ -22,6 +22,17 @@ def methods(findings: Findings) -> str:
     return markdown(["method", "what it is"], [[name, WHAT[name]] for name in METHODS], numbers=False)
 
 
+def state(findings: Findings) -> str:
+    """How much of the study there is."""
+    done, missing = len(findings.records), sum(1 for _ in findings.plan.pending(findings.records))
+    if not missing:
+        return f"All {done} runs are finished.\n"
+    return (
+        f"**The study is not finished: {done} {'run is' if done == 1 else 'runs are'} recorded, at least {missing} more "
+        "are missing.** What needs them says so.\n"
+    )
+
+
 def claims(findings: Findings) -> str:
     """Every claim with its status and its numbers."""
     rows = [[verdict.claim, f"**{verdict.status}**", verdict.because] for verdict in verdicts(findings)]
@@ -263,7 +274,7 @@ def tables(findings: Findings) -> dict[str, str]:
     """Every table by the name of its file."""
     found = {
         table.__name__: table(findings)
-        for table in (methods, claims, the_bar, batch, collapse, width_matched, searches, progress, made)
+        for table in (state, methods, claims, the_bar, batch, collapse, width_matched, searches, progress, made)
     }
     for setting in dict.fromkeys(block.setting for block in findings.plan.blocks):
         found[f"quality_{file_name(setting)}"] = quality(findings, setting)
