@@ -27,10 +27,8 @@ def state(findings: Findings) -> str:
     done, missing = len(findings.records), sum(1 for _ in findings.plan.pending(findings.records))
     if not missing:
         return f"All {done} runs are finished.\n"
-    return (
-        f"**The study is not finished: {done} {'run is' if done == 1 else 'runs are'} recorded, at least {missing} more "
-        "are missing.** What needs them says so.\n"
-    )
+    said = f"**The study is not finished: runs recorded {done}, known to be missing {missing}.**"
+    return f"{said} What needs those says so.\n"
 
 
 def claims(findings: Findings) -> str:
