@@ -1,13 +1,14 @@
 """Steers SmolLM2 with one feature, and writes the table of the guide: `python docs/scripts/steer.py` after `make demo`.
 
-The feature is not picked by hand: of the feature-choice autoencoder of the demo it is the one whose activation tells
-tokens of the word best from all other held-out tokens. The strengths are multiples of its mean activation on them.
+The feature is not picked by hand: of the feature-choice autoencoder of the demo it is the one that tells tokens of the
+word best from all other held-out tokens. The strengths are multiples of its mean activation on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,41 @@ import sae_torch as st
 import torch
 import transformers
 from sae_torch.activations import Activations, HarvestConfig, harvest, load_language_model
-from sae_torch.evaluation import logit_lens
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "assets" / "tables" / "steering.md"
 SITE, TOKENS = "hidden_states[11]", 16_000
 PROMPTS = ("My favourite memory is", "The most important thing in life is")
-STRENGTHS = (0.0, 1.0, 2.0, 3.0)
+STRENGTHS = (0.0, 2.0, 3.0, 4.0, 8.0)
 
 
-def telling(sae: st.SparseAutoencoder, activations: Activations, word_ids: set[int]) -> tuple[int, float, int]:
-    """The feature whose mean activation differs most, that mean on the word, and how often the word comes."""
-    sums, others = torch.zeros(sae.n_features), torch.zeros(sae.n_features)
-    times = 0
-    shards = activations.shards
-    ids = torch.cat([s.token_ids[s.window.long(), s.position.long()] for s in shards])[: len(activations)]
-    is_word = torch.isin(ids, torch.tensor(sorted(word_ids), dtype=ids.dtype))
+@dataclass(frozen=True)
+class Telling:
+    """A feature, how well it tells a word from other tokens, and how strong it is there."""
+
+    feature: int
+    recall: float
+    precision: float
+    mean: float
+    times: int
+
+
+def telling(sae: st.SparseAutoencoder, activations: Activations, word_ids: set[int]) -> Telling:
+    """The feature with the largest harmonic mean of recall and precision, as a detector of the word."""
+    parts = []
     for rows in torch.split(torch.arange(len(activations)), 2048):
         with torch.no_grad():
             codes = sae.encode(activations.gather(rows))
-        of_word = is_word[rows][codes.tokens]
-        sums.index_add_(0, codes.features[of_word], codes.values[of_word])
-        others.index_add_(0, codes.features[~of_word], codes.values[~of_word])
-        times += int(is_word[rows].sum())
-    mean = sums / max(times, 1)
-    feature = int((mean - others / (len(activations) - times)).argmax())
-    return feature, float(mean[feature]), times
+        parts.append((codes.tokens + rows[0], codes.features, codes.values))
+    tokens, features, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    ids = torch.cat([s.token_ids[s.window.long(), s.position.long()] for s in activations.shards])[: len(activations)]
+    is_word = torch.isin(ids, torch.tensor(sorted(word_ids), dtype=ids.dtype))
+    times = int(is_word.sum())
+    fires = torch.bincount(features, minlength=sae.n_features)
+    hits = torch.bincount(features[is_word[tokens]], minlength=sae.n_features)
+    best = int((2 * hits / (fires + times)).argmax())
+    mean = values[is_word[tokens] & (features == best)].mean()
+    return Telling(best, float(hits[best]) / times, float(hits[best] / fires[best]), float(mean), times)
 
 
 def generate(model: Any, tokenizer: Any, prompt: str, length: int = 24) -> str:
@@ -56,7 +66,7 @@ def main() -> None:
     """Find the feature, generate, write the table."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--sae", type=Path, default=ROOT / "runs" / "demo" / "feature-choice")
-    arguments.add_argument("--word", default="army")
+    arguments.add_argument("--word", default="world")
     given = arguments.parse_args()
 
     sae = st.load(given.sae)
@@ -65,23 +75,22 @@ def main() -> None:
     words = (given.word, f" {given.word}", f" {given.word.capitalize()}")
     word_ids = {ids[0] for word in words if len(ids := tokenizer.encode(word, add_special_tokens=False)) == 1}
     held_out = harvest(HarvestConfig(site=SITE), "test", TOKENS)
-    feature, usual, times = telling(sae, held_out, word_ids)
-    ((promotes, _),) = logit_lens(language_model, sae.W_dec, [feature], count=5)
+    found = telling(sae, held_out, word_ids)
 
     rows = ["| prompt | strength | continuation |", "| --- | ---: | --- |"]
     for prompt in PROMPTS:
         for strength in STRENGTHS:
-            with st.splice(model, SITE, sae, error_term=True, add={feature: strength * usual}):
+            with st.splice(model, SITE, sae, error_term=True, add={found.feature: strength * found.mean}):
                 text = generate(model, tokenizer, prompt)
             shown = " ".join(text.split()).replace("|", "\\|")
             rows.append(f"| {prompt} | {strength:g} × | {shown} … |")
             print(rows[-1])
     source = (
-        f"<small>`docs/scripts/steer.py`: feature {feature} of {sae.n_features}, mean activation {usual:.1f} on the "
-        f"{times} held-out tokens of “{given.word}”; its direction promotes "
-        f"{', '.join(f'`{word.strip()}`' for word in promotes)}. "
-        f"Greedy, repetition penalty 1.2, float32, torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"Python {platform.python_version()}.</small>"
+        f"<small>`docs/scripts/steer.py`: feature {found.feature} of {sae.n_features}, active on "
+        f"{100 * found.recall:.0f} % of the {found.times} tokens of “{given.word}” among {TOKENS:,} held-out tokens, "
+        f"with mean {found.mean:.1f}; {100 * found.precision:.0f} % of the tokens on which it is active are that word. "
+        f"Greedy, repetition penalty 1.2, float32, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}.</small>"
     )
     TABLE.write_text("\n".join(rows) + f"\n\n{source}\n", encoding="utf-8")
     print(source)
