@@ -150,8 +150,10 @@ def solve(
 
 def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The answer where the scores are; solvers that work in main memory get a copy of the scores, not in silence."""
+    if not isinstance(problem.matrix, DeviceScores):
+        return solver.solve(problem, options)
     chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
-    if not isinstance(problem.matrix, DeviceScores) or isinstance(chosen, TopSelection):
+    if isinstance(chosen, TopSelection):
         return solver.solve(problem, options)
     reduced = candidates(problem, problem.matrix) if isinstance(chosen, Laminar) else None
     if reduced is None:

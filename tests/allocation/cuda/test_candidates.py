@@ -70,3 +70,13 @@ def test_only_candidates_cross_over() -> None:
         assert reduced is not None
         assert reduced.matrix.n_edges < scores.size / 4
         assert_same(al.solve(problem), al.solve(al.Problem(scores, **given_limits)))
+
+
+def test_minus_zero_ties_with_zero() -> None:
+    """A floor takes the first of equal zeros, whatever their sign."""
+    scores = np.full((2, 20), -1.0, np.float32)
+    scores[:, 3:9] = 0.0
+    scores[:, 3] = -0.0
+    device = HostDevice()
+    problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), token_floors=1, budget=2)
+    assert al.solve(problem).features.tolist() == [3, 3]
