@@ -13,7 +13,7 @@ PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar two_sided streaming
 
-.PHONY: gpu-check demo test test-slow lint docs serve bench bench-peers test-peers clean help
+.PHONY: demo test test-slow test-peers lint docs serve bench bench-peers gpu-check study study-report clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -61,17 +61,13 @@ test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_l
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
 
 # Peers pull in much that this project does not need: an environment of their own.
-$(PEERS)/installed:
+$(PEERS_INSTALLED):
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 
-bench-peers: $(INSTALLED) $(PEERS)/installed   ## the training step beside sparsify, dictionary_learning and SAELens
-	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
-	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step --peaks 1000
-
-study: $(INSTALLED) $(PEERS)/installed   ## the evidence study: what is missing of it, one line per finished run (hours)
+study: $(INSTALLED) $(PEERS_INSTALLED)   ## the evidence study: what is missing of it, one line per finished run (hours)
 	$(BIN)/python -m benchmarks.study
 
 study-report: $(INSTALLED)   ## the evidence page, from the finished runs
