@@ -148,8 +148,7 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
             at = int(short[0])
             raise ShortageError(
                 short,
-                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches lie "
-                "below it and its caps",
+                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches fit inside it",
             )
         forced[order[rank < need[by_node]]] = True
         alive[order[rank >= (tree.caps - held)[by_node]]] = False

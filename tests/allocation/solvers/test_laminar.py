@@ -117,7 +117,7 @@ def test_large_problems_are_certified(side: str, kind: str, limited: str) -> Non
         ),
         (
             {"feature_caps": 1, "feature_groups": [al.Group([0, 2], floor=3)]},
-            r"feature_groups\[0\] has floor 3, but only 2 allowed matches lie below it",
+            r"feature_groups\[0\] has floor 3, but only 2 allowed matches fit inside it",
         ),
     ],
 )
