@@ -148,7 +148,8 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
             at = int(short[0])
             raise ShortageError(
                 short,
-                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches fit inside it",
+                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches fit "
+                "inside it",
             )
         forced[order[rank < need[by_node]]] = True
         alive[order[rank >= (tree.caps - held)[by_node]]] = False
