@@ -75,7 +75,7 @@ def config(cell: Cell) -> st.TrainConfig:
         decay=DECAY,
         clip=1.0,
         auxiliary=cell.auxiliary,  # type: ignore[arg-type]
-        auxiliary_every=4,
+        auxiliary_every=1,
         progress=False,
     )
 
