@@ -42,6 +42,18 @@ class LanguageModel:
         """Device of the model's parameters."""
         return next(self.model.parameters()).device
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether the model predicts each token from those before it; encoders and bare stacks of blocks do not."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        config, can_generate = getattr(self.model, "config", None), getattr(self.model, "can_generate", None)
+        if can_generate is None or not can_generate() or getattr(config, "is_encoder_decoder", False):
+            return False
+        # encoders have a causal form, which looks both ways unless it is told that it is a decoder
+        looks_both_ways = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        return not looks_both_ways or bool(getattr(config, "is_decoder", False))
+
 
 def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     """bfloat16 where the device computes in it natively, else float32."""

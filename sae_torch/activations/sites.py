@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sae_torch.errors import InputError
 
@@ -24,7 +26,9 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
         A transformers model, or any module if `site` is a module path.
     site
         ``"hidden_states[n]"`` is the residual stream after block ``n - 1`` (n = 0: the embeddings), as
-        transformers numbers it; anything else is a dotted module path such as ``"model.layers.10"``.
+        transformers numbers it; anything else is a dotted module path such as ``"model.layers.10"``. For n = 0 it is
+        the module of the embeddings, to which some models add positions before block 0: `hook_at` reads and replaces
+        what block 0 takes in.
 
     Raises
     ------
@@ -129,12 +133,12 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
     """The same for several sites in one pass, which ends at the last of them."""
     reached: dict[str, Any] = {}
 
-    def reach(site: str, output: Any) -> None:
+    def reach(site: str, output: Any, named: Mapping[str, Any]) -> None:
         reached[site] = output
         if len(reached) == len(set(sites)):
             raise _SitesReachedError
 
-    handles = [_watch(model, site, reach) for site in dict.fromkeys(sites)]
+    handles = [hook_at(model, site, partial(reach, site)) for site in dict.fromkeys(sites)]
     accepted = inspect.signature(model.forward).parameters
     options = {"use_cache": False} if {"use_cache", "kwargs"} & accepted.keys() else {}
     try:
@@ -149,12 +153,29 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
     raise InputError(f"site is {missed!r}, but the forward pass never reaches it")
 
 
-def _watch(model: nn.Module, site: str, reach: Callable[[str, Any], None]) -> Any:
-    """Have `reach` called with what a site holds."""
-    if site == "hidden_states[0]":
-        # what enters the first block; the embeddings alone lack the positions that some models add to them
-        def before(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-            reach(site, inputs[0] if inputs else named["hidden_states"])
+def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any]], Any]) -> RemovableHandle:
+    """Read or replace what a site holds, in every forward pass until the handle is removed.
 
-        return blocks(model)[0].register_forward_pre_hook(before, with_kwargs=True)
-    return resolve_site(model, site).register_forward_hook(lambda module, inputs, output: reach(site, output))
+    Parameters
+    ----------
+    model
+        A transformers model.
+    site
+        Where.
+    change
+        Called with what the site holds and the named arguments of its module; what it returns takes the place, None
+        leaves it.
+    """
+    if site != "hidden_states[0]":
+        return resolve_site(model, site).register_forward_hook(
+            lambda module, inputs, named, output: change(output, named), with_kwargs=True
+        )
+
+    # what enters the first block; the embeddings alone lack the positions that some models add to them
+    def before(module: nn.Module, inputs: Any, named: dict[str, Any]) -> Any:
+        new = change(inputs[0] if inputs else named["hidden_states"], named)
+        if new is None:
+            return None
+        return ((new, *inputs[1:]), named) if inputs else (inputs, named | {"hidden_states": new})
+
+    return blocks(model)[0].register_forward_pre_hook(before, with_kwargs=True)

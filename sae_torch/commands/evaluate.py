@@ -40,7 +40,7 @@ class Evaluate:
     model: str | None = None
     """Language model, where the activations do not name one that can be loaded."""
     loss_windows: int = 128
-    """Windows for the loss of the language model; 0 leaves it out."""
+    """Windows for the loss of a causal language model; 0 leaves it out."""
     pages: int = 300
     """Feature pages of each autoencoder; 0 leaves them out."""
     batch_sizes: tuple[int, ...] = (256, 1024, 4096)
@@ -83,6 +83,11 @@ class Evaluate:
                     f"{activations.d_model} wide"
                 )
         language_model = self._language_model(activations)
+        loss_windows = self.loss_windows
+        if language_model is not None and loss_windows and not language_model.is_causal:
+            kind = type(language_model.model).__name__
+            print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
+            loss_windows = 0
         found = [
             evaluate(
                 name, sae, activations, language_model if self.pages else None, batch_sizes=self.batch_sizes,
@@ -91,8 +96,8 @@ class Evaluate:
             )
             for name, sae in saes.items()
         ]  # fmt: skip
-        if language_model is not None and isinstance(activations, Activations) and self.loss_windows:
-            found = _with_losses(found, saes, language_model, activations, self.loss_windows)
+        if language_model is not None and isinstance(activations, Activations) and loss_windows:
+            found = _with_losses(found, saes, language_model, activations, loss_windows)
         EvaluationFile(tuple(found), self._facts(activations)).write(self.out)
         print(f"{tables(found)}\n\n{self.out}")
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+import allocation as al
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices import Choice
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.feature_choice import FeatureChoice
+from sae_torch.solved import matches_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class BatchMode:
     batch_size
         Tokens allocated together.
     order
-        ``"shuffled"``: every batch mixes the documents; ``"topical"``: tokens stay in the order of their documents.
+        ``"shuffled"``: every batch mixes the documents; ``"topical"``: document by document.
     nmse, l0
         As in `Quality`.
     agreement
@@ -41,14 +45,17 @@ class BatchMode:
 
 @contextlib.contextmanager
 def batch_allocation(sae: SparseAutoencoder) -> Iterator[None]:
-    """Training mode without gradients, which changes no statistics; the mode is restored afterwards."""
+    """Training mode without gradients; the mode, statistics and ledgers of quotas are restored afterwards."""
     training = sae.training
+    kept = [(buffer, buffer.clone()) for buffer in sae.choice.buffers()]
     sae.train()
     try:
         with torch.no_grad():
             yield
     finally:
         sae.train(training)
+        for buffer, before in kept:
+            buffer.copy_(before)
 
 
 def batch_sensitivity(
@@ -63,9 +70,10 @@ def batch_sensitivity(
 
     ``agreement = |A and A'| / |A or A'|`` with the matches `A` of the batch and `A'` of each token by itself
 
-    Both orders hold the same tokens, so a difference between them comes from who shares a batch. Without text (plain
-    arrays) there is no topical order, and it is left out. An incomplete last batch is left out too. Thresholds per
-    feature without their quotas, as folders of others have them, say nothing of batches: the list is empty.
+    Quotas below one match a batch are carried from batch to batch, as in training. Both orders hold the same tokens, so
+    a difference between them comes from who shares a batch. Without text (plain arrays) there is no topical order, and
+    it is left out. An incomplete last batch is left out too. Thresholds per feature without their quotas, as folders of
+    others have them, say nothing of batches: the list is empty.
 
     Parameters
     ----------
@@ -95,41 +103,47 @@ def batch_sensitivity(
 
 
 def document_order(activations: Activations) -> Tensor:
-    """Row indices by document, then by place in the text, so that neighbours are about one topic."""
-    keys = []
-    for number, shard in enumerate(activations.shards):
-        window, position = shard.window.long(), shard.position.long()
-        document = shard.documents[window, position].long()
-        length = shard.token_ids.shape[1]
-        place = (number << 32) + window * length + position
-        keys.append(torch.stack([document, place], dim=1))
-    both = torch.cat(keys)[: len(activations)]
-    by_place = both[:, 1].argsort(stable=True)
-    return by_place[both[by_place, 0].argsort(stable=True)]
+    """Row indices document by document, in the order the shards name them; within one as the rows lie.
+
+    Windows are shuffled before they are stored, so that this is not their order in the text.
+    """
+    numbers: dict[str, int] = {}
+    documents = []
+    for shard in activations.shards:
+        # each shard numbers its own documents
+        names: list[str] = json.loads(shard.header["documents"])
+        number = torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+        documents.append(number[shard.documents[shard.window.long(), shard.position.long()].long()])
+    return torch.cat(documents)[: len(activations)].argsort(stable=True)
 
 
 def _measure(sae: SparseAutoencoder, activations: Rows, rows: Tensor, size: int, order: str) -> BatchMode:
     error = squares = 0.0
     total = torch.zeros(activations.d_model, dtype=torch.float64)
     matches = shared = either = count = 0
-    for start in range(0, len(rows) - size + 1, size):
-        x = activations.gather(rows[start : start + size], sae.W_enc.dtype).to(sae.W_enc.device)
-        with batch_free(sae):
-            scores = sae.scores(x)
-            alone = sae.codes_at(x, scores, *sae.choice.select(scores))
-        with batch_allocation(sae):
-            codes = sae.codes_at(x, scores, *sae.choice.select(scores))
+    with batch_allocation(sae):
+        for start in range(0, len(rows) - size + 1, size):
+            x = activations.gather(rows[start : start + size], sae.W_enc.dtype).to(sae.W_enc.device)
+            with batch_free(sae):
+                scores = sae.scores(x)
+                alone = sae.codes_at(x, scores, *sae.choice.select(scores))
+            codes = sae.codes_at(x, scores, *_together(sae.choice, scores))
             error += float((x - sae.decode(codes)).double().square().sum())
-        both = [_positive(c.tokens, c.features, c.values, sae.n_features) for c in (codes, alone)]
-        common = int(torch.isin(both[0], both[1], assume_unique=True).sum())
-        matches += len(both[0])
-        shared += common
-        either += len(both[0]) + len(both[1]) - common
-        total += x.double().sum(0).cpu()
-        squares += float(x.double().square().sum())
-        count += size
+            both = [_positive(c.tokens, c.features, c.values, sae.n_features) for c in (codes, alone)]
+            common = int(torch.isin(both[0], both[1], assume_unique=True).sum())
+            matches += len(both[0])
+            shared += common
+            either += len(both[0]) + len(both[1]) - common
+            total += x.double().sum(0).cpu()
+            squares += float(x.double().square().sum())
+            count += size
     variation = squares - float(total.square().sum()) / count
     return BatchMode(size, order, error / variation, matches / count, shared / max(either, 1))
+
+
+def _together(choice: Choice, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Matches of a batch; unlike `select` without gradients, quotas not yet due move on to the next one."""
+    return matches_of(al.solve(choice.problem(scores, advance=True), warm_start=choice.expected_prices(len(scores))))
 
 
 def _positive(tokens: Tensor, features: Tensor, values: Tensor, n_features: int) -> Tensor:

@@ -37,7 +37,7 @@ class DecoderCosines:
 
     def quantile(self, share: float) -> float:
         """Quantile of the cosine with the closest row."""
-        # numpy's, since torch's takes 2^24 entries at most
+        # a sort, since torch.quantile takes 2^24 entries at most
         return float(torch.sort(self.cosine).values[round(share * (len(self.cosine) - 1))])
 
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
-from sae_torch.activations.sites import blocks, hidden_state, output_at, resolve_site, with_hidden_state
+from sae_torch.activations.sites import (
+    blocks,
+    hidden_state,
+    hook_at,
+    output_at,
+    resolve_site,
+    with_hidden_state,
+)
 from sae_torch.errors import InputError
 
 Replacement = Callable[[Tensor], Tensor]
@@ -75,7 +82,7 @@ def model_loss(
     Parameters
     ----------
     language_model
-        The model.
+        The model, a causal one.
     site
         ``"hidden_states[n]"`` or the path of a module.
     windows
@@ -92,10 +99,16 @@ def model_loss(
     Raises
     ------
     InputError
-        If the windows hold fewer than 3 tokens, so that nothing is predicted from position 1 on.
+        If the model predicts no next token, or the windows hold fewer than 3 tokens, so that nothing is predicted from
+        position 1 on.
     """
     from tqdm import tqdm
 
+    if not language_model.is_causal:
+        raise InputError(
+            f"language_model {language_model.name!r} is a {type(language_model.model).__name__}, which predicts "
+            "no next token; expected a causal language model"
+        )
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
         raise InputError(f"windows have shape {tuple(windows.shape)}, expected (windows, length) with length >= 3")
     resumable = resolve_site(language_model.model, site) in list(blocks(language_model.model))
@@ -155,8 +168,8 @@ def _replaced(hidden: Tensor, replacement: Replacement) -> Tensor:
 
 @contextlib.contextmanager
 def forced_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
-    """Let the module at a site return a given output; everything before it runs in vain."""
-    handle = resolve_site(model, site).register_forward_hook(lambda *_: output)
+    """Let a site hold a given output; everything before it runs in vain."""
+    handle = hook_at(model, site, lambda *_: output)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sae_torch.activations.sites import hidden_state, resolve_site, with_hidden_state
+from sae_torch.activations.sites import hidden_state, hook_at, with_hidden_state
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 
@@ -88,7 +88,7 @@ def splice(
     if isinstance(sae, nn.Identity) and (factors or added):
         raise InputError("an identity has no features, but `ablate`, `scale` or `add` names some")
 
-    def replace(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    def replace(output: Any, kwargs: Mapping[str, Any]) -> Any:
         hidden = hidden_state(output)
         flat = hidden.reshape(-1, hidden.shape[-1])
         rows = _rows_after_first(hidden, kwargs) if skip_first else None
@@ -100,7 +100,7 @@ def splice(
             new = flat.index_copy(0, rows, new)
         return with_hidden_state(output, new.view(hidden.shape))
 
-    handle = resolve_site(model, site).register_forward_hook(replace, with_kwargs=True)
+    handle = hook_at(model, site, replace)
     try:
         yield
     finally:

@@ -93,10 +93,11 @@ class _Wandb:
 class _Trackio:
     def __init__(self, project: str, folder: Path, configuration: Mapping[str, Any]) -> None:
         self.service = _service("trackio")
-        self.service.init(project=project, name=folder.name, config=dict(configuration))
+        # the same name is the same run: a resumed one goes on in it
+        self.service.init(project=project, name=folder.name, resume="allow", config=dict(configuration))
 
     def write(self, step: int, name: str, values: Mapping[str, float]) -> None:
-        self.service.log({f"{name}/{key}": value for key, value in values.items()} | {"step": step})
+        self.service.log({f"{name}/{key}": value for key, value in values.items()}, step=step)
 
     def close(self) -> None:
         self.service.finish()

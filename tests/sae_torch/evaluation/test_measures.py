@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+import allocation as al
 import sae_torch as st
 from sae_torch.activations import Activations, ArrayRows, LanguageModel
 from sae_torch.errors import InputError
@@ -147,7 +150,8 @@ def test_quotas_bend_topical_batches() -> None:
     first, second = activations.shards
     first.activations.copy_((first.activations.float() * 0.3 + torch.tensor([3.0, 3, 3, 0, 0, 0])).half())
     second.activations.copy_((second.activations.float() * 0.3 + torch.tensor([0.0, 0, 0, 3, 3, 3])).half())
-    second.documents.fill_(1)
+    # each shard's only document is its number 0
+    activations = Activations((first, dataclasses.replace(second, header={"documents": '["other"]'})), len(activations))
     sae = st.SparseAutoencoder(D, F, st.FeatureChoice(K, switch=0.3))
     x = activations.tensor(torch.float32)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -157,13 +161,57 @@ def test_quotas_bend_topical_batches() -> None:
     assert found["topical"].nmse > found["shuffled"].nmse
 
 
-def test_rows_come_by_document_then_by_place() -> None:
+def test_rows_come_by_document_whatever_number_a_shard_gives_it() -> None:
     activations = make_activations(3, 4)
     first, second = activations.shards
     first.documents.copy_(torch.tensor([[1] * 5, [0] * 5, [1] * 5]))
-    second.documents.copy_(torch.tensor([[0] * 5, [0, 0, 2, 2, 2], [0] * 5, [2] * 5]))
-    order = document_order(Activations(activations.shards, 26)).tolist()
-    assert order == [4, 5, 6, 7, 12, 13, 14, 15, 16, 20, 21, 22, 23, 0, 1, 2, 3, 8, 9, 10, 11, 17, 18, 19, 24, 25]
+    second.documents.copy_(torch.tensor([[0] * 5, [0, 0, 2, 2, 2], [1] * 5, [2] * 5]))
+    # the shards share "b" only, which is number 1 in one and 2 in the other
+    named = tuple(
+        dataclasses.replace(shard, header={"documents": json.dumps(names)})
+        for shard, names in ((first, ["a", "b"]), (second, ["c", "d", "b"]))
+    )
+    order = document_order(Activations(named, 26))
+    of_b = [0, 1, 2, 3, 8, 9, 10, 11, 17, 18, 19, 24, 25]
+    assert order.tolist() == [4, 5, 6, 7, *of_b, 12, 13, 14, 15, 16, 20, 21, 22, 23]
+    documents = [Activations(named, 26).context(row).document for row in order.tolist()]
+    assert [name for name, _ in itertools.groupby(documents)] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", ["feature", "balanced"])
+def test_small_quotas_come_due_in_later_batches(kind: str) -> None:
+    size, batches = 8, 20
+    choice: Any = st.FeatureChoice(K, quotas="uniform", switch=0)
+    if kind == "balanced":
+        choice = st.BalancedChoice(K, feature_caps=1.5 * K / 64)
+    sae = st.SparseAutoencoder(D, 64, choice)
+    activations = make_activations(size * batches // 4)
+    x = activations.tensor(torch.float32)
+    st.Trainer(sae, st.TrainConfig(progress=False)).fit(list(torch.split(x, size)))
+    sae.eval()
+    before = states(sae)
+    assert max(float(value.abs().max()) for name, value in before.items() if name.endswith("owed")) > 0
+    (found,) = [m for m in batch_sensitivity(sae, activations, batch_sizes=(size,)) if m.order == "topical"]
+    same_states(sae, before)
+    assert not sae.training
+    # by hand, with a ledger outside of the choice
+    name = "owed" if kind == "feature" else "caps_owed"
+    densities = before["choice.quota_densities" if kind == "feature" else "choice.cap_densities"]
+    assert float(densities.max()) * size < 0.6
+    ledger = al.QuotaLedger(densities, owed=before[f"choice.{name}"])
+    matched, error = torch.zeros(64), 0.0
+    with torch.no_grad():
+        for part in torch.split(x, size):
+            caps, scores = ledger.allot(size), sae.scores(part)
+            budget = None if kind == "feature" else K * size
+            chosen = al.solve(al.balanced_choice(scores.numpy(), budget=budget, feature_caps=caps)).mask()
+            codes = torch.where(torch.from_numpy(chosen), scores / sae.W_dec.norm(dim=1), 0.0).relu()
+            matched += (codes > 0).sum(0)
+            error += float((part - codes @ sae.W_dec - sae.b_dec).double().square().sum())
+    assert found.l0 == pytest.approx(float(matched.sum()) / len(x), rel=1e-3)
+    assert found.nmse == pytest.approx(error / float((x - x.mean(0)).double().square().sum()), rel=1e-3)
+    assert int((matched > 0).sum()) > 40  # the caps of a single batch leave most features at 0
+    assert int((al.QuotaLedger(densities, owed=before[f"choice.{name}"]).allot(size) > 0).sum()) < 40
 
 
 def test_plain_arrays_have_no_topics(sae: st.SparseAutoencoder) -> None:
