@@ -112,7 +112,7 @@ def document_order(activations: Activations) -> Tensor:
     for shard in activations.shards:
         # each shard numbers its own documents
         names: list[str] = json.loads(shard.header["documents"])
-        number = torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+        number = torch.tensor([numbers.setdefault(name, len(numbers)) for name in names], dtype=torch.int64)
         documents.append(number[shard.documents[shard.window.long(), shard.position.long()].long()])
     return torch.cat(documents)[: len(activations)].argsort(stable=True)
 
