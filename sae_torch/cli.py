@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
+import allocation as al
 from sae_torch.commands.evaluate import Evaluate
 from sae_torch.commands.exchange import Export, Import
 from sae_torch.commands.harvest import Harvest
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
-    except (InputError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+    except (InputError, al.InfeasibleError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"

@@ -74,12 +74,8 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     >>> bool(st.losses.matryoshka_loss(sae(x), x, sae, prefixes=[2, 8]) > 0)
     True
     """
+    require_prefixes(prefixes, sae.n_features)
     sizes = [0, *prefixes]
-    if any(low >= high for low, high in itertools.pairwise(sizes)) or sizes[-1] != sae.n_features:
-        raise InputError(
-            f"prefixes: expected increasing positive sizes that end with all {sae.n_features} features, found "
-            f"{list(prefixes)}"
-        )
     total = x.new_zeros(())
     x_hat: Tensor = sae.b_dec
     for start, stop in itertools.pairwise(sizes):
@@ -89,6 +85,22 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
         x_hat = x_hat + decode(codes, sae.W_dec)
         total = total + _squared_error(x_hat - x)
     return total / len(prefixes)
+
+
+def require_prefixes(prefixes: Sequence[int], n_features: int) -> None:
+    """Sizes that `matryoshka_loss` takes.
+
+    Raises
+    ------
+    InputError
+        If they do not increase from above 0 to the number of features.
+    """
+    sizes = [0, *prefixes]
+    if any(low >= high for low, high in itertools.pairwise(sizes)) or sizes[-1] != n_features:
+        raise InputError(
+            f"prefixes: expected increasing positive sizes that end with all {n_features} features, found "
+            f"{list(prefixes)}"
+        )
 
 
 def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int, every: int = 1) -> Tensor:

@@ -14,8 +14,8 @@ from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError, Shard, read_shard
 from sae_torch.errors import InputError
 
-# Entries of a shard's header that differ from shard to shard of one harvest.
-_OWN = frozenset({"sha256", "documents"})
+# Entries of a shard's header that may differ from shard to shard of one harvest; it may go on with newer versions.
+_OWN = frozenset({"sha256", "documents", "code", "torch", "transformers"})
 
 
 def open_activations(path: Path | str, column: str | None = None) -> Rows:

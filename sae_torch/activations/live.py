@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class LiveReader:
     Raises
     ------
     InputError
-        If there is not one full batch, or the text holds fewer tokens.
+        If there is not one full batch; when the text is first read, if it holds fewer tokens.
 
     Examples
     --------
@@ -92,7 +93,11 @@ class LiveReader:
         for number, x in self._last:
             if number == step:
                 return x
-        return next(self.from_step(step))
+        # the ones after it are asked for next, and a pool holds them anyway
+        self._last.clear()
+        for _ in itertools.islice(self.from_step(step), self._kept):
+            pass
+        return self._last[0][1]
 
     def from_step(self, step: int) -> Generator[Tensor, None, None]:
         """Batches from about the window on where batch `step` would begin."""
@@ -122,8 +127,12 @@ class LiveReader:
 
     def _keep(self, step: int, x: Tensor) -> None:
         self._last.append((step, x))
-        while len(self._last) > max(1, KEPT_TOKENS // self.batch_size):
+        while len(self._last) > self._kept:
             self._last.popleft()
+
+    @property
+    def _kept(self) -> int:
+        return max(1, KEPT_TOKENS // self.batch_size)
 
     def _rows(self, shard: int) -> Tensor:
         """Rows of some windows, as a harvest would store them."""
@@ -150,4 +159,10 @@ class LiveReader:
     @cached_property
     def _windows(self) -> Windows:
         documents = self.config.text.documents(self.split)
-        return pack_windows(self._model.tokenizer, documents, self.config.window, self.config.seed)
+        windows = pack_windows(self._model.tokenizer, documents, self.config.window, self.config.seed)
+        most = len(windows) * (self.config.window - (0 if self.config.keep_first else 1))
+        if most < self.tokens:
+            raise InputError(
+                f"the {self.split} split holds {most} tokens, expected at least the {self.tokens} asked for"
+            )
+        return windows

@@ -42,7 +42,8 @@ class Checkpoints:
         """Make the folder; remove what a killed process left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".*"):
-            shutil.rmtree(leftover)
+            if leftover.is_dir():  # a desktop leaves dot files of its own
+                shutil.rmtree(leftover)
 
     def write(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], finished: bool = False) -> Path:
         """Write a state after `step` steps, unless it is there.
@@ -70,6 +71,11 @@ class Checkpoints:
             raise
         self._forget()
         return place
+
+    @property
+    def count(self) -> int:
+        """How many there are to go on from."""
+        return len(list(self.folder.glob("step-*")))
 
     def newest(self) -> Path | None:
         """The one to go on from; the state of a finished run if there is one."""

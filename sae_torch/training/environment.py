@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,8 +30,8 @@ def environment(device: str) -> dict[str, str]:
     return found
 
 
-def difference(there: dict[str, str], here: dict[str, str]) -> str:
-    """What distinguishes two environments, in words; empty if they are equal."""
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What distinguishes two environments, sources or configurations, in words; empty if they are equal."""
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     return ", ".join(f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in names)
 

@@ -88,31 +88,34 @@ class Run:
         InterruptedRunError
             After Ctrl-C or SIGTERM; the last step is in a checkpoint.
         FloatingPointError
-            If a loss is not finite or diverges; the text has the step, the batch and the last good checkpoint.
+            If a loss is not finite or diverges; the text has the step, the batch and the last good checkpoint, as it
+            has where a batch holds NaN (InputError) or the limits of a choice cannot hold (InfeasibleError).
         OSError
             If the disk is full or cannot be written.
         """
-        self._claim()
+        require_services(self.config.metrics)
+        self._require_ours()  # before anything is written, so that a folder of something else stays as it is
+        self.config.out.mkdir(parents=True, exist_ok=True)
         with self.interruption.watching(), sole_user(self.config.out), _deterministic(self.config.device):
+            self._require_ours()  # another process may have come first
+            write_text(self.config.out / CONFIG, toml(self.config))
+            self.checkpoints.prepare()
             try:
                 return self._execute()
             except KeyboardInterrupt:
                 raise InterruptedRunError(f"while {self.stage}", code=0) from None
 
-    def _claim(self) -> None:
-        """The folder is ours, or that of this very run."""
+    def _require_ours(self) -> None:
+        """The folder is free, or that of this very run."""
         config, path = self.config, self.config.out / CONFIG
-        require_services(config.metrics)
         if path.exists():
             there, here = (_determining(found) for found in (read_config(RunConfig, path), config))
             if there != here:
                 raise InputError(
-                    f"{path} is of another run ({_differences(there, here)}); choose another --out or delete the folder"
+                    f"{path} is of another run ({difference(there, here)}); choose another --out or delete the folder"
                 )
-        elif config.out.exists() and any(file.name != ".lock" for file in config.out.iterdir()):
+        elif config.out.exists() and not all(_is_leftover(file.name) for file in config.out.iterdir()):
             raise InputError(f"{config.out} holds other files and no {CONFIG}; choose another --out")
-        self.checkpoints.prepare()
-        write_text(path, toml(config))
 
     def _execute(self) -> list[Path]:
         names = list(self.config.autoencoders())
@@ -126,7 +129,7 @@ class Run:
         trainers = self._trainers(reader)
         self._require_space(trainers)
         self.stage = "training"
-        step = 0 if newest is None else self._resume(newest, reader, trainers)
+        step = None if newest is None else self._resume(newest, reader, trainers)
         self._train(step, reader, trainers)
         self.stage = "calibrating"
         self._finish(reader, trainers)
@@ -158,7 +161,8 @@ class Run:
     def _require_space(self, trainers: dict[str, Trainer]) -> None:
         """Weights and two moments of each, one checkpoint more than are kept, and what is saved at the end."""
         weights = sum(p.numel() * p.element_size() for t in trainers.values() for p in t.sae.parameters())
-        needed = 3 * weights * (self.config.checkpoints.keep + 1) + weights
+        keep = self.config.checkpoints.keep
+        needed = 3 * weights * (keep + 1 - min(keep, self.checkpoints.count)) + weights
         free = shutil.disk_usage(self.config.out).free
         if needed > free:
             raise InputError(
@@ -169,7 +173,7 @@ class Run:
     def _resume(self, newest: Path, reader: Stream, trainers: dict[str, Trainer]) -> int:
         """Go on from a checkpoint; the steps that are done."""
         manifest = read_manifest(newest)
-        other = difference(manifest["activations"], dict(reader.header))
+        other = difference(manifest["activations"], _source(reader))
         if other:
             raise InputError(f"{newest} was trained on other activations ({other}); choose another --out")
         changed = difference(manifest["environment"], environment(self.config.device))
@@ -180,7 +184,13 @@ class Run:
             )
         state = read_state(newest)
         for name, trainer in trainers.items():
-            trainer.load_state_dict(state["trainers"][name], len(reader) * reader.batch_size)
+            kept = state["trainers"][name]
+            if kept["steps"] != len(reader):
+                raise InputError(
+                    f"{newest} is of a run of {kept['steps']} steps, the activations now give {len(reader)}; restore "
+                    "them or choose another --out"
+                )
+            trainer.load_state_dict(kept, len(reader) * reader.batch_size)
         _restore_random(state["random"])
         self._say(f"going on from {newest}")
         return int(state["step"])
@@ -195,9 +205,11 @@ class Run:
             trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
         return itertools.chain(first, batches)
 
-    def _train(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
+    def _train(self, done: int | None, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        """Train from the steps that a checkpoint holds, which may be 0, or from the beginning where there is none."""
         from tqdm import tqdm
 
+        step = done or 0
         sinks = open_sinks(self.config.metrics, self.config.out, step, to_plain(self.config))
         started, first = time.perf_counter(), step
         try:
@@ -206,7 +218,7 @@ class Run:
                 tqdm(total=len(reader), initial=step, desc="train", unit=" steps", disable=self.quiet) as bar,
                 self.interruption.deferred(),
             ):
-                for x in read if step else self._begin(read, reader, trainers):
+                for x in self._begin(read, reader, trainers) if done is None else read:
                     if self.interruption.requested:
                         break
                     x = x.to(self.config.device)
@@ -239,16 +251,13 @@ class Run:
             yield
         except (FloatingPointError, InputError, al.InfeasibleError) as error:
             newest = self.checkpoints.newest()
-            raise FloatingPointError(
+            raise type(error)(
                 f"{name}{error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
             ) from error
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
         state = {"step": step, "trainers": states, "random": _random_state()}
-        facts = {
-            "environment": environment(self.config.device),
-            "activations": dict(reader.header),
-        }
+        facts = {"environment": environment(self.config.device), "activations": _source(reader)}
         return self.checkpoints.write(step, state, facts, finished)
 
     def _finish(self, reader: Stream, trainers: dict[str, Trainer]) -> None:
@@ -301,9 +310,15 @@ def _determining(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat(kept) if name not in INCIDENTAL_FIELDS}
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    return ", ".join(f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in names)
+def _is_leftover(name: str) -> bool:
+    """Whether a run that was killed at its start leaves such a file."""
+    return name == ".lock" or (name.startswith(f"{CONFIG}.") and name.endswith(".tmp"))
+
+
+def _source(reader: Stream) -> dict[str, str]:
+    """What identifies the stream; a folder may grow by shards, which changes the order of all rows."""
+    rows = {"rows": str(len(reader.activations))} if isinstance(reader, ActivationReader) else {}
+    return {**reader.header, **rows}
 
 
 def _random_state() -> dict[str, Any]:
@@ -330,11 +345,15 @@ def _deterministic(device: str) -> Iterator[None]:
         yield
         return
     filling: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = filling.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     filling.fill_uninitialized_memory = False  # only shows what reads memory it never wrote
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        filling.fill_uninitialized_memory = before[1]
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        filling.fill_uninitialized_memory = filled

@@ -15,6 +15,7 @@ from sae_torch.balanced_choice import BalancedChoice
 from sae_torch.choices import Choice, MutualChoice, TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
+from sae_torch.losses import require_prefixes
 from sae_torch.training.config import TrainConfig
 
 ChoiceName = Literal["token", "mutual", "feature", "balanced"]
@@ -181,6 +182,8 @@ class RunConfig:
             sae.new_choice()
             if sae.choice == "feature":
                 train.require_annealed(sae.switch)
+            if train.prefixes is not None:
+                require_prefixes(train.prefixes, sae.n_features)
 
     def autoencoders(self) -> dict[str, tuple[SaeOptions, TrainConfig]]:
         """Every combination of the sweep, by a name that says what it is."""

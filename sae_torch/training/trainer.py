@@ -102,6 +102,7 @@ class Trainer:
             If the loss is not finite or diverges; the message names the step.
         """
         steps = _step_count(batches, steps)
+        self._require_idle("fit")
         was_training = self.sae.training
         inputs = _LastInputs(self.config, steps)
         log = TrainLog()
@@ -127,7 +128,13 @@ class Trainer:
         ----------
         probe : (tokens, d_model)
             The first activations, from which a fresh autoencoder takes its bias and its units.
+
+        Raises
+        ------
+        InputError
+            If the probe does not fit the autoencoder, or a schedule has begun already.
         """
+        self._require_idle("begin")
         probe = self.checked(probe, 0)
         self._plan(steps, planned_tokens)
         self._start(probe)
@@ -138,13 +145,15 @@ class Trainer:
         Raises
         ------
         InputError
-            If the batch does not fit the autoencoder.
+            If the batch does not fit the autoencoder, or all steps of the schedule are done.
         FloatingPointError
             If the loss is not finite or diverges; the weights are those before the step.
         """
         course = self.course
         if course is None:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
+        if course.step >= course.steps:
+            raise InputError(f"step: all {course.steps} steps of the schedule are done; call end() first")
         x = self.checked(x, course.step) * self.scale
         if course.annealing is not None:
             set_budget(self.sae.choice, course.annealing.at(course.step))
@@ -204,6 +213,13 @@ class Trainer:
         self.sae.load_state_dict(state["sae"])
         load_choice_state(self.sae.choice, state["choice"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _require_idle(self, call: str) -> None:
+        if self.course is not None:
+            raise InputError(
+                f"{call}: a schedule has begun already, {self.course.step} of {self.course.steps} steps are done; "
+                "call end() first"
+            )
 
     def _plan(self, steps: int, planned_tokens: int) -> None:
         config, choice = self.config, self.sae.choice

@@ -108,7 +108,15 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--out", "x.npy"], "x.npy"),
         (["--out", "text"], "text holds other files and no config.toml; choose another --out"),
         (["--checkpoints.keep", "0"], "checkpoints.keep is 0, expected at least 1"),
-        (["--train.prefixes", "4", "8"], "prefixes"),
+        (["--train.prefixes", "4", "8"], "prefixes: expected increasing positive sizes that end with all 16 features"),
+        (
+            ["--train.prefixes", "4", "16", "--sweep.n-features", "16", "32"],
+            "prefixes: expected increasing positive sizes that end with all 32 features, found [4, 16]",
+        ),
+        (
+            ["--sae.choice", "balanced", "--sae.k", "4", "--sae.token-floors", "4", "--sae.feature-caps", "0.2"],
+            "balanced-k4: the floors of tokens 0 (4), 1 (4), 2 (4), 3 (4), 4 (4) and 93 more demand 392 matches",
+        ),
     ],
 )
 def test_train(place: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
@@ -167,7 +175,7 @@ def test_folders_that_cannot_be_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
-        assert complaint(TRAIN, capsys) == "sae-torch: run/checkpoints: Permission denied"
+        assert complaint(TRAIN, capsys) == "sae-torch: run: Permission denied"
         assert "cannot be made (Permission denied)" in complaint(HARVEST, capsys)
     access: Callable[..., bool] = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))

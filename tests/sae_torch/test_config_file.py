@@ -20,7 +20,7 @@ from sae_torch.training.run_config import RunConfig, SaeOptions, SweepOptions
     out=st.text(min_size=1),
     k=st.floats(0.01, 4000),
     rates=st.lists(st.floats(1e-6, 1.0), max_size=3, unique=True),
-    prefixes=st.none() | st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    prefixes=st.none() | st.sets(st.integers(1, 9), max_size=3),
     progress=st.booleans(),
 )
 def test_what_is_written_is_read_back(
@@ -28,14 +28,14 @@ def test_what_is_written_is_read_back(
     out: str,
     k: float,
     rates: list[float],
-    prefixes: list[int] | None,
+    prefixes: set[int] | None,
     progress: bool,
 ) -> None:
     config = RunConfig(
         out=Path(out.replace("\0", "")),
         sae=SaeOptions(k=k),
         sweep=SweepOptions(learning_rate=tuple(rates), choice=("mutual",)),
-        train=TrainConfig(prefixes=None if prefixes is None else tuple(prefixes), progress=progress),
+        train=TrainConfig(prefixes=None if prefixes is None else (*sorted(prefixes), 4608), progress=progress),
     )
     folder = tmp_path_factory.mktemp("config")
     (folder / "run.toml").write_text(toml(config), encoding="utf-8")

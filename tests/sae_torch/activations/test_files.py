@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from sae_torch.activations import CorruptShardError, HarvestConfig, LanguageModel, harvest, open_activations, plan
+from sae_torch.activations.shards import read_shard, write_shard
 from sae_torch.errors import InputError
 
 WINDOWS, LENGTH, WIDTH = 20, 8, 16
@@ -85,6 +87,21 @@ def test_shards_are_opened_by_folder(
     victim.unlink()
     with pytest.raises(CorruptShardError, match=r"lacks shard 00001.safetensors, the next is 00002.safetensors"):
         open_activations(folder)
+
+
+@pytest.mark.parametrize("name", ["code", "torch", "transformers"])
+def test_a_harvest_that_went_on_with_other_versions_is_one_set(
+    tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel, tmp_path: Path, name: str
+) -> None:
+    harvest(tiny_harvest, "train", 120, cache=tmp_path, language_model=tiny_language_model)
+    folder = plan(tiny_harvest, "train", 120, tmp_path).folder
+    first = folder / "00000.safetensors"
+    shard = read_shard(first)
+    older = {**shard.header, name: "older"}
+    write_shard(first, dataclasses.replace(shard, header=older))
+    whole = harvest(tiny_harvest, "train", 240, cache=tmp_path, language_model=tiny_language_model)
+    found = open_activations(folder)
+    assert torch.equal(found.gather(torch.arange(240), torch.float16), whole.tensor())
 
 
 def test_what_is_no_set_of_activations_is_named(tmp_path: Path) -> None:

@@ -155,11 +155,29 @@ def test_a_live_reader_goes_on_near_where_it_stopped(
     assert not first & {tuple(row) for x in resumed for row in x.tolist()}
 
 
+def test_last_batches_that_are_gone_are_read_in_one_pass(
+    tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = live(tiny_harvest, tiny_language_model)
+    expected = list(reader.from_step(4))
+    calls: list[Any] = []
+    shards_of = LiveReader._rows
+    monkeypatch.setattr(LiveReader, "_rows", lambda *args: calls.append(1) or shards_of(*args))
+    resumed = live(tiny_harvest, tiny_language_model)
+    found = [resumed.batch(step) for step in (4, 5, 6)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert len(calls) == 2  # shards of up to 120 rows
+
+
 def test_a_live_reader_says_when_the_text_is_used_up(
     tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel
 ) -> None:
-    reader = LiveReader(tiny_harvest, tokens=5000, batch_size=64, language_model=tiny_language_model)
-    with pytest.raises(InputError, match=r"the train split is used up at window 75, expected text for 5000 tokens"):
+    reader = LiveReader(tiny_harvest, tokens=1126, batch_size=64, language_model=tiny_language_model)
+    with pytest.raises(InputError, match=r"the train split holds 1125 tokens, expected at least the 1126 asked for"):
+        reader.d_model  # noqa: B018  # before the first batch
+    dropping = dataclasses.replace(tiny_harvest, norm_multiple=1.01)
+    reader = LiveReader(dropping, tokens=1125, batch_size=64, language_model=tiny_language_model)
+    with pytest.raises(InputError, match=r"the train split is used up at window 75, expected text for 1125 tokens"):
         list(reader.from_step(0))
     with pytest.raises(InputError, match="10 tokens do not fill one batch of 64"):
         LiveReader(tiny_harvest, tokens=10, batch_size=64)

@@ -45,9 +45,12 @@ def test_the_newest_few_are_kept(tmp_path: Path) -> None:
 def test_leftovers_of_killed_processes_go(tmp_path: Path) -> None:
     (tmp_path / ".step-000000003.tmp").mkdir()
     (tmp_path / ".step-000000003.tmp" / "state.pt").write_bytes(b"half")
+    (tmp_path / ".DS_Store").write_bytes(b"of the desktop")
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert checkpoints.newest() is None
     checkpoints.prepare()
+    assert (tmp_path / ".DS_Store").exists()
+    (tmp_path / ".DS_Store").unlink()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,6 +76,23 @@ def test_a_state_needs_a_schedule() -> None:
         trainer.step(torch.zeros(4, 16))
 
 
+def test_a_schedule_begins_once_and_ends() -> None:
+    batches = activations(2, tokens=128)
+    trainer = begun(st.MutualChoice(4))
+    trainer.begin(batches[0], 2, 256)
+    trainer.step(batches[0])
+    before = trainer.sae.b_dec.clone()
+    for again in (lambda: trainer.begin(batches[0], 2, 256), lambda: trainer.fit(batches)):
+        with pytest.raises(st.InputError, match=r"a schedule has begun already, 1 of 2 steps are done; call end\(\)"):
+            again()
+    assert torch.equal(trainer.sae.b_dec, before)
+    trainer.step(batches[1])
+    before = trainer.sae.b_dec.clone()
+    with pytest.raises(st.InputError, match=r"step: all 2 steps of the schedule are done; call end\(\) first"):
+        trainer.step(batches[0])
+    assert torch.equal(trainer.sae.b_dec, before)
+
+
 def test_steps_by_hand_are_those_of_fit() -> None:
     batches = activations(STEPS, tokens=900)  # more than the probe takes
     fitted = begun(st.MutualChoice(4))

@@ -14,10 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import allocation as al
 import sae_torch as st
+from sae_torch.activations.rows import ArrayRows
 from sae_torch.cli import main
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.training import run as module
+from sae_torch.training.checkpoint import read_manifest
 from sae_torch.training.run import Run
 from sae_torch.training.run_config import (
     CheckpointOptions,
@@ -221,6 +224,76 @@ def test_other_activations_at_the_same_place_are_refused(
         Run(config, quiet=True).execute()
 
 
+@pytest.mark.parametrize("more", [1, 128, 5 * 128])
+def test_activations_that_grew_are_refused(
+    config: RunConfig, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """The header that identifies shards is that of the first, which stays as it is."""
+
+    def opened(count: int) -> Any:
+        return lambda *_: ArrayRows([np.load(rows)[:count]], ["x"], {"activations": "shards"})
+
+    config = dataclasses.replace(config, sweep=SweepOptions(choice=("token",)))
+    monkeypatch.setattr(module, "open_activations", opened(12 * 128))
+    interrupted(config, monkeypatch, step=7)
+    monkeypatch.setattr(module, "open_activations", opened(12 * 128 + more))
+    with pytest.raises(InputError, match=rf"on other activations \(rows 1536 there, {1536 + more} here\)"):
+        Run(config, quiet=True).execute()
+    monkeypatch.setattr(module, "_source", lambda reader: read_manifest(newest)["activations"])
+    newest = config.out / "checkpoints" / "step-000000008"
+    if more >= 128:
+        with pytest.raises(InputError, match=rf"is of a run of 12 steps, the activations now give {12 + more // 128};"):
+            Run(config, quiet=True).execute()
+
+
+def test_a_signal_before_the_first_step_does_not_begin_twice(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, sweep=SweepOptions(choice=("mutual",)))
+    begin = Run._begin
+
+    def interrupting(*given: Any) -> Any:
+        batches = begin(*given)
+        signal.raise_signal(signal.SIGTERM)
+        return batches
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_begin", interrupting)
+        with pytest.raises(InterruptedRunError, match="after step 0"):
+            Run(config, quiet=True).execute()
+    assert (config.out / "checkpoints" / "step-000000000").is_dir()
+    Run(config, quiet=True).execute()
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    Run(whole, quiet=True).execute()
+    assert_same_bits(whole.out, config.out)
+
+
+def test_a_run_killed_at_its_start_goes_on(config: RunConfig) -> None:
+    config.out.mkdir()
+    (config.out / ".lock").touch()
+    (config.out / "config.toml.123.tmp").write_text("half")
+    assert Run(config, quiet=True).execute()
+
+
+def test_limits_that_cannot_hold_keep_their_error(config: RunConfig) -> None:
+    config = dataclasses.replace(
+        config,
+        sae=SaeOptions(choice="balanced", n_features=64, k=4.0, token_floors=4, feature_caps=0.05),
+        sweep=SweepOptions(),
+    )
+    with pytest.raises(al.InfeasibleError, match=r"; batch 0 of seed 0: 128 rows .*; last good checkpoint: none yet$"):
+        Run(config, quiet=True).execute()
+
+
+def test_how_the_process_calculates_is_as_it_was(config: RunConfig) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        Run(dataclasses.replace(config, sweep=SweepOptions(choice=("token",))), quiet=True).execute()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,13 +301,13 @@ def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
     x[1234, 3] = np.nan
     np.save(tmp_path / "bad.npy", x)
     bad = dataclasses.replace(config, activations=tmp_path / "bad.npy", checkpoints=CheckpointOptions(every=1))
-    with pytest.raises(FloatingPointError) as caught:
+    with pytest.raises(InputError) as refused:
         Run(bad, quiet=True).execute()
     step = int((torch.randperm(3072, generator=torch.Generator().manual_seed(0)) == 1234).nonzero()) // 128
-    assert str(caught.value).startswith(
+    assert str(refused.value).startswith(
         f"batches: batch {step} holds NaN or infinite activations; batch {step} of seed 0: 128 rows ("
     )
-    assert str(caught.value).endswith("of NumPy files; last good checkpoint: none yet")
+    assert str(refused.value).endswith("of NumPy files; last good checkpoint: none yet")
 
     def push(trainer: Trainer) -> None:
         with torch.no_grad():
@@ -254,8 +327,13 @@ def test_a_run_that_goes_wrong_names_step_batch_and_last_checkpoint(
 
 def test_two_processes_do_not_share_a_folder(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(trainer: Trainer) -> None:
+        writing = config.out / "checkpoints" / ".step-000000003.tmp"
+        writing.mkdir(exist_ok=True)
+        before = (config.out / "config.toml").stat().st_mtime_ns
         with pytest.raises(InputError, match="is in use by another process"):
             Run(config, quiet=True).execute()
+        assert writing.is_dir()
+        assert (config.out / "config.toml").stat().st_mtime_ns == before
 
     monkeypatch.setattr(Trainer, "step", stopping_at(3, second))
     Run(config, quiet=True).execute()
@@ -266,3 +344,12 @@ def test_too_little_space_is_said_before_training(config: RunConfig, monkeypatch
     monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained"))
     with pytest.raises(InputError, match=r"has 0\.00 GB left, expected .* GB for 2 checkpoints"):
         Run(config, quiet=True).execute()
+
+
+def test_checkpoints_that_are_there_need_no_space_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(config, sweep=SweepOptions(choice=("token",)))
+    interrupted(config, monkeypatch)
+    weights = sum(p.numel() * 4 for p in st.SparseAutoencoder(16, 64, st.TokenChoice(4)).parameters())
+    left = (3 * 1 + 1) * weights  # one checkpoint, since two are there, and what is saved
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": left}))  # type: ignore[attr-defined]
+    assert Run(config, quiet=True).execute()
