@@ -309,7 +309,9 @@ def _limits(value: Any, name: str, size: int) -> Indices | None:
     negative = np.flatnonzero(array < 0)
     if negative.size:
         raise InvalidProblemError(f"{name}[{negative[0]}]: expected 0 or more, found {array[negative[0]]}")
-    limits: Indices = np.minimum(array, LARGEST).astype(np.int64)
+    if array.dtype == np.uint64:
+        array = np.minimum(array, LARGEST)
+    limits: Indices = array.astype(np.int64)
     limits.setflags(write=False)
     return limits
 

@@ -40,7 +40,7 @@ class Certificate:
     gap : float
         Dual objective minus primal objective: no allocation beats this one by more. Infinite if infeasible.
     tolerance : float
-        The rounding bound of this check; 0 for integer scores below 2^53.
+        The rounding bound of this check; 0 for integer scores below 2^50.
     violations : tuple of str
         Each violated condition, with indices.
     """
@@ -52,7 +52,7 @@ class Certificate:
 
 
 def verify(problem: Problem, solution: Solution) -> Certificate:
-    """Check a solution against the optimality conditions of its problem, in one pass over the edges.
+    """Check a solution against the optimality conditions of its problem, in one or two passes over the edges.
 
     ::
 
@@ -139,8 +139,8 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     exchange = _exchange(problem, tokens, features)
     if exchange is not None:
         violations += exchange
-        if not exchange and not violations:
-            gap, tolerance = 0.0, 0.0  # proved by comparisons alone
+        if not exchange and not violations and (exact_sums or not problem.matrix.is_integer):
+            gap, tolerance = 0.0, 0.0  # proved by comparisons alone, which float64 makes exactly
     return Certificate(not violations, gap if feasible else math.inf, tolerance, tuple(violations))
 
 

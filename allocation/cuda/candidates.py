@@ -32,8 +32,8 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
         return None
     length = problem.shape[1 - axis]
     wanted = np.minimum(np.where(capped, caps, floors), length - 1) + 1
-    budget = None if capped.all() else problem.budget
-    if (budget is None and not capped.all()) or wanted.sum() + (budget or 0) > MOST * matrix.n_edges:
+    budget = None if capped.all() or problem.budget is None else min(problem.budget, matrix.n_edges)
+    if (budget is None and not capped.all()) or int(wanted.sum()) + (budget or 0) > MOST * matrix.n_edges:
         return None
     only_positive = bool((tree.floors == ABSENT).all())
     flat = engine.best(matrix, axis, wanted, only_positive)

@@ -21,7 +21,10 @@ class TorchEngine:
         """The best positive entries of every group."""
         import torch
 
-        tensor: Any = scores.array if axis == 0 else scores.array.T if axis == 1 else scores.array.reshape(1, -1)
+        array: Any = scores.array
+        if array.dtype in (torch.uint16, torch.uint32):  # torch ranks no unsigned integers but bytes
+            array = array.to(torch.int64)
+        tensor: Any = array if axis == 0 else array.T if axis == 1 else array.reshape(1, -1)
         groups, length = tensor.shape
         if tensor.numel() == 0:
             flat = torch.zeros(0, dtype=torch.int64, device=tensor.device)

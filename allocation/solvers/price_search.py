@@ -167,15 +167,16 @@ def compact(
     most = entries.size if most is None else most
     found = [0]  # threads may miss each other's count for a block or two, which only delays the stop
 
-    def survivors(start: int, stop: int) -> Indices:
+    def survivors(start: int, stop: int) -> Indices | None:
         if found[0] > most:
-            return np.empty(0, np.int64)
+            return None
         flat = np.flatnonzero(reaches(entries[start:stop], lower))
         found[0] += flat.size
         return np.asarray(flat + start * stride)
 
     parts = map_blocks(survivors, entries.shape[0], entries.nbytes, workers)
-    return None if found[0] > most else joined(parts)
+    kept = [part for part in parts if part is not None]
+    return joined(kept) if len(kept) == len(parts) and sum(part.size for part in kept) <= most else None
 
 
 def smallest_positive(dtype: np.dtype[Any]) -> Any:

@@ -6,6 +6,7 @@ are compared again in float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from allocation.problem import Problem
 from allocation.scores import Array, DenseScores, EdgeScores, Indices
-from allocation.solvers.id_sets import union
+from allocation.solvers.id_sets import among, union, without
 from allocation.solvers.network import Mask, Reals
 from allocation.solvers.side_prices import Candidates
 from allocation.threads import map_blocks
@@ -75,19 +76,20 @@ class AllEdges:
 
     def above(
         self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
-        ranks: Indices | None = None,
+        ranks: Indices | None = None, but: Indices | None = None,
     ) -> Indices:  # fmt: skip
         """Ids of the edges whose score exceeds the prices at their ends less the band, ascending.
 
-        Of each token no more than its rank, the best ones. With more than `most` of them those below their prices, or
-        else all, are thinned out evenly.
+        Those in `but`, which ascend, are left out. Of each token no more than its rank, the best ones. With more than
+        `most` of them those below their prices, or else all, are thinned out evenly.
         """
         n_rows, n_columns = self.problem.shape
         below = Band(np.zeros(n_rows), np.zeros(n_columns)) if band is None else band
+        left_out = np.empty(0, np.int64) if but is None else but
         if isinstance(self.matrix, EdgeScores):
             tokens, features = self.matrix.tokens, self.matrix.features
             profit = self.matrix.array.astype(np.float64) - rows[tokens] - columns[features]
-            return np.flatnonzero(profit > -below.at(tokens, features))
+            return without(np.flatnonzero(profit > -below.at(tokens, features)), left_out)
         matrix = self.matrix
         low_rows, low_columns = rows - below.tokens, columns - below.features
         kind = self._comparison_type(rows, columns, low_rows, low_columns)
@@ -108,6 +110,10 @@ class AllEdges:
             near = profit > -below.at(start + token, feature)
             ids: Indices = at[near] + start * n_columns
             token, profit = token[near], profit[near]
+            if left_out.size:
+                inside = slice(*np.searchsorted(left_out, [start * n_columns, stop * n_columns]))
+                new = ~among(ids, left_out[inside])
+                ids, token, profit = ids[new], token[new], profit[new]
             if ranks is not None:
                 kept = _within_ranks(token, profit, ids, ranks[start:stop])
                 ids, profit = ids[kept], profit[kept]
@@ -126,6 +132,20 @@ class AllEdges:
         )
         largest = max(np.abs(part).max(initial=0.0) for part in thresholds)
         return np.float32 if single and largest < LARGE_SINGLE else np.float64
+
+    def total_above(self, rows: Reals, columns: Reals) -> float:
+        """Sum over all edges of what they score above their prices."""
+        if isinstance(self.matrix, EdgeScores):
+            spent = rows[self.matrix.tokens] + columns[self.matrix.features]
+            return float(np.maximum(self.matrix.array.astype(np.float64) - spent, 0.0).sum())
+        matrix = self.matrix
+
+        def excess(start: int, stop: int) -> float:
+            scores = matrix.rows(start, stop).astype(np.float64)
+            return float(np.maximum(scores - rows[start:stop, None] - columns, 0.0).sum())
+
+        size = self.problem.shape[0] if self.problem.shape[1] else 0
+        return math.fsum(map_blocks(excess, size, matrix.array.nbytes, self.workers, BLOCK_BYTES))
 
     def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
         """Ids of the best allowed edges of each of these tokens (side 0) or features (side 1), as many as wanted.
@@ -154,12 +174,16 @@ class AllEdges:
                 found.append(ids[np.take_along_axis(scores, place, axis=1) > -np.inf])
         return np.concatenate(found)
 
-    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals) -> Indices:
-        """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`."""
+    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
+        """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`.
+
+        Those in `but`, which ascend, are left out.
+        """
         if isinstance(self.matrix, EdgeScores):
             inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
-            return np.flatnonzero(inside)
+            return without(np.flatnonzero(inside), but)
         matrix, n_columns = self.matrix, self.problem.shape[1]
+        taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
         best = np.full(features.size, -np.inf)
         best_token = np.full(features.size, -1)
         found = []
@@ -168,6 +192,8 @@ class AllEdges:
             part = tokens[start : start + step]
             scores = matrix.widened(matrix.array[part][:, features]).astype(np.float64)
             profit = scores - rows[part, None] - columns[features]
+            own = slice(*np.searchsorted(taken_rows, [start, start + step]))
+            profit[taken_rows[own] - start, taken_columns[own]] = -np.inf
             # of equal ones not all lines may take the same
             mixed = _mixed(part[:, None] * n_columns + features)
             place = np.where(profit == profit.max(axis=1, keepdims=True), mixed, 0).argmax(axis=1)
@@ -180,6 +206,15 @@ class AllEdges:
         hit = best_token >= 0
         found.append(best_token[hit] * n_columns + features[hit])
         return union(*found) if found else np.empty(0, np.int64)
+
+
+def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, int]) -> tuple[Indices, Indices]:
+    """Rows and columns, in the submatrix of these tokens and features, of the edges that lie in it."""
+    row, column = np.full(shape[0], -1), np.full(shape[1], -1)
+    row[tokens], column[features] = np.arange(tokens.size), np.arange(features.size)
+    token, feature = np.divmod(ids, max(shape[1], 1))
+    inside = (row[token] >= 0) & (column[feature] >= 0)
+    return row[token[inside]], column[feature[inside]]
 
 
 def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:

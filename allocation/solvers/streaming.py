@@ -78,7 +78,8 @@ def select_stream(
             reading = _Reading(block, budget, feature_caps)
         reading.add(block, number)
     if reading is None:
-        return solve(Problem(np.empty((0, np.size(feature_caps or ()))), budget=budget, feature_caps=feature_caps))
+        n_features = 0 if feature_caps is None else np.size(feature_caps)
+        return solve(Problem(np.empty((0, n_features)), budget=budget, feature_caps=feature_caps))
     return reading.solution(started)
 
 

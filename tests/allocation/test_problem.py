@@ -158,3 +158,13 @@ def test_problems_and_solutions_read_well_at_a_prompt() -> None:
     assert repr(problem) == "Problem(2 tokens x 3 features, float64, budget=3, token_caps=1..2, 1 token_groups)"
     text = repr(al.solve(al.mutual_choice(SCORES, 2)))
     assert text.startswith("Solution(2 tokens x 3 features, 2 matches, objective 9, budget price 3, OPTIMAL by")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64])
+@pytest.mark.parametrize("name", ["token_caps", "token_floors", "feature_caps", "feature_floors"])
+def test_limits_come_in_every_integer_type(name: str, dtype: Any) -> None:
+    limits = np.array([1, 2], dtype)
+    for vector in (limits, torch.from_numpy(limits.astype(np.int32))):
+        assert getattr(al.Problem(np.ones((2, 2)), **{name: vector}), name).tolist() == [1, 2]
+    largest = np.full(2, np.iinfo(dtype).max, dtype)
+    assert getattr(al.Problem(np.ones((2, 2)), **{name: largest}), name)[0] == min(np.iinfo(dtype).max, 2**63 - 1)

@@ -126,3 +126,8 @@ def test_the_gap_is_the_distance_to_the_optimum() -> None:
     worse = claim(problem, (SCORES > 46) | (SCORES == 40), budget=float(best.prices.budget.value))
     certificate = al.verify(problem, worse)
     assert certificate.gap == best.objective - worse.values.sum() == 6.0
+
+
+def test_integers_that_float64_cannot_tell_apart_are_not_called_exact() -> None:
+    problem = al.Problem([[2**60, 2**60 + 1]], budget=1)
+    assert al.verify(problem, al.solve(problem)).tolerance > 0

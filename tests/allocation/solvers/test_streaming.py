@@ -151,3 +151,7 @@ def test_streams_that_cannot_be_read_are_named(chunks: Any, limits: dict[str, An
 def test_no_blocks_give_an_empty_answer() -> None:
     assert al.select_stream([], budget=3).tokens.size == 0
     assert al.select_stream([], feature_caps=[1, 2]).shape == (0, 2)
+
+
+def test_no_chunk_has_as_many_features_as_caps() -> None:
+    assert al.select_stream([], feature_caps=np.array([1, 2])).shape == (0, 2)

@@ -11,6 +11,7 @@ import pytest
 
 import allocation as al
 from allocation.solvers import first_candidates, opening
+from allocation.solvers.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
 
 SHAPE = (250, 400)
@@ -166,3 +167,32 @@ def test_prices_far_from_the_scores_do_not_loosen_the_proof(sparse: bool) -> Non
     solution = certified(problem, warm_start=start)
     assert solution.objective == pytest.approx(al.solve(matrix, al.LinearProgram()).objective, rel=1e-12)
     assert al.verify(problem, solution).tolerance < 1e-11
+
+
+def crowded(extra: float) -> np.ndarray[Any, Any]:
+    """A few tokens hold most of the matches."""
+    scores = np.random.default_rng(1).random((2000, 400)).astype(np.float32)
+    scores[:100] += extra
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("extra", "limits"),
+    [
+        (0.0, {"token_caps": np.where(np.arange(2000) < 100, 300, 2), "feature_caps": 80}),
+        (10.0, {"budget": 20_000, "token_caps": 300, "feature_caps": 90}),
+    ],
+)
+def test_matches_do_not_crowd_violators_out_of_the_proof(extra: float, limits: dict[str, Any]) -> None:
+    problem = al.Problem(crowded(extra), **limits)
+    certificate = al.verify(problem, al.solve(problem))
+    assert certificate.optimal, certificate.violations
+
+
+def test_a_blocked_flow_finds_edges_beside_those_that_carry_flow() -> None:
+    problem = al.Problem(np.eye(6) * 100.0, token_floors=2)
+    edges, taken = AllEdges(problem, None), np.arange(6) * 7
+    nothing = np.zeros(6)
+    found = edges.leaving(np.arange(6), np.arange(6), nothing, nothing, but=taken)
+    assert found.size
+    assert not np.isin(found, taken).any()
