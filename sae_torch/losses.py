@@ -88,12 +88,21 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
 
 
 def require_prefixes(prefixes: Sequence[int], n_features: int) -> None:
-    """Sizes that `matryoshka_loss` takes.
+    """Refuse sizes that `matryoshka_loss` does not take.
+
+    ::
+
+        0 < m_1 < ... < m_P = features
 
     Raises
     ------
     InputError
         If they do not increase from above 0 to the number of features.
+
+    Examples
+    --------
+    >>> import sae_torch as st
+    >>> st.losses.require_prefixes([2, 8], n_features=8)
     """
     sizes = [0, *prefixes]
     if any(low >= high for low, high in itertools.pairwise(sizes)) or sizes[-1] != n_features:
