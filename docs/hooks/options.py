@@ -32,7 +32,7 @@ def _rows(command: Any, prefix: str) -> list[str]:
             rows += _rows(_class(field.annotation.canonical_path), f"{option}.")
         elif "property" not in field.labels and field.docstring:
             rows.append(f"| `--{option}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |")
-    return rows
+    return list(dict.fromkeys(rows))  # a class whose base is loaded lists what it inherits too
 
 
 def _class(path: str) -> Any:

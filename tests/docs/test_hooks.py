@@ -89,3 +89,10 @@ def test_times_are_drawn_where_several_sides_took_turns() -> None:
     (solve, _), (floor, _) = dots[:2]
     assert float(solve) > float(floor)
     assert results.timings({"headings": ["choice", "training s", "one ms"], "rows": [["token", 1.0, 2.0]]}) == []
+
+
+def test_no_option_is_listed_twice() -> None:
+    for command in ("commands.harvest.Harvest", "commands.train.Train"):
+        table = options.table(*f"sae_torch.{command}".rsplit(".", 1))
+        rows = [line for line in table.splitlines() if line.startswith("| `--")]
+        assert len(rows) == len(dict.fromkeys(rows)) > 10
