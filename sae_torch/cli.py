@@ -23,6 +23,8 @@ from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
 
 PROGRAM = "sae-torch"
+# What tyro draws between the parts of a message.
+RULE = re.compile("[─-]{5,}")
 
 
 class Command(Protocol):
@@ -103,7 +105,7 @@ def parse(words: Sequence[str]) -> Command:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(_sentence(complaint.getvalue())) from None
+        raise InputError(_sentence(complaint.getvalue(), words[0] if words else "")) from None
     return command
 
 
@@ -117,12 +119,18 @@ def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[st
 _DESCRIPTION = "Sparse autoencoders as exact allocation of features to tokens."
 
 
-def _sentence(box: str) -> str:
-    """First paragraph of tyro's framed complaint as one sentence; the rest of the frame repeats the help."""
+def _sentence(box: str, command: str) -> str:
+    """First paragraph of tyro's framed complaint as one sentence, and the option of this command that it suggests."""
     lines = [line.strip("│ \t") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    if len(lines) > 1 and lines[1].startswith("--"):  # where the terminal has no frames, a title and a rule come first
+    if len(lines) > 1 and re.fullmatch(
+        "-{5,}", lines[1]
+    ):  # where the terminal has no frames, a title and a rule come first
         lines = lines[2:]
-    rule = next((index for index, line in enumerate(lines) if line.startswith(("──", "--" * 5))), len(lines))
-    text = " ".join(line for line in lines[:rule] if line)
-    text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text).rstrip(".")
-    return f"{text}; `{PROGRAM} --help` and `{PROGRAM} demo --help` list what there is."
+    paragraph = itertools.takewhile(lambda line: line and not RULE.fullmatch(line), lines)
+    text = re.sub(r" \(applied to [^)]*\)", "", " ".join(paragraph)).rstrip(".")
+    text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text)
+    if command not in COMMANDS:
+        return f"{text}; `{PROGRAM} --help` lists the commands."
+    meant = re.search(rf"(--[\w.-]+)[^\n]*\n(?:(?! *--)[^\n]*\n)*? *in {PROGRAM} {command} --help", "\n".join(lines))
+    hint = f"perhaps you meant {meant[1]}; " if meant else ""
+    return f"{text}; {hint}`{PROGRAM} {command} --help` lists what there is."

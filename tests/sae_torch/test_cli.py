@@ -25,6 +25,10 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
         ([], "Expected one of {demo, harvest, train, evaluate, report, export, import}"),
         (["trian"], "Unrecognized options: trian"),
         (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
+        (
+            ["train", "--batch-size", "9"],
+            "--batch-size 9; perhaps you meant --reader.batch-size; `sae-torch train --help`",
+        ),
         (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
         (["demo", "--tokens", "100"], "tokens is 100, expected at least one batch of 2048 (batch_size)"),
         (["demo", "--tokens", "-1"], "tokens is -1, expected at least one batch of 2048 (batch_size)"),
@@ -102,7 +106,7 @@ def test_the_module_runs_as_a_program() -> None:
     assert done.stdout == ""
     assert done.stderr == (
         "sae-torch: tokens is 100, expected at least one batch of 2048 (batch_size); "
-        "`sae-torch --help` and `sae-torch demo --help` list what there is.\n"
+        "`sae-torch demo --help` lists what there is.\n"
     )
 
 
