@@ -67,10 +67,7 @@ def imbalance(task: Task, prices: Reals) -> int:
     network, edges = task.network, task.edges
     rows, columns = network.line_prices(prices)
     matched = np.flatnonzero(edges.scores > rows[edges.tokens] + columns[edges.features])
-    counts = task.fixed + network.counts(
-        np.bincount(edges.tokens[matched], minlength=network.shape[0]),
-        np.bincount(edges.features[matched], minlength=network.shape[1]),
-    )
+    counts = task.fixed + network.counts_of(edges.tokens[matched], edges.features[matched])
     return int(np.abs(counts - wanted_counts(network, prices, counts)).sum())
 
 

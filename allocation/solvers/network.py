@@ -123,6 +123,11 @@ class Network:
             np.add.at(counts, level.arc_of[inside], per_line[inside])
         return counts
 
+    def counts_of(self, tokens: Indices, features: Indices) -> Indices:
+        """Matches that each arc counts, from the two ends of every match."""
+        n_tokens, n_features = self.shape
+        return self.counts(np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features))
+
 
 def network_of(problem: Problem) -> Network:
     """The circulation of a problem; `InfeasibleError` where a floor exceeds its own cap."""

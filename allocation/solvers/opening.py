@@ -16,7 +16,8 @@ from allocation.solvers.first_candidates import EXTRA, SMALL, WIDE, first_candid
 from allocation.solvers.id_sets import union
 from allocation.solvers.network import Mask, Network, Reals, network_of
 from allocation.solvers.pricing import AllEdges, Band
-from allocation.solvers.side_prices import Candidates, Task, stable_order
+from allocation.solvers.side_prices import Candidates, Task
+from allocation.solvers.stable_order import stable_order
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
 OPEN = 6
@@ -120,7 +121,7 @@ class Opening:
     def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
         """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""
         network = self.network
-        wrong = _counts(network, candidates.tokens[far], candidates.features[far]) > network.upper
+        wrong = network.counts_of(candidates.tokens[far], candidates.features[far]) > network.upper
         for level in network.levels:
             if wrong[level.arcs].any():
                 lines = (level.arc_of >= 0) & wrong[level.arc_of]
@@ -135,7 +136,7 @@ class Opening:
         return found
 
     def _task(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> Task:
-        counts = _counts(self.network, *self.edges.ends(fixed))
+        counts = self.network.counts_of(*self.edges.ends(fixed))
         truncated = open_edges.ids.size < self.problem.matrix.n_edges
         unit = np.full(counts.size, (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0)
         if band is not None:
@@ -198,12 +199,6 @@ def profit_of(edges: Candidates, network: Network, prices: Reals) -> Reals:
     """What edges score above their prices."""
     rows, columns = network.line_prices(prices)
     return np.asarray(edges.scores - rows[edges.tokens] - columns[edges.features])
-
-
-def _counts(network: Network, tokens: Indices, features: Indices) -> Indices:
-    """Matches that each limit counts."""
-    n_tokens, n_features = network.shape
-    return network.counts(np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features))
 
 
 def _part(candidates: Candidates, mask: Mask) -> Candidates:

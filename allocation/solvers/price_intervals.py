@@ -37,9 +37,8 @@ class Optimum:
 def price_bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of every arc's bound."""
     network, prices = optimum.network, optimum.prices
-    tokens, features = optimum.edges.ends(optimum.matched)
-    n_tokens, n_features = network.shape
-    counts = network.counts(np.bincount(tokens, minlength=n_tokens), np.bincount(features, minlength=n_features))
+    n_tokens = network.shape[0]
+    counts = network.counts_of(*optimum.edges.ends(optimum.matched))
     floored = _floored(optimum.edges.problem)
     floors = np.maximum(network.lower, 0)
     at_cap = counts == network.upper

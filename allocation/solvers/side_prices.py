@@ -16,6 +16,7 @@ import numpy as np
 
 from allocation.scores import Indices
 from allocation.solvers.network import Level, Network, Reals
+from allocation.solvers.stable_order import stable_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +59,6 @@ class _Open:
     values: Reals
     leaves: Indices
     forced: Indices
-
-
-def stable_order(ends: Indices, number: int) -> Indices:
-    """The order that groups edges by these ends, numbers below `number`, and keeps it within each."""
-    narrow = np.uint16 if number < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
-    return np.asarray(np.argsort(ends.astype(narrow), kind="stable"))
 
 
 class Side:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from allocation.errors import InfeasibleError
 from allocation.problem import Group, Problem
 from allocation.scores import Indices
+from allocation.solvers.stable_order import stable_order
 
 Reals: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -136,7 +137,7 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
                 f"{tree.label(at)} has cap {tree.caps[at]}, but the floors inside it demand {held[at]} matches"
             )
         items = np.flatnonzero(alive & ~forced & (nodes >= 0))
-        order = items[_stable_order(nodes[items], count)]
+        order = items[stable_order(nodes[items], count)]
         by_node = nodes[order]
         sizes = np.bincount(by_node, minlength=count)
         rank = np.arange(order.size) - (np.cumsum(sizes) - sizes)[by_node]
@@ -154,10 +155,6 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
         forced[order[rank < need[by_node]]] = True
         alive[order[rank >= (tree.caps - held)[by_node]]] = False
     return alive & (forced | positive)
-
-
-def _stable_order(groups: Indices, count: int) -> Indices:
-    return np.argsort(groups.astype(np.uint16) if count <= 1 << 16 else groups, kind="stable")
 
 
 @dataclass(frozen=True, eq=False)

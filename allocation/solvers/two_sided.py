@@ -187,10 +187,7 @@ class _Search:
         if not idle.size:
             return ids
         network = self.network
-        counts = network.counts(
-            np.bincount(edges.tokens, minlength=network.shape[0]),
-            np.bincount(edges.features, minlength=network.shape[1]),
-        )
+        counts = network.counts_of(edges.tokens, edges.features)
         room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
         kept = np.ones(ids.size, bool)
         for at in idle:
