@@ -19,7 +19,6 @@ from benchmarks.study.methods import (
     METHODS,
     MUTUAL,
     MUTUAL_THEN_FEATURE,
-    OURS,
     SPARSIFY,
     TOKEN,
 )
@@ -241,19 +240,22 @@ SYNTHETIC = Setting("synthetic", k=16, n_features=2048)
 
 
 def _full() -> Plan:
-    by_k = [Block(replace(MAIN, k=k), FEW) for k in (16, 64)]
+    by_k = [replace(MAIN, k=k) for k in (16, 64)]
     elsewhere = [replace(MAIN, n_features=9216), replace(MAIN, source="hidden_states[6]")]
+    rest = tuple(method for method in METHODS if method not in FEW)
     return Plan(
         (
             Block(MAIN, AGAINST_PEERS),
+            *[Block(setting, AGAINST_PEERS) for setting in by_k],
             Block(MAIN, ONE_TRAINER),
-            *by_k,
-            Block(MAIN, tuple(method for method in METHODS if method not in FEW)),
-            Block(SYNTHETIC, FEW),
             Block(MAIN, (FLOORS,), as_wide_as=TOKEN),
-            Block(MAIN, OURS, "zipf"),
-            *[Block(setting, FEW) for setting in elsewhere],
-            Block(MAIN, OURS, "k"),
+            *[Block(setting, (*AGAINST_PEERS, TOKEN)) for setting in elsewhere],
+            Block(SYNTHETIC, FEW),
+            Block(MAIN, (FLOORS, *ONE_TRAINER), "zipf"),
+            Block(MAIN, rest),
+            Block(MAIN, (FLOORS, *ONE_TRAINER), "k"),
+            *[Block(setting, ONE_TRAINER) for setting in (*by_k, *elsewhere)],
+            *[Block(MAIN, rest, auxiliary) for auxiliary in ("zipf", "k")],
         )
     )
 

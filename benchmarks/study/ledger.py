@@ -28,6 +28,27 @@ def held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def tried(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, there only meanwhile, unless another process holds it: whether it is held here.
+
+    Who gets the lock after another must look again at what that one did.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
 class Records:
     """The lines of a file. Later lines of a run add figures to it: measures that came after its training.
 

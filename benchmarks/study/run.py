@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.study.grid import Cell, Plan
-from benchmarks.study.ledger import FAILED, FINISHED, Records, held
+from benchmarks.study.ledger import FAILED, FINISHED, Records, held, tried
 from benchmarks.study.measures import Judged, lacking
 from benchmarks.study.methods import METHODS
 from benchmarks.study.sources import Sources
@@ -74,9 +74,7 @@ class Study:
         """Do what is missing, at most so many runs; how many were done."""
         done = 0
         while most is None or done < most:
-            with held(self.lock) if self.lock else contextlib.nullcontext():
-                self.records.read()
-                cell = self._next()
+            with held(self.lock) if self.lock else contextlib.nullcontext(), self._claimed() as cell:
                 if cell is None:
                     break
                 self.run(cell)
@@ -117,15 +115,29 @@ class Study:
             figures |= measure.of(judged)
         return figures
 
-    def _next(self) -> Cell | None:
+    @contextlib.contextmanager
+    def _claimed(self) -> Iterator[Cell | None]:
+        """The next run that no other process is at work on, kept from the others; None if there is none."""
+        self.records.read()
+        for cell in list(self._open()):
+            with tried(self.weights / f"{cell.folder}.claim") as mine:
+                if not mine:
+                    continue
+                self.records.read()  # whoever had it may have finished it since
+                if cell in self._open():
+                    yield cell
+                    return
+        yield None
+
+    def _open(self) -> Iterator[Cell]:
+        """Runs with measures to take, then those to train, in the plan's order."""
         for cell in self.records.cells():
             unmeasured = self.records.status(cell) == FINISHED and lacking(cell, self.records.figures(cell))
             if unmeasured and (self.weights / cell.folder / TRAINING).exists():
-                return cell
+                yield cell
         for cell in self.plan.pending(self.records):
             if METHODS[cell.method].peer is None or self.peers is not None:
-                return cell
-        return None
+                yield cell
 
     def _train(self, cell: Cell, folder: Path) -> str | None:
         """Train; what went wrong, if something did."""

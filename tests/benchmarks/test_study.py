@@ -20,7 +20,7 @@ from benchmarks.study.__main__ import FILE, main
 from benchmarks.study.equal_l0 import at_equal_l0
 from benchmarks.study.findings import Findings
 from benchmarks.study.grid import MAIN, PLAN, Block, Cell, Plan, Setting
-from benchmarks.study.ledger import FAILED, FINISHED, Records
+from benchmarks.study.ledger import FAILED, FINISHED, Records, tried
 from benchmarks.study.measures import lacking
 from benchmarks.study.methods import BATCH_TOP_K, FLOORS, METHODS, MUTUAL, MUTUAL_THEN_FEATURE, SPARSIFY, TOKEN
 from benchmarks.study.peers import _folded
@@ -88,6 +88,19 @@ def test_a_tiny_grid_runs_resumes_and_runs_nothing_twice(tmp_path: Path) -> None
         if cell.split == "dev" and cell.method == FLOORS
     }
     assert runs.learning_rate == min(errors, key=lambda rate: errors[rate])
+
+
+def test_a_run_that_another_process_is_at_work_on_is_left_to_it(tmp_path: Path) -> None:
+    plan = Plan((Block(TINY, (MUTUAL,)),), rates=(4e-3, 8e-3), seeds=(0,), most_rates=2)
+    counted = Counted()
+    running = study(tmp_path, plan, counted)
+    first, second = plan.pending(running.records)
+    with tried(running.weights / f"{first.folder}.claim") as mine:
+        assert mine
+        assert running() == 1
+        assert counted.asked == [second.name]
+    assert running(most=1) == 1
+    assert counted.asked[1] == first.name
 
 
 def test_a_measure_that_is_added_later_is_taken_of_kept_weights(tmp_path: Path) -> None:
