@@ -76,9 +76,17 @@ def at_equal_l0(sae: st.SparseAutoencoder, activations: Activations) -> tuple[st
         blocks = _Margins(sae, theta, offset, activations)
         pooled = al.select_stream(blocks, budget=round(sae.choice.k * len(activations)))
     added = float(pooled.prices.budget.value) - offset
-    moved = st.SparseAutoencoder(
-        sae.d_model, sae.n_features, AtThresholds(sae.choice.k, (theta + added).clamp_min(0.0)), dtype=sae.W_dec.dtype
-    )
+    return with_choice(sae, AtThresholds(sae.choice.k, (theta + added).clamp_min(0.0))), added
+
+
+def at_one_price(sae: st.SparseAutoencoder, activations: Activations) -> st.SparseAutoencoder:
+    """The same weights under mutual choice: the one threshold for all features at which k per token fire."""
+    return at_equal_l0(with_choice(sae, AtThresholds(sae.choice.k, torch.zeros(()))), activations)[0]
+
+
+def with_choice(sae: st.SparseAutoencoder, choice: st.Choice) -> st.SparseAutoencoder:
+    """The same weights, which are shared, under another choice; in eval mode."""
+    other = st.SparseAutoencoder(sae.d_model, sae.n_features, choice, dtype=sae.W_dec.dtype)
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        setattr(moved, name, getattr(sae, name))
-    return moved.eval(), added
+        setattr(other, name, getattr(sae, name))
+    return other.eval()

@@ -112,8 +112,8 @@ class Findings:
         return min(with_figure, key=lambda each: each.mean(figure)) if with_figure else None
 
 
-def pairs(ours: Runs, theirs: Runs, figure: str) -> list[tuple[float, float]]:
-    """A figure of both for every seed that both have."""
-    left, right = ours.by_seed(figure), theirs.by_seed(figure)
+def pairs(ours: Runs, theirs: Runs, figure: str, other: str | None = None) -> list[tuple[float, float]]:
+    """A figure of both, or `other` of theirs, for every seed that both have."""
+    left, right = ours.by_seed(figure), theirs.by_seed(other or figure)
     both = [(left[seed], right[seed]) for seed in left if seed in right]
     return [(a, b) for a, b in both if a == a and b == b]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import allocation as al
 import sae_torch as st
-from benchmarks.study.equal_l0 import at_equal_l0
+from benchmarks.study.equal_l0 import at_equal_l0, at_one_price, with_choice
 from benchmarks.study.grid import Cell
 from benchmarks.study.sources import SYNTHETIC, Sources
 from benchmarks.study.synthetic import against_truth
@@ -106,7 +106,21 @@ def spectrum(judged: Judged) -> dict[str, Any]:
 def difficulty(judged: Judged) -> dict[str, Any]:
     """Features per token, at k features per token on average, for tenths of the tokens from easy to hard."""
     found = token_difficulty(judged.at_k[0], judged.activations)
-    return {"difficulty": list(found.l0), "difficulty_rank_correlation": found.correlation}
+    return {
+        "difficulty": list(found.l0),
+        "difficulty_error": list(found.difficulty),
+        "difficulty_rank_correlation": found.correlation,
+    }
+
+
+def other_allocations(judged: Judged) -> dict[str, Any]:
+    """Error of the same dictionary where every token has its best k features, and under mutual choice."""
+    sae, activations = judged.sae, judged.activations
+    equal = with_choice(sae, st.TokenChoice(judged.cell.k))
+    return {
+        "nmse_equal_tokens": measure(equal, activations).nmse,
+        "nmse_one_price": measure(at_one_price(sae, activations), activations).nmse,
+    }
 
 
 def collapse(judged: Judged) -> dict[str, Any]:
@@ -194,7 +208,8 @@ MEASURES = (
     Measure(quality, ("nmse", "l0", "l0_spread", "silent", "under_used"), ("dev", "test")),
     Measure(equal_l0, ("nmse_at_k", "l0_at_k", "silent_at_k", "threshold_added"), ("dev", "test")),
     Measure(spectrum, ("spectrum", "zipf")),
-    Measure(difficulty, ("difficulty", "difficulty_rank_correlation")),
+    Measure(difficulty, ("difficulty", "difficulty_error", "difficulty_rank_correlation")),
+    Measure(other_allocations, ("nmse_equal_tokens", "nmse_one_price")),
     Measure(collapse, ("cosine_median", "cosine_highest_percent", "cosine_alike", "cosine_mean_absolute")),
     Measure(batch_modes, ("batch_modes",), kind="model"),
     Measure(null, ("null",)),

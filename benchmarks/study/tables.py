@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from benchmarks.harness import RESULTS
 from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import MAIN, Block, Setting
 from benchmarks.study.ledger import FAILED, FINISHED
-from benchmarks.study.methods import METHODS, PEERS, WHAT
+from benchmarks.study.methods import METHODS, PEERS, TOKEN, WHAT
 from benchmarks.study.sources import SYNTHETIC
 from benchmarks.study.verdicts import Status, bar, verdicts
 
+STEP = RESULTS / "training_step.json"
 NOTHING = "No run of this has been finished yet."
 
 
@@ -63,7 +66,6 @@ def quality(findings: Findings, setting: Setting) -> str:
     ]
     last: list[tuple[str, Callable[[Runs], str]]] = [
         ("loss recovered", lambda each: percent(each, "ce_recovered", 2)),
-        ("tokens/s", lambda each: f"{training(each, 'tokens_per_second'):,.0f}"),
         ("MiB", lambda each: f"{training(each, 'peak_mib'):,.0f}"),
     ]
     if setting.source == SYNTHETIC:
@@ -108,6 +110,17 @@ def batch(findings: Findings) -> str:
     if not rows:
         return NOTHING + "\n"
     return markdown(["method", "batch-free", *headings, "same matches"], rows)
+
+
+def allocations(findings: Findings) -> str:
+    """Every dictionary under its own allocation, under token choice and under mutual choice."""
+    rows = [
+        [runs.label, *[spread(runs, figure) for figure in ("nmse_at_k", "nmse_equal_tokens", "nmse_one_price")]]
+        for runs in sorted(findings.among(MAIN, tuple(METHODS)), key=lambda each: each.mean("nmse_at_k"))
+        if runs.all("nmse_equal_tokens")
+    ]
+    headings = ["trained with", "as trained", f"its {MAIN.k} best features per token", "one threshold for all features"]
+    return markdown(headings, rows) if rows else NOTHING + "\n"
 
 
 def collapse(findings: Findings) -> str:
@@ -226,6 +239,25 @@ def _state(findings: Findings, block: Block, method: str) -> str:
     return STATES[2] if searched else STATES[3]
 
 
+def cost(findings: Findings) -> str:
+    """Tokens per second and memory of a training step beside token choice's, from the benchmark of the step."""
+    content = json.loads(STEP.read_text(encoding="utf-8"))
+    rows = [dict(zip(content["headings"], row, strict=True)) for row in content["rows"]]
+    table = []
+    for size in dict.fromkeys(row["size"] for row in rows):
+        steps = {row["step"].removesuffix(", auxiliary none"): row for row in rows if row["size"] == size}
+        names = [row["step"].removesuffix(", auxiliary none") for row in rows if row["size"] == size]
+        token = steps[TOKEN]
+        for name in names:
+            if name in METHODS or name in ("feature choice", "SAELens BatchTopK"):
+                speed = steps[name]["tokens/s"]
+                memory = f"{steps[name]['peak MiB']:,}" if steps[name]["peak MiB"] else "–"
+                table.append([name, size, f"{speed:,}", f"{speed / token['tokens/s']:.2f}", memory])
+    about = content["machine"]
+    heading = ["step of", "(N, d, F, k)", "tokens/s", "of token choice's", "peak MiB"]
+    return markdown(heading, table) + f"\n{about['processor']}, {about['cores']} cores, {about['date']}.\n"
+
+
 def made(findings: Findings) -> str:
     """Machines, versions and dates of the runs."""
     lines = [findings.records.line(cell) for cell in findings.records.cells()]
@@ -272,7 +304,20 @@ def tables(findings: Findings) -> dict[str, str]:
     """Every table by the name of its file."""
     found = {
         table.__name__: table(findings)
-        for table in (state, methods, claims, the_bar, batch, collapse, width_matched, searches, progress, made)
+        for table in (
+            state,
+            methods,
+            claims,
+            the_bar,
+            allocations,
+            batch,
+            collapse,
+            width_matched,
+            searches,
+            progress,
+            cost,
+            made,
+        )
     }
     for setting in dict.fromkeys(block.setting for block in findings.plan.blocks):
         found[f"quality_{file_name(setting)}"] = quality(findings, setting)

@@ -73,6 +73,41 @@ def _variable(findings: Findings) -> Verdict:
     return Verdict(claim, status, _sentence(said) + _seeds(found))
 
 
+def _unequal(findings: Findings) -> Verdict:
+    claim = "Some tokens are harder to reconstruct than others, yet TopK gives every token the same number of features."
+    token = findings.of(MAIN, TOKEN)
+    if token is None:
+        return _not_run(claim, [TOKEN])
+    groups = [errors for cell in token.cells if (errors := findings.records.figures(cell).get("difficulty_error"))]
+    if not groups:
+        return _not_run(claim, ["the error of token choice by difficulty"])
+    ratios = sorted(errors[-1] / errors[0] for errors in groups)
+    said = (
+        f"with {MAIN.k} features each, the hardest tenth of the tokens has {ratios[0]:.0f} to {ratios[-1]:.0f} times "
+        "the error of the easiest"
+    )
+    return Verdict(claim, Status.CONFIRMED if ratios[0] > 1 else Status.NOT_CONFIRMED, _sentence(said))
+
+
+def _adaptive(findings: Findings) -> Verdict:
+    claim = "The better reconstruction is a result of the adaptive computation."
+    token = findings.of(MAIN, TOKEN)
+    tested = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE) if (runs := findings.of(MAIN, method))]
+    tested = [runs for runs in tested if runs.all("nmse_equal_tokens")]
+    if token is None or not token.all("nmse_one_price") or not tested:
+        return _not_run(claim, ["every dictionary under other allocations"])
+    said = (
+        f"with the same weights, but {MAIN.k} features for every token, the error becomes "
+        + "; ".join(f"{runs.method} {runs.mean('nmse_equal_tokens'):.4f}" for runs in tested)
+        + f" (token choice {token.mean('nmse_at_k'):.4f}). The dictionary of token choice under one threshold has "
+        f"{token.mean('nmse_one_price'):.4f}"
+    )
+    worse = [all(a > b for a, b in pairs(runs, runs, "nmse_equal_tokens", "nmse_at_k")) for runs in tested]
+    all_gone = [all(a >= b for a, b in pairs(runs, token, "nmse_equal_tokens", "nmse_at_k")) for runs in tested]
+    status = Status.CONFIRMED if all(worse) and all(all_gone) else Status.PARTLY if any(worse) else Status.NOT_CONFIRMED
+    return Verdict(claim, status, _sentence(said) + _seeds([token, *tested]))
+
+
 def _auxiliary(findings: Findings) -> Verdict:
     claim = "aux_zipf_loss extends aux_k_loss from dead to under-used features."
     zipf, k = findings.of(MAIN, MUTUAL, "zipf"), findings.of(MAIN, MUTUAL, "k")
@@ -156,10 +191,12 @@ def _scale(findings: Findings) -> Verdict:
 
 CLAIMS: Sequence[Callable[[Findings], Verdict]] = (
     _definition,
+    _unequal,
     _variable,
     _auxiliary,
     _silent,
     _reconstruction,
+    _adaptive,
     _extraction,
     _scale,
 )

@@ -277,6 +277,10 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
             "l0": 32.0,
             "l0_spread": 9.0,
             "difficulty_rank_correlation": 0.5,
+            "difficulty_error": [0.1, 0.3],
+            # under token choice's allocation no better than token choice
+            "nmse_equal_tokens": 0.2 + 0.001 * cell.seed,
+            "nmse_one_price": error,
             "silent": silences,
             "under_used": 1,
         }
@@ -290,6 +294,11 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
     better = by_claim["Better reconstruction at equal sparsity."]
     assert better.status == (Status.CONFIRMED if gain < 1 else Status.NOT_CONFIRMED)
     assert by_claim["Fewer dead features, in the best case none."].status == Status.CONFIRMED
+    adaptive = by_claim["The better reconstruction is a result of the adaptive computation."]
+    assert adaptive.status == (Status.CONFIRMED if gain < 1 else Status.NOT_CONFIRMED)
+    unequal = next(verdict for claim, verdict in by_claim.items() if claim.startswith("Some tokens are harder"))
+    assert unequal.status == Status.CONFIRMED
+    assert "3 to 3 times" in unequal.because
     assert by_claim["Accurate extraction of features."].status == Status.NOT_RUN
     assert not any("Provisional" in verdict.because for verdict in by_claim.values())
 
@@ -307,6 +316,21 @@ def test_equal_l0_is_exactly_k(k: int, shift: float, seed: int) -> None:
     assert int(found.counts.sum()) == pytest.approx(min(k * 300, positive), abs=1)
     if 0 < k * 300 < positive:
         assert added == pytest.approx(-shift if sae.choice.tracker.theta > 0 else added, abs=1e-3)
+
+
+def test_an_allocation_is_of_the_same_dictionary(tmp_path: Path) -> None:
+    plan = Plan((Block(TINY, (MUTUAL, TOKEN)),), rates=(5e-3,), seeds=(0,), most_rates=1)
+    running = study(tmp_path, plan, Counted())
+    running()
+    mutual, token = (
+        running.records.figures(cell)
+        for method in (MUTUAL, TOKEN)
+        for cell in running.records.cells()
+        if cell.method == method and cell.split == "test"
+    )
+    assert token["nmse_equal_tokens"] == pytest.approx(token["nmse_at_k"])
+    assert mutual["nmse_one_price"] == pytest.approx(mutual["nmse_at_k"])
+    assert mutual["nmse_equal_tokens"] != pytest.approx(mutual["nmse_at_k"])
 
 
 def test_the_truth_is_found_by_itself_and_not_by_chance() -> None:
