@@ -52,12 +52,12 @@ def _edges_between(problem: Problem, tokens: Mask, features: Mask) -> int:
         return int(np.count_nonzero(tokens[matrix.tokens] & features[matrix.features]))
     if matrix.is_integer:
         return int(np.count_nonzero(tokens)) * int(np.count_nonzero(features))
-    total, columns = 0, np.flatnonzero(features)
-    step = max(1, (1 << 18) // max(columns.size, 1))
+    total, xp, columns = 0, matrix.namespace, matrix.put(np.flatnonzero(features))
+    step = max(1, (1 << 18) // max(features.size, 1))
     rows = np.flatnonzero(tokens)
     for start in range(0, rows.size, step):
-        block = matrix.widened(matrix.array[rows[start : start + step]][:, columns])
-        total += int(np.count_nonzero(block > -np.inf))
+        block = xp.take(matrix.lines(0, rows[start : start + step]), columns, axis=1)
+        total += int(xp.count_nonzero(block > -np.inf))
     return total
 
 

@@ -7,9 +7,11 @@ numbers exactly as the numbers themselves do, so selections among positive score
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from allocation.threads import map_blocks
 
 Array: TypeAlias = NDArray[Any]
 Indices: TypeAlias = NDArray[np.int64]
+T = TypeVar("T")
 
 # The bit pattern of +inf in the two 16-bit float formats: larger signed patterns are NaN.
 _INFINITY_BITS = {"float16": 0x7C00, "bfloat16": 0x7F80}
@@ -89,6 +92,36 @@ class DenseScores:
     def rows(self, start: int, stop: int) -> Array:
         """A block of rows as numbers NumPy can compute with."""
         return self.widened(self.array[start:stop])
+
+    def lines(self, side: int, lines: Indices) -> Array:
+        """Some tokens (side 0) or features (side 1) as the rows of a block of numbers."""
+        block = self.array[lines] if side == 0 else np.ascontiguousarray(self.array[:, lines].T)
+        return self.widened(block)
+
+    def part(self, tokens: Indices) -> DenseScores:
+        """The scores of some tokens, in main memory."""
+        return DenseScores(self.array[tokens], self.type)
+
+    @property
+    def namespace(self) -> Any:
+        """The library whose functions compute where the scores are."""
+        return np
+
+    def put(self, array: Array) -> Any:
+        """A NumPy array where the scores are."""
+        return array
+
+    def get(self, array: Any) -> Array:
+        """What was computed where the scores are, in NumPy."""
+        return np.asarray(array)
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Makes current where the scores are."""
+        return nullcontext()
+
+    def in_blocks(self, work: Callable[[int, int], T], workers: int | None, block_bytes: int) -> list[T]:
+        """`[work(start, stop), ...]` over blocks of rows."""
+        return map_blocks(work, self.shape[0] if self.shape[1] else 0, self.array.nbytes, workers, block_bytes)
 
 
 @dataclass(frozen=True, eq=False)

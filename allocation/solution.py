@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -138,6 +139,8 @@ class Solution:
     error: Exception | None = None
     _matches: tuple[Indices, Indices, NDArray[Any]] | None = field(default=None)
     _prices: Prices | None = field(default=None)
+    # makes current where the matches are: what is computed from them later has to follow the same stream
+    _scope: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
 
     @property
     def tokens(self) -> Indices:
@@ -170,42 +173,46 @@ class Solution:
     @cached_property
     def objective(self) -> float:
         """Sum of the selected scores, correctly rounded."""
-        values = self.values.tolist()
+        values = self.on_host().values.tolist()
         return float(sum(values)) if values and isinstance(values[0], int) else math.fsum(values)
 
     @cached_property
     def token_counts(self) -> Indices:
         """Matches of every token."""
-        counts: Indices = counts_of(self.tokens, self.shape[0])
+        with self._scope():
+            counts: Indices = counts_of(self.tokens, self.shape[0])
         return counts
 
     @cached_property
     def feature_counts(self) -> Indices:
         """Matches of every feature."""
-        counts: Indices = counts_of(self.features, self.shape[1])
+        with self._scope():
+            counts: Indices = counts_of(self.features, self.shape[1])
         return counts
 
     def on_host(self) -> Solution:
         """The same solution with its matches in main memory; itself where they are there already."""
         if self._matches is None or isinstance(self._matches[0], np.ndarray):
             return self
-        tokens, features, values = map(in_memory, self._matches)
-        return replace(self, _matches=(tokens, features, values))
+        with self._scope():
+            tokens, features, values = map(in_memory, self._matches)
+        return replace(self, _matches=(tokens, features, values), _scope=nullcontext)
 
     def mask(self) -> NDArray[np.bool_]:
         """The allocation as a dense boolean matrix."""
-        mask: NDArray[np.bool_] = _falses(self.shape, self.tokens)
-        mask[self.tokens, self.features] = True
+        with self._scope():
+            mask: NDArray[np.bool_] = _falses(self.shape, self.tokens)
+            mask[self.tokens, self.features] = True
         return mask
 
     def to_scipy(self) -> csr_array:
         """The selected scores as a SciPy CSR array; a selected score of 0 is kept as an explicit entry."""
         from scipy.sparse import csr_array
 
-        offsets = np.concatenate([[0], np.cumsum(in_memory(self.token_counts))])
-        values = in_memory(self.values)
-        values = values.astype(np.float32) if values.dtype == np.float16 else values
-        return csr_array((values, in_memory(self.features), offsets), shape=self.shape)
+        here = self.on_host()
+        offsets = np.concatenate([[0], np.cumsum(here.token_counts)])
+        values = here.values.astype(np.float32) if here.values.dtype == np.float16 else here.values
+        return csr_array((values, here.features, offsets), shape=self.shape)
 
     def __repr__(self) -> str:
         size = f"{self.shape[0]} tokens x {self.shape[1]} features"
@@ -223,8 +230,8 @@ class Solution:
             ("matches", f"{len(self.tokens):,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
             ("objective", f"{self.objective:.10g}"),
             ("budget price", f"{self.prices.budget.value:.6g}"),
-            ("per token", spread(in_memory(self.token_counts))),
-            ("per feature", spread(in_memory(self.feature_counts))),
+            ("per token", spread(self.on_host().token_counts)),
+            ("per feature", spread(self.on_host().feature_counts)),
             ("solver", f"{self.stats.get('solver')}: {self.stats.get('reason')}"),
         ]
         return card("Solution", rows, self.status.value)

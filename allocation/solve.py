@@ -17,6 +17,7 @@ from allocation.errors import InfeasibleError, InvalidProblemError, NotCertified
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers.base import Options, Solver
+from allocation.solvers.first_candidates import SMALL
 from allocation.solvers.laminar import Laminar
 from allocation.solvers.top_selection import TopSelection
 from allocation.solvers.two_sided import TwoSided
@@ -150,23 +151,35 @@ def solve(
 
 def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The answer where the scores are; solvers that work in main memory get a copy of the scores, not in silence."""
-    if not isinstance(problem.matrix, DeviceScores):
+    matrix = problem.matrix
+    if not isinstance(matrix, DeviceScores):
         return solver.solve(problem, options)
-    chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
-    if isinstance(chosen, TopSelection):
-        return solver.solve(problem, options)
-    reduced = candidates(problem, problem.matrix) if isinstance(chosen, Laminar) else None
-    if reduced is None:
-        warnings.warn(
-            f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
-            RuntimeWarning,
-            stacklevel=3,
+    with matrix.scope():
+        solution = solver.solve(_near(problem, matrix, solver), options)
+        matches = tuple(
+            matrix.engine.returned(matrix.put(part) if isinstance(part, np.ndarray) else part)
+            for part in (solution.tokens, solution.features, solution.values)
         )
-        reduced = problem.on_host()
-    solution = solver.solve(reduced, options)
-    put = problem.matrix.engine.put
-    matches = (put(solution.tokens), put(solution.features), put(solution.values))
-    return dataclasses.replace(solution, _matches=matches)
+        matrix.engine.wait()
+    return dataclasses.replace(solution, _matches=matches, _scope=matrix.scope)
+
+
+def _near(problem: Problem, matrix: DeviceScores, solver: Solver) -> Problem:
+    """The problem as its solver reads it: on the device, on candidate edges, or, with a warning, as a copy."""
+    chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
+    if isinstance(chosen, TopSelection) or (isinstance(chosen, TwoSided) and matrix.n_edges > SMALL):
+        return problem
+    if isinstance(chosen, TwoSided):  # all edges of a small problem are candidates
+        return problem.on_host()
+    reduced = candidates(problem, matrix) if isinstance(chosen, Laminar) else None
+    if reduced is not None:
+        return reduced
+    warnings.warn(
+        f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return problem.on_host()
 
 
 _STATUS = {

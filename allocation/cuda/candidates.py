@@ -21,14 +21,11 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
     most what floors above it force, and beyond that only edges among the best of the whole matrix, up to the budget:
     with no caps at all, everything better than an unforced match is a match. (Mixed sides are not reduced.)
     """
-    from allocation.cuda.kernel_engine import KernelEngine
-
-    engine = matrix.engine
     axis = 0 if problem.feature_caps is None and problem.feature_floors is None and not problem.feature_groups else 1
     tree = laminar_tree(problem, axis)
     caps, floors = _on_the_way(tree, tree.caps, UNLIMITED, np.minimum), _on_the_way(tree, tree.floors, 0, np.maximum)
     capped = caps < UNLIMITED
-    if not isinstance(engine, KernelEngine) or (capped.any() and not capped.all()):
+    if capped.any() and not capped.all():
         return None
     length = problem.shape[1 - axis]
     wanted = np.minimum(np.where(capped, caps, floors), length - 1) + 1
@@ -36,10 +33,10 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
     if (budget is None and not capped.all()) or int(wanted.sum()) + (budget or 0) > MOST * matrix.n_edges:
         return None
     only_positive = bool((tree.floors == ABSENT).all())
-    flat = engine.best(matrix, axis, wanted, only_positive)
+    flat = matrix.get(matrix.top(axis, wanted, only_positive).flat)
     if budget is not None:
-        flat = np.union1d(flat, engine.best(matrix, None, np.array([budget + 1]), True))
-    tokens, features, values = (engine.get(part) for part in matrix.matches(engine.put(flat)))
+        flat = np.union1d(flat, matrix.get(matrix.top(None, np.array([budget + 1])).flat))
+    tokens, features, values = (matrix.get(part) for part in matrix.matches(matrix.put(flat)))
     edges = EdgeScores(tokens, features, values, problem.shape, matrix.type)
     return Problem(edges, **{name: value for name, value in vars(problem).items() if name != "matrix"})
 

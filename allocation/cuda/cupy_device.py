@@ -1,4 +1,4 @@
-"""The device that CuPy drives: its arrays, its compiler, and torch's stream where the scores are a tensor."""
+"""The device of CuPy arrays: CuPy's memory, its current stream, and its compiler."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from allocation.cuda.kernels import DIGIT, definitions, source
+from allocation.cuda.kernels import DIGIT, definitions, key_type, source
 from allocation.scores import Array
 
 
 @dataclass(frozen=True)
 class CupyDevice:
-    """One CUDA device; all work goes to CuPy's current stream, or to torch's."""
+    """One CUDA device; all work goes to CuPy's current stream there."""
 
     number: int
-    follows_torch: bool = False
     digit: int = DIGIT
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Makes the device and the stream current."""
+        """Makes the device current."""
         import cupy
 
         with cupy.cuda.Device(self.number):
-            if not self.follows_torch:
-                yield
-                return
-            with _torch_stream(self.number):
-                yield
+            yield
+
+    def wait(self) -> None:
+        """Nothing to wait for: CuPy reads its arrays on the stream they were made on."""
+
+    @property
+    def namespace(self) -> Any:
+        """CuPy."""
+        import cupy
+
+        return cupy
 
     def empty(self, size: int, kind: str) -> Any:
         """An array with any content."""
@@ -41,10 +46,12 @@ class CupyDevice:
         return cupy.empty(size, kind)
 
     def filled(self, size: int, kind: str, value: int) -> Any:
-        """An array of one value."""
+        """An array of one value, written by the device."""
         import cupy
 
-        return cupy.asarray(np.full(size, value, kind)) if value else cupy.zeros(size, kind)
+        # as the signed integer of the same bits, which every version fills in
+        signed = kind.removeprefix("u")
+        return cupy.full(size, int(np.array(value, kind).view(signed)), signed).view(kind)
 
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
@@ -56,10 +63,29 @@ class CupyDevice:
         """A device array in NumPy; waits for the stream."""
         return np.asarray(array.get())
 
+    def flat(self, array: Any, type_name: str) -> Any:
+        """The entries side by side, as bits of the type that the kernels read."""
+        if type_name == "int64":
+            return array.reshape(-1).astype(type_name, copy=False)
+        return array.reshape(-1).view("uint16" if array.dtype.itemsize == 2 else key_type(type_name))
+
+    def reals(self, array: Any) -> Any:
+        """64-bit patterns as float64."""
+        return array.view("float64")
+
+    def returned(self, array: Any) -> Any:
+        """What callers of `allocation.solve` get."""
+        return array
+
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel on the current stream."""
-        function = _module(type_name).get_function(kernel)
-        function((blocks,), (1 << self.digit,), tuple(_word(a) if isinstance(a, int) else a for a in arguments))
+        launched(kernel, type_name, blocks, 1 << self.digit, *arguments)
+
+
+def launched(kernel: str, type_name: str, blocks: int, threads: int, *arguments: Any) -> None:
+    """Run a kernel on CuPy's current stream, integers and addresses as 64 bits each."""
+    words = tuple(_word(a) if isinstance(a, int) else a for a in arguments)
+    _module(type_name).get_function(kernel)((blocks,), (threads,), words)
 
 
 def _word(number: int) -> np.int64:
@@ -73,14 +99,3 @@ def _module(type_name: str) -> Any:
     import cupy
 
     return cupy.RawModule(code=source(), options=("-std=c++17", *definitions(type_name)))
-
-
-def _torch_stream(number: int) -> Any:
-    """The stream that torch works on now."""
-    import cupy
-    import torch
-
-    stream = torch.cuda.current_stream(number)
-    if hasattr(cupy.cuda.Stream, "from_external"):  # CuPy 14
-        return cupy.cuda.Stream.from_external(stream)
-    return cupy.cuda.ExternalStream(stream.cuda_stream, number)

@@ -60,7 +60,23 @@ class Device(Protocol):
         """A device array in NumPy."""
 
     def scope(self) -> AbstractContextManager[None]:
-        """Makes the device current."""
+        """Makes the device and its stream current; everything else here happens inside."""
+
+    def wait(self) -> None:
+        """Until what was launched can be read on any stream."""
+
+    @property
+    def namespace(self) -> Any:
+        """The library whose functions compute on these arrays."""
+
+    def flat(self, array: Any, type_name: str) -> Any:
+        """The entries of a matrix side by side, as the type that the kernels read."""
+
+    def reals(self, array: Any) -> Any:
+        """64-bit patterns as float64."""
+
+    def returned(self, array: Any) -> Any:
+        """An array as callers of `allocation.solve` get it."""
 
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel with arrays and integers as arguments, after all that was launched before."""

@@ -103,3 +103,38 @@ extern "C" __global__ void inspect(const Bits *scores, Position size, Count *fou
     }
 #endif
 }
+
+// The score that a key stands for, as the bits of a float64.
+__device__ inline Count score_of(Key key) {
+    union {
+        double value;
+        Count bits;
+    } score;
+#ifndef INFINITY_BITS
+    score.value = (double)(Position)(key ^ SIGN);
+#else
+    const Key pattern = key & SIGN ? key ^ SIGN : ~key & (SIGN | (SIGN - 1));
+#if BITS == 64
+    score.bits = pattern;
+#elif INFINITY_BITS == 0x7C00  // float16: a larger exponent and mantissa, subnormal numbers by a product
+    const Count exponent = pattern >> 10 & 31, mantissa = pattern & 1023;
+    score.bits = (exponent + (exponent < 31 ? 1008 : 2016)) << 52 | mantissa << 42;
+    if (exponent == 0) score.value = mantissa * 0x1p-24;
+    score.bits |= (Count)(pattern >> 15) << 63;
+#else  // float32, and bfloat16, which is its upper half
+    union {
+        unsigned int bits;
+        float value;
+    } single;
+    single.bits = (unsigned int)pattern << (32 - BITS);
+    score.value = single.value;
+#endif
+#endif
+    return score.bits;
+}
+
+// Scores of keys; `absent`, the bits of a float64, where a key is 0.
+extern "C" __global__ void scores_of_keys(const Key *keys, Position size, Count absent, Count *scores) {
+    const Position i = (Position)blockIdx.x * THREADS + threadIdx.x;
+    if (i < size) scores[i] = keys[i] ? score_of(keys[i]) : absent;
+}

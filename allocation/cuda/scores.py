@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +16,29 @@ from allocation.errors import InvalidProblemError
 from allocation.scores import Array, DenseScores, Indices, plain_tensor
 
 Reals = NDArray[np.float64]
+T = TypeVar("T")
+# Entries of a block in a pass on a device: a few arrays of this size in float64 exist at once.
+DEVICE_ENTRIES = 1 << 25
+
+
+@dataclass(frozen=True, eq=False)
+class FixedTop:
+    """The best entries of every group, all of it on the device and of sizes that the host knows beforehand.
+
+    `positions` are flat and ascending, with room for the most that the caps allow: `count`, of one number, says how
+    many there are, and those past it are 0. `last` is per group the last score taken in float64, +inf where none is;
+    `refused` the best one refused, 0 where none is positive.
+    """
+
+    positions: Any
+    count: Any
+    last: Any
+    refused: Any
 
 
 @dataclass(frozen=True, eq=False)
 class Top:
-    """Flat positions of the selected entries, ascending, on the device; per group the scores at its ends, in NumPy.
-
-    `last` is the last score taken, +inf where none is; `refused` the best one refused, 0 where none is positive.
-    """
+    """The same once the host has read the count: exactly the selected positions, and the ends in NumPy."""
 
     flat: Any
     last: Reals
@@ -29,19 +46,23 @@ class Top:
 
 
 class Engine(Protocol):
-    """What computes on the device."""
+    """What computes on the device, inside its scope."""
 
-    def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
-        """The best positive entries of the whole matrix (None), of every row (0) or column (1), under the caps."""
+    @property
+    def namespace(self) -> Any:
+        """The library whose functions compute on these arrays."""
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Makes the device and its stream current."""
+
+    def wait(self) -> None:
+        """Until what was computed can be read on any stream."""
+
+    def fixed(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+        """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1)."""
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """Number of NaN entries and position of the first, number of +inf entries and position of the first."""
-
-    def at(self, scores: DeviceScores, flat: Any) -> DeviceScores:
-        """The entries at flat positions, as a matrix of one row."""
-
-    def matches(self, scores: DeviceScores, flat: Any) -> tuple[Any, Any, Any]:
-        """Tokens, features and scores at flat positions."""
 
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
@@ -49,10 +70,13 @@ class Engine(Protocol):
     def get(self, array: Any) -> Array:
         """A device array in NumPy."""
 
+    def returned(self, array: Any) -> Any:
+        """An array as callers of `allocation.solve` get it."""
+
 
 @dataclass(frozen=True, eq=False)
 class DeviceScores(DenseScores):
-    """A `(tokens, features)` matrix on a CUDA device: a CuPy array, or a tensor where CuPy is not installed."""
+    """A `(tokens, features)` matrix on a CUDA device: a CuPy array or a tensor. What computes is inside the scope."""
 
     engine: Engine
 
@@ -61,30 +85,91 @@ class DeviceScores(DenseScores):
         """Entries of the matrix, forbidden ones included."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def namespace(self) -> Any:
+        """The library whose functions compute where the scores are."""
+        return self.engine.namespace
+
+    def put(self, array: Array) -> Any:
+        """A NumPy array where the scores are."""
+        return self.engine.put(array)
+
+    def get(self, array: Any) -> Array:
+        """What was computed where the scores are, in NumPy."""
+        return self.engine.get(array)
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Makes current where the scores are."""
+        return self.engine.scope()
+
     def widened(self, block: Any) -> Any:
-        """bfloat16 entries as float32."""
+        """16-bit floats as float32, unsigned integers of tensors as int64: what every library compares."""
         if hasattr(block, "detach"):
-            return block.float() if self.type == "bfloat16" else block
-        return super().widened(block) if self.type == "bfloat16" else block
+            return block.float() if self.type in ("float16", "bfloat16") else _signed(block)
+        return super().widened(block)
+
+    def values_at(self, flat: Any) -> Any:
+        """Scores at flat positions, in the scores' own type (float32 for bfloat16)."""
+        xp = self.namespace
+        values = xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)
+        return self.widened(values) if self.type == "bfloat16" else values
 
     def matches(self, flat: Any) -> tuple[Any, Any, Any]:
         """Tokens, features and scores at flat positions, on the device."""
-        return self.engine.matches(self, flat)
+        width = max(self.shape[1], 1)
+        return flat // width, flat % width, self.values_at(flat)
+
+    def at(self, flat: Any) -> DeviceScores:
+        """The entries at flat positions, as a matrix of one row."""
+        xp = self.namespace
+        return DeviceScores(xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)[None, :], self.type, self.engine)
+
+    def lines(self, side: int, lines: Indices) -> Any:
+        """Some tokens (side 0) or features (side 1) as the rows of a block of numbers."""
+        block = self.namespace.take(self.array, self.put(lines), axis=side)
+        return self.widened(block if side == 0 else block.T)
+
+    def part(self, tokens: Indices) -> DenseScores:
+        """The scores of some tokens, in main memory."""
+        return DenseScores(self.get(self.namespace.take(self.array, self.put(tokens), axis=0)), self.type)
+
+    def in_blocks(self, work: Callable[[int, int], T], workers: int | None, block_bytes: int) -> list[T]:
+        """`[work(start, stop), ...]` over blocks of rows as large as a device likes them, whatever a core does."""
+        rows, columns = self.shape
+        step = max(1, DEVICE_ENTRIES // max(columns, 1))
+        return [work(start, min(start + step, rows)) for start in range(0, rows if columns else 0, step)]
+
+    def top(self, axis: int | None, caps: Indices, only_positive: bool = True) -> Top:
+        """The best entries of the whole matrix (None), of every row (0) or column (1); the host waits for the count."""
+        found = self.engine.fixed(self, axis, caps, only_positive)
+        flat = found.positions[: int(self.get(found.count)[0])]
+        return Top(flat, self.get(found.last), self.get(found.refused))
 
     def on_host(self) -> DenseScores:
         """A copy in main memory."""
-        return DenseScores(self.engine.get(self.array), self.type)
+        with self.scope():
+            return DenseScores(self.get(self.array), self.type)
 
 
-def device_scores(scores: Any, name: str = "scores") -> DeviceScores:
-    """Validate a CuPy array or a CUDA tensor and wrap it without a copy where its layout allows."""
+def _signed(block: Any) -> Any:
+    """Torch compares and ranks no unsigned integers but bytes."""
+    import torch
+
+    return block.to(torch.int64) if block.dtype in (torch.uint16, torch.uint32) else block
+
+
+def device_scores(scores: Any, name: str = "scores", looked_at: bool = True) -> DeviceScores:
+    """Validate a CuPy array or a CUDA tensor and wrap it without a copy where its layout allows.
+
+    NaN and +inf are found by a read for which the host waits; without it nothing waits, and they count as large scores.
+    """
     matrix = _of_tensor(scores, name) if hasattr(scores, "detach") else _of_cupy(scores, name)
     if matrix.array.ndim != 2:
         raise InvalidProblemError(
             f"{name}: expected a matrix of shape (tokens, features), found {matrix.array.ndim} dimension(s) "
             f"{tuple(matrix.array.shape)}"
         )
-    if not matrix.is_integer and matrix.n_edges:
+    if looked_at and not matrix.is_integer and matrix.n_edges:
         _refuse(matrix, name)
     return matrix
 
@@ -97,11 +182,10 @@ def _of_cupy(scores: Any, label: str) -> DeviceScores:
 
     name = scores.dtype.name
     _require_supported(name, label)
-    with scores.device:
+    device = CupyDevice(scores.device.id)
+    with device.scope():
         array = cupy.ascontiguousarray(scores)
-    return DeviceScores(
-        array.view("int16") if name == "bfloat16" else array, name, KernelEngine(CupyDevice(array.device.id))
-    )
+    return DeviceScores(array.view("int16") if name == "bfloat16" else array, name, KernelEngine(device))
 
 
 def _of_tensor(scores: Any, label: str) -> DeviceScores:
@@ -110,10 +194,10 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
     _require_supported(name, label)
     tensor = scores.contiguous()
     try:
-        import cupy
+        import cupy  # noqa: F401
 
-        from allocation.cuda.cupy_device import CupyDevice
         from allocation.cuda.kernel_engine import KernelEngine
+        from allocation.cuda.torch_device import TorchDevice
     except ImportError:
         warnings.warn(
             "CuPy is not installed: CUDA tensors are selected by torch alone, which is slower; "
@@ -124,16 +208,7 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
         from allocation.cuda.torch_engine import TorchEngine
 
         return DeviceScores(tensor, name, TorchEngine(str(tensor.device)))
-    device = CupyDevice(tensor.device.index, follows_torch=True)
-    with device.scope():
-        array = cupy.from_dlpack(tensor.view(_torch().int16) if name == "bfloat16" else tensor)
-    return DeviceScores(array, name, KernelEngine(device))
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch
+    return DeviceScores(tensor, name, KernelEngine(TorchDevice(tensor.device.index)))
 
 
 def _require_supported(name: str, label: str) -> None:
@@ -145,7 +220,8 @@ def _require_supported(name: str, label: str) -> None:
 
 def _refuse(matrix: DeviceScores, label: str) -> None:
     """One read on the device, and one look at four numbers."""
-    found = [int(number) for number in matrix.engine.inspect(matrix)]
+    with matrix.scope():
+        found = [int(number) for number in matrix.engine.inspect(matrix)]
     for name, count, first in (("NaN", found[0], found[1]), ("+inf", found[2], found[3])):
         if count:
             token, feature = divmod(first, matrix.shape[1])

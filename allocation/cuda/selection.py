@@ -173,21 +173,14 @@ def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any,
     return DeviceSelection(positions, count, last, refused)
 
 
-def scores_of_keys(keys: Any, type_name: str, absent: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Keys, as a NumPy vector, back to scores in float64; `absent` where the key is 0."""
-    bits, infinity = TYPES[type_name]
-    sign = 1 << (bits - 1)
-    patterns = np.asarray(keys, np.uint64)
-    if infinity is None:
-        scores = (patterns ^ np.uint64(sign)).view(np.int64).astype(np.float64)
-    else:
-        positive = patterns >= sign
-        patterns = np.where(positive, patterns ^ np.uint64(sign), ~patterns & np.uint64(2 * sign - 1))
-        if type_name == "bfloat16":
-            scores = (patterns.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-        else:
-            scores = patterns.astype(f"u{bits // 8}").view(type_name).astype(np.float64)
-    return np.where(np.asarray(keys) > 0, scores, absent)
+def scores_of_keys(device: Device, keys: Any, type_name: str, absent: float) -> Any:
+    """Keys back to scores in float64; `absent` where the key is 0."""
+    size = keys.shape[0]
+    scores = device.empty(size, "int64")
+    if size:
+        bits = int(np.float64(absent).view(np.int64))
+        device.launch("scores_of_keys", type_name, -(-size >> device.digit), keys, size, bits, scores)
+    return device.reals(scores)
 
 
 def _digits(device: Device, matrix: Matrix) -> int:

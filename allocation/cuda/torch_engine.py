@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from allocation.cuda.scores import DeviceScores, Top
+from allocation.cuda.scores import DeviceScores, FixedTop
+from allocation.cuda.torch_namespace import torch_namespace
 from allocation.scores import Array, Indices
+
+# Entries for which ranks and places are held at once.
+BLOCK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -17,37 +22,79 @@ class TorchEngine:
 
     device: str
 
-    def top(self, scores: DeviceScores, axis: int | None, caps: Indices) -> Top:
-        """The best positive entries of every group."""
+    @property
+    def namespace(self) -> Any:
+        """Torch, as the passes call it."""
+        return torch_namespace(self.device)
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Makes the device current; torch's operations follow its current stream."""
         import torch
 
-        array: Any = scores.array
-        if array.dtype in (torch.uint16, torch.uint32):  # torch ranks no unsigned integers but bytes
-            array = array.to(torch.int64)
-        tensor: Any = array if axis == 0 else array.T if axis == 1 else array.reshape(1, -1)
-        groups, length = tensor.shape
+        place = torch.device(self.device)
+        return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
+
+    def wait(self) -> None:
+        """Nothing to wait for: tensors are read on the stream they were made on."""
+
+    def fixed(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+        """The best entries of every group; the sequence of operations and all sizes follow from the caps alone."""
+        import torch
+
+        tensor: Any = scores.array
+        if tensor.dtype in (torch.uint16, torch.uint32):  # torch ranks no unsigned integers but bytes
+            tensor = tensor.to(torch.int64)
+        lines = tensor if axis == 0 else tensor.T if axis == 1 else tensor.reshape(1, -1)
+        caps = np.minimum(caps, lines.shape[1])
+        limit = torch.inf if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
         if tensor.numel() == 0:
-            flat = torch.zeros(0, dtype=torch.int64, device=tensor.device)
-            return Top(flat, np.full(groups, np.inf), np.zeros(groups))
-        caps_here = torch.from_numpy(np.minimum(caps, length)).to(tensor.device)
-        ranked = torch.topk(tensor, min(int(caps.max()) + 1, length), dim=1).values.clamp_min(0)
-        # the last taken and the next; a column of zeros where a line ends before its cap
-        ranked = torch.cat([ranked, ranked.new_zeros(groups, 1)], dim=1)
-        price = ranked.gather(1, (caps_here - 1).clamp_min(0)[:, None])
-        after = ranked.gather(1, caps_here[:, None]).squeeze(1)
-        above = (tensor > price) & (caps_here > 0)[:, None]
-        room = caps_here - above.sum(1)
-        line, place = ((tensor == price) & (price > 0)).nonzero(as_tuple=True)
-        rank = torch.arange(line.numel(), device=line.device) - torch.searchsorted(line, line)
-        line, place = line[rank < room[line]], place[rank < room[line]]
-        above[line, place] = True
-        flat = (above.T if axis == 1 else above).reshape(-1).nonzero().squeeze(1)
-        # where fewer are positive than the cap allows, the last taken is the smallest of them
-        smallest = torch.where(
-            above, tensor, torch.inf if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
-        )
-        last, taken = self._reals(smallest.amin(1)), self.get(above.any(1))
-        return Top(flat, np.where(taken, last, np.inf), self._reals(after))
+            nothing = tensor.new_zeros(lines.shape[0], dtype=torch.float64)
+            return FixedTop(
+                self.put(np.zeros(0, np.int64)), self.put(np.zeros(1, np.int64)), nothing + torch.inf, nothing
+            )
+        most = self.put(caps)
+        ranked = torch.topk(lines, min(int(caps.max()) + 1, lines.shape[1]), dim=1).values
+        least = 0 if only_positive else -torch.inf if tensor.is_floating_point() else None
+        # one entry more, where a line ends before its cap
+        ranked = torch.cat([ranked, ranked.new_full((len(ranked), 1), least or 0)], dim=1)
+        wanted = ranked if least is None else ranked.clamp_min(least)
+        price = wanted.gather(1, (most - 1).clamp_min(0)[:, None]).squeeze(1)
+        refused = wanted.gather(1, most[:, None]).squeeze(1)
+        price = torch.where(most > 0, price, limit)
+        room = most - (wanted[:, :-1] > price[:, None]).sum(1)
+        if least is not None:  # what is merely forbidden, or not positive, ties with nothing
+            room = torch.where(price > least, room, 0)
+        taken = torch.minimum(most, (wanted[:, :-1] > least).sum(1)) if least is not None else most
+        last = wanted.gather(1, (taken - 1).clamp_min(0)[:, None]).squeeze(1).double()
+        positions, count = self._positions(tensor, axis, price, room, int(caps.sum()))
+        return FixedTop(positions, count, torch.where(taken > 0, last, torch.inf), refused.double())
+
+    def _positions(self, tensor: Any, axis: int | None, price: Any, room: Any, most: int) -> tuple[Any, Any]:
+        """Ascending places of what exceeds its group's price, and of as many of its equals as there is room for."""
+        import torch
+
+        rows, columns = tensor.shape
+        found = torch.zeros(most + 1, dtype=torch.int64, device=tensor.device)
+        count, equals = found.new_zeros(1), found.new_zeros(1, columns if axis == 1 else 1)
+        price, room = (x[:, None] if axis == 0 else x[None, :] for x in (price, room))
+        step = max(1, BLOCK_ENTRIES // columns)
+        for start in range(0, rows, step):
+            block = tensor[start : start + step]
+            own = slice(start, start + step) if axis == 0 else slice(None)
+            above, equal = block > price[own], block == price[own]
+            if axis is None:
+                rank = equals + equal.reshape(-1).cumsum(0).view(block.shape)
+            else:
+                rank = equal.cumsum(1) if axis == 0 else equals + equal.cumsum(0)
+            if axis != 0:
+                equals = rank[-1:, -1:] if axis is None else rank[-1:]
+            taken = (above | (equal & (rank <= room[own]))).reshape(-1)
+            place = count + taken.cumsum(0)
+            # what is not taken goes to the place past the last
+            flat = torch.arange(taken.numel(), device=tensor.device) + start * columns
+            found.scatter_(0, torch.where(taken, place - 1, most), flat)
+            count = place[-1:]
+        return found[:most], count
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""
@@ -58,20 +105,12 @@ class TorchEngine:
             found += [places.numel(), int(places[0]) if places.numel() else scores.n_edges]
         return np.array(found)
 
-    def at(self, scores: DeviceScores, flat: Any) -> DeviceScores:
-        """The entries at flat positions, as a matrix of one row."""
-        return DeviceScores(scores.array.reshape(-1)[flat][None], scores.type, self)
-
-    def matches(self, scores: DeviceScores, flat: Any) -> tuple[Any, Any, Any]:
-        """Tokens, features and scores at flat positions."""
-        width = max(scores.shape[1], 1)
-        return flat // width, flat % width, scores.values_at(flat)
-
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.pin_memory().to(self.device, non_blocking=True) if "cuda" in self.device else tensor
 
     def get(self, array: Any) -> Array:
         """A tensor in NumPy; bfloat16 as its bit patterns."""
@@ -80,5 +119,6 @@ class TorchEngine:
         tensor = array.view(torch.int16) if array.dtype == torch.bfloat16 else array
         return np.asarray(tensor.cpu().numpy())
 
-    def _reals(self, tensor: Any) -> Any:
-        return self.get(tensor.double())
+    def returned(self, array: Any) -> Any:
+        """Tensors stay tensors."""
+        return array

@@ -78,7 +78,7 @@ def sample_of(problem: Problem, tokens: Indices) -> Problem:
         token_groups.append(group(members, of, members.size / max(len(of.members), 1)))
     floors = problem.feature_floors
     return Problem(
-        DenseScores(matrix.array[tokens], matrix.type),
+        matrix.part(tokens),
         budget=None if problem.budget is None else int(np.ceil(problem.budget * share)),
         token_caps=None if problem.token_caps is None else problem.token_caps[tokens],
         token_floors=None if problem.token_floors is None else problem.token_floors[tokens],

@@ -177,7 +177,8 @@ class Opening:
         """A few tokens and their scores."""
         matrix, tokens = self.problem.matrix, sampled_tokens(self.problem)
         assert isinstance(matrix, DenseScores)
-        return tokens, matrix.widened(matrix.array[tokens]).astype(np.float64)
+        part = matrix.part(tokens)
+        return tokens, part.widened(part.array).astype(np.float64)
 
     def _largest_score(self) -> float:
         """The largest absolute score, of a sample of the tokens if there are many."""

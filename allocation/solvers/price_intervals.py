@@ -9,14 +9,16 @@ Source: Ahuja, Magnanti, Orlin 1993, *Network Flows*, section 9.11 (sensitivity 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from allocation.problem import Problem
-from allocation.scores import DenseScores, Indices
+from allocation.scores import DenseScores, EdgeScores, Indices
 from allocation.solvers.id_sets import without
 from allocation.solvers.network import Mask, Network, Reals
+from allocation.solvers.passes import as_float64, shortest_steps, without_places
 from allocation.solvers.pricing import AllEdges
 
 # Entries of the score matrix in float64 at a time.
@@ -36,6 +38,12 @@ class Optimum:
 
 def price_bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of every arc's bound."""
+    matrix = optimum.edges.matrix
+    with nullcontext() if isinstance(matrix, EdgeScores) else matrix.scope():
+        return _bounds(optimum)
+
+
+def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     network, prices = optimum.network, optimum.prices
     n_tokens = network.shape[0]
     counts = network.counts_of(*optimum.edges.ends(optimum.matched))
@@ -130,23 +138,24 @@ class _Paths:
         found = []
         best, best_token = at_features.copy(), np.full(n_features, -1)
         step = max(1, BLOCK_ENTRIES // max(n_features, 1))
+        xp = matrix.namespace
+        rows, columns, lengths = (
+            matrix.put(x) for x in (self.rows, self.columns, at_features if towards else at_tokens)
+        )
         for start in range(0, n_tokens if n_features else 0, step):
             stop = min(start + step, n_tokens)
-            scores = matrix.rows(start, stop).astype(np.float64)
+            scores = as_float64(xp, matrix.rows(start, stop))
             inside = slice(*np.searchsorted(matched, [start * n_features, stop * n_features]))
-            scores.reshape(-1)[matched[inside] - start * n_features] = -np.inf
             # rounded as in `_add`, so that an edge that has joined never looks shorter again
-            cost = np.maximum(-(scores - self.rows[start:stop, None] - self.columns), 0.0)
+            profit = scores - rows[start:stop, None] - columns[None, :]
+            profit = without_places(xp, profit, matrix.put(matched[inside] - start * n_features), -np.inf)
+            cost = xp.where(profit < 0, -profit, 0.0)
             if towards:
-                length = cost + at_features
-                place = length.argmin(axis=1)
-                value = length[np.arange(stop - start), place]
+                place, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths, 1))
                 better = value < at_tokens[start:stop]
                 found.append((np.arange(start, stop) * n_features + place)[better])
             else:
-                length = cost + at_tokens[start:stop, None]
-                top = length.argmin(axis=0)
-                value = length[top, np.arange(n_features)]
+                top, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths[start:stop], 0))
                 better = value < best
                 best[better], best_token[better] = value[better], start + top[better]
         if not towards:

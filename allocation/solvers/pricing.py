@@ -11,19 +11,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocation.problem import Problem
 from allocation.scores import Array, DenseScores, EdgeScores, Indices
 from allocation.solvers.id_sets import among, union, without
 from allocation.solvers.network import Mask, Reals
+from allocation.solvers.passes import (
+    as_float64,
+    beating,
+    best_of_each,
+    best_places,
+    mixed,
+    total_excess,
+    without_places,
+)
 from allocation.solvers.side_prices import Candidates
-from allocation.threads import map_blocks
 
 # Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
 SINGLE = 2.0**-21
 # Prices beyond this are compared in float64: sums near the end of float32's range overflow.
 LARGE_SINGLE = 1e36
+# Number types that float32 holds exactly.
+SINGLE_HOLDS = ("float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16", "bool")
 # Bytes of scores per block: with the thresholds they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
 
@@ -61,7 +70,9 @@ class AllEdges:
 
     def values(self, ids: Indices) -> Array:
         """Scores in their own type (float32 for bfloat16)."""
-        return self.matrix.array[ids] if isinstance(self.matrix, EdgeScores) else self.matrix.values_at(ids)
+        if isinstance(self.matrix, EdgeScores):
+            return self.matrix.array[ids]
+        return self.matrix.get(self.matrix.values_at(self.matrix.put(ids)))
 
     def candidates(self, ids: Indices) -> Candidates:
         """The edges as arrays of ends and float64 scores; `ids` ascending."""
@@ -96,17 +107,17 @@ class AllEdges:
         if kind == np.float32:
             low_rows = low_rows - SINGLE * (np.abs(rows) + below.tokens) - float(np.finfo(np.float32).tiny)
             low_columns = low_columns - SINGLE * (np.abs(columns) + below.features)
-        low_rows, low_columns = low_rows.astype(kind), low_columns.astype(kind)
+        xp = matrix.namespace
+        lowest = matrix.put(low_rows.astype(kind)), matrix.put(low_columns.astype(kind))
         share = None if most is None else most / max(n_rows, 1)
         # the band may vanish beside the prices, and edges exactly at them still count
-        beats = np.greater if band is None else np.greater_equal
+        strictly = band is None
 
         def found(start: int, stop: int) -> Indices:
-            block = matrix.rows(start, stop)
-            at = np.flatnonzero(beats(block, low_rows[start:stop, None] + low_columns))
+            parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
+            at, score = (matrix.get(part) for part in parts)
             token, feature = np.divmod(at, n_columns)
-            score = block.reshape(-1)[at].astype(np.float64)
-            profit = score - rows[start + token] - columns[feature]
+            profit = score.astype(np.float64) - rows[start + token] - columns[feature]
             near = profit > -below.at(start + token, feature)
             ids: Indices = at[near] + start * n_columns
             token, profit = token[near], profit[near]
@@ -121,15 +132,12 @@ class AllEdges:
                 return ids
             return _thinned(ids, profit, int(share * (stop - start)))
 
-        parts = map_blocks(found, n_rows if n_columns else 0, matrix.array.nbytes, self.workers, BLOCK_BYTES)
+        parts = matrix.in_blocks(found, self.workers, BLOCK_BYTES)
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _comparison_type(self, *thresholds: Reals) -> Any:
         """A type in which scores are exact and thresholds can be rounded down."""
-        array = self.matrix.array
-        single = self.matrix.type in ("float16", "bfloat16", "float32") or (
-            array.dtype.kind in "iub" and array.dtype.itemsize <= 2
-        )
+        single = self.matrix.type in SINGLE_HOLDS
         largest = max(np.abs(part).max(initial=0.0) for part in thresholds)
         return np.float32 if single and largest < LARGE_SINGLE else np.float64
 
@@ -139,13 +147,13 @@ class AllEdges:
             spent = rows[self.matrix.tokens] + columns[self.matrix.features]
             return float(np.maximum(self.matrix.array.astype(np.float64) - spent, 0.0).sum())
         matrix = self.matrix
+        prices = matrix.put(rows), matrix.put(columns)
 
         def excess(start: int, stop: int) -> float:
-            scores = matrix.rows(start, stop).astype(np.float64)
-            return float(np.maximum(scores - rows[start:stop, None] - columns, 0.0).sum())
+            block = matrix.rows(start, stop)
+            return float(total_excess(matrix.namespace, block, prices[0][start:stop], prices[1]))
 
-        size = self.problem.shape[0] if self.problem.shape[1] else 0
-        return math.fsum(map_blocks(excess, size, matrix.array.nbytes, self.workers, BLOCK_BYTES))
+        return math.fsum(matrix.in_blocks(excess, self.workers, BLOCK_BYTES))
 
     def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
         """Ids of the best allowed edges of each of these tokens (side 0) or features (side 1), as many as wanted.
@@ -155,7 +163,7 @@ class AllEdges:
         if isinstance(self.matrix, EdgeScores):
             return np.empty(0, np.int64)  # all of them are candidates from the start
         matrix, n_columns = self.matrix, self.problem.shape[1]
-        length = self.problem.shape[1 - side]
+        length, prices = self.problem.shape[1 - side], matrix.put(other_prices)
         wanted = np.minimum(wanted, length)
         size_class = np.frexp(wanted.astype(np.float64))[1]
         found = [np.empty(0, np.int64)]
@@ -165,13 +173,11 @@ class AllEdges:
             most = int(wanted[size_class == number].max())
             for start in range(0, alike.size, step):
                 part = alike[start : start + step]
-                block = matrix.array[part] if side == 0 else np.ascontiguousarray(matrix.array[:, part].T)
-                scores = matrix.widened(block).astype(np.float64)
-                profit = scores - other_prices
-                place = np.argpartition(profit, length - most, axis=1)[:, length - most :]
+                best = best_places(matrix.namespace, matrix.lines(side, part), prices, most)
+                place, scores = (matrix.get(array) for array in best)
                 line = np.broadcast_to(part[:, None], place.shape)
                 ids = line * n_columns + place if side == 0 else place * n_columns + line
-                found.append(ids[np.take_along_axis(scores, place, axis=1) > -np.inf])
+                found.append(ids[scores > -np.inf])
         return np.concatenate(found)
 
     def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
@@ -182,25 +188,25 @@ class AllEdges:
         if isinstance(self.matrix, EdgeScores):
             inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
             return without(np.flatnonzero(inside), but)
-        matrix, n_columns = self.matrix, self.problem.shape[1]
+        matrix, n_columns, xp = self.matrix, self.problem.shape[1], self.matrix.namespace
         taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
         best = np.full(features.size, -np.inf)
         best_token = np.full(features.size, -1)
         found = []
         step = max(1, (1 << 17) // max(n_columns, 1))
+        into, prices = matrix.put(features), matrix.put(columns[features])
         for start in range(0, tokens.size if features.size else 0, step):
             part = tokens[start : start + step]
-            scores = matrix.widened(matrix.array[part][:, features]).astype(np.float64)
-            profit = scores - rows[part, None] - columns[features]
+            scores = as_float64(xp, xp.take(matrix.lines(0, part), into, axis=1))
+            profit = scores - matrix.put(rows[part])[:, None] - prices[None, :]
             own = slice(*np.searchsorted(taken_rows, [start, start + step]))
-            profit[taken_rows[own] - start, taken_columns[own]] = -np.inf
+            taken = (taken_rows[own] - start) * features.size + taken_columns[own]
+            profit = without_places(xp, profit, matrix.put(taken), -np.inf)
             # of equal ones not all lines may take the same
-            mixed = _mixed(part[:, None] * n_columns + features)
-            place = np.where(profit == profit.max(axis=1, keepdims=True), mixed, 0).argmax(axis=1)
-            allowed = profit[np.arange(part.size), place] > -np.inf
-            found.append((part * n_columns + features[place])[allowed])
-            top = np.where(profit == profit.max(axis=0), mixed, 0).argmax(axis=0)
-            value = profit[top, np.arange(features.size)]
+            order = mixed(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
+            place, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
+            found.append((part * n_columns + features[place])[value > -np.inf])
+            top, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 0))
             better = value > best
             best[better], best_token[better] = value[better], part[top[better]]
         hit = best_token >= 0
@@ -236,7 +242,7 @@ def _best(profit: Reals, ids: Indices, most: int) -> Mask:
     best = np.asarray(profit > last)
     ties = np.flatnonzero(profit == last)
     missing = most - int(np.count_nonzero(best))
-    chosen = np.argpartition(_mixed(ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
+    chosen = np.argpartition(mixed(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
     best[ties[chosen]] = True
     return best
 
@@ -247,13 +253,5 @@ def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
     n_sure = int(np.count_nonzero(sure))
     if n_sure >= most:
         return ids[_best(profit, ids, most)]
-    bound = np.uint64((most - n_sure) / (ids.size - n_sure) * (1 << 24))
-    return ids[sure | (_mixed(ids) < bound)]
-
-
-def _mixed(ids: Indices) -> NDArray[np.uint64]:
-    """24 bits that look random, the same for the same id: SplitMix64 (Steele, Lea, Flood 2014)."""
-    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed >> np.uint64(40)
+    bound = int((most - n_sure) / (ids.size - n_sure) * (1 << 24))
+    return np.asarray(ids[sure | (mixed(np, ids) < bound)])

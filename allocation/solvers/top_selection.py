@@ -130,10 +130,10 @@ def _on_device(problem: Problem, matrix: DeviceScores) -> Solution:
     """The same steps where the scores are: the top of every group, then the best of what they took."""
     started = time.perf_counter()
     axis, caps = capped_side(problem)
-    best = chosen = matrix.engine.top(matrix, axis, caps)
+    best = chosen = matrix.top(axis, caps)
     flat = best.flat
     if axis is not None and problem.budget is not None:
-        chosen = matrix.engine.top(matrix.engine.at(matrix, flat), None, np.array([problem.budget]))
+        chosen = matrix.at(flat).top(None, np.array([problem.budget]))
         flat = flat[chosen.flat]
     matches = matrix.matches(flat)
     ends = [Ends(partial(np.copy, top.last), top.refused) for top in (best, chosen)]

@@ -66,6 +66,27 @@ class HostDevice:
         """There is but one processor."""
         return nullcontext()
 
+    def wait(self) -> None:
+        """Everything has ended already."""
+
+    @property
+    def namespace(self) -> Any:
+        """NumPy."""
+        return np
+
+    def flat(self, array: np.ndarray, type_name: str) -> np.ndarray:
+        """The entries side by side; patterns of 16 bits unsigned."""
+        flat = array.reshape(-1)
+        return flat.astype(type_name) if type_name == "int64" else flat.view(f"u{array.dtype.itemsize}")
+
+    def reals(self, array: np.ndarray) -> np.ndarray:
+        """64-bit patterns as float64."""
+        return array.view(np.float64)
+
+    def returned(self, array: Any) -> Any:
+        """As it is."""
+        return array
+
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any, first: int = 0) -> None:
         """Run all blocks, or those from `first` on, then look at the guards."""
         compiled = library(type_name, self.digit)

@@ -6,6 +6,7 @@ import numpy as np
 
 import allocation as al
 from allocation.arguments import in_memory
+from allocation.cuda.kernels import TYPES as KERNEL_TYPES
 
 TYPES = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
 KINDS = ("generic", "tied", "equal", "one row", "sparse")
@@ -33,6 +34,21 @@ def typed(scores: np.ndarray, type_name: str) -> tuple[np.ndarray, np.ndarray]:
         return converted, converted
     bits = (scores.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
     return bits.view(np.int16), (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def scores_of_keys(keys: np.ndarray, type_name: str, absent: float) -> np.ndarray:
+    """Keys of the kernels back to scores in float64, by NumPy."""
+    bits, infinity = KERNEL_TYPES[type_name]
+    sign = 1 << (bits - 1)
+    patterns = np.asarray(keys, np.uint64)
+    if infinity is None:
+        return np.where(keys > 0, (patterns ^ np.uint64(sign)).view(np.int64).astype(np.float64), absent)
+    patterns = np.where(patterns >= sign, patterns ^ np.uint64(sign), ~patterns & np.uint64(2 * sign - 1))
+    if type_name == "bfloat16":
+        scores = (patterns.astype(np.uint32) << 16).view(np.float32)
+    else:
+        scores = patterns.astype(f"u{bits // 8}").view(type_name)
+    return np.where(keys > 0, scores.astype(np.float64), absent)
 
 
 def assert_same(found: al.Solution, expected: al.Solution) -> None:

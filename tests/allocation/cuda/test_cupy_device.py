@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 import allocation as al
-from allocation.cuda import cupy_device
+from allocation.cuda import cupy_device, torch_device
 from allocation.cuda.kernels import TYPES, definitions, source
 from allocation.cuda.scores import DeviceScores, device_scores
 from sae_torch.solved import matches_of
@@ -66,20 +67,40 @@ class StandInModule:
         return launch
 
 
+def external_stream(pointer: int, number: int) -> Any:
+    """Warns as CuPy does; says when it is current."""
+    warnings.warn("ExternalStream is deprecated.", DeprecationWarning, stacklevel=2)
+    return Entered((pointer, number))
+
+
+class Entered:
+    """A stream that may be made current again and again."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> None:
+        STREAMS.append(self.stream)
+
+    def __exit__(self, *error: object) -> None:
+        STREAMS.append(None)
+
+
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`import cupy` finds the stand-in."""
     module = ModuleType("cupy")
     entries: dict[str, Any] = {
+        **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like")},
+        "full": lambda size, value, kind: np.full(size, value, kind).view(StandInArray),
         "empty": lambda size, kind: np.empty(size, kind).view(StandInArray),
-        "zeros": lambda size, kind: np.zeros(size, kind).view(StandInArray),
         "asarray": lambda array: np.array(array).view(StandInArray),
         "ascontiguousarray": lambda array: np.ascontiguousarray(array).view(StandInArray),
         "from_dlpack": lambda tensor: np.from_dlpack(tensor).view(StandInArray),
         "RawModule": StandInModule,
         "cuda": SimpleNamespace(
             Device=lambda number: nullcontext(),
-            Stream=SimpleNamespace(from_external=lambda stream: STREAMS.append(stream) or nullcontext()),
+            ExternalStream=external_stream,
         ),
     }
     vars(module).update(entries)
@@ -111,21 +132,38 @@ def test_arrays_of_cupy(type_name: str) -> None:
         assert al.verify(problem, solution).optimal
 
 
-@pytest.mark.usefixtures("cupy")
+@pytest.fixture
+def card(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors of the processor count as those of a card, whose current stream is one of its own."""
+    stream = SimpleNamespace(cuda_stream=77, synchronize=lambda: STREAMS.append("waited"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda number: stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda number: nullcontext())
+    monkeypatch.setattr(torch_device.TorchDevice, "place", "cpu")
+    torch_device._external_stream.cache_clear()
+    STREAMS.clear()
+    yield
+    torch_device._external_stream.cache_clear()
+
+
+@pytest.mark.usefixtures("card")
 @pytest.mark.parametrize("type_name", SCORE_TYPES)
-def test_tensors_cross_by_dlpack_on_torchs_stream(type_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same memory, the current stream of torch, and matches that torch reads."""
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda number: ("stream", number))
+def test_tensors_are_read_where_they_are_on_torchs_stream(type_name: str) -> None:
+    """The same memory, every launch on torch's current stream, and answers that any stream may read."""
     held, plain = typed(drawn((40, 57), "tied", 1), type_name)
     tensor = torch.from_numpy(held).view(torch.bfloat16) if type_name == "bfloat16" else torch.from_numpy(held)
-    STREAMS.clear()
-    matrix = device_scores(tensor)
-    assert matrix.array.ctypes.data == tensor.data_ptr()
-    solution = al.solve(al.Problem(matrix, budget=70))
-    assert set(STREAMS) == {("stream", None)}
-    expected = al.solve(al.Problem(plain, budget=70))
-    assert_same(solution, expected)
-    assert matches_of(solution)[1].tolist() == expected.features.tolist()
+    for limits in LIMITS:
+        matrix = device_scores(tensor)
+        assert matrix.array.data_ptr() == tensor.data_ptr()
+        STREAMS.clear()
+        solution = al.solve(al.Problem(matrix, **limits))
+        assert STREAMS == [(77, None), "waited", None]  # entered once, waited for, left
+        assert isinstance(solution.tokens, StandInArray)
+        expected = al.solve(al.Problem(plain, **limits))
+        assert_same(solution, expected)
+        assert matches_of(solution)[1].tolist() == expected.features.tolist()
+        STREAMS.clear()
+        assert solution.token_counts.tolist() == expected.token_counts.tolist()
+        assert STREAMS == [(77, None), None]
 
 
 @pytest.mark.usefixtures("cupy")

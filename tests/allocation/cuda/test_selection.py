@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 import allocation as al
 from allocation.cuda import selection
 from allocation.cuda.kernel_engine import KernelEngine
+from allocation.cuda.kernels import TYPES as KERNEL_TYPES
 from allocation.cuda.scores import DeviceScores
 from tests.allocation.cuda.host_device import HostDevice
-from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
+from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, scores_of_keys, typed
 from tests.allocation.strategies import one_sided
+
+TYPE_WIDTHS = {name: bits for name, (bits, _) in KERNEL_TYPES.items()}
 
 
 def on_device(scores: np.ndarray, type_name: str, **options: Any) -> DeviceScores:
@@ -92,7 +95,7 @@ def test_the_sampled_end_is_that_of_the_sample() -> None:
     places = [int(step) * scores.size >> 64 for step in steps]
     wanted = room * 1500 // (selection.WIDE * scores.size)
     assert 81 < room < scores.size / 8
-    assert selection.scores_of_keys(lower, "float32", 0.0)[0] == np.sort(scores.reshape(-1)[places])[-wanted]
+    assert scores_of_keys(lower, "float32", 0.0)[0] == np.sort(scores.reshape(-1)[places])[-wanted]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -109,7 +112,7 @@ def test_the_ends_of_lines_are_those_of_their_groups(axis: int, shape: tuple[int
     groups = 32 if lines.shape[1] > 32 else lines.shape[1]
     maxima = np.array([[line[group::groups].max() for group in range(groups)] for line in lines])
     expected = -np.sort(-maxima, axis=1)[np.arange(shape[axis]), caps]
-    np.testing.assert_array_equal(selection.scores_of_keys(lower, "float32", 0.0).astype(np.float32), expected)
+    np.testing.assert_array_equal(scores_of_keys(lower, "float32", 0.0).astype(np.float32), expected)
 
 
 @pytest.mark.parametrize("digit", [5, 8])
@@ -124,6 +127,22 @@ def test_the_order_of_threads_changes_nothing(digit: int) -> None:
         lines = selection.select_lines(device, matrix.engine.bits(matrix), 1, np.full(300, 5))
         answers.append([part.tobytes() for part in (*vars(whole).values(), *vars(lines).values())])
     assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("type_name", ["float16", "bfloat16", "float32", "float64", "int64"])
+def test_scores_of_keys(type_name: str) -> None:
+    """Every 16-bit number there is, and many of the others, subnormal ones included."""
+    bits = TYPE_WIDTHS[type_name]
+    kind = "uint64" if bits == 64 else "uint32"
+    if bits == 16:
+        keys = np.arange(1 << 16).astype(kind)
+    else:
+        keys = np.random.default_rng(0).integers(0, 1 << bits, 20000, dtype=np.uint64).astype(kind)
+        keys[:200] = (1 << bits - 1) + np.arange(-100, 100).astype(np.int64).astype(kind)
+    device = HostDevice()
+    found = selection.scores_of_keys(device, device.put(keys), type_name, np.inf)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found, scores_of_keys(keys, type_name, np.inf))
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3])
@@ -152,10 +171,9 @@ def test_bad_entries_are_counted_and_placed(type_name: str) -> None:
 
 
 def test_solvers_in_main_memory_say_that_they_copy() -> None:
-    """A problem with floors is solved from a copy, and the answer goes back to the device."""
+    """The reference solves a copy, and the answer goes back to the device."""
     scores = drawn((6, 9), "tied", 2).astype(np.float32)
-    limits = {"token_floors": 1, "token_caps": 3, "feature_caps": 2}
-    with pytest.warns(RuntimeWarning, match="TwoSided works in main memory"):
-        found = al.solve(al.Problem(on_device(scores, "float32"), **limits))
-    assert found.objective == al.solve(al.Problem(scores, **limits)).objective
-    assert al.verify(al.Problem(on_device(scores, "float32"), **limits), found).optimal
+    with pytest.warns(RuntimeWarning, match="LinearProgram works in main memory"):
+        found = al.solve(al.Problem(on_device(scores, "float32"), budget=7), al.LinearProgram())
+    assert found.objective == al.solve(al.Problem(scores, budget=7)).objective
+    assert al.verify(al.Problem(on_device(scores, "float32"), budget=7), found).optimal

@@ -1,0 +1,35 @@
+"""The few array functions of `solvers.passes` that torch names or orders otherwise."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+
+@cache
+def torch_namespace(place: str) -> Any:
+    """An array namespace whose new arrays are on this device."""
+    import torch
+
+    return SimpleNamespace(
+        int64=torch.int64,
+        float32=torch.float32,
+        float64=torch.float64,
+        asarray=lambda array, dtype: array.to(dtype),
+        arange=lambda size: torch.arange(size, device=place),
+        argmax=torch.argmax,
+        argmin=torch.argmin,
+        argsort=torch.argsort,
+        count_nonzero=torch.count_nonzero,
+        max=torch.amax,
+        min=torch.amin,
+        nonzero=lambda array: torch.nonzero(array, as_tuple=True),
+        reshape=torch.reshape,
+        searchsorted=torch.searchsorted,
+        squeeze=torch.squeeze,
+        sum=torch.sum,
+        take=lambda array, places, axis: torch.index_select(array, axis, places),
+        take_along_axis=lambda array, places, axis: torch.take_along_dim(array, places, axis),
+        where=torch.where,
+    )
