@@ -91,7 +91,7 @@ class DenseScores:
 
     def rows(self, start: int, stop: int) -> Array:
         """A block of rows as numbers NumPy can compute with."""
-        return self.widened(self.array[start:stop])
+        return self.widened(self.array[start:stop, :])
 
     def lines(self, side: int, lines: Indices) -> Array:
         """Some tokens (side 0) or features (side 1) as the rows of a block of numbers."""
