@@ -53,6 +53,12 @@ class CupyDevice:
         signed = kind.removeprefix("u")
         return cupy.full(size, int(np.array(value, kind).view(signed)), signed).view(kind)
 
+    def ramp(self, size: int, step: int) -> Any:
+        """The int64 multiples 0, step, 2 step, ..."""
+        import cupy
+
+        return cupy.arange(size, dtype="int64") * step
+
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
         import cupy

@@ -53,6 +53,9 @@ class Device(Protocol):
     def filled(self, size: int, kind: str, value: int) -> Any:
         """An array of one value."""
 
+    def ramp(self, size: int, step: int) -> Any:
+        """The int64 multiples 0, step, 2 step, ..."""
+
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
 

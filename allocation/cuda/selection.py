@@ -118,12 +118,15 @@ def select_lines(
     )
     if matrix.size:
         room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
-        ends = np.concatenate([[0], np.cumsum(room)])
-        limits, starts = device.put(caps), device.put(ends)
+        total = int(room.sum())
+        if caps.min() == caps.max():  # the device writes it all: nothing is copied there
+            limits, starts = device.filled(lines, "int64", int(caps[0])), device.ramp(lines + 1, int(room[0]))
+        else:
+            limits, starts = device.put(caps), device.put(np.concatenate([[0], np.cumsum(room)]))
         least = smallest_positive(matrix.type) if only_positive else smallest_allowed(matrix.type)
-        lower = line_ends(device, matrix, axis, caps, least)
+        lower = line_ends(device, matrix, axis, caps, limits, least)
         held = device.filled(lines, "int64", 0)
-        keys, positions = device.empty(int(ends[-1]), kind), device.empty(int(ends[-1]), "int64")
+        keys, positions = device.empty(total, kind), device.empty(total, "int64")
         device.launch(
             ("compact_rows", "compact_columns")[axis],
             matrix.type,
@@ -141,7 +144,7 @@ def select_lines(
     return _selection(device, matrix, taken, int(caps.sum()), last, refused)
 
 
-def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, least: int) -> Any:
+def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, limits: Any, least: int) -> Any:
     """A key per line that one more than its cap reach: from the maxima of groups, at least as many reach that."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
@@ -156,7 +159,7 @@ def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, least: i
     else:
         blocks = -(-lines // 32) * -(-groups // 32)
         device.launch("column_maxima", matrix.type, blocks, matrix.bits, length, lines, groups, maxima)
-    device.launch("bracket", matrix.type, lines, maxima, groups, device.put(caps + 1), most, least, lower)
+    device.launch("bracket", matrix.type, lines, maxima, groups, limits + 1, most, least, lower)
     return lower
 
 

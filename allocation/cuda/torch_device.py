@@ -69,6 +69,12 @@ class TorchDevice:
         bits = int(np.array(value, kind).view(_KINDS[kind]))
         return torch.full((size,), bits, dtype=getattr(torch, _KINDS[kind]), device=self.place)
 
+    def ramp(self, size: int, step: int) -> Any:
+        """The int64 multiples 0, step, 2 step, ..."""
+        import torch
+
+        return torch.arange(size, dtype=torch.int64, device=self.place) * step
+
     def put(self, array: Array) -> Any:
         """A NumPy array on the device, by way of memory from which it is copied without waiting."""
         import torch

@@ -52,6 +52,10 @@ class HostDevice:
         array[:] = value
         return array
 
+    def ramp(self, size: int, step: int) -> Any:
+        """Multiples."""
+        return self.put(step * np.arange(size))
+
     def put(self, array: np.ndarray) -> Any:
         """A copy between guards."""
         copy = self.empty(array.size, array.dtype.name).reshape(array.shape)

@@ -92,6 +92,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module = ModuleType("cupy")
     entries: dict[str, Any] = {
         **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like")},
+        "arange": lambda size, dtype: np.arange(size, dtype=dtype).view(StandInArray),
         "full": lambda size, value, kind: np.full(size, value, kind).view(StandInArray),
         "empty": lambda size, kind: np.empty(size, kind).view(StandInArray),
         "asarray": lambda array: np.array(array).view(StandInArray),

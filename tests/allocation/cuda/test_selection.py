@@ -106,7 +106,12 @@ def test_the_ends_of_lines_are_those_of_their_groups(axis: int, shape: tuple[int
     caps = np.random.default_rng(0).integers(0, 4, shape[axis])
     matrix = on_device(scores, "float32", digit=6)
     lower = selection.line_ends(
-        matrix.engine.device, matrix.engine.bits(matrix), axis, caps, selection.smallest_positive("float32")
+        matrix.engine.device,
+        matrix.engine.bits(matrix),
+        axis,
+        caps,
+        matrix.engine.device.put(caps),
+        selection.smallest_positive("float32"),
     )
     lines = scores if axis == 0 else scores.T
     groups = 32 if lines.shape[1] > 32 else lines.shape[1]
