@@ -12,6 +12,7 @@ from sae_torch.choices import Choice
 from sae_torch.codes import SparseCodes
 from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
+from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.segments import sampled_dots
 
@@ -29,12 +30,13 @@ class Output:
     x_hat : (tokens, d_model)
     codes : SparseCodes
     pre : (tokens, features) or None
-        Scores, pre-activation times decoder norm, without gradient; only on request.
+        Scores, pre-activation times decoder norm, without gradient; only on request. With `feature_chunk` they come in
+        blocks.
     """
 
     x_hat: Tensor
     codes: SparseCodes
-    pre: Tensor | None = None
+    pre: Tensor | ChunkedScores | None = None
 
 
 class SparseAutoencoder(nn.Module):
@@ -59,6 +61,11 @@ class SparseAutoencoder(nn.Module):
         Type of the encoder's dense product in training mode. bfloat16 halves its time and memory where the hardware has
         it: the batch is then allocated on rounded scores, while weights, activations of the matches, gradients and
         thresholds stay in `dtype`. Eval mode always computes in `dtype`.
+
+    feature_chunk : int, optional
+        Encode and select this many features at a time, for dictionaries whose (tokens, features) matrix does not fit:
+        no more than a (tokens, feature_chunk) block exists at once. The same matches, values and gradients; what reads
+        all scores, statistics and the auxiliary loss, computes them again. Not for `BalancedChoice`.
 
     encoder_scale : float
         The encoder starts as the decoder's transpose times this.
@@ -86,6 +93,7 @@ class SparseAutoencoder(nn.Module):
         seed: int = 0,
         score_dtype: torch.dtype | None = None,
         encoder_scale: float = ENCODER_SCALE,
+        feature_chunk: int | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("d_model", d_model), ("n_features", n_features)):
@@ -102,6 +110,15 @@ class SparseAutoencoder(nn.Module):
         choice.build(n_features)
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
+        if feature_chunk is not None:
+            if not isinstance(feature_chunk, int) or isinstance(feature_chunk, bool) or feature_chunk < 1:
+                raise InputError(f"feature_chunk: expected a positive number of features, found {feature_chunk!r}")
+            if choice.limits(0) is None:
+                raise InputError(
+                    f"feature_chunk: {type(choice).__name__} reads the whole matrix of scores; only choices with "
+                    "limits on one side are exact in blocks of features"
+                )
+        self.feature_chunk = feature_chunk
         directions = torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed))
         directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)
         self.W_dec = nn.Parameter(directions)
@@ -126,12 +143,27 @@ class SparseAutoencoder(nn.Module):
 
         Written into `memory` where that fits, as in `forward`.
         """
-        norms = self.W_dec.norm(dim=1)
-        terms = self.b_enc * norms, x - self.b_dec, self.W_enc * norms
+        return self._product(x, slice(0, self.n_features), memory)
+
+    def _product(self, x: Tensor, features: slice, memory: Tensor | None = None) -> Tensor:
+        """The scores of some features that lie side by side."""
+        norms = self.W_dec[features].norm(dim=1)
+        terms = self.b_enc[features] * norms, x - self.b_dec, self.W_enc[:, features] * norms
         if self.training and self.score_dtype is not None:
             terms = (terms[0].to(self.score_dtype), terms[1].to(self.score_dtype), terms[2].to(self.score_dtype))
-        fits = memory is not None and memory.shape == (x.shape[0], self.n_features) and memory.dtype == terms[0].dtype
+        fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == terms[0].dtype
         return torch.addmm(*terms, out=memory if fits else None)
+
+    def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
+        """The same scores, never held together."""
+        dtype = self.score_dtype if self.training and self.score_dtype is not None else x.dtype
+        memory = torch.empty(x.shape[0] * min(chunk, self.n_features), dtype=dtype, device=x.device)
+
+        def product(x: Tensor, start: int, stop: int) -> Tensor:
+            block = memory[: x.shape[0] * (stop - start)].view(x.shape[0], stop - start)
+            return self._product(x, slice(start, stop), block)
+
+        return ChunkedScores(x, product, self.n_features, chunk, dtype)
 
     def encode(self, x: Tensor) -> SparseCodes:
         """Sparse codes of (tokens, d_model) activations."""
@@ -152,17 +184,20 @@ class SparseAutoencoder(nn.Module):
         return Output(self.decode(codes), codes, scores if return_pre else None)
 
     @outside_graphs
-    def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Tensor]:
+    def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Tensor | ChunkedScores]:
         if x.ndim != 2 or x.shape[1] != self.d_model:
             raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")
         if x.dtype != self.W_enc.dtype:
             raise InputError(f"x: expected {self.W_enc.dtype} like the autoencoder, found {x.dtype}")
-        scores = self.scores(x, memory)
+        if self.feature_chunk is None or self.feature_chunk >= self.n_features:
+            scores: Tensor | ChunkedScores = self.scores(x, memory)
+        else:
+            scores = self._scores_in_blocks(x.detach(), self.feature_chunk)
         observe = self.training and torch.is_grad_enabled()
-        tokens, features = self.choice.select(scores, observe)
+        tokens, features = (ends.to(x.device) for ends in self.choice.select(scores, observe))
         return self.codes_at(x, scores, tokens, features), scores
 
-    def codes_at(self, x: Tensor, scores: Tensor, tokens: Tensor, features: Tensor) -> SparseCodes:
+    def codes_at(self, x: Tensor, scores: Tensor | ChunkedScores, tokens: Tensor, features: Tensor) -> SparseCodes:
         """Codes of given matches: their pre-activations from `scores`, with the gradient of the encoder.
 
         Rounded scores decide who matches, not how strongly: then the matches' pre-activations are computed again.

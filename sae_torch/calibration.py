@@ -58,6 +58,10 @@ class _ScoreBlocks:
     batches: list[Tensor]
 
     def __iter__(self) -> Iterator[Any]:
+        chunk, n_features = self.sae.feature_chunk, self.sae.n_features
         for x in self.batches:
-            with torch.no_grad():
-                yield self.sae.scores(x.to(self.sae.W_enc))
+            # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
+            rows = len(x) if chunk is None else max(1, len(x) * chunk // n_features)
+            for part in torch.split(x, max(1, rows)):
+                with torch.no_grad():
+                    yield self.sae.scores(part.to(self.sae.W_enc))

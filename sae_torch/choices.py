@@ -7,7 +7,7 @@ measured, so that the answer for a token does not depend on the batch it came in
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
+from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.solved import matches_of
 from sae_torch.thresholds import FrequencyTracker, Threshold, TokenLimits
 
@@ -60,7 +61,7 @@ class Choice(nn.Module):
         return mask
 
     @outside_graphs
-    def select(self, scores: Tensor, observe: bool = False) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         if scores.ndim != 2:
             raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
@@ -68,12 +69,12 @@ class Choice(nn.Module):
         self.build(scores.shape[1])
         if not self.training:
             return self.batch_free().select(scores)
-        problem = self.problem(scores, advance=observe)
+        problem = self._stated(scores, advance=observe)
         solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
         tokens, features = matches_of(solution)
         if observe:
             self._last_prices = solution.prices.without_intervals()
-            self.observe(scores, solution.on_host())
+            self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, blocks have too
         return tokens, features
 
     def build(self, n_features: int) -> None:
@@ -87,9 +88,27 @@ class Choice(nn.Module):
     def make_buffers(self, n_features: int) -> None:
         """Register the buffers that depend on the number of features."""
 
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any] | None:
+        """The limits of a batch of this size if they stand on one side, by name; None where `problem` says it all.
+
+        `advance` moves state that is carried from batch to batch.
+        """
+        return None
+
     def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
         """The allocation problem of a batch; `advance` moves state that is carried from batch to batch."""
-        raise NotImplementedError
+        limits = self.limits(scores.shape[0], advance)
+        if limits is None:
+            raise NotImplementedError
+        return al.Problem(scores, **limits)
+
+    def _stated(self, scores: Tensor | ChunkedScores, advance: bool) -> al.Problem:
+        """The problem on all scores, or on the candidates of scores that come in blocks."""
+        if isinstance(scores, Tensor):
+            return self.problem(scores, advance)
+        limits = self.limits(scores.shape[0], advance)
+        assert limits is not None, "the autoencoder refuses blocks for such a choice"
+        return scores.candidates(limits)
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """Where the search for the batch's prices starts; it changes the time, never the answer."""
@@ -150,17 +169,17 @@ class TokenChoice(Choice):
         if int(k) != k:
             raise InputError(f"k: token choice takes a whole number of features per token, found {k!r}")
 
-    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
         """At most k features per token."""
-        return al.token_choice(scores, int(self.k))
+        return {"token_caps": int(self.k)}
 
     @outside_graphs
-    def select(self, scores: Tensor, observe: bool = False) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         if scores.ndim != 2:
             raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
         self.build(scores.shape[1])
-        return matches_of(al.solve(self.problem(scores.detach())))
+        return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
 
     def batch_free(self) -> Choice:
         """Token choice needs no threshold."""
@@ -192,9 +211,9 @@ class MutualChoice(Choice):
         super().__init__(k)
         self.tracker = FrequencyTracker(None)
 
-    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
         """A budget for the batch."""
-        return al.mutual_choice(scores, self.total(scores.shape[0]))
+        return {"budget": self.total(tokens)}
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow the budget's price by frequency."""

@@ -97,15 +97,15 @@ class FeatureChoice(Choice):
         if self.switch == 0 and self.switch_tokens is None:
             self.set_quotas(self._from_scratch(n_features))
 
-    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
         """Quotas per feature; before they are set, a budget for the batch."""
         if not self.has_quotas:
-            return self.mutual.problem(scores)
+            return self.mutual.limits(tokens)
         ledger = al.QuotaLedger(self.quota_densities, owed=self.owed)
-        caps = ledger.allot(scores.shape[0])
+        caps = ledger.allot(tokens)
         if advance:
             self.owed.copy_(torch.from_numpy(ledger.owed))
-        return al.feature_choice(scores, caps)
+        return {"feature_caps": caps}
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """A guess for every feature; the last batch's prices are too volatile."""

@@ -201,13 +201,18 @@ def aux_zipf_loss(
     if lacking.numel() == 0:
         return x.new_zeros(())
     x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
+    most = min(k_aux, lacking.numel())
     with torch.no_grad():
-        # only the columns that take part are read and weighted
-        few = lacking.numel() < weights.numel()
-        scores = (pre[:, lacking] if few else pre) * weights[lacking].to(pre.dtype)
-        best = al.solve(al.token_choice(scores, min(k_aux, lacking.numel())))
-        tokens, features = matches_of(best)
-        features = lacking[features]
+        if isinstance(pre, Tensor):
+            # only the columns that take part are read and weighted
+            few = lacking.numel() < weights.numel()
+            scores = (pre[:, lacking] if few else pre) * weights[lacking].to(pre.dtype)
+            tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
+            features = lacking[features]
+        else:
+            tokens, features = (
+                ends.to(x.device) for ends in matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
+            )
     codes = sae.codes_at(x, pre, tokens, features)
     error = (x - x_hat).detach()
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))

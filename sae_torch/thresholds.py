@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import allocation as al
 from sae_torch.codes import SparseCodes
+from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops.counting import count_above
 from sae_torch.solved import matches_of
 
@@ -47,8 +48,10 @@ class Threshold(nn.Module):
         super().__init__()
         self.register_buffer("theta", torch.as_tensor(theta, dtype=torch.float32).detach().clone())
 
-    def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
+        if not isinstance(scores, Tensor):
+            return scores.above(self.theta.to(scores.device))
         tokens, features = self.mask(scores).nonzero(as_tuple=True)
         return tokens, features
 
@@ -85,8 +88,9 @@ class TokenLimits(nn.Module):
         self.register_buffer("theta", theta.detach().clone())
         self.cap, self.floor = cap, floor
 
-    def select(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
+        assert isinstance(scores, Tensor), "the autoencoder refuses blocks for such a choice"
         scores = scores.detach()
         profit = torch.where(scores > 0, scores.float() - self.theta.to(scores.device), -torch.inf)
         floors = None
@@ -128,7 +132,7 @@ class FrequencyTracker(nn.Module):
 
     @torch.no_grad()
     def observe(
-        self, scores: Tensor, target: Tensor, price: Tensor, excess: Tensor, above: Tensor | None = None
+        self, scores: Tensor | ChunkedScores, target: Tensor, price: Tensor, excess: Tensor, above: Tensor | None = None
     ) -> None:
         """One step.
 

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from allocation.threads import map_blocks
+from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops.segments import runs_triton
 
 # Rows whose matches a byte can count.
 BYTE_ROWS = 255
 
 
-def count_above(scores: Tensor, theta: Tensor) -> Tensor:
+def count_above(scores: Tensor | ChunkedScores, theta: Tensor) -> Tensor:
     """Entries of every column above its threshold; in all, if the threshold is one number.
 
     ::
@@ -37,6 +38,8 @@ def count_above(scores: Tensor, theta: Tensor) -> Tensor:
     [1, 1]
     """
     theta = theta.to(scores.dtype)
+    if not isinstance(scores, Tensor):
+        return scores.count_above(theta, count_above)
     if runs_triton(scores) and scores.numel():
         from sae_torch.ops import triton_kernels
 
