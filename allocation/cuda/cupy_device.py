@@ -91,12 +91,18 @@ class CupyDevice:
 def launched(kernel: str, type_name: str, blocks: int, threads: int, *arguments: Any) -> None:
     """Run a kernel on CuPy's current stream, integers and addresses as 64 bits each."""
     words = tuple(_word(a) if isinstance(a, int) else a for a in arguments)
-    _module(type_name).get_function(kernel)((blocks,), (threads,), words)
+    _function(kernel, type_name)((blocks,), (threads,), words)
 
 
 def _word(number: int) -> np.int64:
     """The 64 bits of an integer, keys beyond 2^63 included."""
     return np.int64(number - 2**64 if number >= 2**63 else number)
+
+
+@cache
+def _function(kernel: str, type_name: str) -> Any:
+    """A kernel that CuPy loads on every device it is called for."""
+    return _module(type_name).get_function(kernel)
 
 
 @cache

@@ -48,15 +48,25 @@ __device__ inline int bin_of(const Rank &rank, Key key, Position position, int d
     return agrees ? THREADS - 1 - (int)(position >> shift & (THREADS - 1)) : -1;
 }
 
+// Neighbours mostly fall into one bin, equal scores all of them: a thread adds up what it meets in a row.
 __device__ inline void count_digits(
     const Line &line, const Rank &rank, int digit, int digits, Position start, Position stride, unsigned int *bins
 ) {
+    int latest = -1;
+    unsigned int count = 0;
     for (Position i = start; i < line.size; i += stride) {
         const Key key = key_of(line, i);
         if (key < line.lower) continue;
         const int bin = bin_of(rank, key, digit < KEY_DIGITS ? 0 : position_of(line, i), digit, digits);
-        if (bin >= 0) atomicAdd(&bins[bin], 1u);
+        if (bin < 0) continue;
+        if (bin != latest && count) {
+            atomicAdd(&bins[latest], count);
+            count = 0;
+        }
+        latest = bin;
+        ++count;
     }
+    if (count) atomicAdd(&bins[latest], count);
 }
 
 // Fix one digit of the rank. Each thread brings the count of one bin, the first thread that of the highest.

@@ -61,6 +61,9 @@ __device__ inline void compact_lines(
     unsigned int mask = surviving<AXIS>(scores, size, columns, lower);
     for (; mask; mask &= mask - 1) {
         const Position at = lowest(mask), line = AXIS == 0 ? at / columns : at % columns;
+        const Position room = starts[line + 1] - starts[line];
+        // a list that has overflowed is read by nobody: that it has is all that matters, not by how much
+        if ((Position) * (volatile Count *)&held[line] > room) continue;
         const Position slot = starts[line] + (Position)atomicAdd(&held[line], (Count)1);
         if (slot < starts[line + 1]) {
             positions[slot] = at;

@@ -106,9 +106,11 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     }
     vars(module).update(entries)
     monkeypatch.setitem(sys.modules, "cupy", module)
-    cupy_device._module.cache_clear()
+    for cached in (cupy_device._module, cupy_device._function):
+        cached.cache_clear()
     yield module
-    cupy_device._module.cache_clear()
+    for cached in (cupy_device._module, cupy_device._function):
+        cached.cache_clear()
 
 
 LIMITS: list[dict[str, Any]] = [
