@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import sae_torch as st
+from benchmarks.gpu_card import Card
 from benchmarks.training_step import PRODUCT, activations, peers
-
-if TYPE_CHECKING:
-    from benchmarks.gpu_check import Card
 
 # tokens, d_model, features, k
 SIZES = ((4096, 768, 24576, 32), (4096, 768, 1 << 17, 32))
 SMALL = (64, 16, 128, 4)
 OURS = (PRODUCT, "token choice", "mutual choice", "feature choice")
 LARGEST = (4096, 768, 1 << 20, 32)
+HEADINGS = ["size", "type", "step", "ms", "x product", "tokens/s"]
 
 
 def training_rows(card: Card) -> Iterator[list[Any]]:
     """One row per step, type and size."""
-    for sizes in SIZES if card.device == "cuda" else (SMALL,):
+    for sizes in SIZES if card.is_real else (SMALL,):
         for dtype in (torch.float32, torch.bfloat16):
             if not card.has_time:
                 print(f"no time left for {sizes}, {dtype}", flush=True)
                 continue
             batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2])]
             sides = {name: step for name, step in steps(sizes, batches) if runs(name, step)}
-            times = card.times(sides, repeats=7 if card.device == "cuda" else 1)
+            times = card.times(sides, repeats=7 if card.is_real else 1)
             for name, milliseconds in times.items():
                 ratio, rate = milliseconds / times[PRODUCT], round(1e3 * sizes[0] / milliseconds)
                 row = [str(sizes), str(dtype).removeprefix("torch."), name, milliseconds, ratio, rate]
@@ -45,7 +44,7 @@ def steps(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterator[t
     yield PRODUCT, lambda: batches[0] @ weights
     choices = (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k, switch=0))
     for name, choice in zip(OURS[1:], choices, strict=True):
-        yield name, our_step(choice, sizes, batches)
+        yield name, OurStep(choice, sizes, batches)
     yield from peers(sizes, batches)
 
 
@@ -62,22 +61,33 @@ def runs(name: str, step: Callable[[], object]) -> bool:
 
 
 def largest_autoencoder(card: Card) -> str:
-    """2^20 features in bfloat16, one training step after another on one card."""
-    sizes = LARGEST if card.device == "cuda" else SMALL
+    """2^20 features in bfloat16, one training step after another on one card: at once, and in blocks of features."""
+    sizes = LARGEST if card.is_real else SMALL
     batches = [batch.to(card.device, torch.bfloat16) for batch in activations(*sizes[:2], count=2)]
-    step = our_step(st.MutualChoice(sizes[3]), sizes, batches)
-    milliseconds = card.times({"step": step}, repeats=3 if card.device == "cuda" else 1)["step"]
-    if card.device != "cuda":
-        return f"{milliseconds:.0f} ms"
-    free, total = torch.cuda.mem_get_info()  # what torch and CuPy hold together
-    return f"{sizes}: {milliseconds:.0f} ms a step, {(total - free) / 2**30:.1f} GiB held of {total / 2**30:.1f}"
+    said = []
+    step = OurStep(st.MutualChoice(sizes[3]), sizes, batches)
+    for chunk in (None, sizes[2] // 8):
+        step.sae.feature_chunk = chunk
+        if card.is_real:
+            torch.cuda.reset_peak_memory_stats()
+        milliseconds = card.times({"step": step}, repeats=3 if card.is_real else 1)["step"]
+        said.append(f"{'at once' if chunk is None else f'{chunk} features at a time'} {milliseconds:.0f} ms a step")
+        if card.is_real:
+            said[-1] += f", at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    return f"{sizes}: {'; '.join(said)}"
 
 
-def our_step(choice: st.Choice, sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Callable[[], object]:
+class OurStep:
     """A step in the middle of a long schedule, with the settings as shipped."""
-    _, d_model, n_features, _ = sizes
-    sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=batches[0].dtype, device=batches[0].device)
-    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
-    trainer.begin(batches[0], steps=10**6, planned_tokens=10**9)
-    turn = iter(range(10**9))
-    return lambda: trainer.step(batches[next(turn) % len(batches)])
+
+    def __init__(self, choice: st.Choice, sizes: tuple[int, int, int, int], batches: list[Tensor]) -> None:
+        _, d_model, n_features, _ = sizes
+        self.sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=batches[0].dtype, device=batches[0].device)
+        self.trainer = st.Trainer(self.sae, st.TrainConfig(progress=False))
+        self.trainer.begin(batches[0], steps=10**6, planned_tokens=10**9)
+        self.turn, self.batches = 0, batches
+
+    def __call__(self) -> None:
+        """One step on the next batch."""
+        self.turn += 1
+        self.trainer.step(self.batches[self.turn % len(self.batches)])

@@ -20,6 +20,7 @@ PACKAGES = (
     "scipy",
     "torch",
     "triton",
+    "cupy",
     "cupy-cuda12x",
     "cupy-cuda13x",
     "ortools",

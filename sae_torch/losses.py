@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.ops import decode
 from sae_torch.solved import matches_of
+
+# Scores weighted at a time on a card: beside a matrix that fills it there is no room for another.
+BLOCK_ENTRIES = 1 << 26
 
 
 def reconstruction(out: Output, x: Tensor) -> Tensor:
@@ -206,9 +209,13 @@ def aux_zipf_loss(
         if isinstance(pre, Tensor):
             # only the columns that take part are read and weighted
             few = lacking.numel() < weights.numel()
-            scores = (pre[:, lacking] if few else pre) * weights[lacking].to(pre.dtype)
-            tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
-            features = lacking[features]
+            taking_part = lacking if few else slice(None)
+            found = []
+            for start, rows in _row_blocks(pre):
+                scores = rows[:, taking_part] * weights[lacking].to(pre.dtype)
+                tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
+                found.append((tokens + start, lacking[features]))
+            tokens, features = (torch.cat(ends) for ends in zip(*found, strict=True))
         else:
             tokens, features = (
                 ends.to(x.device) for ends in matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
@@ -216,6 +223,13 @@ def aux_zipf_loss(
     codes = sae.codes_at(x, pre, tokens, features)
     error = (x - x_hat).detach()
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
+
+
+def _row_blocks(scores: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Rows of a matrix with the number of the first: all at once, on a card so few that no second matrix is made."""
+    step = len(scores) if scores.device.type == "cpu" else max(1, BLOCK_ENTRIES // scores.shape[1])
+    for start in range(0, max(len(scores), 1), max(step, 1)):
+        yield start, scores[start : start + step]
 
 
 def shortfall(densities: Tensor, curve: Tensor) -> Tensor:

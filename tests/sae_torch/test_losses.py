@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sae_torch as st
+from sae_torch import losses
 from sae_torch.autoencoder import Output
 from sae_torch.losses import shortfall
 from tests.sae_torch.dense import dense_forward
@@ -126,3 +127,18 @@ def test_missing_scores_and_wrong_weights_are_named() -> None:
         st.losses.aux_k_loss(sae(x), x, sae, torch.ones(64, dtype=torch.bool), 8)
     with pytest.raises(st.InputError, match=r"weights: expected 64 numbers, found shape \(3,\)"):
         st.losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.ones(3), 8)
+
+
+def test_weighted_scores_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a card takes them, a few tokens at a time: the same loss and gradients."""
+    found = []
+    for rows in (64, 5):
+        monkeypatch.setattr(losses, "_row_blocks", lambda s, n=rows: ((i, s[i : i + n]) for i in range(0, len(s), n)))
+        sae = st.SparseAutoencoder(6, 20, st.TokenChoice(k=3))
+        x = torch.randn(23, 6, generator=torch.Generator().manual_seed(0))
+        for weights in (torch.arange(20) / 20, torch.arange(1, 21) / 20):
+            loss = losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, weights, k_aux=4)
+            loss.backward()
+            found.append([loss.detach(), *(p.grad.clone() for p in sae.parameters())])
+    for whole, blocks in zip(found[:2], found[2:], strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(whole, blocks, strict=True))

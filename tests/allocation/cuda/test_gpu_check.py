@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu_card, gpu_check, gpu_selection, harness
 
 ROOT = Path(__file__).parents[3]
 # what a machine with a card need not have
@@ -36,6 +42,10 @@ def test_every_part_runs_without_a_card() -> None:
         "small parity",
         "large parity",
         "nested parity",
+        "two-sided parity",
+        "no waiting",
+        "graph capture",
+        "largest autoencoder",
         "beyond 32 bits",
         "sanitizer",
         "selections",
@@ -52,3 +62,25 @@ def test_without_a_card_it_says_so() -> None:
     )
     assert run.returncode == 1
     assert run.stderr.strip() == "gpu-check needs a CUDA device; --dry-run walks through it without one"
+
+
+def test_every_part_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come back from it; one that fails, or does not end, is named, and the others run."""
+    run = subprocess.run
+
+    def dry(command: list[str], timeout: float, **options: Any) -> Any:
+        if "nested parity" in command:
+            raise subprocess.TimeoutExpired(command, timeout)
+        part = "--part" if "no waiting" not in command else "--no-such-option"
+        command = [part if word == "--part" else word for word in command]
+        return run([*command, "--dry-run"], timeout=timeout, cwd=ROOT, **options)
+
+    names = ("refusals", "nested parity", "no waiting", "selections")
+    monkeypatch.setattr(gpu_check, "PARTS", {name: gpu_check.PARTS[name] for name in names})
+    monkeypatch.setattr(gpu_check.subprocess, "run", dry)
+    monkeypatch.setattr(gpu_card.torch.cuda, "get_device_name", lambda: "A Card")
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    assert gpu_check.check_card() == ["nested parity", "no waiting"]
+    written = json.loads((tmp_path / "a_card.json").read_text())
+    assert written["headings"] == gpu_selection.HEADINGS
+    assert len(written["rows"]) == 8

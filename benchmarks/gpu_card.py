@@ -1,0 +1,67 @@
+"""The card that `make gpu-check` runs on, and how it is timed; in a dry run the processor."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import util
+
+import torch
+
+
+@dataclass
+class Card:
+    """The device of this run, and the seconds that this part of it may take."""
+
+    device: str
+    seconds: float = 60.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether this is a card."""
+        return self.device == "cuda"
+
+    @property
+    def name(self) -> str:
+        """What results are called."""
+        return torch.cuda.get_device_name() if self.is_real else "dry run"
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the kernels can run here."""
+        return self.is_real and util.find_spec("cupy") is not None
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another benchmark may start."""
+        return time.perf_counter() - self.started < self.seconds
+
+    def wait(self) -> None:
+        """Until everything launched has ended."""
+        if self.is_real:
+            torch.cuda.synchronize()
+
+    def times(self, sides: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+        """Median milliseconds of every side, in turn, each from an idle device to an idle device."""
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(repeats + 2):
+            for name, run in sides.items():
+                self.wait()
+                start = time.perf_counter()
+                run()
+                self.wait()
+                if turn > 1:
+                    found[name].append(1e3 * (time.perf_counter() - start))
+        return {name: statistics.median(values) for name, values in found.items()}
+
+    def free(self) -> None:
+        """Two libraries with a pool each must not hold on to what the other needs."""
+        if self.is_real:
+            torch.cuda.empty_cache()
+        if self.has_kernels:
+            import cupy
+
+            cupy.get_default_memory_pool().free_all_blocks()

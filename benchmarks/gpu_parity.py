@@ -1,0 +1,212 @@
+"""What a card must answer as NumPy does, and what it must not do meanwhile: wait, race, go wrong in a graph."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import allocation as al
+from allocation.cuda.scores import DeviceScores, device_scores
+from allocation.cuda.torch_engine import TorchEngine
+from benchmarks.gpu_card import Card
+from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
+
+K, M = 32, 8
+
+
+def on_card(held: np.ndarray, type_name: str, card: Card) -> Tensor:
+    """Scores of the tests as a tensor of the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(held)).to(card.device)
+    return tensor.view(torch.bfloat16) if type_name == "bfloat16" else tensor
+
+
+def in_numpy(scores: Tensor) -> np.ndarray:
+    """The same values in main memory; bfloat16 widened."""
+    return np.asarray((scores.float() if scores.dtype == torch.bfloat16 else scores).cpu().numpy())
+
+
+def normal(card: Card, shape: tuple[int, int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Scores drawn where they are."""
+    scores = torch.empty(shape, dtype=dtype, device=card.device)
+    return scores.normal_(generator=torch.Generator(card.device).manual_seed(seed))
+
+
+def refusals(card: Card) -> str:
+    """What is wrong is named with its place."""
+    scores = torch.zeros(300, 200, device=card.device)
+    scores[7, 9], scores[8, 1] = float("nan"), float("inf")
+    said = ""
+    try:
+        al.mutual_choice(scores, 3)
+    except al.InvalidProblemError as error:
+        said = str(error)
+    assert "1 entries are NaN, the first at token 7, feature 9" in said, said
+    return "NaN and +inf"
+
+
+def limits_of(shape: tuple[int, int], axis: int | None, seed: int) -> dict[str, Any]:
+    """A budget, and caps that differ from line to line."""
+    rng = np.random.default_rng(seed)
+    limits: dict[str, Any] = {"budget": int(rng.integers(0, shape[0] * 4))}
+    if axis is not None:
+        limits[("token_caps", "feature_caps")[axis]] = rng.integers(0, 9, shape[axis])
+    return limits
+
+
+def small_parity(card: Card) -> str:
+    """Every type, kind of scores and side, small: tensors, CuPy arrays, and torch alone."""
+    count = 0
+    cases = [(shape, kind, type_name) for shape in SHAPES for kind in KINDS for type_name in TYPES]
+    for number, (shape, kind, type_name) in enumerate(cases if card.is_real else cases[::7]):
+        held, plain = typed(drawn(shape, kind, number), type_name)
+        tensor = on_card(held, type_name, card)
+        for axis in (None, 0, 1):
+            limits = limits_of(shape, axis, number)
+            expected = al.solve(al.Problem(plain, **limits))
+            inputs: list[Any] = [tensor, DeviceScores(tensor, type_name, TorchEngine(card.device))]
+            if card.has_kernels and type_name != "bfloat16":
+                import cupy
+
+                inputs.append(cupy.asarray(held))
+            for scores in inputs:
+                assert_same(al.solve(al.Problem(scores, **limits)), expected)
+                count += 1
+    return f"{count} small problems"
+
+
+def large_parity(card: Card) -> str:
+    """A batch of training size, on a stream of its own."""
+    shape = (4096, 16384) if card.is_real else (64, 512)
+    done = 0
+    for dtype in (torch.float32, torch.bfloat16):
+        stream = torch.cuda.Stream() if card.is_real else None
+        with torch.cuda.stream(stream):
+            scores = normal(card, shape, dtype)
+            limits: list[dict[str, Any]] = [{"budget": K * shape[0]}, {"token_caps": K}, {"feature_caps": M}]
+            found = [al.solve(al.Problem(scores, **limit)) for limit in limits]
+            plain = in_numpy(scores)
+        for limit, solution in zip(limits, found, strict=True):
+            assert_same(solution, al.solve(al.Problem(plain, **limit)))
+            done += 1
+    return f"{done} of {shape[0]} x {shape[1]}"
+
+
+def nested_parity(card: Card) -> str:
+    """Floors and groups of one side: candidates from the card, the answer from main memory."""
+    shape = (2048, 8192) if card.is_real else (16, 64)
+    scores = normal(card, shape)
+    groups = [al.Group(range(start, start + 8), cap=100, floor=20) for start in range(0, shape[0], 8)]
+    for limits in ({"token_groups": groups}, {"token_floors": 2, "budget": 16 * shape[0]}):
+        assert_same(al.solve(al.Problem(scores, **limits)), al.solve(al.Problem(in_numpy(scores), **limits)))
+    return f"{shape[0]} x {shape[1]}"
+
+
+def two_sided_parity(card: Card) -> str:
+    """Limits on both sides: the same value, with a certificate; allocations may differ where several are optimal."""
+    shape = (1024, 4096) if card.is_real else (300, 256)
+    caps = {"token_caps": 16, "feature_caps": max(1, 20 * shape[0] // shape[1]), "feature_floors": 1}
+    for dtype in (torch.float32, torch.bfloat16):
+        scores = normal(card, shape, dtype)
+        problem = al.Problem(in_numpy(scores), **caps)
+        found = al.solve(al.Problem(scores, **caps))
+        assert found.objective == al.solve(problem).objective
+        assert al.verify(problem, found).optimal
+    return f"{shape[0]} x {shape[1]}"
+
+
+def beyond_32_bits(card: Card) -> str:
+    """More entries than a 32-bit integer counts."""
+    shape = ((1 << 16) + 3, (1 << 15) + 1) if card.is_real else (67, 129)
+    scores = normal(card, shape, torch.float16)
+    scores[-1, -5:] = 9.0
+    plain = in_numpy(scores)
+    for limit in ({"budget": 100_000}, {"token_caps": 2}, {"feature_caps": 3}):
+        assert_same(al.solve(al.Problem(scores, **limit)), al.solve(al.Problem(plain, **limit)))
+    return f"{scores.numel():,} entries"
+
+
+# The limits of the three choices, as a selection of fixed size takes them.
+FIXED = ((None, "budget"), (0, "token_caps"), (1, "feature_caps"))
+
+
+def no_waiting(card: Card) -> str:
+    """Selections of fixed size make the host wait for nothing: torch raises where it would."""
+    scores = normal(card, (512, 1024) if card.is_real else (8, 30))
+    engines = [device_scores(scores, looked_at=False), DeviceScores(scores, "float32", TorchEngine(card.device))]
+    for matrix in engines:
+        for axis, name in FIXED:
+            caps = np.array([900]) if axis is None else np.arange(scores.shape[axis]) % 4
+            with matrix.scope():
+                matrix.engine.fixed(matrix, axis, caps)  # compiles
+                card.wait()
+                _refuse_waiting(card, True)
+                try:
+                    found = matrix.engine.fixed(matrix, axis, caps)
+                finally:
+                    _refuse_waiting(card, False)
+                count = int(matrix.get(found.count)[0])
+            expected = al.solve(al.Problem(in_numpy(scores), **{name: int(caps[0]) if axis is None else caps}))
+            assert count == len(expected.tokens)
+    return f"{len(FIXED)} selections by {len(engines)} engines"
+
+
+def _refuse_waiting(card: Card, refused: bool) -> None:
+    if card.is_real:
+        torch.cuda.set_sync_debug_mode("error" if refused else "default")
+
+
+def graph_capture(card: Card) -> str:
+    """A selection is captured once and replayed on other scores: the whole matrix, and equal caps of rows."""
+    if not card.has_kernels:
+        return "not run: CuPy or the card is missing"
+    scores, others = normal(card, (512, 1024), seed=1), normal(card, (512, 1024), seed=2)
+    for axis, name in FIXED[:2]:
+        caps = np.array([900]) if axis is None else np.full(512, 5)
+        matrix = device_scores(scores, looked_at=False)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side), matrix.scope():
+            matrix.engine.fixed(matrix, axis, caps)  # compiles, and fills the pool
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), matrix.scope():
+            found = matrix.engine.fixed(matrix, axis, caps)
+        for batch in (others, normal(card, (512, 1024), seed=3)):
+            scores.copy_(batch)
+            graph.replay()
+            torch.cuda.synchronize()
+            positions = found.positions.cpu().numpy()[: int(found.count)]
+            expected = al.solve(al.Problem(in_numpy(batch), **{name: int(caps[0])}))
+            np.testing.assert_array_equal(positions, expected.tokens * 1024 + expected.features)
+    return "replayed on other scores"
+
+
+def sanitizer(card: Card) -> str:
+    """The small problems again under compute-sanitizer, where it is installed."""
+    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if tool is None or not card.has_kernels:
+        return "not run: compute-sanitizer, CuPy or the card is missing"
+    done = []
+    for name in ("racecheck", "memcheck"):
+        command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu_check"]
+        run = subprocess.run([*command, "--kernels-once"], capture_output=True, text=True, timeout=90, check=False)
+        assert run.returncode == 0, f"{name}: {run.stdout[-3000:]}{run.stderr[-2000:]}"
+        done.append(name)
+    return f"{' and '.join(done)} clean"
+
+
+def kernels_once() -> None:
+    """A few problems that reach every kernel and both sources of the finish, for the sanitizer; torch stays asleep."""
+    import cupy
+
+    for kind in ("generic", "tied"):
+        for type_name in ("float32", "float16"):
+            held, plain = typed(drawn((70, 600), kind, 1), type_name)
+            for limits in ({"budget": 80}, {"token_caps": 3}, {"feature_caps": 3, "budget": 200}):
+                found = al.solve(al.Problem(cupy.asarray(held), **limits))
+                assert_same(found, al.solve(al.Problem(plain, **limits)))
