@@ -54,12 +54,12 @@ class Opening:
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
-            band = self._band(candidates, swept.prices)
+            band = self.band(candidates, swept.prices)
         for _ in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
             ids = union(self._above(swept.prices, band), current.ids[still_near])
             candidates = self.edges.candidates(ids)
-            off = imbalance(self._task(candidates, none, None), swept.prices)
+            off = imbalance(self.task(candidates, none, None), swept.prices)
             far = self._safely_matched(
                 candidates, self._profit(candidates, swept.prices) >= band.at(candidates.tokens, candidates.features)
             )
@@ -70,7 +70,7 @@ class Opening:
                 break
             if swept.imbalance <= 4 * SETTLED and self._within(band, before.prices, swept.prices):
                 break
-            band = self._band(candidates, swept.prices)
+            band = self.band(candidates, swept.prices)
         return swept.prices, current, fixed
 
     @property
@@ -92,7 +92,7 @@ class Opening:
         problem = sample_of(self.problem, tokens)
         sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
         prices, current, _ = sample.run(None)
-        band = sample._band(current, prices)
+        band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
         n_tokens = self.problem.shape[0]
         width = np.full(n_tokens, float(np.median(band.tokens)))
@@ -131,11 +131,12 @@ class Opening:
     def _swept(
         self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
     ) -> SweepResult:
-        found = sweep(self._task(open_edges, fixed, band), start, enough, self.deadline)
+        found = sweep(self.task(open_edges, fixed, band), start, enough, self.deadline)
         self.sweeps += found.sweeps
         return found
 
-    def _task(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> Task:
+    def task(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> Task:
+        """The price sweeps of open edges, beside matches outside them."""
         counts = self.network.counts_of(*self.edges.ends(fixed))
         truncated = open_edges.ids.size < self.problem.matrix.n_edges
         unit = np.full(counts.size, (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0)
@@ -144,7 +145,7 @@ class Opening:
             unit = np.concatenate([widths, np.full(counts.size - widths.size, np.median(widths))]) / 2
         return Task(self.network, open_edges, counts, truncated, unit)
 
-    def _band(self, candidates: Candidates, prices: Reals) -> Band:
+    def band(self, candidates: Candidates, prices: Reals) -> Band:
         """A band around the prices that holds some edges of every token and of every feature, whatever their scale."""
         size = np.abs(self._profit(candidates, prices))
         shares = []

@@ -26,11 +26,8 @@ from allocation.solvers.side_prices import Candidates
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
-# Flow out of balance that needs no rounding of scores first; the coarsest grid rounds the reduced profits of so many
-# edges per unit out of balance to 0, each finer one those of so many times fewer.
+# Units out of balance that single paths settle soon enough.
 FEW = 32
-COARSE = 4
-FINER = 8
 
 
 class OutOfTimeError(Exception):
@@ -47,11 +44,12 @@ class BlockedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """An optimal circulation: potentials, matched candidates, phases it took."""
+    """An optimal circulation: potentials, matched candidates, phases it took; or one that is not `done`."""
 
     potentials: Reals
     matched: Mask
     phases: int
+    done: bool
 
 
 class Residual:
@@ -118,43 +116,55 @@ class Residual:
         outflow = np.bincount(self.tails, weights=flow, minlength=n_nodes)
         return np.asarray(self.supply + np.rint(inflow - outflow).astype(np.int64))
 
-    def balance(self, potentials: Reals, matched: Mask, deadline: float) -> Balanced:
-        """Phases until every node is balanced; raises `BlockedError` or `OutOfTimeError`."""
-        phases = 0
-        for grid in self._grids(potentials, matched):
-            coarse = copy.copy(self)
-            coarse.profits = np.rint(self.profits / grid) * grid
-            done = coarse.settle(np.rint(potentials / grid) * grid, matched, deadline)
-            potentials, matched, phases = done.potentials, done.matched, phases + done.phases
-        done = self.settle(potentials, matched, deadline)
-        return Balanced(done.potentials, done.matched, phases + done.phases)
+    def on_grid(self, grid: float) -> Residual:
+        """The same residual network, the scores rounded to multiples of `grid`."""
+        coarse = copy.copy(self)
+        coarse.profits = np.rint(self.profits / grid) * grid
+        return coarse
 
-    def _grids(self, potentials: Reals, matched: Mask) -> list[float]:
-        """Steps to round scores to, from coarse to fine: on a grid many paths are equally short, and phases few."""
-        excess = int(np.abs(self.excess(self.start(potentials, matched))).sum())
-        if excess <= FEW:
-            return []
-        size = np.sort(np.abs(self.reduced(potentials)[self.network.tails.size :]))
-        grids = []
-        at = min(COARSE * excess, size.size - 1)
-        while at > FEW and size[at] > 0:
-            grids.append(2.0 ** math.frexp(2 * size[at])[1])
-            at //= FINER
-        return grids
+    def imbalance(self, potentials: Reals, matched: Mask) -> int:
+        """Units of flow too many or too few, over all nodes, in the flow that goes with the potentials."""
+        return int(np.abs(self.excess(self.start(potentials, matched))).sum())
 
-    def settle(self, potentials: Reals, matched: Mask, deadline: float) -> Balanced:
-        """Phases on the scores as they are."""
+    def longest_way(self, potentials: Reals, matched: Mask) -> float:
+        """The longest of the shortest paths that would balance each token and each feature by itself."""
         flow = self.start(potentials, matched)
-        phases = 0
+        excess = self.excess(flow)
+        ahead, back = self._costs(potentials, flow)
+        longest = 0.0
+        leaves = slice(0, self.network.token_root)
+        for sign, cost in ((1, np.concatenate([back, ahead])), (-1, np.concatenate([ahead, back]))):
+            ends = -sign * excess
+            ends[self.network.hubs] = 1
+            distance = self._distances(cost[self.order], np.flatnonzero(ends > 0))[leaves][sign * excess[leaves] > 0]
+            longest = max(longest, distance[np.isfinite(distance)].max(initial=0.0))
+        return longest
+
+    def settle(self, potentials: Reals, matched: Mask, deadline: float, patience: float = math.inf) -> Balanced:
+        """Phases until every node is balanced; raises `BlockedError` or `OutOfTimeError`.
+
+        It ends unbalanced once `patience` phases achieve so little that more than twice as many would have to follow.
+        """
+        flow = self.start(potentials, matched)
+        phases, looked, before = 0, 0, math.inf
         while True:
             if time.perf_counter() > deadline:
                 raise OutOfTimeError
             excess = self.excess(flow)
-            if not excess.any():
+            # lines first, then what they left at the hubs
+            of_lines = int(np.abs(excess[: self.network.token_root]).sum())
+            left = of_lines or int(np.abs(excess).sum())
+            if left == 0:
                 break
+            if left > before or phases == 0:
+                looked, before = phases, left
+            elif phases >= looked + patience:
+                if left > max(FEW, 2 * (before - left)):
+                    break
+                looked, before = phases, left
             potentials, flow = self._phase(potentials, flow, excess)
             phases += 1
-        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases)
+        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, left == 0)
 
     def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices]:
         hubs = self.network.hubs
@@ -167,9 +177,7 @@ class Residual:
         elif sinks[leaves].any():
             sinks[hubs] = 0
             sources[hubs] = sinks.sum()
-        reduced = self.reduced(potentials)
-        ahead = np.where(flow < self.upper, np.maximum(-reduced, 0.0), np.inf)
-        back = np.where(flow > self.lower, np.maximum(reduced, 0.0), np.inf)
+        ahead, back = self._costs(potentials, flow)
         cost = np.concatenate([ahead, back])[self.order]
         if towards_hubs:
             # distances to the nearest sink: the same structure read against its arcs
@@ -191,6 +199,12 @@ class Residual:
             # shifts much larger than the potentials they end in leave more rounding than the bound says; whatever
             # is pushed against the prices by that is found and repaired by pricing
             looseness *= 16.0
+
+    def _costs(self, potentials: Reals, flow: Indices) -> tuple[Reals, Reals]:
+        """What one more unit costs on every arc, and one less; inf at its bounds."""
+        reduced = self.reduced(potentials)
+        ahead = np.where(flow < self.upper, np.maximum(-reduced, 0.0), np.inf)
+        return ahead, np.where(flow > self.lower, np.maximum(reduced, 0.0), np.inf)
 
     def _distances(self, cost: Reals, origins: Indices) -> Reals:
         from scipy.sparse import csr_array

@@ -21,7 +21,8 @@ from allocation.solvers.opening import Opening, profit_of
 from allocation.solvers.price_intervals import Optimum, price_bounds
 from allocation.solvers.pricing import AllEdges
 from allocation.solvers.residual import TIGHT, BlockedError, OutOfTimeError, Residual
-from allocation.solvers.side_prices import Candidates
+from allocation.solvers.scaling import Scaling
+from allocation.solvers.side_prices import Candidates, Task
 from allocation.solvers.top_selection import TopSelection
 
 EPS = float(np.finfo(np.float64).eps)
@@ -76,17 +77,17 @@ class _Search:
         self.deadline = math.inf if options.max_seconds is None else self.started + options.max_seconds
         self.network = network_of(problem)
         self.edges = AllEdges(problem, options.workers)
+        self.opening = Opening(problem, self.network, self.edges, self.deadline)
         self.passes = self.sweeps = self.phases = 0
         # where comparing scores decides, a difference in the last bit counts
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
 
     def run(self) -> Solution:
         warm = _warm_prices(self.problem, self.network, self.options.warm_start)
-        opening = Opening(self.problem, self.network, self.edges, self.deadline)
-        prices, current, fixed = opening.run(warm)
-        self.passes, self.sweeps = opening.passes, opening.sweeps
+        prices, current, fixed = self.opening.run(warm)
+        self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
         held = profit_of(current, self.network, prices) > 0
-        potentials = self._rounded(self.network.potentials(prices), current)
+        potentials = self.network.potentials(prices)
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
             prices = self.network.prices(potentials)
@@ -99,22 +100,17 @@ class _Search:
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
 
-    def _rounded(self, potentials: Reals, candidates: Candidates) -> Reals:
-        """Potentials on a grid on which sums with the scores are exact, as far as the scores allow."""
-        if self.problem.matrix.is_integer:
-            return np.rint(potentials)
-        size = max(np.abs(potentials).max(initial=0.0), np.abs(candidates.scores).max(initial=0.0))
-        grid = 2.0 ** (math.frexp(size)[1] - 51)
-        return np.rint(potentials / grid) * grid if grid > 0 else potentials
-
     def _balanced(
         self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
         while True:
             residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
+            scaling = Scaling(
+                residual, current, functools.partial(self._task, fixed), self.deadline, self.problem.matrix.is_integer
+            )
             try:
-                done = residual.balance(potentials, held, self.deadline)
+                done = scaling.run(potentials, held)
             except OutOfTimeError:
                 raise NotCertifiedError(
                     self._unproved(self.network.prices(potentials), f"{self.options.max_seconds} seconds")
@@ -125,6 +121,9 @@ class _Search:
                 continue
             self.phases += done.phases
             return done.potentials, current, done.matched, fixed
+
+    def _task(self, fixed: Indices, candidates: Candidates, prices: Reals) -> Task:
+        return self.opening.task(candidates, fixed, self.opening.band(candidates, prices))
 
     def _through(self, inside: Mask, potentials: Reals, current: Candidates, fixed: Indices) -> Indices:
         """Edges that let flow out of a set of nodes; `InfeasibleError` if there are none."""

@@ -196,3 +196,18 @@ def test_a_blocked_flow_finds_edges_beside_those_that_carry_flow() -> None:
     found = edges.leaving(np.arange(6), np.arange(6), nothing, nothing, but=taken)
     assert found.size
     assert not np.isin(found, taken).any()
+
+
+def test_a_scale_of_its_own_for_every_token_takes_few_phases() -> None:
+    """Floors of small tokens press on features that large ones price: unit by unit that were thousands of paths."""
+    rng = np.random.default_rng(2)
+    shape = (600, 200)
+    scores = rng.normal(size=shape) * 10.0 ** rng.uniform(-6, 6, size=(shape[0], 1))
+    token_caps, feature_caps = rng.integers(0, 8, shape[0]), rng.integers(0, 12, shape[1])
+    token_caps[:30] = 10 + rng.integers(0, 190)
+    problem = al.Problem(
+        scores, token_caps=token_caps, feature_caps=feature_caps,
+        token_floors=np.minimum(token_caps, rng.integers(0, 3, shape[0])),
+        feature_floors=np.minimum(feature_caps, rng.integers(0, 3, shape[1])),
+    )  # fmt: skip
+    assert certified(problem).stats["phases"] < 1000
