@@ -148,11 +148,15 @@ class SparseAutoencoder(nn.Module):
     def _product(self, x: Tensor, features: slice, memory: Tensor | None = None) -> Tensor:
         """The scores of some features that lie side by side."""
         norms = self.W_dec[features].norm(dim=1)
-        terms = self.b_enc[features] * norms, x - self.b_dec, self.W_enc[:, features] * norms
+        bias, centred, encoder = self.b_enc[features] * norms, x - self.b_dec, self.W_enc[:, features] * norms
         if self.training and self.score_dtype is not None:
-            terms = (terms[0].to(self.score_dtype), terms[1].to(self.score_dtype), terms[2].to(self.score_dtype))
-        fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == terms[0].dtype
-        return torch.addmm(*terms, out=memory if fits else None)
+            bias, centred, encoder = (term.to(self.score_dtype) for term in (bias, centred, encoder))
+        fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == bias.dtype
+        out = memory if fits else None
+        if x.device.type != "cpu":
+            return torch.addmm(bias, centred, encoder, out=out)
+        # added afterwards: a processor's product takes longer to start from a matrix than to fill one
+        return torch.mm(centred, encoder, out=out).add_(bias)
 
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
         """The same scores, never held together."""

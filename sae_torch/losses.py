@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import allocation as al
+from allocation.threads import map_blocks
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.ops import decode
 from sae_torch.solved import matches_of
 
-# Scores weighted at a time on a card: beside a matrix that fills it there is no room for another.
-BLOCK_ENTRIES = 1 << 26
+# Scores weighted at a time: beside a matrix that fills a card there is no room for another, and on a processor memory
+# of this size is at hand, where more would be asked of the system in every step.
+BLOCK_ENTRIES, CPU_BLOCK_ENTRIES = 1 << 26, 1 << 23
 
 
 def reconstruction(out: Output, x: Tensor) -> Tensor:
@@ -207,12 +210,9 @@ def aux_zipf_loss(
     most = min(k_aux, lacking.numel())
     with torch.no_grad():
         if isinstance(pre, Tensor):
-            # only the columns that take part are read and weighted
-            few = lacking.numel() < weights.numel()
-            taking_part = lacking if few else slice(None)
             found = []
-            for start, rows in _row_blocks(pre):
-                scores = rows[:, taking_part] * weights[lacking].to(pre.dtype)
+            for start, rows in _row_blocks(pre, lacking.numel()):
+                scores = _weighted(rows, lacking, weights[lacking].to(pre.dtype))
                 tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
                 found.append((tokens + start, lacking[features]))
             tokens, features = (torch.cat(ends) for ends in zip(*found, strict=True))
@@ -225,11 +225,26 @@ def aux_zipf_loss(
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
 
 
-def _row_blocks(scores: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Rows of a matrix with the number of the first: all at once, on a card so few that no second matrix is made."""
-    step = len(scores) if scores.device.type == "cpu" else max(1, BLOCK_ENTRIES // scores.shape[1])
-    for start in range(0, max(len(scores), 1), max(step, 1)):
+def _row_blocks(scores: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
+    """Rows of a matrix with the number of the first, so few that `width` columns of them are no second matrix."""
+    entries = CPU_BLOCK_ENTRIES if scores.device.type == "cpu" else BLOCK_ENTRIES
+    step = max(1, entries // max(width, 1))
+    for start in range(0, max(len(scores), 1), step):
         yield start, scores[start : start + step]
+
+
+def _weighted(rows: Tensor, features: Tensor, weights: Tensor) -> Tensor:
+    """Only the columns that take part, times their weights."""
+    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.float64):
+        return (rows[:, features] if features.numel() < rows.shape[1] else rows) * weights
+    matrix, columns, factors = rows.numpy(), features.numpy(), weights.numpy()
+    found = np.empty((len(rows), len(columns)), matrix.dtype)
+
+    def fill(start: int, stop: int) -> None:
+        np.multiply(matrix[start:stop].take(columns, axis=1), factors, out=found[start:stop])
+
+    map_blocks(fill, len(rows), found.nbytes)
+    return torch.from_numpy(found)
 
 
 def shortfall(densities: Tensor, curve: Tensor) -> Tensor:

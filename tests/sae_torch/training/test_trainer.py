@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import _LastInputs
-from sae_torch.training.update import update
+from sae_torch.training.update import in_memory_order, update
 from tests.sae_torch.training.activations import activations
 
 QUIET = {"progress": False}
@@ -259,3 +260,20 @@ def test_weights_that_are_not_finite_are_no_state_to_go_on_from() -> None:
         trainer.state_dict()
     with pytest.raises(FloatingPointError, match=r"step 1: scores: .* entries are NaN"):
         trainer.step(batches[1])
+
+
+def test_the_optimiser_sees_a_transposed_matrix_as_it_lies_in_memory() -> None:
+    """The same weights and state as torch's own step to the last bit, in the shapes of the parameters."""
+    found = []
+    for turned in (True, False):
+        parameter = torch.nn.Parameter(torch.randn(30, 7, generator=torch.Generator().manual_seed(0)).T)
+        optimizer = torch.optim.Adam([parameter], lr=0.1, fused=True)
+        for step in range(4):
+            parameter.grad = torch.randn(30, 7, generator=torch.Generator().manual_seed(step)).T
+            with in_memory_order(optimizer) if turned else nullcontext():
+                assert parameter.is_contiguous() == turned
+                optimizer.step()
+        found.append([parameter.detach(), parameter.grad, *optimizer.state[parameter].values()])
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+        assert one.stride() == two.stride()
