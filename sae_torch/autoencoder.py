@@ -198,15 +198,23 @@ class SparseAutoencoder(nn.Module):
         else:
             scores = self._scores_in_blocks(x.detach(), self.feature_chunk)
         observe = self.training and torch.is_grad_enabled()
-        tokens, features = (ends.to(x.device) for ends in self.choice.select(scores, observe))
-        return self.codes_at(x, scores, tokens, features), scores
+        tokens, features, count = self.choice.matches(scores, observe)
+        return self.codes_at(x, scores, tokens.to(x.device), features.to(x.device), count), scores
 
-    def codes_at(self, x: Tensor, scores: Tensor | ChunkedScores, tokens: Tensor, features: Tensor) -> SparseCodes:
+    def codes_at(
+        self,
+        x: Tensor,
+        scores: Tensor | ChunkedScores,
+        tokens: Tensor,
+        features: Tensor,
+        count: Tensor | None = None,
+    ) -> SparseCodes:
         """Codes of given matches: their pre-activations from `scores`, with the gradient of the encoder.
 
         Rounded scores decide who matches, not how strongly: then the matches' pre-activations are computed again.
         """
-        codes = SparseCodes(tokens, features, features, (x.shape[0], self.n_features))
+        codes = SparseCodes(tokens, features, features, (x.shape[0], self.n_features), count)
+        tokens, features = codes.tokens, codes.features
         with torch.no_grad():
             if scores.dtype == self.W_enc.dtype:
                 z = scores[tokens, features] / self.W_dec.norm(dim=1)[features]

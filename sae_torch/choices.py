@@ -7,6 +7,7 @@ measured, so that the answer for a token does not depend on the batch it came in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
 from sae_torch.feature_chunks import ChunkedScores
-from sae_torch.solved import matches_of
+from sae_torch.solved import FixedMatches, fixed_matches, is_on_device, matches_of
 from sae_torch.thresholds import FrequencyTracker, Threshold, TokenLimits
 
 
@@ -47,11 +48,11 @@ class Choice(nn.Module):
 
     def forward(self, scores: Tensor) -> SparseCodes:
         """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
-        tokens, features = self.select(scores, observe=torch.is_grad_enabled())
+        tokens, features, count = self.matches(scores, observe=torch.is_grad_enabled())
         values = scores[tokens, features]
         # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
         values = values + (values.clamp_min(0.0) - values).detach()
-        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]))
+        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]), count)
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix; like `forward`, but statistics stay as they are."""
@@ -61,10 +62,33 @@ class Choice(nn.Module):
         return mask
 
     @outside_graphs
+    def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `select`. On a card, token and mutual choice train without waiting for the number of matches.
+
+        Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
+        for: it shows in the loss.
+        """
+        if not (self.training and self.observe_fixed is not None and is_on_device(scores)):
+            return *self.select(scores, observe), None
+        _require_matrix(scores)
+        scores = cast(Tensor, scores).detach()
+        self.build(scores.shape[1])
+        limits = self.limits(scores.shape[0], advance=observe)
+        assert limits is not None
+        found = fixed_matches(scores, **limits)
+        if observe:
+            self.observe_fixed(scores, found)
+        return found.tokens, found.features, found.count
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """As `observe`, with all that is learnt from staying on the device; None where only `select` will do."""
+        return None
+
+    @outside_graphs
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
-        if scores.ndim != 2:
-            raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
+        _require_matrix(scores)
         scores = scores.detach()
         self.build(scores.shape[1])
         if not self.training:
@@ -176,10 +200,14 @@ class TokenChoice(Choice):
     @outside_graphs
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
-        if scores.ndim != 2:
-            raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
+        _require_matrix(scores)
         self.build(scores.shape[1])
         return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """There is nothing to learn."""
+        return (lambda scores, found: None) if _is_own(self, TokenChoice) else None
 
     def batch_free(self) -> Choice:
         """Token choice needs no threshold."""
@@ -222,6 +250,18 @@ class MutualChoice(Choice):
         share = torch.tensor(self.k / max(scores.shape[1], 1))
         self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
 
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """Follow the budget's price by frequency."""
+        return self._observe_fixed if _is_own(self, MutualChoice) else None
+
+    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
+        price = torch.where(found.count == self.total(scores.shape[0]), found.refused[0], 0.0)
+        within = torch.arange(len(found.tokens), device=scores.device) < found.count
+        values = torch.where(within, scores[found.tokens, found.features].double(), 0.0)
+        share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
+        self.tracker.observe(scores, share, price.float(), (values.sum() / found.count - price).float())
+
     def batch_free(self) -> Threshold:
         """Matches above the price."""
         require_thresholds(self.tracker)
@@ -235,6 +275,18 @@ class MutualChoice(Choice):
         """The price of the pooled budget."""
         pooled = al.select_stream(chunks, budget=self.total(tokens))
         self.tracker.restart(torch.tensor(float(pooled.prices.budget.value)))
+
+
+def _require_matrix(scores: Tensor | ChunkedScores) -> None:
+    if scores.ndim != 2:
+        raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
+
+
+def _is_own(choice: Choice, kind: type[Choice]) -> bool:
+    """Whether a choice states and observes its batches as `kind` does: one of your own may do otherwise."""
+    return all(
+        getattr(type(choice), name) is getattr(kind, name) for name in ("limits", "problem", "select", "observe")
+    )
 
 
 def require_thresholds(tracker: FrequencyTracker) -> None:

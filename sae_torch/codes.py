@@ -24,6 +24,9 @@ class SparseCodes:
     values : (matches,) float
         Feature activations; gradients flow through them.
     shape : (tokens, features)
+    count : () int64, optional
+        How many of the entries are matches, known to the device alone: the others, at the end, are set to 0 and every
+        op ignores them, so that no step waits for a number. None where all are. `trim` cuts them off.
 
     Examples
     --------
@@ -37,31 +40,49 @@ class SparseCodes:
     features: Tensor
     values: Tensor
     shape: tuple[int, int]
+    count: Tensor | None = None
     # where tokens and features begin: computed when first asked for, shared by all codes with the same matches
     _layout: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.count is None:
+            return
+        known = "within" in self._layout
+        if not known:
+            self._layout["within"] = torch.arange(len(self), device=self.values.device) < self.count
+        for name in ("values",) if known else ("tokens", "features", "values"):
+            object.__setattr__(self, name, torch.where(self._layout["within"], getattr(self, name), 0))
+
     def __len__(self) -> int:
+        """Entries; of them `count` are matches."""
         return self.values.shape[0]
+
+    def trim(self) -> SparseCodes:
+        """The matches alone; waits for the device once, where their number is not known yet."""
+        if self.count is None:
+            return self
+        kept = slice(0, int(self.count))
+        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape)
 
     @property
     def token_offsets(self) -> Tensor:
         """Where the matches of each token begin; one more entry closes the last: (tokens + 1,) int64."""
         if "token_offsets" not in self._layout:
-            self._layout["token_offsets"] = _offsets(self.tokens, self.shape[0])
+            self._layout["token_offsets"] = _offsets(self._parked("tokens", 0), self.shape[0])
         return self._layout["token_offsets"]
 
     @property
     def feature_order(self) -> Tensor:
         """The order that sorts matches by (feature, token): (matches,) int64."""
         if "feature_order" not in self._layout:
-            self._layout["feature_order"] = _stable_order(self.features, self.shape[1])
+            self._layout["feature_order"] = _stable_order(self._parked("features", 1), self.shape[1])
         return self._layout["feature_order"]
 
     @property
     def feature_offsets(self) -> Tensor:
         """Where each feature begins in that order: (features + 1,) int64."""
         if "feature_offsets" not in self._layout:
-            self._layout["feature_offsets"] = _offsets(self.features, self.shape[1])
+            self._layout["feature_offsets"] = _offsets(self._parked("features", 1), self.shape[1])
         return self._layout["feature_offsets"]
 
     @property
@@ -82,16 +103,22 @@ class SparseCodes:
     def to_dense(self) -> Tensor:
         """The (tokens, features) matrix of activations, with gradient."""
         dense = self.values.new_zeros(self.shape)
-        return dense.index_put((self.tokens, self.features), self.values)
+        # entries past the count add 0 to the first place
+        return dense.index_put((self.tokens, self.features), self.values, accumulate=self.count is not None)
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """The same matches with other values."""
-        return SparseCodes(self.tokens, self.features, values, self.shape, self._layout)
+        return SparseCodes(self.tokens, self.features, values, self.shape, self.count, self._layout)
 
     def among(self, start: int, stop: int) -> SparseCodes:
         """The matches with features from `start` to before `stop`."""
-        kept = ((self.features >= start) & (self.features < stop)).nonzero().squeeze(1)
-        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape)
+        inside = (self.features >= start) & (self.features < stop)
+        if self.count is None:
+            kept, count = inside.nonzero().squeeze(1), None
+        else:
+            inside &= self._layout["within"]
+            kept, count = torch.argsort(inside.logical_not(), stable=True), inside.sum()
+        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape, count)
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
@@ -99,15 +126,25 @@ class SparseCodes:
 
     def __repr__(self) -> str:
         size = f"{self.shape[0]} tokens x {self.shape[1]} features"
-        return f"SparseCodes({size}, {len(self)} matches, {self.values.dtype}, {self.values.device})"
+        matches = f"{len(self)} matches" if self.count is None else f"at most {len(self)} matches"
+        return f"SparseCodes({size}, {matches}, {self.values.dtype}, {self.values.device})"
+
+    def _parked(self, name: str, side: int) -> Tensor:
+        """Tokens or features, those of no match behind all others."""
+        ends: Tensor = getattr(self, name)
+        return ends if self.count is None else torch.where(self._layout["within"], ends, self.shape[side])
 
 
 def _offsets(groups: Tensor, count: int) -> Tensor:
-    sizes = torch.bincount(groups, minlength=count)
+    """Where each group begins in order; groups from `count` on are behind the end."""
+    if groups.device.type == "cpu":
+        sizes = torch.bincount(groups, minlength=count)[:count]
+    else:  # a card's bincount waits for the largest number
+        sizes = groups.new_zeros(count + 1).scatter_add_(0, groups, torch.ones_like(groups))[:count]
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
 
 def _stable_order(groups: Tensor, count: int) -> Tensor:
-    if groups.device.type == "cpu" and count <= 1 << 16:  # NumPy sorts 16-bit integers by radix, several times faster
+    if groups.device.type == "cpu" and count < 1 << 16:  # NumPy sorts 16-bit integers by radix, several times faster
         return torch.from_numpy(np.argsort(groups.numpy().astype(np.uint16), kind="stable"))
     return torch.argsort(groups, stable=True)

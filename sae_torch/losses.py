@@ -13,8 +13,9 @@ import allocation as al
 from allocation.threads import map_blocks
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
+from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops import decode
-from sae_torch.solved import matches_of
+from sae_torch.solved import fixed_matches, is_on_device, matches_of
 
 # Scores weighted at a time: beside a matrix that fills a card there is no room for another, and on a processor memory
 # of this size is at hand, where more would be asked of the system in every step.
@@ -203,26 +204,45 @@ def aux_zipf_loss(
     if every < 1:
         raise InputError(f"every: expected 1 or more, found {every}")
     weights = weights.detach().to(x.dtype)
+    x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
+    error = (x - x_hat).detach()
+    if is_on_device(pre):
+        codes = sae.codes_at(x, pre, *_best_fixed(pre, weights, k_aux))
+        loss = _squared_error(error - decode(codes.with_values(codes.values * weights[codes.features]), sae.W_dec))
+        return loss * (weights > 0).any()
     lacking = weights.nonzero().squeeze(1)
     if lacking.numel() == 0:
         return x.new_zeros(())
-    x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
-    most = min(k_aux, lacking.numel())
     with torch.no_grad():
-        if isinstance(pre, Tensor):
-            found = []
-            for start, rows in _row_blocks(pre, lacking.numel()):
-                scores = _weighted(rows, lacking, weights[lacking].to(pre.dtype))
-                tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
-                found.append((tokens + start, lacking[features]))
-            tokens, features = (torch.cat(ends) for ends in zip(*found, strict=True))
-        else:
-            tokens, features = (
-                ends.to(x.device) for ends in matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
-            )
+        tokens, features = _best(pre, weights, lacking, min(k_aux, lacking.numel()))
     codes = sae.codes_at(x, pre, tokens, features)
-    error = (x - x_hat).detach()
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
+
+
+def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Tokens and features of the best weighted scores of every token; only the columns that take part are read."""
+    if not isinstance(pre, Tensor):
+        ends = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
+        return ends[0].to(weights.device), ends[1].to(weights.device)
+    found = []
+    for start, rows in _row_blocks(pre, lacking.numel()):
+        scores = _weighted(rows, lacking, weights[lacking].to(pre.dtype))
+        tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
+        found.append((tokens + start, lacking[features]))
+    tokens, features = (torch.cat(ends) for ends in zip(*found, strict=True))
+    return tokens, features
+
+
+def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same on a card, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
+    found = []
+    for start, rows in _row_blocks(pre, pre.shape[1]):
+        best = fixed_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
+        within = torch.arange(len(best.tokens), device=pre.device) < best.count
+        found.append((best.tokens + start, best.features, within))
+    tokens, features, within = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = torch.argsort(within.logical_not(), stable=True)  # the matches of all blocks first
+    return tokens[order], features[order], within.sum()
 
 
 def _row_blocks(scores: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:

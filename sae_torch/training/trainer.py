@@ -306,7 +306,7 @@ class Trainer:
             loss=float(loss.detach()),
             reconstruction=float(error.detach()),
             auxiliary=float(auxiliary.detach()),
-            l0=len(out.codes) / x.shape[0],
+            l0=(len(out.codes) if out.codes.count is None else int(out.codes.count)) / x.shape[0],
             learning_rate=rate,
             tokens=(self.course.tokens if self.course else 0) + x.shape[0],
         )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sae_torch as st
 from allocation import scores as score_types
+from sae_torch import codes, losses, thresholds
+from sae_torch.training.update import update
+from sae_torch.training.usage import Usage
 
 CHOICES = {
     "token": lambda: st.TokenChoice(k=3),
@@ -58,3 +66,76 @@ def test_soft_choice() -> None:
     shares.sum().backward()
     assert shares.sum().item() == pytest.approx(12.0)
     assert scores.grad is not None
+
+
+class NoLook(TorchDispatchMode):
+    """Every operation whose size or order of execution depends on a number is an error: on a card the host waits."""
+
+    LOOKS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.LOOKS, f"{name} looks at a number"
+        if name in ("index", "index_put", "index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), f"{name} counts a mask"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize("name", ["token", "mutual"])
+@pytest.mark.parametrize("block_entries", [1 << 26, 100])
+def test_a_step_on_a_card_looks_at_no_number(name: str, block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selection, statistics, both losses, gradients and the update; and the answer is that of the processor."""
+    monkeypatch.setattr(losses, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(losses, "CPU_BLOCK_ENTRIES", block_entries)
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for card in (True, False):
+        sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]())
+        optimizer = torch.optim.Adam(sae.parameters(), fused=True)
+        usage = Usage(sae, st.TrainConfig(), planned_tokens=1000)
+        if not card:
+            monkeypatch.setattr(score_types, "is_on_device", lambda array: False)
+        for step in range(2):
+            with ExitStack() as stack:
+                if card and step:  # the first step makes the optimiser's state
+                    stack.enter_context(NoLook())
+                    stack.enter_context(mock.patch.object(Tensor, "numpy", side_effect=AssertionError("read")))
+                    order = mock.patch.object(codes, "_stable_order", lambda g, n: g.argsort(stable=True))
+                    stack.enter_context(order)  # and counting, as any device but the processor does both
+                    count = mock.patch.object(thresholds, "count_above", lambda s, theta: (s > theta).sum())
+                    stack.enter_context(count)
+                out = sae(x, return_pre=True)
+                usage.observe(out)
+                loss = losses.reconstruction(out, x) + usage.auxiliary_loss(out, x, sae)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                update(sae, optimizer, rate=1e-2, clip=1.0)
+        assert (out.codes.count is not None) == card
+        found.append([loss.detach(), *sae.state_dict().values()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.usefixtures("as_device")
+def test_nothing_lacking_means_no_auxiliary_loss() -> None:
+    """On a card the case cannot be seen beforehand."""
+    sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3))
+    x = torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
+    loss = losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.zeros(24), k_aux=4)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert sae.W_dec.grad is None or not bool(sae.W_dec.grad.any())
+
+
+@pytest.mark.usefixtures("as_device")
+def test_a_choice_of_ones_own_is_asked_on_a_card_too() -> None:
+    """What it overrides is what is called, whatever its parent could do without waiting."""
+
+    class Halved(st.MutualChoice):
+        def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
+            return {"budget": self.total(tokens) // 2}
+
+    scores = torch.rand(10, 8, generator=torch.Generator().manual_seed(0))
+    assert len(Halved(k=2)(scores)) == 10
+    assert st.MutualChoice(k=2)(scores).count is not None
