@@ -16,6 +16,7 @@ from benchmarks.study.ledger import FAILED, FINISHED, Records
 from benchmarks.study.methods import (
     BATCH_TOP_K,
     FLOORS,
+    LARGER_FLOORS,
     METHODS,
     MUTUAL,
     MUTUAL_THEN_FEATURE,
@@ -233,7 +234,7 @@ def _in_turn(lists: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
 
 
 MAIN = Setting("hidden_states[11]", k=32, n_features=4608)
-AGAINST_PEERS = (FLOORS, BATCH_TOP_K, SPARSIFY)
+AGAINST_PEERS = (FLOORS, LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)
 ONE_TRAINER = (MUTUAL, TOKEN, MUTUAL_THEN_FEATURE)
 FEW = AGAINST_PEERS + ONE_TRAINER
 SYNTHETIC = Setting("synthetic", k=16, n_features=2048)
@@ -255,7 +256,7 @@ def _full() -> Plan:
             Block(MAIN, rest),
             Block(MAIN, (FLOORS, *ONE_TRAINER), "k"),
             *[Block(setting, ONE_TRAINER) for setting in (*by_k, *elsewhere)],
-            *[Block(MAIN, rest, auxiliary) for auxiliary in ("zipf", "k")],
+            *[Block(MAIN, (LARGER_FLOORS, *rest), auxiliary) for auxiliary in ("zipf", "k")],
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from benchmarks.study.grid import MAIN, Block, Setting
 from benchmarks.study.ledger import FAILED, FINISHED
 from benchmarks.study.methods import METHODS, PEERS, TOKEN, WHAT
 from benchmarks.study.sources import SYNTHETIC
-from benchmarks.study.verdicts import Status, bar, verdicts
+from benchmarks.study.verdicts import CANDIDATES, Status, bar, verdicts
 
 STEP = RESULTS / "training_step.json"
 NOTHING = "No run of this has been finished yet."
@@ -45,10 +46,10 @@ def the_bar(findings: Findings) -> str:
     words = {Status.CONFIRMED: "met", Status.NOT_CONFIRMED: "not met"}
     rows = []
     with_peers = [block.setting for block in findings.plan.blocks if set(PEERS) <= set(block.methods)]
-    for setting in dict.fromkeys(with_peers):
-        verdict = bar(findings, setting)
-        rows.append([verdict.claim, f"**{words.get(verdict.status, verdict.status)}**", verdict.because])
-    return markdown(["setting", "bar", "why"], rows, numbers=False)
+    for setting, candidate in itertools.product(dict.fromkeys(with_peers), CANDIDATES):
+        verdict = bar(findings, setting, candidate)
+        rows.append([verdict.claim, candidate, f"**{words.get(verdict.status, verdict.status)}**", verdict.because])
+    return markdown(["setting", "ours", "bar", "why"], rows, numbers=False)
 
 
 def quality(findings: Findings, setting: Setting) -> str:

@@ -265,7 +265,7 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
     blocks = [Block(MAIN, (FLOORS, BATCH_TOP_K, SPARSIFY, MUTUAL, TOKEN, MUTUAL_THEN_FEATURE))]
     plan = Plan(tuple(blocks), rates=(1e-3, 2e-3), most_rates=2)
     records = Records(tmp_path / "study.jsonl")
-    assert bar(Findings(plan, records), MAIN).status == Status.NOT_RUN
+    assert bar(Findings(plan, records), MAIN, FLOORS).status == Status.NOT_RUN
 
     def figures(cell: Cell) -> dict[str, Any]:
         ours = cell.method in (FLOORS, MUTUAL, MUTUAL_THEN_FEATURE)
@@ -287,7 +287,7 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
 
     invented(plan, records, figures)
     findings = Findings(plan, records)
-    met = bar(findings, MAIN)
+    met = bar(findings, MAIN, FLOORS)
     assert (met.status == Status.CONFIRMED) == (gain < 1 and silent == 0)
     assert f"{100 * (gain - 1):+.1f} %" in met.because
     by_claim = {verdict.claim: verdict for verdict in verdicts(findings)}
