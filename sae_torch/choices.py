@@ -63,7 +63,7 @@ class Choice(nn.Module):
 
     @outside_graphs
     def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `select`. On a card, token and mutual choice train without waiting for the number of matches.
+        """As `select`. On a card, token, mutual and feature choice train without waiting for the number of matches.
 
         Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
         for: it shows in the loss.
@@ -207,7 +207,7 @@ class TokenChoice(Choice):
     @property
     def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
         """There is nothing to learn."""
-        return (lambda scores, found: None) if _is_own(self, TokenChoice) else None
+        return (lambda scores, found: None) if is_own(self, TokenChoice) else None
 
     def batch_free(self) -> Choice:
         """Token choice needs no threshold."""
@@ -253,12 +253,11 @@ class MutualChoice(Choice):
     @property
     def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
         """Follow the budget's price by frequency."""
-        return self._observe_fixed if _is_own(self, MutualChoice) else None
+        return self._observe_fixed if is_own(self, MutualChoice) else None
 
     def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
-        price = torch.where(found.count == self.total(scores.shape[0]), found.refused[0], 0.0)
-        within = torch.arange(len(found.tokens), device=scores.device) < found.count
-        values = torch.where(within, scores[found.tokens, found.features].double(), 0.0)
+        price = found.prices[0]
+        values = torch.where(found.within, scores[found.tokens, found.features].double(), 0.0)
         share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
         self.tracker.observe(scores, share, price.float(), (values.sum() / found.count - price).float())
 
@@ -282,7 +281,7 @@ def _require_matrix(scores: Tensor | ChunkedScores) -> None:
         raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
 
 
-def _is_own(choice: Choice, kind: type[Choice]) -> bool:
+def is_own(choice: Choice, kind: type[Choice]) -> bool:
     """Whether a choice states and observes its batches as `kind` does: one of your own may do otherwise."""
     return all(
         getattr(type(choice), name) is getattr(kind, name) for name in ("limits", "problem", "select", "observe")

@@ -137,11 +137,18 @@ class SparseCodes:
 
 def _offsets(groups: Tensor, count: int) -> Tensor:
     """Where each group begins in order; groups from `count` on are behind the end."""
-    if groups.device.type == "cpu":
-        sizes = torch.bincount(groups, minlength=count)[:count]
-    else:  # a card's bincount waits for the largest number
-        sizes = groups.new_zeros(count + 1).scatter_add_(0, groups, torch.ones_like(groups))[:count]
+    sizes = _counts(groups, count)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def _counts(groups: Tensor, count: int) -> Tensor:
+    if groups.device.type == "cpu":
+        return torch.bincount(groups, minlength=count)[:count]
+    return _counts_by_adding(groups, count)  # a card's bincount waits for the largest number
+
+
+def _counts_by_adding(groups: Tensor, count: int) -> Tensor:
+    return groups.new_zeros(count + 1).scatter_add_(0, groups, torch.ones_like(groups))[:count]
 
 
 def _stable_order(groups: Tensor, count: int) -> Tensor:

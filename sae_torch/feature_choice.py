@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices import Choice, MutualChoice
+from sae_torch.choices import Choice, MutualChoice, is_own
+from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.forecast import PriceForecast
+from sae_torch.ops.segments import segment_sums
+from sae_torch.solved import FixedMatches
 from sae_torch.thresholds import FrequencyTracker, Threshold
 
 # Weight of one batch in the running densities, once enough batches have been seen.
@@ -22,6 +26,8 @@ DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 150.0
 LEAST_POOLED = 8
 # Rounds in which calibration passes on what features without enough positive scores leave; a share not worth it.
 SHARING_ROUNDS, SHARED = 4, 1e-3
+# What decides how a batch is stated stays in main memory, in its own precision, wherever the module goes.
+ON_HOST = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
 
 
 class FeatureChoice(Choice):
@@ -81,6 +87,7 @@ class FeatureChoice(Choice):
         self.mutual = MutualChoice(k)
         # only where the next search starts, so no part of the state
         self._forecast = PriceForecast()
+        self._copied: Tensor | None = None
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, quotas, ledger and thresholds, one entry per feature."""
@@ -119,23 +126,49 @@ class FeatureChoice(Choice):
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Measure densities; follow the prices by frequency."""
-        count = max(scores.shape[0], 1)
-        fired = torch.from_numpy(solution.feature_counts).double() / count
         if not self.has_quotas:
             self.mutual.observe(scores, solution)
-            self.density_steps.add_(1)
-            self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.density_steps), DENSITY_RATE))
-            self.tokens_seen.add_(scores.shape[0])
-            if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
-                self.fit_quotas()
-            return
-        due = self.quota_densities.cpu().numpy() * scores.shape[0]
+            fired = torch.from_numpy(solution.feature_counts).double() / max(scores.shape[0], 1)
+            return self._measure(fired, scores.shape[0])
+        due = self.quota_densities.numpy() * scores.shape[0]
         self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
         prices = torch.from_numpy(np.asarray(solution.prices.features.value))
         totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
         with np.errstate(invalid="ignore"):
             excess = torch.from_numpy(totals / solution.feature_counts) - prices
         self.tracker.observe(scores, self.quota_densities, prices, excess)
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """Measure densities; follow the prices by frequency."""
+        return self._observe_fixed if is_own(self, FeatureChoice) else None
+
+    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
+        tokens, features = scores.shape
+        values = scores[found.tokens, found.features].double()
+        codes = SparseCodes(found.tokens, found.features, values, (tokens, features), found.count)
+        counts = codes.feature_counts
+        if not self.has_quotas:
+            observe = self.mutual.observe_fixed
+            assert observe is not None
+            observe(scores, found)
+            return self._measure(counts / max(tokens, 1), tokens)
+        excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - found.prices
+        self.tracker.observe(scores, self.quotas_at(scores.device), found.prices, excess)
+
+    def _measure(self, fired: Tensor, tokens: int) -> None:
+        """Take a batch before the switch into the densities."""
+        self.density_steps.add_(1)
+        self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.density_steps), DENSITY_RATE))
+        self.tokens_seen.add_(tokens)
+        if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
+            self.fit_quotas()
+
+    def quotas_at(self, device: torch.device) -> Tensor:
+        """The densities of the quotas on a device, copied there once."""
+        if self._copied is None or self._copied.device != device:
+            self._copied = self.quota_densities.to(device)
+        return self._copied
 
     def fit_quotas(self) -> None:
         """Set the quotas from the densities measured so far, and freeze the ranks."""
@@ -147,7 +180,7 @@ class FeatureChoice(Choice):
             return self.set_quotas(torch.full((self.n_features,), self.k / self.n_features))
         if not bool(self.densities.any()):
             raise InputError("fit_quotas: no feature has fired yet; train under mutual choice before the switch")
-        self.zipf = al.fit_zipf(self.densities)
+        self.zipf = al.fit_zipf(self.densities.cpu())
         self.set_quotas(_within_one(torch.from_numpy(self.zipf.densities(self.k)), self.k))
 
     def set_quotas(self, quotas: Any) -> None:
@@ -163,7 +196,7 @@ class FeatureChoice(Choice):
             raise InputError(f"quotas: densities must sum to k = {self.k}, found {float(q.sum()):.6g}")
         self.quota_densities.copy_(q)
         self.owed.zero_()
-        self._forecast = PriceForecast()
+        self._forecast, self._copied = PriceForecast(), None
         self.has_quotas.fill_(True)
         if self.mutual.tracker.is_set:
             # every feature starts from the common price; its own follows
@@ -209,9 +242,19 @@ class FeatureChoice(Choice):
             # a feature with too few positive scores ends at threshold 0; the others share what it leaves
             weights = np.where(unmet > 0, 0.0, quotas)
             quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
-        price = torch.from_numpy(np.asarray(pooled.prices.features.value)).to(due.device)
-        keep = (due < LEAST_POOLED) & ~torch.isnan(self.tracker.theta)
-        self.tracker.restart(torch.where(keep, self.tracker.theta.double(), price))
+        price, theta = torch.from_numpy(np.asarray(pooled.prices.features.value)), self.tracker.theta.double().cpu()
+        keep = (due < LEAST_POOLED) & ~torch.isnan(theta)
+        self.tracker.restart(torch.where(keep, theta, price))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureChoice:
+        kept = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(kept)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._copied = None
 
     def extra_repr(self) -> str:
         """What a prompt shows."""

@@ -238,8 +238,7 @@ def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor
     found = []
     for start, rows in _row_blocks(pre, pre.shape[1]):
         best = fixed_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
-        within = torch.arange(len(best.tokens), device=pre.device) < best.count
-        found.append((best.tokens + start, best.features, within))
+        found.append((best.tokens + start, best.features, best.within))
     tokens, features, within = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = torch.argsort(within.logical_not(), stable=True)  # the matches of all blocks first
     return tokens[order], features[order], within.sum()

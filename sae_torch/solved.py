@@ -12,6 +12,7 @@ from torch.utils import dlpack
 
 import allocation as al
 from allocation import scores as score_types
+from allocation.scores import Indices
 
 
 def matches_of(solution: al.Solution) -> tuple[Tensor, Tensor]:
@@ -32,14 +33,19 @@ class FixedMatches:
     tokens, features : (most,) int64
         Sorted; those from `count` on are no matches.
     count : () int64
-    refused : (groups,) float64
-        Of every token, or of the batch, the best score that is no match; 0 where none is positive.
+    prices : (groups,) float64
+        Of every token, of every feature, or of the batch: the best score that is no match; 0 where none is positive.
     """
 
     tokens: Tensor
     features: Tensor
     count: Tensor
-    refused: Tensor
+    prices: Tensor
+
+    @property
+    def within(self) -> Tensor:
+        """Which entries are matches."""
+        return torch.arange(len(self.tokens), device=self.tokens.device) < self.count
 
 
 def is_on_device(scores: Any) -> bool:
@@ -47,14 +53,18 @@ def is_on_device(scores: Any) -> bool:
     return isinstance(scores, Tensor) and score_types.is_on_device(scores)
 
 
-def fixed_matches(scores: Tensor, budget: int | None = None, token_caps: int | None = None) -> FixedMatches:
-    """The best of a batch under a budget, or the best of every token, without a look at any number."""
+def fixed_matches(
+    scores: Tensor, budget: int | None = None, token_caps: int | None = None, feature_caps: Indices | None = None
+) -> FixedMatches:
+    """The best of a batch under a budget, of every token, or of every feature, without a look at any number."""
     from allocation.cuda.scores import device_scores
 
     matrix = device_scores(scores, looked_at=False)
     tokens, width = matrix.shape
-    axis, caps = (None, [budget]) if token_caps is None else (0, [token_caps] * tokens)
+    axis, caps = (None, np.array([budget])) if token_caps is None else (0, np.full(tokens, token_caps))
+    if feature_caps is not None:
+        axis, caps = 1, feature_caps
     with matrix.scope():
-        found = matrix.engine.fixed(matrix, axis, np.array(caps, np.int64))
-        positions, count, refused = (_tensor(part) for part in (found.positions, found.count, found.refused))
-    return FixedMatches(positions // max(width, 1), positions % max(width, 1), count.reshape(()), refused)
+        found = matrix.engine.fixed(matrix, axis, caps)
+        positions, count, prices = (_tensor(part) for part in (found.positions, found.count, found.refused))
+    return FixedMatches(positions // max(width, 1), positions % max(width, 1), count.reshape(()), prices)

@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from sae_torch.codes import SparseCodes
-from sae_torch.ops.segments import weighted_row_sums
+from sae_torch.ops.segments import segment_sums, weighted_row_sums
 
 
 def selected_preactivations(codes: SparseCodes, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class _SelectedPreactivations(Function):
         order = codes.feature_order
         by_feature = upstream[order]
         d_x = d_W_enc = d_b_dec = None
-        d_b_enc = _segment_sums(by_feature, codes.features[order], codes.shape[1])
+        d_b_enc = _sums_by_feature(by_feature, codes, order)
         if ctx.needs_input_grad[1]:
             d_x = weighted_row_sums(W_enc.T.contiguous(), codes.features, upstream.contiguous(), codes.token_offsets)
         if ctx.needs_input_grad[2]:
@@ -81,6 +81,8 @@ class _SelectedPreactivations(Function):
         return None, d_x, d_W_enc, d_b_enc if ctx.needs_input_grad[3] else None, d_b_dec, None
 
 
-def _segment_sums(values: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Sums of values by group, in a fixed order."""
-    return values.new_zeros(count).index_add_(0, groups, values)
+def _sums_by_feature(values: Tensor, codes: SparseCodes, order: Tensor) -> Tensor:
+    """Sums of values in order of their features; a card would add up by index in whatever order its threads run."""
+    if values.device.type != "cpu":
+        return segment_sums(values, codes.feature_offsets)
+    return values.new_zeros(codes.shape[1]).index_add_(0, codes.features[order], values)

@@ -38,6 +38,12 @@ def weighted_row_sums(rows: Tensor, index: Tensor, weights: Tensor, offsets: Ten
     )
 
 
+def segment_sums(values: Tensor, offsets: Tensor) -> Tensor:
+    """`out[s] = sum over e in segment s of values[e]`, on a card too in a fixed order."""
+    one, zeros = values.new_ones(1, 1), torch.zeros_like(values, dtype=torch.int64)
+    return weighted_row_sums(one, zeros, values, offsets).squeeze(1)
+
+
 def sampled_dots(left: Tensor, right: Tensor, left_index: Tensor, right_index: Tensor, left_offsets: Tensor) -> Tensor:
     """`out[e] = left[left_index[e]] . right[right_index[e]]`, with matches sorted by `left_index`."""
     if runs_triton(left):

@@ -58,7 +58,7 @@ class Usage:
         """The curve's density of every feature: by current rank, after the switch by the frozen one."""
         choice = sae.choice
         if isinstance(choice, FeatureChoice) and bool(choice.has_quotas):
-            return choice.quota_densities.to(self.curve)
+            return choice.quotas_at(self.curve.device).to(self.curve)
         target = torch.empty_like(self.curve)
         target[torch.argsort(self.densities, descending=True, stable=True)] = self.curve
         return target
