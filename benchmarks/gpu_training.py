@@ -27,7 +27,7 @@ def training_rows(card: Card) -> Iterator[list[Any]]:
             if not card.has_time:
                 print(f"no time left for {sizes}, {dtype}", flush=True)
                 continue
-            batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2])]
+            batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2], count=8)]
             sides = {name: step for name, step in steps(sizes, batches) if runs(name, step)}
             times = card.times(sides, repeats=7 if card.is_real else 1)
             for name, milliseconds in times.items():

@@ -25,11 +25,15 @@ SIZES = ((2048, 384, 12288, 32), (4096, 576, 18432, 32))
 SEED = 0
 # Steps after which warm starts and thresholds have settled.
 WARM_UP = 8
+# Those of the warm-up, then one for every timed step: prices of a batch seen before would be better than a run's.
+BATCHES = 32
+# Batches that set units and thresholds before.
+PROBES = 4
 PRODUCT = "encoder product"
 HEADINGS = ["size", "step", "ms", "x product", "tokens/s", "peak MiB"]
 
 
-def activations(tokens: int, d_model: int, count: int = 4) -> list[Tensor]:
+def activations(tokens: int, d_model: int, count: int = BATCHES) -> list[Tensor]:
     """Batches with a few strong directions, so that features differ in use as they do on a language model."""
     generator = torch.Generator().manual_seed(SEED)
     directions = torch.randn(512, d_model, generator=generator) / math.sqrt(d_model)
@@ -56,13 +60,13 @@ class Ours:
         config = st.TrainConfig(auxiliary=auxiliary, progress=False)  # type: ignore[arg-type]
         sae = st.SparseAutoencoder(d_model, n_features, choice, seed=SEED, score_dtype=score_dtype)
         self.trainer = Trainer(sae, config)
-        self.trainer.fit(batches)
+        self.trainer.fit(batches[:PROBES])
         if isinstance(choice, st.FeatureChoice) and not bool(choice.has_quotas):
             choice.fit_quotas()
         self.trainer.sae.train()
         self.usage = Usage(self.trainer.sae, config, planned_tokens=10**9)
         self.batches = batches
-        self.steps = 0
+        self.steps = PROBES
         for _ in range(WARM_UP):
             self()
 
@@ -70,7 +74,7 @@ class Ours:
         """One step on the next batch."""
         x = self.batches[self.steps % len(self.batches)]
         self.steps += 1
-        self.trainer._step(x, 1e-4, self.usage)
+        self.trainer._step(x, self.trainer.config.learning_rate, self.usage)
 
 
 def peers(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -167,10 +171,10 @@ class ColdFeature(st.FeatureChoice):
         """No prices."""
 
 
-def sides(sizes: tuple[int, int, int, int]) -> dict[str, Callable[[], Callable[[], object]]]:
+def sides(sizes: tuple[int, int, int, int], count: int = BATCHES) -> dict[str, Callable[[], Callable[[], object]]]:
     """Every step by name, made when called."""
     k = sizes[3]
-    batches = activations(*sizes[:2])
+    batches = activations(*sizes[:2], count)
     choices: dict[str, Callable[[], st.Choice]] = {
         "token choice": lambda: st.TokenChoice(k),
         "mutual choice": lambda: st.MutualChoice(k),
@@ -203,13 +207,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.alone:
         size, name = options.alone
-        step = sides(SIZES[int(size)])[name]()
+        step = sides(SIZES[int(size)], PROBES)[name]()
         for _ in range(3):
             step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     notes = (
-        f"(tokens, d_model, features, k), float32, seed {SEED}; ratios to the encoder's product as any step makes it, "
+        f"(tokens, d_model, features, k), float32, seed {SEED}, a new batch for every step; ratios to the encoder's "
+        "product as any step makes it, "
         "into new memory; peak memory of a process that makes this step alone."
     )
     rows = kept_rows("training_step", notes)

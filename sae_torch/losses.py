@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +16,8 @@ from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops import decode
 from sae_torch.solved import fixed_matches, is_on_device, matches_of
 
-# Scores weighted at a time: beside a matrix that fills a card there is no room for another, and on a processor memory
-# of this size is at hand, where more would be asked of the system in every step.
-BLOCK_ENTRIES, CPU_BLOCK_ENTRIES = 1 << 26, 1 << 23
+# Scores weighted at a time on a card: beside a matrix that fills it there is no room for another.
+BLOCK_ENTRIES = 1 << 26
 
 
 def reconstruction(out: Output, x: Tensor) -> Tensor:
@@ -224,19 +222,23 @@ def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: i
     if not isinstance(pre, Tensor):
         ends = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
         return ends[0].to(weights.device), ends[1].to(weights.device)
-    found = []
-    for start, rows in _row_blocks(pre, lacking.numel()):
-        scores = _weighted(rows, lacking, weights[lacking].to(pre.dtype))
-        tokens, features = matches_of(al.solve(al.token_choice(scores, most)))
-        found.append((tokens + start, lacking[features]))
-    tokens, features = (torch.cat(ends) for ends in zip(*found, strict=True))
+    factors = weights[lacking].to(pre.dtype)
+
+    def best(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        scores = _weighted(pre[start:stop], lacking, factors)
+        tokens, features = matches_of(al.solve(al.token_choice(scores, most), workers=1))
+        return tokens + start, lacking[features]
+
+    # gathered and searched while a processor's cache holds them
+    parts = map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
+    tokens, features = (torch.cat(ends) for ends in zip((lacking[:0], lacking[:0]), *parts, strict=True))
     return tokens, features
 
 
 def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same on a card, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
     found = []
-    for start, rows in _row_blocks(pre, pre.shape[1]):
+    for start, rows in _row_blocks(pre):
         best = fixed_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
         found.append((best.tokens + start, best.features, best.within))
     tokens, features, within = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -244,25 +246,19 @@ def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor
     return tokens[order], features[order], within.sum()
 
 
-def _row_blocks(scores: Tensor, width: int) -> Iterator[tuple[int, Tensor]]:
-    """Rows of a matrix with the number of the first, so few that `width` columns of them are no second matrix."""
-    entries = CPU_BLOCK_ENTRIES if scores.device.type == "cpu" else BLOCK_ENTRIES
-    step = max(1, entries // max(width, 1))
+def _row_blocks(scores: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Rows of a matrix with the number of the first, so few that another matrix of them finds room."""
+    step = max(1, BLOCK_ENTRIES // max(scores.shape[1], 1))
     for start in range(0, max(len(scores), 1), step):
         yield start, scores[start : start + step]
 
 
 def _weighted(rows: Tensor, features: Tensor, weights: Tensor) -> Tensor:
     """Only the columns that take part, times their weights."""
-    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.float64):
-        return (rows[:, features] if features.numel() < rows.shape[1] else rows) * weights
-    matrix, columns, factors = rows.numpy(), features.numpy(), weights.numpy()
-    found = np.empty((len(rows), len(columns)), matrix.dtype)
-
-    def fill(start: int, stop: int) -> None:
-        np.multiply(matrix[start:stop].take(columns, axis=1), factors, out=found[start:stop])
-
-    map_blocks(fill, len(rows), found.nbytes)
+    if rows.dtype not in (torch.float32, torch.float64):
+        return rows[:, features] * weights
+    found = rows.numpy().take(features.numpy(), axis=1)
+    found *= weights.numpy()
     return torch.from_numpy(found)
 
 
