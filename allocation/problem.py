@@ -61,8 +61,8 @@ class Problem:
     Parameters
     ----------
     scores : (tokens, features) array or detached tensor
-        float16, bfloat16, float32, float64 or integers; -inf forbids a match. Not copied when contiguous: leave it
-        unchanged while the problem is in use.
+        float16, bfloat16, float32, float64 or integers; -inf forbids a match. float64 only within +-1e280, so that
+        objectives and prices stay finite. Not copied when contiguous: leave it unchanged while the problem is in use.
     budget : int, optional
         Most matches in all.
     token_caps, token_floors, feature_caps, feature_floors : int or integer vector, optional

@@ -6,6 +6,7 @@ numbers exactly as the numbers themselves do, so selections among positive score
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +29,9 @@ T = TypeVar("T")
 _INFINITY_BITS = {"float16": 0x7C00, "bfloat16": 0x7F80}
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _READABLE = "float16, bfloat16, float32, float64 or integers"
+# Beyond this only float64 holds finite scores. However many of them, sums with prices and limits stay finite below it.
+LARGEST_SCORE = 1e280
+TOO_LARGE = f"beyond {LARGEST_SCORE:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +168,7 @@ def dense_scores(scores: Any, name: str = "scores", workers: int | None = None) 
             f"{name}: expected a matrix of shape (tokens, features), found {array.ndim} dimension(s) {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_nan_and_infinity(array, type_name, name, workers)
+    _refuse_bad_entries(array, type_name, name, workers)
     return DenseScores(array, type_name)
 
 
@@ -179,7 +183,7 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
             f"{columns[0].shape}, {columns[1].shape} and {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_nan_and_infinity(array.reshape(1, -1), type_name, "scores", None)
+    _refuse_bad_entries(array.reshape(1, -1), type_name, "scores", None)
     array = DenseScores(array.reshape(1, -1), type_name).values_at(np.arange(array.size))
     flat = columns[0] * size[1] + columns[1]
     order = np.argsort(flat, kind="stable")
@@ -273,14 +277,32 @@ def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
     return array_of(tensor, name, "a numeric matrix"), type_name
 
 
-def _refuse_nan_and_infinity(array: Array, type_name: str, name: str, workers: int | None) -> None:
-    """One read: a maximum per block shows NaN and +inf; only a bad matrix is read again to say where."""
+def beyond_range(block: Any) -> Any:
+    """Which float64 scores, in whatever library's array, are finite and too large to be summed."""
+    return ((block > LARGEST_SCORE) & (block < math.inf)) | ((block < -LARGEST_SCORE) & (block > -math.inf))
+
+
+def refusal_of_entries(name: str, count: int, kind: str, place: tuple[int, int]) -> InvalidProblemError:
+    """The sentence about entries that are NaN, +inf or too large."""
+    wanted = f"scores must lie within +-{LARGEST_SCORE:g}, so that their sums stay finite, or be -inf to forbid a match"
+    if kind in ("NaN", "+inf"):
+        wanted = "scores must be finite, or -inf to forbid a match"
+    return InvalidProblemError(
+        f"{name}: {count} entries are {kind}, the first at token {place[0]}, feature {place[1]}; {wanted}"
+    )
+
+
+def _refuse_bad_entries(array: Array, type_name: str, name: str, workers: int | None) -> None:
+    """One read: the extremes of a block show NaN, +inf and too large; only a bad matrix is read again to say where."""
     if array.size == 0 or type_name not in _TYPES:
         return
     infinity = _INFINITY_BITS.get(type_name)
 
     def is_bad(start: int, stop: int) -> bool:
         block = array[start:stop]
+        if type_name == "float64":
+            # a minimum of -inf may hide others
+            return not block.max() <= LARGEST_SCORE or bool(block.min() < -LARGEST_SCORE and beyond_range(block).any())
         if infinity is None:
             return not block.max() < np.inf
         bits = block.view(np.int16)
@@ -289,12 +311,10 @@ def _refuse_nan_and_infinity(array: Array, type_name: str, name: str, workers: i
 
     if not any(map_blocks(is_bad, array.shape[0], array.nbytes, workers)):
         return
-    scores = DenseScores(array, type_name)
-    for bad, test in (("NaN", np.isnan), ("+inf", np.isposinf)):
-        found = test(scores.widened(array))
+    block = DenseScores(array, type_name).widened(array)
+    tests: dict[str, Callable[[Any], Any]] = {"NaN": np.isnan, "+inf": np.isposinf, TOO_LARGE: beyond_range}
+    for kind, test in tests.items():
+        found = test(block)
         if found.any():
-            token, feature = np.unravel_index(int(found.argmax()), array.shape)
-            raise InvalidProblemError(
-                f"{name}: {int(found.sum())} entries are {bad}, the first at token {token}, feature {feature}; "
-                "scores must be finite, or -inf to forbid a match"
-            )
+            token, feature = divmod(int(found.argmax()), array.shape[1])
+            raise refusal_of_entries(name, int(found.sum()), kind, (token, feature))

@@ -23,6 +23,8 @@ Reals: TypeAlias = NDArray[np.float64]
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
 _UNITS = 8.0
 _EPS = float(np.finfo(np.float64).eps)
+# No price of a problem is larger: a path of as many scores as there are nodes, none beyond 1e280.
+_LARGEST = 1e290
 # Named places in one violation: enough to find it, few enough to read.
 _SHOWN = 5
 # What a solution must have.
@@ -95,6 +97,8 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     limits = list(_limits(problem, tokens, features, solution.prices))
     for limit in limits:
         violations += limit.violations()
+    if any(limit.senseless.any() for limit in limits):
+        return Certificate(False, math.inf, 0.0, tuple(violations))
     feasible = not any(limit.is_broken() for limit in limits)
     (row_price, row_size), (column_price, column_size) = _price_sums(problem, solution.prices)
     selected = _scores_of(problem, tokens, features)
@@ -154,6 +158,11 @@ class _Limit:
     caps: Indices | None
     prices: Reals
 
+    @property
+    def senseless(self) -> NDArray[np.bool_]:
+        """Prices that are no numbers, or so large that nothing can be summed with them."""
+        return ~(np.abs(self.prices) <= _LARGEST)
+
     def is_broken(self) -> bool:
         over = self.caps is not None and bool(np.any(self.counts > self.caps))
         return over or (self.floors is not None and bool(np.any(self.counts < self.floors)))
@@ -172,7 +181,7 @@ class _Limit:
                 (self.prices < 0) & (self.counts != floors),
                 "has price {price:.6g} but its floor is not reached ({count})",
             ),
-            (~np.isfinite(self.prices), "has the price {price}"),
+            (self.senseless, "has the price {price}"),
         )
         for broken, text in conditions:
             for at in np.flatnonzero(broken)[:_SHOWN]:

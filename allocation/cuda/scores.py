@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from allocation.cuda.kernels import TYPES
 from allocation.errors import InvalidProblemError
-from allocation.scores import Array, DenseScores, Indices, plain_tensor
+from allocation.scores import (
+    TOO_LARGE,
+    Array,
+    DenseScores,
+    Indices,
+    beyond_range,
+    plain_tensor,
+    refusal_of_entries,
+)
 
 Reals = NDArray[np.float64]
 T = TypeVar("T")
@@ -219,13 +227,13 @@ def _require_supported(name: str, label: str) -> None:
 
 
 def _refuse(matrix: DeviceScores, label: str) -> None:
-    """One read on the device, and one look at four numbers."""
+    """One read on the device, and one look at four numbers; a second read of float64, which alone may be too large."""
     with matrix.scope():
         found = [int(number) for number in matrix.engine.inspect(matrix)]
-    for name, count, first in (("NaN", found[0], found[1]), ("+inf", found[2], found[3])):
+        if matrix.type == "float64":
+            xp = matrix.namespace
+            beyond = xp.nonzero(xp.reshape(beyond_range(matrix.array), (-1,)))[0]
+            found += [len(beyond), int(beyond[0]) if len(beyond) else 0]
+    for kind, count, first in zip(("NaN", "+inf", TOO_LARGE), found[::2], found[1::2], strict=False):
         if count:
-            token, feature = divmod(first, matrix.shape[1])
-            raise InvalidProblemError(
-                f"{label}: {count} entries are {name}, the first at token {token}, feature {feature}; "
-                "scores must be finite, or -inf to forbid a match"
-            )
+            raise refusal_of_entries(label, count, kind, divmod(first, matrix.shape[1]))

@@ -66,6 +66,21 @@ def test_nan_and_infinity_are_refused_with_count_and_place(dtype: Any, bad: floa
         al.mutual_choice(given, 3)
 
 
+@pytest.mark.parametrize("bad", [1.01e280, -1e300, np.finfo(np.float64).max, np.finfo(np.float64).min])
+def test_scores_whose_sums_may_overflow_are_refused_wherever_they_come_in(bad: float) -> None:
+    scores = np.zeros((300, 400))
+    scores[7, 9] = scores[200, 3] = bad
+    scores[0, 0], scores[0, 1], scores[0, 2] = -np.inf, 1e280, -1e280
+    sentence = "2 entries are beyond 1e\\+280, the first at token {}, feature {}; scores must lie within"
+    for given_scores in (scores, torch.from_numpy(scores)):
+        with pytest.raises(al.InvalidProblemError, match="^scores: " + sentence.format(7, 9)):
+            al.mutual_choice(given_scores, 3)
+    with pytest.raises(al.InvalidProblemError, match=r"^chunks\[1\]: " + sentence.format(2, 9)):
+        al.select_stream([scores[:5], scores[5:]], budget=3)
+    with pytest.raises(al.InvalidProblemError, match=r"^scores: 1 entries are beyond 1e\+280"):
+        al.Problem.from_edges([0, 1], [1, 0], [0.0, bad], (2, 2))
+
+
 def test_crossing_groups_are_named_and_laminar_ones_accepted() -> None:
     groups = [al.Group(range(6), cap=9), al.Group([0, 1, 2], cap=4), al.Group([1, 2]), al.Group([2, 1], floor=1)]
     problem = al.Problem(np.zeros((6, 2)), token_groups=[*groups, al.Group([4, 5]), al.Group([], cap=0)])

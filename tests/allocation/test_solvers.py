@@ -278,3 +278,36 @@ def test_every_solver_has_every_property(solver: str, name: str) -> None:
         PROPERTIES[name](entry, case, np.random.default_rng(seed))
 
     check()
+
+
+LARGEST = 1e280
+NEAR_THE_END = {
+    "all the largest": np.full((6, 8), LARGEST),
+    "both signs": np.where(np.random.default_rng(0).random((6, 8)) < 0.5, LARGEST, -LARGEST),
+    "all the least": np.full((6, 8), -LARGEST),
+    "generic": np.random.default_rng(1).uniform(-LARGEST, LARGEST, (6, 8)),
+    "beside the smallest number": np.where(np.random.default_rng(2).random((6, 8)) < 0.5, LARGEST, 5e-324),
+    "many": np.random.default_rng(3).uniform(-LARGEST, LARGEST, (260, 300)),
+}
+
+
+@pytest.mark.parametrize("solver", [al.TopSelection(), al.Laminar(), al.TwoSided()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("name", NEAR_THE_END)
+def test_the_largest_scores_are_solved_and_certified(name: str, solver: Any) -> None:
+    scores = NEAR_THE_END[name]
+    cases: list[Limits] = [
+        {"budget": 9},
+        {"token_caps": 2},
+        {"budget": 8, "feature_caps": 2},
+        {"token_groups": [al.Group([0, 1, 2], cap=4, floor=2)], "token_floors": 1},
+        {"token_caps": 2, "feature_caps": 1},
+        {"budget": 2 * scores.size // 7, "token_caps": 3, "token_floors": 1, "feature_caps": 3, "feature_floors": 1},
+    ]
+    for limits in cases:
+        problem = al.Problem(scores, **limits)
+        if solver.refusal(problem) is None:
+            solution = al.solve(problem, solver)
+            certificate = al.verify(problem, solution)
+            assert certificate.optimal, certificate
+            assert np.isfinite(solution.objective)
+            assert np.all(np.asarray(solution.prices.budget.lower) <= solution.prices.budget.value)

@@ -116,7 +116,9 @@ def test_unreached_floors_and_their_prices_are_named() -> None:
     refused(problem, empty, "tokens[0] holds 0 matches, below its floor 2, and 5 more")
     full = claim(problem, SCORES > 0, tokens=np.full(6, -1.0))
     refused(problem, full, "has price -1 but its floor is not reached (8)")
-    refused(problem, claim(problem, SCORES < 0, tokens=np.full(6, np.nan)), "has the price nan")
+    for senseless in (np.nan, np.inf, -np.inf, 1e308, -1e308):
+        refused(problem, claim(problem, SCORES < 0, tokens=np.full(6, senseless)), f"has the price {senseless}")
+        refused(problem, claim(problem, SCORES < 0, budget=senseless), f"has the price {senseless}")
 
 
 def test_the_gap_is_the_distance_to_the_optimum() -> None:

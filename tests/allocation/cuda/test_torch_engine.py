@@ -70,6 +70,10 @@ def test_a_tensor_without_cupy_says_so_once_and_checks_its_entries() -> None:
     bad: list[tuple[torch.Tensor, str]] = [
         (torch.tensor([[0.0, np.nan], [np.nan, 0.0]]), "2 entries are NaN, the first at token 0, feature 1"),
         (torch.tensor([[0.0, 0.0], [np.inf, 0.0]]), r"1 entries are \+inf, the first at token 1, feature 0"),
+        (
+            torch.tensor([[0.0, -np.inf], [0.0, -1e300]], dtype=torch.float64),
+            "1 entries are beyond .* token 1, feature 1",
+        ),
         (torch.zeros(3), "expected a matrix"),
         (torch.zeros((2, 2), dtype=torch.complex64), "complex64"),
         (torch.zeros((2, 2), requires_grad=True), "requires grad"),
