@@ -98,12 +98,15 @@ class Block:
     as_wide_as
         A method: the width is the number of features that it leaves alive in the setting, so that more live features
         cannot be what is gained.
+    rates_of
+        Where these methods' learning rates are searched, if not in the setting itself.
     """
 
     setting: Setting
     methods: tuple[str, ...]
     auxiliary: str = "none"
     as_wide_as: str | None = None
+    rates_of: Setting | None = None
 
 
 @dataclass(frozen=True)
@@ -157,16 +160,17 @@ class Plan:
     def _pending(self, records: Records) -> Iterator[Cell]:
         for block in self.blocks_by(records):
             # a rate, then a seed, of every method before the next: whenever it ends, methods can be compared
-            searches = [self._search(block.setting, method, records) for method in block.methods]
+            searches = [self._search(self._searched_in(block.setting, m), m, records) for m in block.methods]
             yield from (cell for cell in _in_turn(searches) if cell not in records)
             tests = [self.test_cells(block, method, records) for method in block.methods]
             yield from (cell for cell in _in_turn(tests) if cell not in records)
 
     def chosen_rate(self, setting: Setting, method: str, records: Records) -> float | None:
         """The rate with the least error on the development split at equal L0; None while the search goes on."""
-        if any(cell not in records for cell in self._search(setting, method, records)):
+        searched = self._searched_in(setting, method)
+        if any(cell not in records for cell in self._search(searched, method, records)):
             return None
-        return self._best(self._tried(setting, method, records))
+        return self._best(self._tried(searched, method, records))
 
     def lively_rate(self, setting: Setting, method: str, records: Records) -> float | None:
         """The best rate among those that left no feature silent on the development split, if there is one."""
@@ -188,7 +192,7 @@ class Plan:
             return []
         rates = [best]
         if METHODS[method].peer is None and block.auxiliary == "none":
-            lively = self.lively_rate(block.setting, method, records)
+            lively = self.lively_rate(self._searched_in(block.setting, method), method, records)
             rates += [lively] if lively not in (None, best) else []
         return [
             Cell.of(
@@ -198,6 +202,11 @@ class Plan:
             if rate is not None
             for seed in self.seeds
         ]
+
+    def _searched_in(self, setting: Setting, method: str) -> Setting:
+        """Where a method's rate for a setting is searched."""
+        transferred = [block.rates_of for block in self.blocks if block.setting == setting and method in block.methods]
+        return next((other for other in transferred if other is not None), setting)
 
     def _search(self, setting: Setting, method: str, records: Records) -> list[Cell]:
         """The rates tried first; once all have run, the next one where the best is at an end."""
@@ -255,7 +264,10 @@ def _full() -> Plan:
             Block(MAIN, (FLOORS, *ONE_TRAINER), "zipf"),
             Block(MAIN, rest),
             Block(MAIN, (FLOORS, *ONE_TRAINER), "k"),
-            *[Block(setting, ONE_TRAINER) for setting in (*by_k, *elsewhere)],
+            # in these settings every search chose the main setting's rate, so the others are not searched again
+            Block(replace(MAIN, k=16), ONE_TRAINER, rates_of=MAIN),
+            *[Block(setting, (MUTUAL, MUTUAL_THEN_FEATURE), rates_of=MAIN) for setting in elsewhere],
+            Block(replace(MAIN, k=64), ONE_TRAINER),
             *[Block(MAIN, (LARGER_FLOORS, *rest), auxiliary) for auxiliary in ("zipf", "k")],
         )
     )

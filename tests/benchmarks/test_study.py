@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,18 @@ def test_seeds_take_turns_and_a_width_follows_from_runs(tmp_path: Path) -> None:
     ]
     assert [cell.n_features for cell in tests[6:]] == [40, 40, 40]
     assert "| floors | 40 |" in report.parts(records, plan)["width_matched.md"]
+
+
+def test_a_rate_may_come_from_another_setting(tmp_path: Path) -> None:
+    """Then nothing is searched, and the runs wait for the other setting's search."""
+    other = replace(TINY, k=TINY.k + 1)
+    plan = Plan((Block(other, (TOKEN,), rates_of=TINY), Block(TINY, (TOKEN,))), rates=(1e-3, 2e-3), most_rates=2)
+    records = Records(tmp_path / "study.jsonl")
+    assert {(cell.setting, cell.split) for cell in plan.pending(records)} == {(TINY, "dev")}
+    invented(plan, records, lambda cell: {"nmse_at_k": cell.learning_rate, "silent": 0})
+    ran = list(records.cells())
+    assert {cell.split for cell in ran if cell.setting == other} == {"test"}
+    assert {cell.learning_rate for cell in ran if cell.split == "test"} == {1e-3}
 
 
 @pytest.mark.parametrize("gain", [0.9, 1.0, 1.1])
