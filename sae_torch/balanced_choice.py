@@ -42,7 +42,8 @@ class BalancedChoice(Choice):
     token_caps, token_floors : int, optional
         Most and least features of every token.
     feature_caps, feature_floors : float or (features,) densities, optional
-        Largest and least share of the tokens of every feature.
+        Largest and least share of the tokens of every feature. Floors of a quarter of the mean share,
+        ``k / (4 * n_features)``, leave no feature silent and cost no reconstruction; `sae-torch train` sets them.
 
     Source: this project; two-sided limits by `allocation.TwoSided`.
 
@@ -86,6 +87,11 @@ class BalancedChoice(Choice):
     def has_token_limits(self) -> bool:
         """Whether a token's matches depend on more than thresholds."""
         return self.token_caps is not None or self.token_floors is not None
+
+    @property
+    def feeds_every_feature(self) -> bool:
+        """Whether every feature has a floor."""
+        return self.n_features is not None and bool((self.floor_densities > 0).all())
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, ledgers and thresholds, one entry per feature."""

@@ -141,6 +141,11 @@ class Choice(nn.Module):
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Update statistics from a training batch."""
 
+    @property
+    def feeds_every_feature(self) -> bool:
+        """Whether every feature gets tokens in training, whatever their scores: then no auxiliary loss is needed."""
+        return False
+
     def batch_free(self) -> Choice | Threshold | TokenLimits:
         """The form for inference: one token at a time."""
         raise NotImplementedError

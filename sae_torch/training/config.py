@@ -41,14 +41,15 @@ class TrainConfig:
     """Share of the steps, the first, in which it moves."""
     clip: float = 1.0
     """Largest global gradient norm: without it Adam remembers the first, large gradients."""
-    auxiliary: Literal["zipf", "k", "none"] = "zipf"
-    """`aux_zipf_loss` for under-used features, `aux_k_loss` for dead ones, or neither."""
+    auxiliary: Literal["auto", "zipf", "k", "none"] = "auto"
+    """`aux_zipf_loss` for under-used features, `aux_k_loss` for dead ones, or neither; "auto" is "zipf", but "none" for
+    a choice whose floors keep every feature in use."""
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
     auxiliary_every: int = 1
     """The auxiliary loss looks at every n-th token of a batch: faster steps, more silent features."""
     k_aux: int | None = None
-    """Features per token in the auxiliary loss; by default k for "zipf", half of d_model for "k"."""
+    """Features per token in the auxiliary loss; by default half of d_model for "k", otherwise k."""
     zipf_alpha: float = 1.0
     """Exponent of the density curve below which a feature counts as under-used."""
     zipf_beta: float = 150.0
@@ -75,8 +76,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name}: expected a positive number, found {value}")
-        if self.auxiliary not in ("zipf", "k", "none"):
-            raise InputError(f'auxiliary: expected "zipf", "k" or "none", found {self.auxiliary!r}')
+        if self.auxiliary not in ("auto", "zipf", "k", "none"):
+            raise InputError(f'auxiliary: expected "auto", "zipf", "k" or "none", found {self.auxiliary!r}')
         if self.decay_shape not in ("linear", "cosine"):
             raise InputError(f'decay_shape: expected "linear" or "cosine", found {self.decay_shape!r}')
         for name in ("auxiliary_every", "k_aux", "dead_after", "calibration_tokens"):

@@ -289,7 +289,7 @@ class Trainer:
 
     def _step(self, x: Tensor, rate: float, usage: Usage) -> StepRecord:
         sae, config = self.sae, self.config
-        wants_auxiliary = config.auxiliary != "none"
+        wants_auxiliary = usage.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
         usage.observe(out)
         error = reconstruction(out, x) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes)

@@ -23,7 +23,10 @@ class Usage:
         self.steps = 0
         self.config = config
         self.dead_after = config.dead_after or max(1, min(10_000_000, planned_tokens // 10))
-        usual = round(sae.choice.k) if config.auxiliary == "zipf" else sae.d_model // 2
+        self.auxiliary: str = config.auxiliary
+        if config.auxiliary == "auto":
+            self.auxiliary = "none" if sae.choice.feeds_every_feature else "zipf"
+        usual = sae.d_model // 2 if config.auxiliary == "k" else round(sae.choice.k)
         self.k_aux = config.k_aux or max(1, usual)
         ranks = torch.arange(1, sae.n_features + 1, device=device, dtype=torch.float32)
         curve = (ranks + config.zipf_beta) ** -config.zipf_alpha
@@ -64,8 +67,8 @@ class Usage:
         return target
 
     def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseAutoencoder) -> Tensor:
-        """The loss that the configuration asks for; 0 where no feature lacks use."""
-        if self.config.auxiliary == "k":
+        """The loss that is used, `aux_k_loss` or `aux_zipf_loss`; 0 where no feature lacks use."""
+        if self.auxiliary == "k":
             return aux_k_loss(out, x, sae, self.dead, self.k_aux, self.config.auxiliary_every)
         weights = shortfall(self.densities, self.target(sae))
         return aux_zipf_loss(out, x, sae, weights, self.k_aux, self.config.auxiliary_every)

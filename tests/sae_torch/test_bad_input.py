@@ -94,9 +94,15 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--reader.batch-size", "601"], "600 tokens do not fill one batch of 601"),
         (["--sae.k", "17"], "k is 17, expected more than 0 and at most the 16 features"),
         (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),
-        (["--sae.token-caps", "3"], "token_caps: only balanced choice takes it, found choice feature"),
-        (["--sweep.k", "2", "2"], "sweep: feature-k2 comes two times"),
-        (["--train.k-start", "4", "--train.k-annealing", "0.9"], "the quotas are fitted at 0.85 (switch)"),
+        (
+            ["--sae.choice", "feature", "--sae.token-caps", "3"],
+            "token_caps: only balanced choice takes it, found choice",
+        ),
+        (["--sweep.k", "2", "2"], "sweep: balanced-k2 comes two times"),
+        (
+            ["--sae.choice", "feature", "--train.k-start", "4", "--train.k-annealing", "0.9"],
+            "the quotas are fitted at 0.85 (switch)",
+        ),
         (["--device", "cuda:7"], "device is 'cuda:7', which torch cannot use here"),
         (["--device", "abacus"], "device is 'abacus', which torch cannot use here"),
         (["--live"], "live: activations lie in x.npy already, expected one of the two"),

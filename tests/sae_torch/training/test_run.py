@@ -353,3 +353,15 @@ def test_checkpoints_that_are_there_need_no_space_again(config: RunConfig, monke
     left = (3 * 1 + 1) * weights  # one checkpoint, since two are there, and what is saved
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": left}))  # type: ignore[attr-defined]
     assert Run(config, quiet=True).execute()
+
+
+def test_balanced_choice_without_limits_has_floors_of_a_quarter_of_the_mean_use() -> None:
+    floors = SaeOptions(n_features=64, k=4.0).new_choice()
+    assert isinstance(floors, st.BalancedChoice)
+    floors.build(64)
+    assert floors.floor_densities.tolist() == [1 / 64] * 64
+    assert floors.cap_densities.tolist() == [1.0] * 64
+    caps = SaeOptions(n_features=64, k=4.0, feature_caps=0.5).new_choice()
+    caps.build(64)
+    assert isinstance(caps, st.BalancedChoice)
+    assert not caps.floor_densities.any()

@@ -101,6 +101,24 @@ def test_the_loss_curve_is_that_of_a_dense_loop_over_200_steps(
     assert log.loss == pytest.approx(list(dense_losses(copy.deepcopy(choice), config, batches)), rel=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("choice", "auxiliary"),
+    [
+        (st.MutualChoice(4), "zipf"),
+        (st.BalancedChoice(4, feature_caps=0.5), "zipf"),
+        (st.BalancedChoice(4, feature_floors=[0.0] + 63 * [0.01]), "zipf"),
+        (st.BalancedChoice(4, feature_floors=0.01), "none"),
+    ],
+)
+def test_floors_under_every_feature_need_no_auxiliary_loss(choice: st.Choice, auxiliary: Any) -> None:
+    logs = [
+        st.Trainer(st.SparseAutoencoder(16, 64, copy.deepcopy(choice)), config).fit(activations(20))
+        for config in (st.TrainConfig(**QUIET), st.TrainConfig(auxiliary=auxiliary, **QUIET))
+    ]
+    assert (sum(logs[0].auxiliary) > 0) == (auxiliary == "zipf")
+    assert logs[0].loss == logs[1].loss
+
+
 def test_an_update_without_temporaries_is_the_plain_one() -> None:
     sae = st.SparseAutoencoder(7, 30, st.TokenChoice(2), dtype=torch.float64)
     for parameter in sae.parameters():
@@ -237,7 +255,7 @@ def test_batches_that_do_not_fit_are_named(batches: Any, steps: int | None, mess
     [
         ({"learning_rate": 0.0}, "learning_rate: expected a positive number, found 0.0"),
         ({"warm_up": 0.5, "decay": 0.6}, "warm_up \\+ decay: expected at most 1 in all"),
-        ({"auxiliary": "both"}, 'auxiliary: expected "zipf", "k" or "none"'),
+        ({"auxiliary": "both"}, 'auxiliary: expected "auto", "zipf", "k" or "none"'),
         ({"calibration": -0.1}, "calibration: expected a share"),
         ({"decay_shape": "square"}, 'decay_shape: expected "linear" or "cosine"'),
         ({"k_start": 0}, "k_start: expected a positive number, found 0"),
