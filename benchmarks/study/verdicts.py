@@ -84,7 +84,7 @@ def _unequal(findings: Findings) -> Verdict:
         return _not_run(claim, ["the error of token choice by difficulty"])
     ratios = sorted(errors[-1] / errors[0] for errors in groups)
     said = (
-        f"with {MAIN.k} features each, the hardest tenth of the tokens has {ratios[0]:.0f} to {ratios[-1]:.0f} times "
+        f"with {MAIN.k} features each, the hardest tenth of the tokens has {ratios[0]:.1f} to {ratios[-1]:.1f} times "
         "the error of the easiest"
     )
     return Verdict(claim, Status.CONFIRMED if ratios[0] > 1 else Status.NOT_CONFIRMED, _sentence(said))

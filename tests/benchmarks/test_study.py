@@ -311,7 +311,7 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
     assert adaptive.status == (Status.CONFIRMED if gain < 1 else Status.NOT_CONFIRMED)
     unequal = next(verdict for claim, verdict in by_claim.items() if claim.startswith("Some tokens are harder"))
     assert unequal.status == Status.CONFIRMED
-    assert "3 to 3 times" in unequal.because
+    assert "3.0 to 3.0 times" in unequal.because
     assert by_claim["Accurate extraction of features."].status == Status.NOT_RUN
     assert not any("Provisional" in verdict.because for verdict in by_claim.values())
 
