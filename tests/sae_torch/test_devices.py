@@ -100,6 +100,34 @@ def test_a_step_on_a_card_looks_at_no_number(name: str, block_entries: int, monk
 
 
 @pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize("block_entries", [1 << 26, 100])
+@pytest.mark.parametrize("every", [1, 3])
+def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients of a selection of fixed size are those of the processor, ties and all, unseen by the host."""
+    monkeypatch.setattr(losses, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(losses, "CPU_BLOCK_ENTRIES", block_entries)
+    x = torch.randint(-2, 3, (40, 8), generator=torch.Generator().manual_seed(0)).float()
+    weights = (torch.arange(24) % 4) / 4
+    found = []
+    for card in (True, False):
+        if not card:
+            monkeypatch.setattr(score_types, "is_on_device", lambda array: False)
+        for loss in (losses.aux_zipf_loss, losses.aux_k_loss):
+            sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3), encoder_scale=1.0)
+            with torch.no_grad():
+                sae.W_enc.copy_(sae.W_enc.mul(4).round())
+            out = sae(x, return_pre=True)
+            with no_look() if card else nullcontext():
+                value = loss(out, x, sae, weights if loss is losses.aux_zipf_loss else weights == 0.5, 5, every)
+                value.backward()
+            found.append([value.detach(), *(p.grad for p in sae.parameters())])
+    for one, other in zip(found[0] + found[1], found[2] + found[3], strict=True):
+        assert one is not None
+        assert bool(one.any())
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("as_device")
 def test_nothing_lacking_means_no_auxiliary_loss() -> None:
     """On a card the case cannot be seen beforehand."""
     sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3))
