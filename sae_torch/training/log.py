@@ -5,19 +5,62 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StepRecord:
-    """What one step did; the fields are those of `TrainLog`."""
+    """What one step did. What a card measured stays there until it is asked for: then the host waits.
 
-    loss: float
-    reconstruction: float
-    auxiliary: float
-    l0: float
+    Attributes
+    ----------
+    step : int
+    learning_rate : float
+    tokens : int
+        Seen so far, this step included.
+    numbers : list of float, or (5,) tensor
+        `loss`, `reconstruction`, `auxiliary` and `l0` as in `TrainLog`; `nothing`, the error of no reconstruction.
+    """
+
+    step: int
     learning_rate: float
     tokens: int
+    numbers: list[float] | Tensor = field(default_factory=list, repr=False)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the numbers are in main memory."""
+        return isinstance(self.numbers, list)
+
+    def read(self) -> list[float]:
+        """The numbers in main memory."""
+        if isinstance(self.numbers, Tensor):
+            self.numbers = self.numbers.tolist()
+        return self.numbers
+
+    @property
+    def loss(self) -> float:
+        """Reconstruction plus weighted auxiliary loss."""
+        return self.read()[0]
+
+    @property
+    def nothing(self) -> float:
+        """Squared error of reconstructing nothing."""
+        return self.read()[4]
+
+    def values(self) -> dict[str, float]:
+        """What is logged, by the names of `TrainLog`."""
+        measured = dict(zip(("loss", "reconstruction", "auxiliary", "l0"), self.read(), strict=False))
+        return measured | {"learning_rate": self.learning_rate, "tokens": self.tokens}
+
+
+def read_all(records: list[StepRecord]) -> None:
+    """Read the numbers of several steps at once."""
+    unread = [record for record in records if isinstance(record.numbers, Tensor)]
+    if unread:
+        for record, numbers in zip(unread, torch.stack([r.numbers for r in unread]).tolist(), strict=True):  # type: ignore[misc]
+            record.numbers = numbers
 
 
 @dataclass(frozen=True)
@@ -43,15 +86,25 @@ class TrainLog:
     l0: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    _waiting: list[StepRecord] = field(default_factory=list, repr=False)
 
     def append(self, record: StepRecord) -> None:
-        """Add one step."""
-        for name, value in vars(record).items():
-            getattr(self, name).append(value)
+        """Add one step; it shows once its numbers have been read."""
+        self._waiting.append(record)
+        if record.is_read:
+            self.settle()
+
+    def settle(self) -> None:
+        """Read what waits."""
+        read_all(self._waiting)
+        for record in self._waiting:
+            for name, value in record.values().items():
+                getattr(self, name).append(value)
+        self._waiting.clear()
 
 
 def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, name: str) -> Iterator[Tensor]:
-    """The batches, with a bar that shows tokens per second; it reads the log and changes nothing."""
+    """The batches, with a bar that shows tokens per second and the last loss that was read; it changes nothing."""
     from tqdm import tqdm
 
     with tqdm(desc=f"train {name}", unit=" tokens", unit_scale=True) as bar:
@@ -59,5 +112,6 @@ def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, name: st
             if step == 0:
                 bar.reset(total=steps * x.shape[0])
             yield x
-            bar.set_postfix(loss=f"{log.loss[-1]:.1f}", refresh=False)
+            if log.loss:
+                bar.set_postfix(loss=f"{log.loss[-1]:.1f}", refresh=False)
             bar.update(x.shape[0])

@@ -32,6 +32,7 @@ from sae_torch.training.log import StepRecord
 from sae_torch.training.metrics import open_sinks, require_services
 from sae_torch.training.run_config import RunConfig
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
+from sae_torch.training.upload import uploaded
 
 CONFIG = "config.toml"
 # Sections and fields that do not change the result.
@@ -221,14 +222,15 @@ class Run:
                 for x in self._begin(read, reader, trainers) if done is None else read:
                     if self.interruption.requested:
                         break
-                    x = x.to(self.config.device)
+                    x = uploaded(x, self.config.device)
                     records = {}
                     for name, trainer in trainers.items():
-                        with self._naming(step, reader, f"{name}: "):
+                        with self._naming(step, reader, f"{name}: ", trainer):
                             records[name] = trainer.step(x)
                     step += 1
                     bar.update()
                     if step % self.config.metrics.every == 0 or step == len(reader):
+                        self._look(step, reader, trainers)
                         speed = (step - first) * reader.batch_size / (time.perf_counter() - started)
                         for name, record in records.items():
                             values = _numbers(record, trainers[name]) | {"tokens_per_second": round(speed)}
@@ -236,6 +238,7 @@ class Run:
                                 sink.write(step, name, values)
                         bar.set_postfix(loss=" ".join(f"{record.loss:.1f}" for record in records.values()))
                     if step % self.config.checkpoints.every == 0 or step == len(reader):
+                        self._look(step, reader, trainers)
                         self._write(step, reader, _states(trainers))
                 if self.interruption.requested and step < len(reader):
                     place = self._write(step, reader, _states(trainers))
@@ -245,15 +248,23 @@ class Run:
                 sink.close()
 
     @contextlib.contextmanager
-    def _naming(self, step: int, reader: Stream, name: str = "") -> Iterator[None]:
+    def _naming(self, step: int, reader: Stream, name: str = "", trainer: Trainer | None = None) -> Iterator[None]:
         """Add to what went wrong where the batch comes from and what is left to go on from."""
         try:
             yield
         except (FloatingPointError, InputError, al.InfeasibleError) as error:
             newest = self.checkpoints.newest()
+            if trainer is not None and trainer.failed_step is not None:  # a card's are seen later
+                step = trainer.failed_step
             raise type(error)(
                 f"{name}{error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
             ) from error
+
+    def _look(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        """At what a card has measured since the last look."""
+        for name, trainer in trainers.items():
+            with self._naming(step, reader, f"{name}: ", trainer):
+                trainer.look()
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
         state = {"step": step, "trainers": states, "random": _random_state()}
@@ -293,7 +304,7 @@ def _states(trainers: dict[str, Trainer]) -> dict[str, Any]:
 def _numbers(record: StepRecord, trainer: Trainer) -> dict[str, float]:
     """What is logged of a step."""
     assert trainer.course is not None
-    return vars(record) | {"k": trainer.sae.choice.k, "dead": float(trainer.course.usage.dead.float().mean())}
+    return record.values() | {"k": trainer.sae.choice.k, "dead": float(trainer.course.usage.dead.float().mean())}
 
 
 def _determining(config: RunConfig) -> dict[str, Any]:

@@ -18,17 +18,18 @@ from sae_torch.calibration import calibrate
 from sae_torch.errors import InputError
 from sae_torch.feature_choice import FeatureChoice
 from sae_torch.losses import matryoshka_loss, reconstruction
+from sae_torch.solved import is_on_device
 from sae_torch.training.config import TrainConfig
+from sae_torch.training.divergence import LossWatch
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.state import choice_state, load_choice_state, set_budget
 from sae_torch.training.update import update
+from sae_torch.training.upload import uploaded
 from sae_torch.training.usage import Usage
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
-# A reconstruction this many times worse than none is beyond recovery.
-DIVERGED = 100.0
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Course:
     schedule: Schedule
     annealing: Annealing | None
     usage: Usage
+    watch: LossWatch
     step: int = 0
     tokens: int = 0
 
@@ -78,7 +80,8 @@ class Trainer:
         self.scale = math.nan
         self.course: Course | None = None
         self._memory: Tensor | None = None
-        fused = sae.W_dec.dtype == torch.float32 and sae.W_dec.device.type in ("cpu", "cuda")
+        # on a card the fused one alone can skip a step that the host has not seen yet
+        fused = sae.W_dec.device.type == "cuda" or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
     def fit(self, batches: Iterable[Tensor], steps: int | None = None) -> TrainLog:
@@ -113,9 +116,11 @@ class Trainer:
             for x in begun:
                 log.append(self.step(x))
                 inputs.append(x)
+            self.look()
         finally:
             self.end()
             self.sae.train(was_training)
+        log.settle()
         if len(log.loss) < steps:
             raise InputError(f"batches: ended after {len(log.loss)} of {steps} steps")
         calibrate(self.sae, inputs.batches)
@@ -142,6 +147,9 @@ class Trainer:
     def step(self, x: Tensor) -> StepRecord:
         """One step on raw activations, (tokens, d_model).
 
+        A card is not waited for: the numbers of the record stay there until they are read, every 50 steps or by `look`.
+        A step whose loss diverges, and all after it, then leave the weights as they are until the error is raised.
+
         Raises
         ------
         InputError
@@ -154,17 +162,38 @@ class Trainer:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
         if course.step >= course.steps:
             raise InputError(f"step: all {course.steps} steps of the schedule are done; call end() first")
-        x = self.checked(x, course.step) * self.scale
+        x = self.checked(x, course.step, wait=False) * self.scale
         if course.annealing is not None:
             set_budget(self.sae.choice, course.annealing.at(course.step))
         self._switch(course.step, course.steps)
         try:
-            record = self._step(x, course.schedule.rate(course.step), course.usage)
+            record = self._step(x, course)
         except al.InvalidProblemError as error:
+            course.watch.failed_step = course.step
             raise FloatingPointError(f"step {course.step}: {error}; {self._remedy}") from error
         course.step += 1
         course.tokens = record.tokens
+        if not record.is_read:
+            course.watch.add(record)
         return record
+
+    def look(self) -> None:
+        """Look at what a card has measured since the last look.
+
+        Raises
+        ------
+        FloatingPointError
+            If a loss is not finite or diverges; the weights are those before that step.
+        InputError
+            If a batch held NaN or infinite values.
+        """
+        if self.course is not None:
+            self.course.watch.look()
+
+    @property
+    def failed_step(self) -> int | None:
+        """The step of the schedule whose loss was refused."""
+        return None if self.course is None else self.course.watch.failed_step
 
     def end(self) -> None:
         """Leave the schedule: back to a module that works on raw activations; a second call does nothing."""
@@ -172,9 +201,11 @@ class Trainer:
             return
         if self.course.annealing is not None:
             set_budget(self.sae.choice, self.course.annealing.k)
+        watch = self.course.watch
         self.course = self._memory = None
         if not math.isnan(self.scale):
             self._rescale(1.0 / self.scale)
+        watch.look()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values; `begin` comes first.
@@ -189,6 +220,7 @@ class Trainer:
         course = self.course
         if course is None:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
+        self.look()
         for name, weight in self.sae.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise FloatingPointError(f"{name} is not finite after step {course.step}: {self._remedy}")
@@ -229,7 +261,8 @@ class Trainer:
             if isinstance(choice, FeatureChoice):
                 config.require_annealed(choice.switch)
         schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
-        self.course = Course(steps, schedule, annealing, Usage(self.sae, config, planned_tokens))
+        usage = Usage(self.sae, config, planned_tokens)
+        self.course = Course(steps, schedule, annealing, usage, LossWatch(self._remedy))
         self.sae.train()
 
     def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
@@ -245,8 +278,10 @@ class Trainer:
         self.begin(torch.cat(probe), steps, steps * probe[0].shape[0])
         yield from itertools.islice(itertools.chain(probe, iterator), steps)
 
-    def checked(self, x: Tensor, step: int) -> Tensor:
+    def checked(self, x: Tensor, step: int, wait: bool = True) -> Tensor:
         """A batch of raw activations as the autoencoder takes it; `step` is its number, for the message.
+
+        Without `wait`, values on a card are not looked at: what is wrong with them shows in the loss.
 
         Raises
         ------
@@ -256,10 +291,11 @@ class Trainer:
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.sae.d_model or x.shape[0] == 0:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"batches: batch {step} must have shape (tokens, {self.sae.d_model}), found {found}")
-        x = x.detach().to(self.sae.W_enc)
-        if not bool(torch.isfinite(x).all()):
+        x = x.detach().to(self.sae.W_enc.dtype)
+        looked_at = wait or not (is_on_device(x) and is_on_device(self.sae.W_enc))
+        if looked_at and not bool(torch.isfinite(x).all()):
             raise InputError(f"batches: batch {step} holds NaN or infinite activations")
-        return x
+        return uploaded(x, self.sae.W_enc.device)
 
     @torch.no_grad()
     def _start(self, probe: Tensor) -> None:
@@ -287,8 +323,8 @@ class Trainer:
         if step >= max(1, round(choice.switch * steps)):
             choice.fit_quotas()
 
-    def _step(self, x: Tensor, rate: float, usage: Usage) -> StepRecord:
-        sae, config = self.sae, self.config
+    def _step(self, x: Tensor, course: Course) -> StepRecord:
+        sae, config, usage = self.sae, self.config, course.usage
         wants_auxiliary = usage.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
         usage.observe(out)
@@ -298,18 +334,21 @@ class Trainer:
         if wants_auxiliary:
             auxiliary = usage.auxiliary_loss(out, x, sae)
             loss = error + config.auxiliary_coefficient * auxiliary
-        self._refuse_divergence(float(loss.detach()), x)
+        tokens = x.shape[0]
+        matches = len(out.codes) if out.codes.count is None else out.codes.count
+        losses, nothing = [part.detach() for part in (loss, error, auxiliary)], x.square().sum() / tokens
+        record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + tokens)
+        if is_on_device(x):
+            self.optimizer.found_inf = course.watch.flag(losses[0], nothing)  # type: ignore[attr-defined]
+            count = matches if isinstance(matches, Tensor) else torch.full((), matches, device=x.device)
+            record.numbers = torch.stack([n.double() for n in (*losses, count.double() / tokens, nothing)])
+        else:
+            record.numbers = [*map(float, losses), float(matches) / tokens, float(nothing)]
+            course.watch.add(record)  # refuses before the weights change
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        update(sae, self.optimizer, rate, config.clip)
-        return StepRecord(
-            loss=float(loss.detach()),
-            reconstruction=float(error.detach()),
-            auxiliary=float(auxiliary.detach()),
-            l0=(len(out.codes) if out.codes.count is None else int(out.codes.count)) / x.shape[0],
-            learning_rate=rate,
-            tokens=(self.course.tokens if self.course else 0) + x.shape[0],
-        )
+        update(sae, self.optimizer, record.learning_rate, config.clip)
+        return record
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
         """Where this step writes its scores: over the last step's. A card's allocator keeps freed memory by itself."""
@@ -319,15 +358,6 @@ class Trainer:
         if self._memory is None or self._memory.shape != shape:
             self._memory = torch.empty(shape, dtype=dtype)
         return self._memory
-
-    def _refuse_divergence(self, loss: float, x: Tensor) -> None:
-        none = float(x.square().sum()) / x.shape[0]
-        if loss <= DIVERGED * none:  # NaN is not
-            return
-        step = self.course.step if self.course else 0
-        raise FloatingPointError(
-            f"the loss is {loss:.3g} at step {step}, where reconstructing nothing would cost {none:.3g}: {self._remedy}"
-        )
 
     @property
     def _remedy(self) -> str:

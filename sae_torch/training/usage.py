@@ -55,7 +55,7 @@ class Usage:
         fired = out.codes.feature_counts
         self.steps += 1
         self.densities.lerp_(fired / tokens, max(1.0 / self.steps, DENSITY_RATE))
-        self.silent_for = torch.where(fired > 0, 0, self.silent_for + tokens)
+        self.silent_for.add_(tokens).masked_fill_(fired > 0, 0)
 
     def target(self, sae: SparseAutoencoder) -> Tensor:
         """The curve's density of every feature: by current rank, after the switch by the frozen one."""

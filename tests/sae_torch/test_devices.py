@@ -14,8 +14,6 @@ import sae_torch as st
 from allocation import scores as score_types
 from sae_torch import losses
 from sae_torch.feature_choice import ON_HOST
-from sae_torch.training.update import update
-from sae_torch.training.usage import Usage
 from tests.sae_torch.no_look import no_look
 
 CHOICES = {
@@ -71,32 +69,82 @@ def test_soft_choice() -> None:
 @pytest.mark.usefixtures("as_device")
 @pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas"])
 @pytest.mark.parametrize("block_entries", [1 << 26, 100])
-def test_a_step_on_a_card_looks_at_no_number(name: str, block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selection, statistics, both losses, gradients and the update; and the answer is that of the processor."""
+@pytest.mark.parametrize("auxiliary", ["zipf", "k"])
+def test_a_step_on_a_card_looks_at_no_number(
+    name: str, block_entries: int, auxiliary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Selection, statistics, losses, gradients, clipping, optimiser, unit norm, log; all as on the processor."""
     monkeypatch.setattr(losses, "BLOCK_ENTRIES", block_entries)
-    monkeypatch.setattr(losses, "CPU_BLOCK_ENTRIES", block_entries)
-    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    batches = torch.randn(5, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
     found = []
     for card in (True, False):
         sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]())
-        optimizer = torch.optim.Adam(sae.parameters(), fused=True)
-        usage = Usage(sae, st.TrainConfig(), planned_tokens=1000)
+        trainer = st.Trainer(sae, st.TrainConfig(auxiliary=auxiliary, dead_after=30, progress=False))
+        trainer.begin(batches[0], steps=10, planned_tokens=400)
         if not card:
             monkeypatch.setattr(score_types, "is_on_device", lambda array: False)
-        for step in range(2):
+        on_host = [value for key, value in sae.choice.named_buffers() if key in ON_HOST]
+        records = []
+        for step, x in enumerate(batches):
             # the first step makes the optimiser's state
-            on_host = [value for name, value in sae.choice.named_buffers() if name in ON_HOST]
             with no_look(on_host) if card and step else nullcontext():
-                out = sae(x, return_pre=True)
-                usage.observe(out)
-                loss = losses.reconstruction(out, x) + usage.auxiliary_loss(out, x, sae)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                update(sae, optimizer, rate=1e-2, clip=1.0)
-        assert (out.codes.count is not None) == card
-        found.append([loss.detach(), *sae.state_dict().values()])
+                records.append(trainer.step(x))
+            assert records[-1].is_read == (not card)
+        trainer.look()
+        assert all(record.is_read for record in records)
+        found.append([*(torch.tensor(record.read()) for record in records), *sae.state_dict().values()])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7, equal_nan=True)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize("name", ["token", "mutual", "quotas"])
+def test_a_card_skips_what_diverges_until_the_host_looks(name: str) -> None:
+    """The step is named, and the weights are those before it, however many steps were launched since."""
+    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]())
+    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    batches = torch.randn(8, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    trainer.begin(batches[0], steps=100, planned_tokens=4000)
+    for x in batches[:3]:
+        trainer.step(x)
+    before = [p.detach().clone() for p in sae.parameters()]
+    with torch.no_grad():
+        sae.b_enc += 1e6
+    before[2] += 1e6
+    for x in batches[3:]:
+        trainer.step(x)
+    with pytest.raises(FloatingPointError, match=r"the loss is .* at step 3, where reconstructing nothing would cost"):
+        trainer.look()
+    assert trainer.failed_step == 3
+    for one, other in zip(sae.parameters(), before, strict=True):
+        torch.testing.assert_close(one.detach(), other)
+    with torch.no_grad():
+        sae.b_enc -= 1e6
+    trainer.step(batches[0])
+    trainer.look()
+    assert not torch.equal(sae.W_dec, before[0])
+
+
+@pytest.mark.usefixtures("as_device")
+def test_a_batch_that_is_not_finite_is_named_by_the_next_look() -> None:
+    """On a card its values are not looked at beforehand; the log holds what was read."""
+    batches = [torch.randn(40, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(220)]
+    batches[210][3, 4] = torch.nan
+    sae = st.SparseAutoencoder(8, 24, choice=st.MutualChoice(3))
+    with pytest.raises(st.InputError, match="batches: batch 210 holds NaN or infinite activations"):
+        st.Trainer(sae, st.TrainConfig(progress=False)).fit(batches)
+    assert bool(torch.isfinite(sae.W_dec).all())
+
+
+@pytest.mark.usefixtures("as_device")
+def test_checkpoints_look_first() -> None:
+    """No state is written that goes on from a step that was refused."""
+    sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3))
+    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    trainer.begin(torch.ones(40, 8), steps=100, planned_tokens=4000)
+    trainer.step(torch.full((40, 8), torch.inf))
+    with pytest.raises(st.InputError, match="batch 0 holds NaN"):
+        trainer.state_dict()
 
 
 @pytest.mark.usefixtures("as_device")
@@ -105,7 +153,6 @@ def test_a_step_on_a_card_looks_at_no_number(name: str, block_entries: int, monk
 def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loss and gradients of a selection of fixed size are those of the processor, ties and all, unseen by the host."""
     monkeypatch.setattr(losses, "BLOCK_ENTRIES", block_entries)
-    monkeypatch.setattr(losses, "CPU_BLOCK_ENTRIES", block_entries)
     x = torch.randint(-2, 3, (40, 8), generator=torch.Generator().manual_seed(0)).float()
     weights = (torch.arange(24) % 4) / 4
     found = []

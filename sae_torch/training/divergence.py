@@ -1,0 +1,73 @@
+"""Losses beyond recovery: refused before the step by a processor; on a card skipped there and seen at the next look."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sae_torch.errors import InputError
+from sae_torch.training.log import StepRecord, read_all
+
+# A reconstruction this many times worse than none is beyond recovery.
+DIVERGED = 100.0
+# Steps on a card between two looks at their losses: each look waits for all that was launched.
+LOOK_EVERY = 50
+
+
+class LossWatch:
+    """Refuses a step whose loss diverges.
+
+    ::
+
+        refused iff not   loss <= 100 (1/N) sum_i ||x_i||^2 < inf
+
+    Parameters
+    ----------
+    remedy : str
+        What to do about it, for the message.
+
+    Attributes
+    ----------
+    failed_step : int or None
+        The step that was refused.
+    """
+
+    def __init__(self, remedy: str) -> None:
+        self.remedy = remedy
+        self.failed_step: int | None = None
+        self._unread: list[StepRecord] = []
+        self._failed: Tensor | None = None
+
+    @torch.no_grad()
+    def flag(self, loss: Tensor, nothing: Tensor) -> Tensor:
+        """On a card: 1 from the first refused step on, else 0; fused Adam takes it to skip its steps."""
+        accepted = (loss <= DIVERGED * nothing) & nothing.isfinite()  # NaN is not
+        refused = accepted.logical_not().float()
+        if self._failed is None:
+            self._failed = torch.zeros_like(refused)
+        return torch.maximum(self._failed, refused, out=self._failed)
+
+    def add(self, record: StepRecord) -> None:
+        """A step that was launched; looks when enough of them have been."""
+        self._unread.append(record)
+        if record.is_read or len(self._unread) >= LOOK_EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Read the losses since the last look, and raise for the first that was refused."""
+        records, self._unread = self._unread, []
+        read_all(records)
+        for record in records:
+            if record.loss <= DIVERGED * record.nothing and math.isfinite(record.nothing):
+                continue
+            self.failed_step = record.step
+            if self._failed is not None:
+                self._failed.zero_()
+            if not math.isfinite(record.nothing):
+                raise InputError(f"batches: batch {record.step} holds NaN or infinite activations")
+            raise FloatingPointError(
+                f"the loss is {record.loss:.3g} at step {record.step}, where reconstructing nothing would cost "
+                f"{record.nothing:.3g}: {self.remedy}"
+            )
