@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
+Block: TypeAlias = tuple[int, int]
 
 # A block must stay in cache between the passes made over it, and be large enough to outweigh the calls.
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 3 << 20
+# A run of blocks is bounded too, for what is found in it.
+RUN_BYTES = 1 << 26
 # Below this size starting threads costs more than it saves.
 SERIAL_BYTES = 1 << 22
 
@@ -23,19 +26,32 @@ def map_blocks(
     block_bytes: int = BLOCK_BYTES,
 ) -> list[T]:
     """`[work(start, stop), ...]` over consecutive blocks of `rows`, in order, `nbytes` in all."""
+    parts = map_runs(lambda run: [work(*block) for block in run], rows, nbytes, workers, block_bytes)
+    return [result for part in parts for result in part]
+
+
+def map_runs(
+    work: Callable[[list[Block]], T],
+    rows: int,
+    nbytes: int,
+    workers: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> list[T]:
+    """`[work([(start, stop), ...]), ...]` over runs of such blocks: for work that goes on with what its blocks gave."""
     if rows == 0:
         return []
     step = max(1, block_bytes * rows // max(nbytes, 1))
-    bounds = [(start, min(start + step, rows)) for start in range(0, rows, step)]
+    blocks = [(start, min(start + step, rows)) for start in range(0, rows, step)]
     workers = available_cores() if workers is None else workers
-    if workers <= 1 or len(bounds) == 1 or nbytes < SERIAL_BYTES:
-        return [work(start, stop) for start, stop in bounds]
-    # a few runs of consecutive blocks per thread: one task per block would spend its time handing over the lock
-    share = -(-len(bounds) // (2 * workers))
-    runs = [bounds[first : first + share] for first in range(0, len(bounds), share)]
+    if nbytes < SERIAL_BYTES:
+        workers = 1
+    # a few runs per thread: one task per block would spend its time handing over the lock
+    share = min(-(-len(blocks) // (2 * workers)), max(1, RUN_BYTES // block_bytes))
+    runs = [blocks[first : first + share] for first in range(0, len(blocks), share)]
+    if workers == 1 or len(runs) == 1:
+        return [work(run) for run in runs]
     with ThreadPoolExecutor(workers) as pool:
-        parts = pool.map(lambda run: [work(start, stop) for start, stop in run], runs)
-        return [result for part in parts for result in part]
+        return list(pool.map(work, runs))
 
 
 def available_cores() -> int:

@@ -8,21 +8,20 @@ afresh.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocation.scores import Indices
-from allocation.solvers.price_search import Array, Selection, compact, finish, joined, smallest_positive
-from allocation.threads import BLOCK_BYTES, map_blocks
-
-Mask: TypeAlias = NDArray[np.bool_]
+from allocation.solvers.finish import Array, Selection, finish
+from allocation.solvers.places import Mask, places
+from allocation.solvers.price_search import compact, joined, smallest_positive
+from allocation.threads import Block, map_blocks, map_runs
 
 # Survivors of a line worth keeping, in multiples of what is wanted, before its bracket counts as too wide.
 WIDE = 4
-# Rows are ranked in so many runs, which threads share.
-RUNS = 8
+# Maxima of so many bytes stay in the cache while all rows pass by.
+MAXIMA_BYTES = 1 << 21
 # Groups per column, fewest first, and the share of them that may be wanted.
 COLUMN_GROUPS = (64, 256, 1024)
 FILLED = 0.6
@@ -33,23 +32,18 @@ def select_rows(ordered: Array, caps: Indices, workers: int | None = None, hint:
     rows, columns = ordered.shape
     caps = np.minimum(caps, columns)
 
-    def survivors(start: int, stop: int) -> tuple[Indices, Array]:
-        block, at = ordered[start:stop], None if hint is None else hint[start:stop]
-        flat = _row_survivors(block, caps[start:stop] + 1, at)
-        return start * columns + flat, block.reshape(-1)[flat]
+    def selected(run: list[Block]) -> list[Indices]:
+        start, stop = run[0][0], run[-1][1]
+        flat = _row_survivors(ordered, run, caps + 1, hint)
+        values = ordered[start:stop].reshape(-1)[flat]
+        best = finish(values, flat, flat // columns, caps[start:stop])
+        first = start * columns
+        return [best.flat + first, *(np.where(end >= 0, end + first, -1) for end in (best.last, best.refused))]
 
-    found = map_blocks(survivors, rows if columns else 0, ordered.nbytes, workers)
-    flat = joined([part for part, _ in found])
-    values = np.concatenate([ordered.reshape(-1)[:0], *(part for _, part in found)])
-
-    def finished(start: int, stop: int) -> Selection:
-        inside = slice(*np.searchsorted(flat, [start * columns, stop * columns]))
-        return finish(values[inside], flat[inside], flat[inside] // columns - start, caps[start:stop])
-
-    if not flat.size:
-        return finish(values, flat, flat, caps)
-    parts = map_blocks(finished, rows, ordered.nbytes, workers, block_bytes=max(ordered.nbytes // RUNS, BLOCK_BYTES))
-    flat, last, refused = (joined([getattr(part, name) for part in parts]) for name in ("flat", "last", "refused"))
+    parts = map_runs(selected, rows if columns else 0, ordered.nbytes, workers)
+    if not parts:
+        return Selection(joined([]), np.full(rows, -1), np.full(rows, -1), passes=1)
+    flat, last, refused = map(np.concatenate, zip(*parts, strict=True))
     return Selection(flat, last, refused, passes=1)
 
 
@@ -64,25 +58,43 @@ def select_columns(ordered: Array, caps: Indices, workers: int | None = None, hi
     return replace(best, reaching=reaching)
 
 
-def _row_survivors(block: Array, wanted: Indices, at: Array | None = None) -> Indices:
-    """Ascending flat positions that hold the `wanted[i]` largest positive entries of every row, and few more."""
-    rows, columns = block.shape
-    smallest = smallest_positive(block.dtype)
-    hinted = at is not None
-    at = np.maximum(row_bracket(block, wanted), smallest) if at is None else at.copy()
+def _row_survivors(ordered: Array, run: list[Block], wanted: Indices, hint: Array | None) -> Indices:
+    """Ascending flat positions, from the run's first row on, of the `wanted[i]` largest of each row, and few more."""
+    columns = ordered.shape[1]
+    smallest = smallest_positive(ordered.dtype)
+    rows = slice(run[0][0], run[-1][1])
+
+    def reaching(start: int, stop: int) -> Mask:
+        block = ordered[start:stop]
+        at = np.maximum(row_bracket(block, wanted[start:stop]), smallest) if hint is None else hint[start:stop]
+        return np.asarray(block >= at[:, None])
+
+    flat = places((reaching(*block) for block in run), int(WIDE * wanted[rows].sum()) + 64 * wanted[rows].size)
+    if flat is None:
+        if hint is not None:
+            return _row_survivors(ordered, run, wanted, None)
+        flat, bad = joined([]), np.ones(wanted[rows].size, bool)
+    else:
+        counts = np.bincount(flat // columns, minlength=wanted[rows].size)
+        bad = counts > WIDE * wanted[rows] + 64
+        if hint is not None:
+            bad |= (counts < wanted[rows]) & (hint[rows] > smallest)
+    if not bad.any():
+        return flat
+    if hint is not None and 2 * np.count_nonzero(bad) > bad.size:
+        return _row_survivors(ordered, run, wanted, None)
+    found = [flat[~bad[flat // columns]]]
+    again = np.flatnonzero(bad)
+    for some in np.array_split(again, -(-again.size // (run[0][1] - run[0][0]))):
+        line, place = np.divmod(_tied_row_survivors(ordered[rows][some], wanted[rows][some]), columns)
+        found.append(some[line] * columns + place)
+    return np.sort(np.concatenate(found))
+
+
+def _tied_row_survivors(block: Array, wanted: Indices) -> Indices:
+    """As `_row_survivors` for rows of which many entries may tie at the bracket."""
+    at = np.maximum(row_bracket(block, wanted), smallest_positive(block.dtype))
     reaching = block >= at[:, None]
-    if np.count_nonzero(reaching) <= WIDE * wanted.sum() + 64 * rows:
-        flat = np.flatnonzero(reaching)
-        counts = np.bincount(flat // columns, minlength=rows)
-        failed = (counts < wanted) & (at > smallest)
-        if not hinted or not failed.any():
-            wide = counts > WIDE * wanted + 64
-            return flat if not wide.any() else _without_surplus(block, wanted, at, reaching, wide)
-        again = np.flatnonzero(failed)
-        line, place = np.divmod(_row_survivors(block[again], wanted[again]), columns)
-        return np.sort(np.concatenate([flat[~failed[flat // columns]], again[line] * columns + place]))
-    if hinted:
-        return _row_survivors(block, wanted)
     return _without_surplus(block, wanted, at, reaching, _counts(reaching) > WIDE * wanted + 64)
 
 
@@ -115,12 +127,13 @@ def row_bracket(block: Array, wanted: Indices) -> Array:
     groups = 4 * int(wanted.max(initial=1))
     if block.shape[1] < 4 * groups:
         return _ranked(block, wanted)
-    # halves laid over each other until few groups are left: neighbours, often alike, fall into different ones
-    half = block.shape[1] // 2
-    maxima = np.maximum(block[:, :half], block[:, half : 2 * half])
-    while (half := half // 2) >= 2 * groups:
-        maxima = np.maximum(maxima[:, :half], maxima[:, half : 2 * half], out=maxima[:, :half])
-    return _ranked(maxima, wanted)
+    # parts laid over each other, so that neighbours, often alike, fall into different groups; halves are quickest
+    quarter = block.shape[1] // 4
+    maxima = np.maximum(block[:, : 2 * quarter], block[:, 2 * quarter : 4 * quarter])
+    maxima = np.maximum(maxima[:, :quarter], maxima[:, quarter:])
+    layers = 1 << ((quarter // groups).bit_length() - 1)
+    width = quarter // layers
+    return _ranked(maxima[:, : layers * width].reshape(-1, layers, width).max(axis=1), wanted)
 
 
 def _column_survivors(
@@ -201,8 +214,7 @@ def _column_maxima_ranked(part: Array, groups: int, ranks: Indices, workers: int
             np.maximum(maxima, part[first : first + groups, start:stop], out=maxima)
         return _ranked(np.ascontiguousarray(maxima.T), ranks[start:stop])
 
-    # the maxima of one block of columns stay in the cache while all rows pass by
-    share = max(1, BLOCK_BYTES * columns // max(groups * columns * part.itemsize, 1)) * part.nbytes // max(columns, 1)
+    share = max(1, MAXIMA_BYTES * columns // max(groups * columns * part.itemsize, 1)) * part.nbytes // max(columns, 1)
     return np.concatenate(map_blocks(ranked, columns, part.nbytes, workers, block_bytes=share))
 
 

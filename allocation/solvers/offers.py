@@ -8,8 +8,9 @@ import numpy as np
 
 from allocation.problem import Problem
 from allocation.scores import EdgeScores, Indices
+from allocation.solvers.finish import Array
 from allocation.solvers.lines import column_bracket, row_bracket
-from allocation.solvers.price_search import Array, joined, sampled_bracket, smallest_positive
+from allocation.solvers.price_search import joined, sampled_bracket, smallest_positive
 from allocation.solvers.tree import UNLIMITED, Mask, Reals, Tree
 from allocation.threads import map_blocks
 

@@ -4,117 +4,25 @@ A group is the whole matrix (here), a row or a column (`lines`). Selecting its t
 
 1. *bracket*: a lower end below the price, from a sample or from maxima that cannot fail;
 2. *compact*: one pass keeps the positions of entries from the lower end upwards;
-3. *finish*: exact selection among the few survivors, ties to the smaller index;
+3. *finish*: exact selection among the few survivors, ties to the smaller index (`finish.py`);
 4. *check*: a group with too few survivors, or too many to keep, gets a better bracket.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocation.scores import Indices
-from allocation.threads import map_blocks
-
-Array: TypeAlias = NDArray[Any]
-Keys: TypeAlias = NDArray[np.uint32]
+from allocation.solvers.finish import Array, Selection, finish
+from allocation.solvers.places import places
+from allocation.threads import Block, map_blocks, map_runs
 
 # Entries sampled to bracket the price of a whole matrix.
 SAMPLE = 1 << 16
 # From so many entries certain to be taken, they are set aside before the survivors are ranked.
 LARGE = 1 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Flat positions of the selected entries, ascending; per group the last selected and the first refused entry.
-
-    `last` and `refused` are flat positions, -1 where a group selects nothing or refuses nothing positive. `reaching` is
-    how many entries of each group reached the hint that a search over columns started from.
-    """
-
-    flat: Indices
-    last: Indices
-    refused: Indices
-    passes: int
-    reaching: Indices | None = None
-
-
-def finish(values: Array, flat: Indices, groups: Indices | None, caps: Indices, passes: int = 1) -> Selection:
-    """Exact selection among survivors: positive `values` at ascending positions `flat`, each of one group.
-
-    The cap-th largest of each group is its price; of the entries equal to it the first are taken.
-    """
-    count = caps.size
-    last, refused = np.full(count, -1), np.full(count, -1)
-    if values.size == 0:
-        return Selection(flat, last, refused, passes)
-    whole = groups is None
-    sizes = np.array([values.size]) if groups is None else np.bincount(groups, minlength=count)
-    taken = np.minimum(caps, sizes)
-    keys = _descending_keys(values)
-    price, after = _ranked_keys(keys, groups, sizes, taken)
-
-    def of_entry(per_group: Array) -> Any:
-        return per_group[0] if groups is None else per_group[groups]
-
-    keep = (keys <= of_entry(price)) & of_entry(taken > 0)
-    tied = np.flatnonzero((keys == of_entry(price)) & of_entry(taken > 0))
-    tied_group = np.zeros(tied.size, np.int64) if groups is None else groups[tied]
-    kept = np.array([np.count_nonzero(keep)]) if groups is None else np.bincount(groups[keep], minlength=count)
-    keep[_last_ones(tied, tied_group, kept - taken)] = False
-
-    last_tied = keep[tied]
-    last[tied_group[last_tied]] = flat[tied[last_tied]]
-    candidates = np.flatnonzero((keys == of_entry(after)) & ~keep & of_entry(sizes > taken))[::-1]
-    refused[np.zeros(candidates.size, np.int64) if whole else of_entry(np.arange(count))[candidates]] = flat[candidates]
-    return Selection(flat[keep], last, refused, passes)
-
-
-def _ranked_keys(keys: Keys, groups: Indices | None, sizes: Indices, taken: Indices) -> tuple[Keys, Keys]:
-    """Per group the key of the last that is taken and of the next after it; meaningless where there is none."""
-    if groups is None:
-        ranks = np.array([max(int(taken[0]) - 1, 0), min(int(taken[0]), keys.size - 1)])
-        price, after = np.partition(keys, np.unique(ranks))[ranks, None]
-        return price, after
-    width = int(sizes.max())
-    starts = np.cumsum(sizes) - sizes
-    if sizes.size * width <= 4 * keys.size + SAMPLE and sizes.size <= 1 << 16:
-        # groups of like size: one short row each, which vector units sort at once
-        order = np.argsort(groups.astype(np.uint16), kind="stable")
-        by_group = groups[order]
-        rows = np.full((sizes.size, width + 1), np.iinfo(np.uint32).max, np.uint32)
-        rows[by_group, np.arange(keys.size) - starts[by_group]] = keys[order]
-        rows.sort(axis=1)
-        every = np.arange(sizes.size)
-        return rows[every, np.maximum(taken - 1, 0)], rows[every, taken]
-    ranked = np.sort((groups.astype(np.uint64) << np.uint64(32)) | keys)
-    ends = np.minimum(np.maximum(starts + taken - 1, 0), keys.size - 1), np.minimum(starts + taken, keys.size - 1)
-    return ranked[ends[0]].astype(np.uint32), ranked[ends[1]].astype(np.uint32)
-
-
-def _last_ones(positions: Indices, groups: Indices, surplus: Indices) -> Indices:
-    """Of ascending `positions`, the last `surplus[g]` of every group g."""
-    if not surplus.any():
-        return positions[:0]
-    order = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups, minlength=surplus.size)
-    rank_from_end = np.repeat(np.cumsum(sizes), sizes) - np.arange(order.size)
-    return positions[order[rank_from_end <= np.repeat(surplus, sizes)]]
-
-
-def _descending_keys(values: Array) -> Keys:
-    """32-bit integers that sort positive values downwards. Wider types are replaced by their ranks."""
-    if values.dtype.itemsize == 8:
-        ranks = np.unique(values, return_inverse=True)[1].astype(np.uint32)
-    elif values.dtype.kind == "f":  # bit patterns of positive floats are in order
-        ranks = values.view(f"u{values.dtype.itemsize}").astype(np.uint32)
-    else:
-        ranks = values.astype(np.uint32)
-    return ~ranks
 
 
 def select_whole(ordered: Array, cap: int, workers: int | None = None, hint: Array | None = None) -> Selection:
@@ -164,19 +72,21 @@ def compact(
     """
     reaches = np.greater if strictly else np.greater_equal
     stride = entries.size // max(entries.shape[0], 1)
-    most = entries.size if most is None else most
-    found = [0]  # threads may miss each other's count for a block or two, which only delays the stop
+    found = [0]  # threads may miss each other's count for a run or two, which only delays the stop
 
-    def survivors(start: int, stop: int) -> Indices | None:
-        if found[0] > most:
-            return None
-        flat = np.flatnonzero(reaches(entries[start:stop], lower))
-        found[0] += flat.size
-        return np.asarray(flat + start * stride)
+    def survivors(run: list[Block]) -> Indices | None:
+        left = None if most is None else most - found[0]
+        flat = places((reaches(entries[start:stop], lower) for start, stop in run), left)
+        if flat is not None:
+            flat += run[0][0] * stride
+        found[0] += entries.size if flat is None else flat.size
+        return flat
 
-    parts = map_blocks(survivors, entries.shape[0], entries.nbytes, workers)
+    parts = map_runs(survivors, entries.shape[0], entries.nbytes, workers)
     kept = [part for part in parts if part is not None]
-    return joined(kept) if len(kept) == len(parts) and sum(part.size for part in kept) <= most else None
+    if len(kept) < len(parts) or (most is not None and sum(part.size for part in kept) > most):
+        return None
+    return joined(kept)
 
 
 def smallest_positive(dtype: np.dtype[Any]) -> Any:

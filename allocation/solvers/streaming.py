@@ -19,7 +19,8 @@ from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores, dense_scores
 from allocation.solution import Solution, Status
 from allocation.solve import solve
-from allocation.solvers.price_search import Array, compact, smallest_positive
+from allocation.solvers.finish import Array
+from allocation.solvers.price_search import compact, smallest_positive
 from allocation.solvers.survivors import Survivors, Taken
 from allocation.solvers.top_selection import Ends, prices_of_ends
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.scores import Indices
-from allocation.solvers.price_search import Array, finish
+from allocation.solvers.finish import Array, finish
 
 Mask: TypeAlias = NDArray[np.bool_]
 

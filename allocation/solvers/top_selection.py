@@ -17,8 +17,9 @@ from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores, Indices
 from allocation.solution import Price, Prices, Real, Solution, Status, counts_of, no_price
 from allocation.solvers.base import Options
+from allocation.solvers.finish import Array, Selection, finish
 from allocation.solvers.lines import select_columns, select_rows
-from allocation.solvers.price_search import Array, Selection, finish, select_whole
+from allocation.solvers.price_search import select_whole
 
 # Expected prices are lowered by this share, so that they may fall a little before the hint fails: for the whole matrix,
 # whose price falls by up to a twentieth from one step of training to the next, for rows, and for columns, whose few
