@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import util
 
@@ -43,6 +44,18 @@ class Card:
         """Until everything launched has ended."""
         if self.is_real:
             torch.cuda.synchronize()
+
+    @contextmanager
+    def refusing_to_wait(self) -> Iterator[None]:
+        """Inside, torch raises where the host would wait."""
+        self.wait()
+        if self.is_real:
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            if self.is_real:
+                torch.cuda.set_sync_debug_mode("default")
 
     def times(self, sides: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
         """Median milliseconds of every side, in turn, each from an idle device to an idle device."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from allocation import scores as score_types
-from benchmarks import gpu_parity, gpu_selection, gpu_training
+from benchmarks import gpu_parity, gpu_selection, gpu_steps, gpu_training
 from benchmarks.gpu_card import Card
 from benchmarks.harness import arguments, report
 
@@ -36,6 +36,8 @@ PARTS: dict[str, tuple[Callable[[Card], str | Iterator[list[Any]]], float]] = {
     "two-sided parity": (gpu_parity.two_sided_parity, 40),
     "no waiting": (gpu_parity.no_waiting, 40),
     "graph capture": (gpu_parity.graph_capture, 40),
+    "steps without waiting": (gpu_steps.steps_without_waiting, 50),
+    "captured steps": (gpu_steps.captured_steps, 60),
     "selections": (gpu_selection.selection_rows, 100),
     "training steps": (gpu_training.training_rows, 110),
     "largest autoencoder": (gpu_training.largest_autoencoder, 100),

@@ -144,21 +144,12 @@ def no_waiting(card: Card) -> str:
             caps = np.array([900]) if axis is None else np.arange(scores.shape[axis]) % 4
             with matrix.scope():
                 matrix.engine.fixed(matrix, axis, caps)  # compiles
-                card.wait()
-                _refuse_waiting(card, True)
-                try:
+                with card.refusing_to_wait():
                     found = matrix.engine.fixed(matrix, axis, caps)
-                finally:
-                    _refuse_waiting(card, False)
                 count = int(matrix.get(found.count)[0])
             expected = al.solve(al.Problem(in_numpy(scores), **{name: int(caps[0]) if axis is None else caps}))
             assert count == len(expected.tokens)
     return f"{len(FIXED)} selections by {len(engines)} engines"
-
-
-def _refuse_waiting(card: Card, refused: bool) -> None:
-    if card.is_real:
-        torch.cuda.set_sync_debug_mode("error" if refused else "default")
 
 
 def graph_capture(card: Card) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 import sae_torch as st
 from benchmarks.gpu_card import Card
 from benchmarks.training_step import PRODUCT, activations, peers
+from sae_torch.training.log import StepRecord
 
 # tokens, d_model, features, k
 SIZES = ((4096, 768, 24576, 32), (4096, 768, 1 << 17, 32))
@@ -80,14 +81,16 @@ def largest_autoencoder(card: Card) -> str:
 class OurStep:
     """A step in the middle of a long schedule, with the settings as shipped."""
 
-    def __init__(self, choice: st.Choice, sizes: tuple[int, int, int, int], batches: list[Tensor]) -> None:
+    def __init__(
+        self, choice: st.Choice, sizes: tuple[int, int, int, int], batches: list[Tensor], graph: bool = False
+    ) -> None:
         _, d_model, n_features, _ = sizes
         self.sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=batches[0].dtype, device=batches[0].device)
-        self.trainer = st.Trainer(self.sae, st.TrainConfig(progress=False))
+        self.trainer = st.Trainer(self.sae, st.TrainConfig(progress=False, graph=graph))
         self.trainer.begin(batches[0], steps=10**6, planned_tokens=10**9)
         self.turn, self.batches = 0, batches
 
-    def __call__(self) -> None:
+    def __call__(self) -> StepRecord:
         """One step on the next batch."""
         self.turn += 1
-        self.trainer.step(self.batches[self.turn % len(self.batches)])
+        return self.trainer.step(self.batches[self.turn % len(self.batches)])

@@ -62,6 +62,8 @@ class TrainConfig:
     """Share of the steps, the last, whose inputs set the thresholds at the end."""
     calibration_tokens: int = 1 << 17
     """Most tokens kept for that."""
+    graph: bool = False
+    """On a CUDA device, with token or mutual choice: capture the step in a CUDA graph and replay it."""
     progress: bool = True
     """Show a progress bar."""
 

@@ -21,10 +21,11 @@ from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.solved import is_on_device
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
+from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.state import choice_state, load_choice_state, set_budget
-from sae_torch.training.update import update
+from sae_torch.training.update import set_rate, update
 from sae_torch.training.upload import uploaded
 from sae_torch.training.usage import Usage
 
@@ -80,8 +81,11 @@ class Trainer:
         self.scale = math.nan
         self.course: Course | None = None
         self._memory: Tensor | None = None
+        self._graph: StepGraph | None = None
+        if self.config.graph:
+            require_graph(sae)
         # on a card the fused one alone can skip a step that the host has not seen yet
-        fused = sae.W_dec.device.type == "cuda" or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
+        fused = is_on_device(sae.W_dec) or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
     def fit(self, batches: Iterable[Tensor], steps: int | None = None) -> TrainLog:
@@ -202,7 +206,7 @@ class Trainer:
         if self.course.annealing is not None:
             set_budget(self.sae.choice, self.course.annealing.k)
         watch = self.course.watch
-        self.course = self._memory = None
+        self.course = self._memory = self._graph = None
         if not math.isnan(self.scale):
             self._rescale(1.0 / self.scale)
         watch.look()
@@ -263,6 +267,7 @@ class Trainer:
         schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = Usage(self.sae, config, planned_tokens)
         self.course = Course(steps, schedule, annealing, usage, LossWatch(self._remedy))
+        self._graph = StepGraph(self) if config.graph else None
         self.sae.train()
 
     def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
@@ -324,7 +329,31 @@ class Trainer:
             choice.fit_quotas()
 
     def _step(self, x: Tensor, course: Course) -> StepRecord:
-        sae, config, usage = self.sae, self.config, course.usage
+        record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + len(x))
+        set_rate(self.optimizer, record.learning_rate)
+        if is_on_device(x):
+            record.numbers = (self._graph or self.launch)(x, course)
+            return record
+        loss, (*losses, matches, nothing) = self._forward(x, course.usage)
+        record.numbers = [*map(float, losses), float(matches) / len(x), float(nothing)]
+        course.watch.add(record)  # refuses before the weights change
+        self._descend(loss)
+        return record
+
+    def launch(self, x: Tensor, course: Course) -> Tensor:
+        """A step on a card, in training units; the numbers of its record, which are not there yet."""
+        loss, (*losses, matches, nothing) = self._forward(x, course.usage)
+        flag = course.watch.flag(losses[0], nothing)
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = flag  # type: ignore[attr-defined]
+        count = matches if isinstance(matches, Tensor) else torch.full((), matches, device=x.device)
+        numbers = torch.stack([number.double() for number in (*losses, count.double() / len(x), nothing)])
+        self._descend(loss)
+        return numbers
+
+    def _forward(self, x: Tensor, usage: Usage) -> tuple[Tensor, tuple[Any, ...]]:
+        """The loss, and what is measured: it and its parts, the matches, the error of reconstructing nothing."""
+        sae, config = self.sae, self.config
         wants_auxiliary = usage.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
         usage.observe(out)
@@ -334,21 +363,14 @@ class Trainer:
         if wants_auxiliary:
             auxiliary = usage.auxiliary_loss(out, x, sae)
             loss = error + config.auxiliary_coefficient * auxiliary
-        tokens = x.shape[0]
         matches = len(out.codes) if out.codes.count is None else out.codes.count
-        losses, nothing = [part.detach() for part in (loss, error, auxiliary)], x.square().sum() / tokens
-        record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + tokens)
-        if is_on_device(x):
-            self.optimizer.found_inf = course.watch.flag(losses[0], nothing)  # type: ignore[attr-defined]
-            count = matches if isinstance(matches, Tensor) else torch.full((), matches, device=x.device)
-            record.numbers = torch.stack([n.double() for n in (*losses, count.double() / tokens, nothing)])
-        else:
-            record.numbers = [*map(float, losses), float(matches) / tokens, float(nothing)]
-            course.watch.add(record)  # refuses before the weights change
+        measured = (loss, error, auxiliary, matches, x.square().sum() / len(x))
+        return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
+
+    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        update(sae, self.optimizer, record.learning_rate, config.clip)
-        return record
+        update(self.sae, self.optimizer, self.config.clip)
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
         """Where this step writes its scores: over the last step's. A card's allocator keeps freed memory by itself."""

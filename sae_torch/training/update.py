@@ -14,7 +14,7 @@ BLOCK_ENTRIES = 1 << 18
 
 
 @torch.no_grad()
-def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, rate: float, clip: float) -> None:
+def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float) -> None:
     """One step of the optimiser.
 
     ::
@@ -30,13 +30,20 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, rate: float
         g, w = gradient[rows], sae.W_dec[rows]
         g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     with in_memory_order(optimizer):
         optimizer.step()
     for rows in _blocks(sae.W_dec):
         w = sae.W_dec[rows]
         w.div_(w.norm(dim=1, keepdim=True))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; where it is a tensor, which a graph reads, in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _blocks(matrix: Tensor) -> Iterator[slice]:

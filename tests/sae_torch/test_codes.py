@@ -95,6 +95,6 @@ def test_no_size_or_order_of_operations_depends_on_the_codes(prefixes: list[int]
     loss.backward()
     assert sae.W_enc.grad is not None
     assert codes.feature_counts.shape == (12,)
-    update(sae, optimizer, rate=1e-3, clip=1.0)
+    update(sae, optimizer, clip=1.0)
     with pytest.raises((RuntimeError, NotImplementedError)):
         codes.trim()

@@ -45,6 +45,8 @@ def test_every_part_runs_without_a_card() -> None:
         "two-sided parity",
         "no waiting",
         "graph capture",
+        "steps without waiting",
+        "captured steps",
         "largest autoencoder",
         "beyond 32 bits",
         "sanitizer",

@@ -14,7 +14,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import _LastInputs
-from sae_torch.training.update import in_memory_order, update
+from sae_torch.training.update import in_memory_order, set_rate, update
 from tests.sae_torch.training.activations import activations
 
 QUIET = {"progress": False}
@@ -126,7 +126,9 @@ def test_an_update_without_temporaries_is_the_plain_one() -> None:
     plain = copy.deepcopy(sae)
     for parameter, twin in zip(sae.parameters(), plain.parameters(), strict=True):
         twin.grad = parameter.grad.clone() if parameter.grad is not None else None
-    update(sae, torch.optim.SGD(sae.parameters(), lr=9.0), rate=0.5, clip=1.0)
+    optimizer = torch.optim.SGD(sae.parameters(), lr=9.0)
+    set_rate(optimizer, 0.5)
+    update(sae, optimizer, clip=1.0)
 
     W = plain.W_dec.detach()
     assert plain.W_dec.grad is not None
