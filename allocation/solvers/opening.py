@@ -21,6 +21,9 @@ from allocation.solvers.stable_order import stable_order
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
 OPEN = 6
+# As many where prices to start from may be a little off, and the share of the matches misplaced by prices too far off.
+OPEN_WARM = 20
+MISPLACED = 0.25
 # Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
 MOST_BANDS = 6
 ROUGH = 128
@@ -47,17 +50,20 @@ class Opening:
             # prices far beyond the scores would come with rounding beyond the scores
             largest = BEYOND * self._largest_score()
             start = np.clip(start, -largest, largest)
-        if start is not None and self.large:
-            swept, band = SweepResult(start, 0, 0), self._band_of_sample(start)
+        around = None if start is None or not self.large else self._band_of_sample(start)
+        if start is not None and around is not None:
+            swept, band = SweepResult(start, 0, 0), around
         else:
+            start = None if self.large else start
             candidates, start = self._first(start)
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
             band = self.band(candidates, swept.prices)
-        for _ in range(MOST_BANDS):
+        for number in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
-            ids = union(self._above(swept.prices, band), current.ids[still_near])
+            wide = OPEN_WARM if around is not None and number == 0 else 4
+            ids = union(self._above(swept.prices, band, wide), current.ids[still_near])
             candidates = self.edges.candidates(ids)
             off = imbalance(self.task(candidates, none, None), swept.prices)
             far = self._safely_matched(
@@ -66,7 +72,7 @@ class Opening:
             current, fixed = _part(candidates, ~far), candidates.ids[far]
             before, swept = swept, self._swept(current, fixed, swept.prices, SETTLED, band)
             # what sweeps over the candidates could not settle, more candidates will not
-            if off <= max(4 * SETTLED, before.imbalance * 5 // 4):
+            if swept.prices is before.prices or off <= max(4 * SETTLED, before.imbalance * 5 // 4):
                 break
             if swept.imbalance <= 4 * SETTLED and self._within(band, before.prices, swept.prices):
                 break
@@ -99,13 +105,13 @@ class Opening:
         least = np.full(n_tokens, float(prices[: tokens.size].min()))
         return np.concatenate([least, prices[tokens.size :]]), Band(width, band.features)
 
-    def _above(self, prices: Reals, band: Band | None) -> Indices:
+    def _above(self, prices: Reals, band: Band | None, wide: int = 4) -> Indices:
         """Ids of the edges above their prices less the band, and enough edges of lines that must reach a limit."""
         network = self.network
         rows, columns = network.line_prices(prices)
         n_tokens, n_features = network.shape
         ranks = np.minimum(WIDE * np.minimum(network.upper[:n_tokens], n_features) + EXTRA, n_features)
-        ids = self.edges.above(rows, columns, band, 4 * (network.n_nodes + network.most_matches), ranks)
+        ids = self.edges.above(rows, columns, band, wide * network.n_nodes + 4 * network.most_matches, ranks)
         self.passes += 1
         found = [ids]
         for side, ends in enumerate(self.edges.ends(ids)):
@@ -160,19 +166,43 @@ class Opening:
             shares.append(np.maximum(width, float(np.finfo(float).tiny)))
         return Band(*shares)
 
-    def _band_of_sample(self, prices: Reals) -> Band:
-        """A band around given prices, from the edges of a few tokens."""
+    def _band_of_sample(self, prices: Reals) -> Band | None:
+        """A band around given prices, from the edges of a few tokens; None if the prices are not worth a pass."""
         tokens, scores = self._sample_scores()
         rows, columns = self.network.line_prices(prices)
-        size = np.abs(scores - rows[tokens, None] - columns)
+        profit = scores - rows[tokens, None] - columns
+        share = tokens.size / self.problem.shape[0]
+        if self._misplaced(profit, tokens, prices) > MISPLACED * share * self.network.most_matches:
+            return None
+        size = np.abs(profit)
         size[size == np.inf] = 0.0  # forbidden
-        nearest = min(OPEN, size.shape[1]) - 1
-        tokens_width = np.partition(size, nearest, axis=1)[:, nearest]
-        nearest = max(1, OPEN * tokens.size // self.problem.shape[0]) - 1
-        features_width = np.partition(size, nearest, axis=0)[nearest]
+        widths = []
+        for axis, wanted in ((1, float(OPEN_WARM)), (0, OPEN_WARM * share)):
+            # one order statistic is a rough guess where few are wanted; a few more tell as much, and less roughly
+            rank = min(max(round(wanted), OPEN), size.shape[axis])
+            reach = np.take(np.partition(size, rank - 1, axis=axis), rank - 1, axis=axis)
+            widths.append(reach * min(wanted / rank, 1.0))
         n_tokens = self.problem.shape[0]
         tiny = float(np.finfo(float).tiny)
-        return Band(np.full(n_tokens, max(float(np.median(tokens_width)), tiny)), np.maximum(features_width, tiny))
+        return Band(np.full(n_tokens, max(float(np.median(widths[0])), tiny)), np.maximum(widths[1], tiny))
+
+    def _misplaced(self, profit: Reals, tokens: Indices, prices: Reals) -> float:
+        """Matches too many or too few of some tokens, and of the features as far as these tokens tell."""
+        network = self.network
+        share = tokens.size / self.problem.shape[0]
+        total = 0.0
+        above, level = profit > 0, profit >= 0
+        for axis, arcs, part in ((1, tokens, 1.0), (0, np.arange(self.problem.shape[0], network.budget_arc), share)):
+            least = np.where(prices[arcs] > 0, network.upper[arcs], network.lower[arcs]) * part
+            most = np.where(prices[arcs] < 0, network.lower[arcs], network.upper[arcs]) * part
+            # a sample of a count is off by about its root
+            chance = 2 * np.sqrt(np.maximum(least, 0.0)) if part < 1 else 0.0
+            few, many = least - chance - level.sum(axis=axis), above.sum(axis=axis) - most - chance
+            of_lines = float(np.maximum(few, 0.0).sum() + np.maximum(many, 0.0).sum())
+            # together lines tell more than each: of what few of them lack the chance of each may hide all
+            together = max(float(least.sum() - level.sum()), float(above.sum() - most.sum()))
+            total += max(of_lines, together)
+        return total
 
     def _sample_scores(self) -> tuple[Indices, Reals]:
         """A few tokens and their scores."""
@@ -188,10 +218,11 @@ class Opening:
         return float(np.abs(scores[scores > -np.inf]).max(initial=0.0))
 
     def _within(self, band: Band, before: Reals, after: Reals) -> bool:
-        """Whether the prices of nearly all lines moved by less than the band."""
-        widths = (band.tokens, band.features)
-        lines = zip(self.network.line_prices(before), self.network.line_prices(after), widths, strict=True)
-        return all(np.mean(np.abs(new - old) > width) < STRAYING for old, new, width in lines)
+        """Whether the prices of nearly all lines moved by less than the band, but for what one side pays the other."""
+        (rows, columns), (new_rows, new_columns) = self.network.line_prices(before), self.network.line_prices(after)
+        shift = float(np.median(new_rows - rows)) if rows.size else 0.0
+        moved = (np.abs(new_rows - rows - shift), band.tokens), (np.abs(new_columns - columns + shift), band.features)
+        return all(np.mean(by > width) < STRAYING for by, width in moved)
 
     def _profit(self, edges: Candidates, prices: Reals) -> Reals:
         return profit_of(edges, self.network, prices)

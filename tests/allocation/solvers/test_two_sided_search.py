@@ -60,24 +60,40 @@ def test_minimum_cost_flow_finds_no_better_value(scores: str, limits: str) -> No
     assert certified(problem).objective == best_value(problem)
 
 
-def drifting(step: int) -> al.Problem:
+def drifting(step: int, limits: str = "budget, caps, floors") -> al.Problem:
     """The scores of a training run: each step changes them a little."""
     changes = np.random.default_rng(step).standard_normal(SHAPE) * 0.02
-    return al.Problem(GENERIC + changes, **LIMITS["budget, caps, floors"])
+    return al.Problem(GENERIC + changes, **LIMITS[limits])
 
 
-def test_the_last_prices_halve_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limits", LIMITS)
+def test_the_last_prices_halve_the_passes(limits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_candidates, "SAMPLE", 1 << 10)
-    prices, cold, warm = None, 0, 0
+    prices, cold, warm = None, [], []
     for step in range(6):
-        problem = drifting(step)
+        problem = drifting(step, limits)
         first = certified(problem)
         if prices is not None:
             again = certified(problem, warm_start=prices)
             assert again.objective == pytest.approx(first.objective, rel=1e-13)
-            cold, warm = cold + first.stats["passes"], warm + again.stats["passes"]
+            cold.append(first.stats["passes"])
+            warm.append(again.stats["passes"])
         prices = first.prices
-    assert 2 * warm <= cold, (warm, cold)
+    assert 2 * np.median(warm) <= np.median(cold), (warm, cold)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("scores", ["all equal", "0..3"])
+def test_prices_that_misplace_most_matches_cost_no_pass(
+    scores: str, limits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where noise has decided between equal scores, prices say nothing about other scores: a few tokens tell."""
+    monkeypatch.setattr(first_candidates, "SAMPLE", 1 << 10)
+    noisy = certified(al.Problem(SCORES[scores] + 1e-3 * GENERIC, **LIMITS[limits]))
+    problem = al.Problem(SCORES[scores], **LIMITS[limits])
+    cold, warm = certified(problem), certified(problem, warm_start=noisy.prices)
+    assert warm.objective == cold.objective
+    assert warm.stats["passes"] <= cold.stats["passes"]
 
 
 WRONG = {
