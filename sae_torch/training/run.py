@@ -29,6 +29,7 @@ from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, 
 from sae_torch.training.environment import difference, environment
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
+from sae_torch.training.memory import fit_to_card
 from sae_torch.training.metrics import open_sinks, require_services
 from sae_torch.training.run_config import RunConfig
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
@@ -129,6 +130,8 @@ class Run:
         reader = self._reader()
         trainers = self._trainers(reader)
         self._require_space(trainers)
+        for name, chunk in fit_to_card(trainers, self.config.reader.batch_size).items():
+            self._say(f"{name}: the scores of a batch do not fit {self.config.device}, so {chunk} features at a time")
         self.stage = "training"
         step = None if newest is None else self._resume(newest, reader, trainers)
         self._train(step, reader, trainers)

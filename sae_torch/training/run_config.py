@@ -66,6 +66,8 @@ class SaeOptions:
     """Balanced choice: least share of the tokens of a feature; a quarter of the mean share if no limit is given."""
     score_dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the dense product that decides who matches; that of the weights by default."""
+    feature_chunk: int | None = None
+    """Encode and select this many features at a time; by default all, or on a CUDA device as many as fit."""
 
     def __post_init__(self) -> None:
         limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
@@ -74,6 +76,8 @@ class SaeOptions:
             raise InputError(f"{given[0]}: only balanced choice takes it, found choice {self.choice}")
         if self.n_features < 1:
             raise InputError(f"n_features is {self.n_features}, expected at least 1")
+        if self.feature_chunk is not None and self.feature_chunk < 1:
+            raise InputError(f"feature_chunk is {self.feature_chunk}, expected at least 1")
         if not 0 < self.k <= self.n_features:
             raise InputError(f"k is {self.k:g}, expected more than 0 and at most the {self.n_features} features")
 
@@ -81,7 +85,13 @@ class SaeOptions:
         """The autoencoder as it begins."""
         score_dtype = None if self.score_dtype is None else getattr(torch, self.score_dtype)
         return SparseAutoencoder(
-            d_model, self.n_features, self.new_choice(), device=device, seed=self.seed, score_dtype=score_dtype
+            d_model,
+            self.n_features,
+            self.new_choice(),
+            device=device,
+            seed=self.seed,
+            score_dtype=score_dtype,
+            feature_chunk=self.feature_chunk,
         )
 
     def new_choice(self) -> Choice:
@@ -186,6 +196,13 @@ class RunConfig:
         require_device(self.device)
         for sae, train in self.autoencoders().values():  # every combination is checked before anything runs
             sae.new_choice()
+            if sae.feature_chunk is not None and sae.choice == "balanced":
+                raise InputError(
+                    "feature_chunk: balanced choice reads the whole matrix of scores, expected another one"
+                )
+            if train.graph and not (sae.choice in ("token", "mutual") and torch.device(self.device).type == "cuda"):
+                found = f"{sae.choice} choice on {self.device}"
+                raise InputError(f"graph: expected token or mutual choice on a CUDA device, found {found}")
             if sae.choice == "feature":
                 train.require_annealed(sae.switch)
             if train.prefixes is not None:

@@ -1,0 +1,59 @@
+"""Whether a card has room for the scores of a step, and how many features at a time fit where it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from sae_torch.solved import is_on_device
+from sae_torch.training.trainer import Trainer
+
+# What a step needs in multiples of its matrix of scores: a bit per score, bounds of columns, products with weights.
+SHARE = 1.25
+
+
+def room_for_scores(trainers: Iterable[Trainer], device: torch.device) -> int:
+    """Bytes of a card left beside what these trainers will hold before their first step is over.
+
+    ::
+
+        free + held by torch for reuse - sum over trainers (gradients, two moments of Adam) - one scaled encoder
+    """
+    weights = [sum(p.numel() * p.element_size() for p in trainer.sae.parameters()) for trainer in trainers]
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + held - 3 * sum(weights) - max(weights, default=0) // 2
+
+
+def fitting_chunk(tokens: int, n_features: int, entry_bytes: int, room: int) -> int | None:
+    """Features that are encoded and selected at a time: None for all, else the largest power of two that fits.
+
+    Examples
+    --------
+    >>> from sae_torch.training.memory import fitting_chunk
+    >>> fitting_chunk(tokens=4096, n_features=1 << 20, entry_bytes=2, room=40 << 30)
+    >>> fitting_chunk(tokens=4096, n_features=1 << 20, entry_bytes=2, room=8 << 30)
+    524288
+    """
+    features = int(max(room, 0) / (SHARE * tokens * entry_bytes))
+    return None if features >= n_features else 1 << max(features.bit_length() - 1, 0)
+
+
+def fit_to_card(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
+    """Where the scores of a batch do not fit the card, encode and select in blocks; which, and of how many features.
+
+    Choices that read the whole matrix, and steps that become a graph, stay as they are.
+    """
+    found = {}
+    for name, trainer in trainers.items():
+        sae = trainer.sae
+        if not is_on_device(sae.W_dec) or sae.feature_chunk is not None:
+            continue
+        if trainer.config.graph or sae.choice.limits(0) is None:
+            continue
+        size = (sae.score_dtype or sae.W_dec.dtype).itemsize
+        chunk = fitting_chunk(tokens, sae.n_features, size, room_for_scores(trainers.values(), sae.W_dec.device))
+        if chunk is not None:
+            sae.feature_chunk = found[name] = chunk
+    return found
