@@ -259,6 +259,18 @@ def test_seeds_take_turns_and_a_width_follows_from_runs(tmp_path: Path) -> None:
     assert "| floors | 40 |" in report.parts(records, plan)["width_matched.md"]
 
 
+def test_a_block_may_run_fewer_seeds(tmp_path: Path) -> None:
+    blocks = (Block(TINY, (TOKEN,)), Block(TINY, (TOKEN,), "zipf", seeds=1))
+    plan = Plan(blocks, rates=(1e-3, 2e-3), most_rates=2)
+    records = Records(tmp_path / "study.jsonl")
+    invented(plan, records, lambda cell: {"nmse_at_k": cell.learning_rate, "silent": 0})
+    ran = [(cell.auxiliary, cell.seed) for cell in records.cells() if cell.split == "test"]
+    assert ran == [("none", 0), ("none", 1), ("none", 2), ("zipf", 0)]
+    runs = Findings(plan, records).of(TINY, TOKEN, "zipf")
+    assert runs is not None
+    assert not runs.complete
+
+
 def test_a_rate_may_come_from_another_setting(tmp_path: Path) -> None:
     """Then nothing is searched, and the runs wait for the other setting's search."""
     other = replace(TINY, k=TINY.k + 1)
