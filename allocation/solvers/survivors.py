@@ -71,8 +71,8 @@ class Survivors:
             more, any_left = np.array([size > cap]), np.array([self.size > 0])
             return Taken(last, best, any_left, more, np.array([size >= cap]))
         ranked = values[:size].copy()
-        ranked.partition((size - cap - 1, size - cap))
-        price, refused = ranked[size - cap], ranked[size - cap - 1]
+        ranked.partition(size - cap)  # at one rank, which vector units do
+        price, refused = ranked[size - cap], ranked[: size - cap].max()
         del ranked
         above = sum(int(np.count_nonzero(values[block] > price)) for block in self._blocks())
         ties = cap - above
@@ -118,7 +118,10 @@ class Survivors:
         for block in list(self._blocks()):
             keep = kept(block)
             stop = at + int(np.count_nonzero(keep))
-            self._flat[at:stop], self._values[at:stop] = self._flat[block][keep], self._values[block][keep]
+            self._flat[at:stop], self._values[at:stop] = (
+                self._flat[block].compress(keep),
+                self._values[block].compress(keep),
+            )
             at = stop
         self.size = at
 
