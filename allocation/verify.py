@@ -23,8 +23,8 @@ Reals: TypeAlias = NDArray[np.float64]
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
 _UNITS = 8.0
 _EPS = float(np.finfo(np.float64).eps)
-# No price of a problem is larger: a path of as many scores as there are nodes, none beyond 1e280.
-_LARGEST = 1e290
+# No price times its limit is larger: a path of as many scores as there are nodes, none beyond 1e280, and its edges.
+_LARGEST = 1e300
 # Named places in one violation: enough to find it, few enough to read.
 _SHOWN = 5
 # What a solution must have.
@@ -102,7 +102,8 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     feasible = not any(limit.is_broken() for limit in limits)
     (row_price, row_size), (column_price, column_size) = _price_sums(problem, solution.prices)
     selected = _scores_of(problem, tokens, features)
-    exact_sums = problem.matrix.is_integer and _all_integer(selected, limits)
+    largest = row_size.max(initial=0.0) + column_size.max(initial=0.0) + np.abs(selected).max(initial=0.0)
+    exact_sums = problem.matrix.is_integer and _all_integer(selected, limits) and bool(largest < 2**53)
 
     terms = [row_price[tokens], column_price[features]]
     reduced = selected - terms[0] - terms[1]
@@ -135,9 +136,13 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
                 f"feature {ends[1][most]}: by {found[most]:.3g}"
             )
     violations += missed
-    dual_terms = [term for limit in limits for term in limit.dual_terms()]
-    gap = math.fsum(dual_terms + profits + (-selected).tolist())
-    tolerance += 0.0 if exact_sums else _UNITS * _EPS * math.fsum(map(abs, dual_terms))
+    due = [pair for limit in limits for pair in limit.due()]
+    if exact_sums:  # a count times a price may need more bits than a float64 has
+        gap = float(sum(count * int(price) for count, price in due) + sum(map(int, profits)) - sum(map(int, selected)))
+    else:
+        dual_terms = [count * price for count, price in due]
+        gap = math.fsum(dual_terms + profits + (-selected).tolist())
+        tolerance += _UNITS * _EPS * math.fsum(map(abs, dual_terms))
     if abs(gap) > tolerance and feasible and not violations:
         violations.append(f"the prices leave a gap of {gap:.6g} to the objective")
     exchange = _exchange(problem, tokens, features)
@@ -161,7 +166,10 @@ class _Limit:
     @property
     def senseless(self) -> NDArray[np.bool_]:
         """Prices that are no numbers, or so large that nothing can be summed with them."""
-        return ~(np.abs(self.prices) <= _LARGEST)
+        caps, floors = (
+            np.ones(self.counts.shape) if of is None else np.maximum(of, 1.0) for of in (self.caps, self.floors)
+        )
+        return ~(np.abs(self.prices) <= _LARGEST / np.where(self.prices > 0, caps, floors))
 
     def is_broken(self) -> bool:
         over = self.caps is not None and bool(np.any(self.counts > self.caps))
@@ -190,11 +198,13 @@ class _Limit:
                 yield f"{self.name}[{at}] {described}" + (f", and {more} more" if more else "")
                 break
 
-    def dual_terms(self) -> list[float]:
-        caps = np.zeros(self.counts.shape) if self.caps is None else self.caps
-        floors = np.zeros(self.counts.shape) if self.floors is None else self.floors
+    def due(self) -> list[tuple[int, float]]:
+        """Each limit that has a price, and the price."""
+        caps = np.zeros(self.counts.shape, np.int64) if self.caps is None else self.caps
+        floors = np.zeros(self.counts.shape, np.int64) if self.floors is None else self.floors
         at = np.flatnonzero(self.prices)
-        return [float(term) for term in np.where(self.prices > 0, caps, floors)[at] * self.prices[at]]
+        limits = np.where(self.prices > 0, caps, floors)[at]
+        return list(zip(limits.tolist(), self.prices[at].tolist(), strict=True))
 
 
 def _limits(problem: Problem, tokens: Indices, features: Indices, prices: Prices) -> Iterator[_Limit]:

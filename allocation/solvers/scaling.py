@@ -40,6 +40,8 @@ class Scaling:
         self.residual, self.candidates, self.task, self.deadline = residual, candidates, task, deadline
         self.network = residual.network
         self.integer = integer
+        sizes = np.abs(candidates.scores[candidates.scores != 0])
+        self.usual = float(np.median(sizes)) if sizes.size else 0.0
 
     def run(self, potentials: Reals, matched: Mask) -> Balanced:
         """The optimal circulation; raises `BlockedError` or `OutOfTimeError`."""
@@ -67,8 +69,13 @@ class Scaling:
         return float(max(np.abs(potentials).max(initial=0.0), np.abs(self.candidates.scores).max(initial=0.0)))
 
     def _finest(self, potentials: Reals) -> float:
-        """A grid on which sums of scores and potentials are exact, as far as the scores allow."""
-        return 1.0 if self.integer else 2.0 ** (math.frexp(self._size(potentials))[1] - EXACT_BITS)
+        """A grid on which sums of usual scores and potentials are exact, as far as the scores allow.
+
+        A few scores far beyond all prices are sure matches: rounded to a grid of theirs, the prices would be lost.
+        """
+        if self.integer:
+            return 1.0
+        return 2.0 ** (math.frexp(max(float(np.abs(potentials).max(initial=0.0)), self.usual))[1] - EXACT_BITS)
 
     def _first_grid(self, potentials: Reals, matched: Mask) -> float:
         """As coarse as the longest way to go; 0 where few units have to go any."""

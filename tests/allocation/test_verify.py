@@ -119,6 +119,8 @@ def test_unreached_floors_and_their_prices_are_named() -> None:
     for senseless in (np.nan, np.inf, -np.inf, 1e308, -1e308):
         refused(problem, claim(problem, SCORES < 0, tokens=np.full(6, senseless)), f"has the price {senseless}")
         refused(problem, claim(problem, SCORES < 0, budget=senseless), f"has the price {senseless}")
+    wide = al.Problem(SCORES, token_caps=2**63 - 1)
+    refused(wide, claim(wide, SCORES < 0, tokens=np.full(6, 1e290)), "has the price 1e+290")
 
 
 def test_the_gap_is_the_distance_to_the_optimum() -> None:
@@ -128,6 +130,25 @@ def test_the_gap_is_the_distance_to_the_optimum() -> None:
     worse = claim(problem, (SCORES > 46) | (SCORES == 40), budget=float(best.prices.budget.value))
     certificate = al.verify(problem, worse)
     assert certificate.gap == best.objective - worse.values.sum() == 6.0
+
+
+def test_products_of_limits_and_prices_beyond_53_bits_are_summed_exactly() -> None:
+    scores = 2**49 - np.random.default_rng(0).integers(0, 2**30, (48, 64))
+    problem = al.Problem(scores, token_groups=[al.Group(range(48), cap=1023)])
+    certificate = al.verify(problem, al.solve(problem))
+    assert certificate == al.Certificate(True, 0.0, 0.0, ())
+    best = al.solve(problem)
+    mask = best.mask()
+    taken, left = tuple(np.argwhere(mask)[0]), tuple(np.argwhere(~mask)[0])
+    mask[taken], mask[left] = False, True
+    worse = claim(problem, mask, token_groups=best.prices.token_groups.value)
+    assert al.verify(problem, worse).gap == scores[taken] - scores[left]
+
+
+def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are() -> None:
+    problem = al.Problem([[2**49]], token_groups=[al.Group([0], cap=1, floor=1)] * 20)
+    prices = np.where(np.arange(20) % 2, -1.0, 1.0) * (2**50 - 1.0)
+    assert al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=prices)).tolerance > 0
 
 
 def test_integers_that_float64_cannot_tell_apart_are_not_called_exact() -> None:

@@ -227,3 +227,15 @@ def test_a_scale_of_its_own_for_every_token_takes_few_phases() -> None:
         feature_floors=np.minimum(feature_caps, rng.integers(0, 3, shape[1])),
     )  # fmt: skip
     assert certified(problem).stats["phases"] < 1000
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"token_caps": 8, "feature_caps": 10}, {"budget": 400, "token_caps": 9, "feature_caps": 12, "feature_floors": 2}],
+)
+def test_a_few_scores_far_beyond_all_prices_do_not_blur_them(limits: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    scores = np.where(rng.random((100, 80)) < 0.002, 1e20, rng.standard_normal((100, 80)))
+    solution = certified(al.Problem(scores, **limits))
+    assert (solution.values == 1e20).any()
+    assert solution.stats["phases"] < 40
