@@ -21,6 +21,8 @@ def matches_of(solution: al.Solution) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        return array
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else dlpack.from_dlpack(array)
 
 

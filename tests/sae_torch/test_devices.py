@@ -5,15 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sae_torch as st
 from allocation import scores as score_types
+from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
 from sae_torch.feature_choice import ON_HOST
+from sae_torch.training import trainer as trainer_module
 from tests.sae_torch.no_look import no_look
 
 CHOICES = {
@@ -95,6 +100,43 @@ def test_a_step_on_a_card_looks_at_no_number(
         found.append([*(torch.tensor(record.read()) for record in records), *sae.state_dict().values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+class NoCopy(TorchDispatchMode):
+    """Copies between main memory and another device only where the host goes on meanwhile."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name in ("_to_copy", "copy_"):
+            source = args[0] if name == "_to_copy" else args[1]
+            waits = not (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
+            assert source.device == result.device or not waits, f"{name} waits"
+        return result
+
+
+@pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas"])
+def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's device without numbers: no operation mixes it with main memory, and nothing is copied in passing."""
+    monkeypatch.setattr(
+        TorchEngine, "put", lambda self, array: torch.from_numpy(array).to(self.device, non_blocking=True)
+    )
+    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]()).to("meta")
+    config = st.TrainConfig(progress=False)
+    monkeypatch.setattr(score_types, "is_on_device", lambda array: getattr(array, "is_meta", False))
+    with mock.patch.object(torch.optim, "Adam", partial(torch.optim.Adam, foreach=True)):  # none is fused there
+        monkeypatch.setattr(trainer_module, "is_on_device", lambda x: False)
+        trainer = st.Trainer(sae, config)
+        monkeypatch.setattr(trainer_module, "is_on_device", lambda x: x.is_meta)
+    trainer.scale = 1.0
+    trainer._plan(10, 400)
+    for step in range(3):
+        with NoCopy() if step else nullcontext():  # the first makes the optimiser's state and copies the quotas
+            record = trainer.step(torch.empty(40, 8, device="meta"))
+        assert isinstance(record.numbers, torch.Tensor)
+        assert record.numbers.is_meta
 
 
 @pytest.mark.usefixtures("as_device")
