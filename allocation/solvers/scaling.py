@@ -43,8 +43,13 @@ class Scaling:
         sizes = np.abs(candidates.scores[candidates.scores != 0])
         self.usual = float(np.median(sizes)) if sizes.size else 0.0
 
-    def run(self, potentials: Reals, matched: Mask) -> Balanced:
-        """The optimal circulation; raises `BlockedError` or `OutOfTimeError`."""
+    def run(self, potentials: Reals, matched: Mask, near: bool) -> Balanced:
+        """The optimal circulation; raises `BlockedError` or `OutOfTimeError`.
+
+        Potentials `near` the optimal ones but for rounding stay off the grid, which small ones would not survive.
+        """
+        if near and self.residual.imbalance(potentials, matched) <= FEW:
+            return self.residual.settle(potentials, matched, self.deadline)
         potentials, matched = self._swept(self.residual, self._finest(potentials), potentials, matched)
         grid = self._first_grid(potentials, matched)
         phases, stalled = 0, 0

@@ -32,6 +32,10 @@ UNITS = 4.0
 LEAST_THINNED = 8
 # Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
 MOST_ROUNDS = 1000
+# Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
+MOST_REPAIRS = 20
+_LONGER = "allow more with max_seconds=, or start from the prices of a similar problem with warm_start="
+_SIZES = "scores of so different sizes have prices that float64 does not tell apart: bring the scores closer together"
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ class _Search:
         self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
         held = profit_of(current, self.network, prices) > 0
         potentials = self.network.potentials(prices)
+        repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
-            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
+            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed, repaired > 0)
             prices = self.network.prices(potentials)
             ids = np.sort(np.concatenate([fixed, current.ids[held]]))
             violators = self._violators(prices, ids)
@@ -97,11 +102,14 @@ class _Search:
                 return self._solution(prices, ids, current.ids)
             # a current edge that rounding left on the wrong side is put right when the next flow starts
             joining = without(violators, current.ids)
+            repaired = 0 if joining.size else repaired + 1
+            if repaired > MOST_REPAIRS:
+                raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
 
     def _balanced(
-        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices, near: bool
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
         while True:
@@ -110,7 +118,7 @@ class _Search:
                 residual, current, functools.partial(self._task, fixed), self.deadline, self.problem.matrix.is_integer
             )
             try:
-                done = scaling.run(potentials, held)
+                done = scaling.run(potentials, held, near)
             except OutOfTimeError:
                 raise NotCertifiedError(
                     self._unproved(self.network.prices(potentials), f"{self.options.max_seconds} seconds")
@@ -197,7 +205,7 @@ class _Search:
                 kept[at] = False
         return ids[kept]
 
-    def _unproved(self, prices: Reals, limit: str) -> str:
+    def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
         rows, columns = self.network.line_prices(prices)
         limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
@@ -206,8 +214,7 @@ class _Search:
         known = "no allocation that meets the floors is known yet" if floors else "the empty one reaches 0"
         return (
             f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
-            f"gap is {'infinite' if floors else format(bound, '.6g')}; allow more with max_seconds=, or start from the "
-            "prices of a similar problem with warm_start="
+            f"gap is {'infinite' if floors else format(bound, '.6g')}; {advice}"
         )
 
 

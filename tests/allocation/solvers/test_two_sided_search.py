@@ -239,3 +239,22 @@ def test_a_few_scores_far_beyond_all_prices_do_not_blur_them(limits: dict[str, A
     solution = certified(al.Problem(scores, **limits))
     assert (solution.values == 1e20).any()
     assert solution.stats["phases"] < 40
+
+
+@pytest.mark.parametrize("seed", [10, 19, 41, 52])
+def test_small_prices_beside_large_ones_are_put_right_round_by_round(seed: int) -> None:
+    """Every round used to round them away again, to the grid of the largest score."""
+    rng = np.random.default_rng(seed)
+    shape = (24, 83)
+    scores = rng.standard_normal(shape) * 10.0 ** rng.uniform(-12, 12, (1, shape[1]))
+    planned = rng.random(shape) < 0.9 * rng.uniform(0.2, 2, (shape[0], 1))
+    of_tokens, of_features = planned.sum(1), planned.sum(0)
+    order = rng.permutation(shape[1])
+    groups = []
+    for size in (40, 20, 5):
+        for start in range(0, 80, size):
+            members = order[start : start + size]
+            count = int(of_features[members].sum())
+            groups.append(al.Group(members, cap=count + int(rng.integers(0, 2)), floor=count - int(rng.integers(0, 2))))
+    limits = {"token_caps": of_tokens, "token_floors": of_tokens, "feature_caps": of_features + 1}
+    certified(al.Problem(scores, **limits, feature_groups=groups))
