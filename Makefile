@@ -17,7 +17,7 @@ BENCHMARKS := selection laminar two_sided streaming
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: $(INSTALLED)   ## from real text to three compared sparse autoencoders
+demo: $(INSTALLED)   ## from real text to four compared sparse autoencoders
 	$(BIN)/python -m sae_torch demo
 
 test: $(INSTALLED)   ## the tests, without those marked slow

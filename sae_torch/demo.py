@@ -1,4 +1,4 @@
-"""The demo: from real text to three compared sparse autoencoders."""
+"""The demo: from real text to four compared sparse autoencoders."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ from sae_torch.evaluation.feature_pages import feature_pages
 from sae_torch.evaluation.results_folder import REPORT, RESULTS, write_text
 from sae_torch.versions import versions
 
-CHOICES: dict[str, Callable[[int], st.Choice]] = {
-    "token choice": st.TokenChoice,
-    "mutual choice": st.MutualChoice,
-    "feature choice": st.FeatureChoice,
+# Made for k and the number of features.
+CHOICES: dict[str, Callable[[int, int], st.Choice]] = {
+    "token choice": lambda k, features: st.TokenChoice(k),
+    "mutual choice": lambda k, features: st.MutualChoice(k),
+    "feature choice": lambda k, features: st.FeatureChoice(k),
+    "balanced choice": lambda k, features: st.BalancedChoice(k, feature_floors=k / (4 * features)),
 }
 CURVE = "training.json"
 FEATURE_PAGES, CONTEXTS = 200, 5
@@ -55,11 +57,12 @@ FEATURE_PAGES, CONTEXTS = 200, 5
 
 @dataclass(frozen=True)
 class Demo:
-    """Train and compare three sparse autoencoders on activations of a language model.
+    """Train and compare four sparse autoencoders on activations of a language model.
 
-    Harvests SmolLM2-135M over the State of the Union addresses, trains token choice (TopK), mutual choice and
-    feature choice with the same budget, seed and steps, and judges them on held-out addresses. Writes
-    results.json, report.html and the autoencoders. An interrupted run continues when it is started again.
+    Harvests SmolLM2-135M over the State of the Union addresses, trains token choice (TopK), mutual choice,
+    feature choice and balanced choice (floors under the features) with the same budget, seed and steps, and judges
+    them on held-out addresses. Writes results.json, report.html and the autoencoders. An interrupted run continues
+    when it is started again.
     """
 
     tokens: int = 250_000
@@ -194,7 +197,9 @@ class Demo:
         return load_language_model(config.model, config.dtype, config.device)
 
     def _train(self, name: str, train: Activations, test: Activations, folder: ResultsFolder) -> None:
-        sae = st.SparseAutoencoder(train.d_model, self.features, choice=CHOICES[name](self.k), seed=self.seed)
+        sae = st.SparseAutoencoder(
+            train.d_model, self.features, choice=CHOICES[name](self.k, self.features), seed=self.seed
+        )
         log = st.Trainer(sae, st.TrainConfig()).fit(ActivationReader(train, self.batch_size, seed=self.seed))
         probe = test.gather(torch.arange(min(len(test), 512)))
 
