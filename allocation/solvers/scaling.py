@@ -21,6 +21,8 @@ from allocation.solvers.network import Mask, Reals
 from allocation.solvers.residual import FEW, Balanced, Residual
 from allocation.solvers.side_prices import Candidates, Task
 
+# Units out of balance that need no grid.
+NEAR = 4 * FEW
 # From one grid to the next finer one, or to a coarser one where phases stop paying; price sweeps on a grid, at most.
 STEP = 64.0
 SWEEPS_ON_GRID = 10
@@ -83,8 +85,8 @@ class Scaling:
         return 2.0 ** (math.frexp(max(float(np.abs(potentials).max(initial=0.0)), self.usual))[1] - EXACT_BITS)
 
     def _first_grid(self, potentials: Reals, matched: Mask) -> float:
-        """As coarse as the longest way to go; 0 where few units have to go any."""
-        if self.residual.imbalance(potentials, matched) <= FEW:
+        """As coarse as the longest way to go; 0 where few units have to go any: a grid would unbalance many more."""
+        if self.residual.imbalance(potentials, matched) <= NEAR:
             return 0.0
         longest = self.residual.longest_way(potentials, matched)
         return float(2.0 ** math.frexp(longest)[1]) if longest > self._smallest(potentials) else 0.0
