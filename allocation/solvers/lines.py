@@ -173,13 +173,18 @@ def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: 
     def count_above(start: int, stop: int) -> Indices:
         return np.asarray((ordered[start:stop] > at).sum(axis=0, dtype=np.int64))
 
-    above = sum(map_blocks(count_above, ordered.shape[0], ordered.nbytes, workers), np.zeros(at.size, np.int64))
+    strict = compact(ordered, at, workers, strictly=True, most=int(WIDE * wanted.sum()) + 64 * at.size)
+    if strict is None:
+        above = sum(map_blocks(count_above, ordered.shape[0], ordered.nbytes, workers), np.zeros(at.size, np.int64))
+    else:
+        above = np.bincount(strict % at.size, minlength=at.size)
     spread = np.flatnonzero(above > WIDE * wanted + 64)
     if spread.size:
         lines = np.ascontiguousarray(ordered[:, spread].T)
         at[spread] = np.maximum(_ranked(lines, wanted[spread]), smallest_positive(ordered.dtype))
         above[spread] = _counts(lines > at[spread, None])
-    strict = compact(ordered, at, workers, strictly=True)
+    if strict is None or spread.size:
+        strict = compact(ordered, at, workers, strictly=True)
     line, place = _first_ties(ordered.T, at, wanted - above)
     return np.sort(np.concatenate([strict, place * at.size + line]))
 
