@@ -86,10 +86,8 @@ def against_linear_programme(repeats: int) -> None:
     ours = alternating({"ours": lambda: al.solve(problem)}, repeats)["ours"]
     objective = certified(problem).objective
     assert abs(-found.fun - objective) <= 1e-7 * objective, (found.fun, objective)
-    notes = (
-        f"{size(SMALL_SHAPE)}, seed {SEED}, float32. `scipy.optimize.linprog`, method highs, once, its arrays built "
-    )
-    notes += "before; solve: a median. Equal value, ours certified."
+    notes = f"{size(SMALL_SHAPE)}, seed {SEED}, float32. `scipy.optimize.linprog`, method highs, once, its arrays "
+    notes += "built before; solve: a median. Equal value, ours certified."
     headings = ["scores", "limits", "linprog ms", "solve ms", "linprog / solve"]
     report("two_sided_linprog", headings, [[name, kind, 1e3 * theirs, 1e3 * ours, theirs / ours]], notes)
 
@@ -100,11 +98,7 @@ def warm_against_cold(repeats: int) -> None:
     for name, scores in inputs().items():
         for kind, given in limits().items():
             problem = al.Problem(scores, **given)
-            noise = np.random.default_rng(1).standard_normal(SHAPE, dtype=np.float32)
-            starts = [
-                certified(al.Problem(scores * (1 + np.float32(by) * noise), **given)).prices.without_intervals()
-                for by in DRIFTS
-            ]
+            starts = [certified(al.Problem(drifted(scores, by), **given)).prices.without_intervals() for by in DRIFTS]
             sides = {"cold": lambda p=problem: al.solve(p)}
             for by, prices in zip(DRIFTS, starts, strict=True):
                 sides[f"{by}"] = lambda p=problem, prices=prices: al.solve(p, warm_start=prices)
@@ -117,15 +111,26 @@ def warm_against_cold(repeats: int) -> None:
     names = [f"warm {by:.0%}" for by in DRIFTS]
     headings = ["scores", "limits", *(f"{of} ms" for of in ("cold", *names)), *(f"cold / {of}" for of in names)]
     headings += [f"passes {of}" for of in ("cold", *names)]
+    shares = " or ".join(f"{by:.0%}" for by in DRIFTS)
     notes = (
-        f"{size(SHAPE)}, seed {SEED}. Warm: from the prices of scores of which each differs by a factor of 1 + noise, "
+        f"{size(SHAPE)}, seed {SEED}. Warm: from the prices of scores that differ by a factor each, normal around 1 "
     )
     notes += (
-        f"normal with a deviation of {' or '.join(f'{by:.0%}' for by in DRIFTS)}; so equal scores and integers start "
+        f"with a deviation of {shares}; of integers that share is drawn anew. So equal scores start from prices of "
     )
-    notes += "from prices of scores without ties. Passes over the scores, those over a sample of the tokens included. "
+    notes += (
+        "scores without ties, which do not fit. Passes over the scores, those over a sample of the tokens included. "
+    )
     notes += "Every answer certified."
     report("two_sided_warm", headings, rows, notes)
+
+
+def drifted(scores: np.ndarray, by: float) -> np.ndarray:
+    """Similar scores."""
+    rng = np.random.default_rng(1)
+    if scores.dtype.kind == "i":
+        return np.where(rng.random(scores.shape) < by, rng.permuted(scores), scores)
+    return scores * (1 + np.float32(by) * rng.standard_normal(scores.shape, dtype=np.float32))
 
 
 def certified(problem: al.Problem, warm_start: al.Prices | None = None) -> al.Solution:
