@@ -25,6 +25,10 @@ _UNITS = 8.0
 _EPS = float(np.finfo(np.float64).eps)
 # No price times its limit is larger: a path of as many scores as there are nodes, none beyond 1e280, and its edges.
 _LARGEST = 1e300
+# A tolerance that is a larger share of the objective and of a path of scores proves nothing.
+_LOOSEST = 1e-6
+# Prices of scores that are all 0 need not be.
+_SMALLEST = 1e-280
 # Named places in one violation: enough to find it, few enough to read.
 _SHOWN = 5
 # What a solution must have.
@@ -145,6 +149,14 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         tolerance += _UNITS * _EPS * math.fsum(map(abs, dual_terms))
     if abs(gap) > tolerance and feasible and not violations:
         violations.append(f"the prices leave a gap of {gap:.6g} to the objective")
+    elif (
+        not violations
+        and tolerance > _LOOSEST * np.abs(selected).sum()
+        and tolerance > _LOOSEST * _size(problem, selected)
+    ):
+        violations.append(
+            f"the prices are so far beyond the scores that rounding in them hides a gap of {tolerance:.3g}"
+        )
     exchange = _exchange(problem, tokens, features)
     if exchange is not None:
         violations += exchange
@@ -279,6 +291,15 @@ def _scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
     flat = matrix.tokens * matrix.shape[1] + matrix.features
     at = np.minimum(np.searchsorted(flat, wanted), flat.size - 1)
     return np.where(flat[at] == wanted, matrix.array[at].astype(np.float64), -np.inf)
+
+
+def _size(problem: Problem, selected: Reals) -> float:
+    """What objective and prices may amount to: the selected scores, and a path of the largest through all limits."""
+    matrix = problem.matrix
+    array = matrix.array if isinstance(matrix, EdgeScores) else matrix.widened(matrix.array)
+    largest = float(np.max(array, initial=0)), float(np.min(array, initial=0, where=array > -np.inf))
+    limits = sum(problem.shape) + len(problem.token_groups) + len(problem.feature_groups) + 1
+    return float(np.abs(selected).sum()) + limits * max(largest[0], -largest[1], _SMALLEST)
 
 
 def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]]:

@@ -31,6 +31,8 @@ ROUGH = 128
 BEYOND = 4.0
 # Share of the lines whose prices may leave the band before it is gathered again.
 STRAYING = 0.01
+# Distance of prices where all scores are 0: so small that it loosens no proof.
+SMALLEST = 2.0**-960
 # Imbalance that paths settle sooner than further sweeps would.
 SETTLED = 24
 
@@ -145,7 +147,9 @@ class Opening:
         """The price sweeps of open edges, beside matches outside them."""
         counts = self.network.counts_of(*self.edges.ends(fixed))
         truncated = open_edges.ids.size < self.problem.matrix.n_edges
-        unit = np.full(counts.size, (float(np.ptp(open_edges.scores)) if open_edges.scores.size else 0.0) / 64 or 1.0)
+        scores = open_edges.scores
+        spread = float(np.ptp(scores)) or float(np.abs(scores[0])) if scores.size else 0.0
+        unit = np.full(counts.size, (spread or SMALLEST) / 64)
         if band is not None:
             widths = np.concatenate([band.tokens, band.features])
             unit = np.concatenate([widths, np.full(counts.size - widths.size, np.median(widths))]) / 2

@@ -123,6 +123,28 @@ def test_unreached_floors_and_their_prices_are_named() -> None:
     refused(wide, claim(wide, SCORES < 0, tokens=np.full(6, 1e290)), "has the price 1e+290")
 
 
+@pytest.mark.parametrize("far", [1e18, 1e100, 1e280])
+def test_prices_whose_rounding_hides_a_lost_optimum_are_refused(far: float) -> None:
+    """Where all caps equal floors the sides may trade any price, and the sums come out even but for rounding."""
+    problem = al.Problem(SCORES[:, :6] + 0.5, token_caps=1, token_floors=1, feature_caps=1, feature_floors=1)
+    poor = claim(problem, np.eye(6, dtype=bool), tokens=np.full(6, far), features=np.full(6, -far))
+    assert poor.values.sum() < al.solve(problem).objective
+    refused(problem, poor, "rounding in them hides a gap")
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, -1e-20, 1e20])
+def test_equal_scores_have_prices_of_their_own_size(scale: float) -> None:
+    """Or the certificate's rounding bound would exceed the objective."""
+    counts = np.random.default_rng(0).random((40, 20)) < 0.03
+    totals = {n: int(counts[:, :n].sum()) for n in (20, 10, 5)}
+    groups = [al.Group(range(n), cap=total, floor=total) for n, total in totals.items()]
+    limits = {"token_caps": counts.sum(1), "feature_caps": counts.sum(0), "feature_groups": groups}
+    problem = al.Problem(np.full((40, 20), scale), **limits)
+    certificate = al.verify(problem, al.solve(problem))
+    assert certificate.optimal
+    assert certificate.tolerance <= 1e-11 * abs(scale) + 1e-280
+
+
 def test_the_gap_is_the_distance_to_the_optimum() -> None:
     """With dual prices of the optimum and a suboptimal feasible answer, the gap is what the answer lacks."""
     problem = al.mutual_choice(SCORES, 3)
