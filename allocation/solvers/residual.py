@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from allocation.scores import Indices
 from allocation.solvers.dual_sweeps import wanted_counts
+from allocation.solvers.effort import Effort
 from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals
 from allocation.solvers.side_prices import Candidates
 
@@ -28,10 +28,6 @@ from allocation.solvers.side_prices import Candidates
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
 # Units out of balance that single paths settle soon enough.
 FEW = 32
-
-
-class OutOfTimeError(Exception):
-    """The deadline passed before the flow was balanced."""
 
 
 class BlockedError(Exception):
@@ -140,16 +136,15 @@ class Residual:
             longest = max(longest, distance[np.isfinite(distance)].max(initial=0.0))
         return longest
 
-    def settle(self, potentials: Reals, matched: Mask, deadline: float, patience: float = math.inf) -> Balanced:
-        """Phases until every node is balanced; raises `BlockedError` or `OutOfTimeError`.
+    def settle(self, potentials: Reals, matched: Mask, effort: Effort, patience: float = math.inf) -> Balanced:
+        """Phases until every node is balanced; raises `BlockedError` or `SpentError`.
 
         It ends unbalanced once `patience` phases achieve so little that more than twice as many would have to follow.
         """
         flow = self.start(potentials, matched)
         phases, looked, before = 0, 0, math.inf
         while True:
-            if time.perf_counter() > deadline:
-                raise OutOfTimeError
+            effort.spend(self.tails.size)
             excess = self.excess(flow)
             # lines first, then what they left at the hubs
             of_lines = int(np.abs(excess[: self.network.token_root]).sum())

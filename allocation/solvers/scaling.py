@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from allocation.solvers.dual_sweeps import MOST_SWEEPS, sweep
+from allocation.solvers.effort import Effort
 from allocation.solvers.network import Mask, Reals
 from allocation.solvers.residual import FEW, Balanced, Residual
 from allocation.solvers.side_prices import Candidates, Task
@@ -36,22 +37,22 @@ class Scaling:
     """One balancing of a residual network; `task` states the price sweeps for candidates and the prices at hand."""
 
     def __init__(
-        self, residual: Residual, candidates: Candidates, task: Callable[[Candidates, Reals], Task], deadline: float,
+        self, residual: Residual, candidates: Candidates, task: Callable[[Candidates, Reals], Task], effort: Effort,
         integer: bool,
     ) -> None:  # fmt: skip
-        self.residual, self.candidates, self.task, self.deadline = residual, candidates, task, deadline
+        self.residual, self.candidates, self.task, self.effort = residual, candidates, task, effort
         self.network = residual.network
         self.integer = integer
         sizes = np.abs(candidates.scores[candidates.scores != 0])
         self.usual = float(np.median(sizes)) if sizes.size else 0.0
 
     def run(self, potentials: Reals, matched: Mask, near: bool) -> Balanced:
-        """The optimal circulation; raises `BlockedError` or `OutOfTimeError`.
+        """The optimal circulation; raises `BlockedError` or `SpentError`.
 
         Potentials `near` the optimal ones but for rounding stay off the grid, which small ones would not survive.
         """
         if near and self.residual.imbalance(potentials, matched) <= FEW:
-            return self.residual.settle(potentials, matched, self.deadline)
+            return self.residual.settle(potentials, matched, self.effort)
         potentials, matched = self._swept(self.residual, self._finest(potentials), potentials, matched)
         grid = self._first_grid(potentials, matched)
         phases, stalled = 0, 0
@@ -61,7 +62,7 @@ class Scaling:
             on = self.residual if exact else self.residual.on_grid(grid)
             if phases or not exact:
                 potentials, matched = self._swept(on, finest if exact else grid, potentials, matched)
-            found = on.settle(potentials, matched, self.deadline, PATIENCE * (1 + stalled))
+            found = on.settle(potentials, matched, self.effort, PATIENCE * (1 + stalled))
             potentials, matched, phases = found.potentials, found.matched, phases + found.phases
             if not found.done:
                 stalled += 1
@@ -108,11 +109,13 @@ class Scaling:
         candidates = replace(self.candidates, scores=scores)
         prices = network.prices(potentials)
         most = MOST_SWEEPS if on is self.residual else SWEEPS_ON_GRID
-        swept = sweep(self.task(candidates, prices), prices, FEW, self.deadline, most).prices
+        found = sweep(self.task(candidates, prices), prices, FEW, self.effort.deadline, most)
+        self.effort.spend(found.sweeps * scores.size)
+        swept = found.prices
         rows, columns = network.line_prices(swept)
         held = scores > rows[candidates.tokens] + columns[candidates.features]
-        found = _rounded(network.potentials(swept), grid)
-        return (found, held) if on.imbalance(found, held) < before else (potentials, matched)
+        rounded = _rounded(network.potentials(swept), grid)
+        return (rounded, held) if on.imbalance(rounded, held) < before else (potentials, matched)
 
 
 def _rounded(potentials: Reals, grid: float) -> Reals:

@@ -15,12 +15,13 @@ from allocation.problem import Problem
 from allocation.scores import Indices
 from allocation.solution import Price, Prices, Solution, Status, no_price
 from allocation.solvers.base import Options
+from allocation.solvers.effort import Effort, SpentError
 from allocation.solvers.id_sets import among, union, without
 from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals, network_of
 from allocation.solvers.opening import Opening, profit_of
 from allocation.solvers.price_intervals import Optimum, price_bounds
 from allocation.solvers.pricing import AllEdges
-from allocation.solvers.residual import TIGHT, BlockedError, OutOfTimeError, Residual
+from allocation.solvers.residual import TIGHT, BlockedError, Residual
 from allocation.solvers.scaling import Scaling
 from allocation.solvers.side_prices import Candidates, Task
 from allocation.solvers.top_selection import TopSelection
@@ -35,6 +36,10 @@ MOST_ROUNDS = 1000
 # Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
 MOST_REPAIRS = 20
 _LONGER = "allow more with max_seconds=, or start from the prices of a similar problem with warm_start="
+_SPENT = (
+    "bring scores of very different sizes closer together, allow as long as it takes with max_seconds=, or name "
+    "LinearProgram() if the problem is small"
+)
 _SIZES = "scores of so different sizes have prices that float64 does not tell apart: bring the scores closer together"
 
 
@@ -78,10 +83,10 @@ class _Search:
         self.problem = problem
         self.options = options
         self.started = time.perf_counter()
-        self.deadline = math.inf if options.max_seconds is None else self.started + options.max_seconds
+        self.effort = Effort(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
         self.edges = AllEdges(problem, options.workers)
-        self.opening = Opening(problem, self.network, self.edges, self.deadline)
+        self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
         self.passes = self.sweeps = self.phases = 0
         # where comparing scores decides, a difference in the last bit counts
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
@@ -115,13 +120,15 @@ class _Search:
         while True:
             residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
-                residual, current, functools.partial(self._task, fixed), self.deadline, self.problem.matrix.is_integer
+                residual, current, functools.partial(self._task, fixed), self.effort, self.problem.matrix.is_integer
             )
             try:
+                self.effort.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
                 done = scaling.run(potentials, held, near)
-            except OutOfTimeError:
+            except SpentError:
+                advice = _SPENT if self.effort.seconds is None else _LONGER
                 raise NotCertifiedError(
-                    self._unproved(self.network.prices(potentials), f"{self.options.max_seconds} seconds")
+                    self._unproved(self.network.prices(potentials), str(self.effort), advice)
                 ) from None
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)

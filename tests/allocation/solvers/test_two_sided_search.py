@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers import first_candidates, opening
+from allocation.solvers import effort, first_candidates, opening
 from allocation.solvers.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
 
@@ -142,6 +142,38 @@ def test_a_deadline_holds_where_floors_leave_no_allocation_known() -> None:
     ):
         al.solve(problem, max_seconds=1e-9)
     assert time.perf_counter() - started < 60
+
+
+def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = al.Problem(GENERIC, token_caps=8, feature_caps=6)
+    monkeypatch.setattr(effort, "FREE_VISITS", 0)
+    monkeypatch.setattr(effort, "MOST_VISITS", 1)
+    with pytest.raises(
+        al.NotCertifiedError,
+        match=r"stopped after \d+ visits to edges without a proof: .* best gap .* LinearProgram\(\)",
+    ):
+        al.solve(problem)
+    certified(problem, max_seconds=600)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_of_hundreds_of_orders_end_in_a_proof_or_an_error(seed: int) -> None:
+    """Without a bound on visits some of these took minutes."""
+    rng = np.random.default_rng(seed)
+    shape = (60, 40)
+    scores = rng.standard_normal(shape) * 10.0 ** rng.uniform(-100, 100, shape)
+    planned = rng.random(shape) < 0.3
+    of_tokens, of_features = planned.sum(1), planned.sum(0)
+    halves = [al.Group(range(start, start + 20), cap=int(of_features[start : start + 20].sum())) for start in (0, 20)]
+    problem = al.Problem(
+        scores, token_caps=of_tokens, token_floors=of_tokens - 1, feature_caps=of_features + 1, feature_groups=halves
+    )
+    solution = al.solve(problem, throw=False)
+    if solution.status is al.Status.OPTIMAL:
+        assert al.verify(problem, solution).optimal
+    else:
+        assert solution.status is al.Status.NOT_CERTIFIED
+        assert "bring" in str(solution.error)
 
 
 @pytest.mark.usefixtures("sampled")
