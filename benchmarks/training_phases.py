@@ -91,13 +91,11 @@ def main() -> None:
     for sizes in SIZES:
         batches, k = activations(*sizes[:2]), sizes[3]
         choices = (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k))
-        for choice in (*choices, st.BalancedChoice(k, feature_floors=k / sizes[2] / 8)):
-            found = profile(Ours(choice, "zipf", sizes, batches), options.repeats)
+        for choice in (*choices, st.BalancedChoice(k, feature_floors=k / sizes[2] / 4)):
+            found = profile(Ours(choice, "auto", sizes, batches), options.repeats)
             parts = sorted(found.items(), key=lambda part: -part[1])
             rows += [[str(sizes), type(choice).__name__, name, 1e3 * seconds] for name, seconds in parts]
-    notes = (
-        "(tokens, d_model, features, k), float32, TrainConfig with auxiliary zipf; medians, phases without those inside"
-    )
+    notes = "(tokens, d_model, features, k), float32, TrainConfig as shipped; medians, phases without those inside"
     report("training_phases", ["size", "choice", "phase", "ms"], rows, notes)
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 import sae_torch as st
 from benchmarks.harness import alternating, arguments, kept_rows, report
 from sae_torch.training.trainer import Trainer
-from sae_torch.training.usage import Usage
 
 SIZES = ((2048, 384, 12288, 32), (4096, 576, 18432, 32))
 SEED = 0
@@ -27,7 +26,7 @@ SEED = 0
 WARM_UP = 8
 # Those of the warm-up, then one for every timed step: prices of a batch seen before would be better than a run's.
 BATCHES = 32
-# Batches that set units and thresholds before.
+# First batches, which set units and densities.
 PROBES = 4
 PRODUCT = "encoder product"
 HEADINGS = ["size", "step", "ms", "x product", "tokens/s", "peak MiB"]
@@ -57,24 +56,23 @@ class Ours:
         score_dtype: torch.dtype | None = None,
     ) -> None:
         _, d_model, n_features, _ = sizes
-        config = st.TrainConfig(auxiliary=auxiliary, progress=False)  # type: ignore[arg-type]
+        # at the full rate from the first step to the last
+        config = st.TrainConfig(auxiliary=auxiliary, warm_up=0.0, decay=0.0, progress=False)  # type: ignore[arg-type]
         sae = st.SparseAutoencoder(d_model, n_features, choice, seed=SEED, score_dtype=score_dtype)
+        self.batches, self.steps = batches, 0
         self.trainer = Trainer(sae, config)
-        self.trainer.fit(batches[:PROBES])
-        if isinstance(choice, st.FeatureChoice) and not bool(choice.has_quotas):
+        self.trainer.begin(torch.cat(batches[:PROBES]), steps=10**6, planned_tokens=10**9)
+        for _ in range(PROBES):
+            self()
+        if isinstance(choice, st.FeatureChoice):
             choice.fit_quotas()
-        self.trainer.sae.train()
-        self.usage = Usage(self.trainer.sae, config, planned_tokens=10**9)
-        self.batches = batches
-        self.steps = PROBES
         for _ in range(WARM_UP):
             self()
 
     def __call__(self) -> None:
         """One step on the next batch."""
-        x = self.batches[self.steps % len(self.batches)]
+        self.trainer.step(self.batches[self.steps % len(self.batches)])
         self.steps += 1
-        self.trainer._step(x, self.trainer.config.learning_rate, self.usage)
 
 
 def peers(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -179,7 +177,7 @@ def sides(sizes: tuple[int, int, int, int], count: int = BATCHES) -> dict[str, C
         "token choice": lambda: st.TokenChoice(k),
         "mutual choice": lambda: st.MutualChoice(k),
         "feature choice": lambda: st.FeatureChoice(k),
-        "floors": lambda: st.BalancedChoice(k, feature_floors=k / sizes[2] / 8),
+        "floors": lambda: st.BalancedChoice(k, feature_floors=k / sizes[2] / 4),
     }
     weights = torch.randn(sizes[1], sizes[2])
     found: dict[str, Callable[[], Callable[[], object]]] = {PRODUCT: lambda: lambda: batches[0] @ weights}
