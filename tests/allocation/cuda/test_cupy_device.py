@@ -91,7 +91,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`import cupy` finds the stand-in."""
     module = ModuleType("cupy")
     entries: dict[str, Any] = {
-        **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like")},
+        **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like", "nonzero")},
         "arange": lambda size, dtype: np.arange(size, dtype=dtype).view(StandInArray),
         "full": lambda size, value, kind: np.full(size, value, kind).view(StandInArray),
         "empty": lambda size, kind: np.empty(size, kind).view(StandInArray),
