@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from allocation import threads
 from allocation.solvers import finish as finish_module
 from allocation.solvers.finish import finish
-from allocation.solvers.lines import select_rows
+from allocation.solvers.lines import select_columns, select_rows
 from allocation.solvers.places import places
 from allocation.threads import map_blocks, map_runs
 
@@ -121,3 +121,20 @@ def test_runs_are_all_rows_in_order(rows: int, workers: int) -> None:
     assert all(len(run) * block <= threads.RUN_BYTES for run in runs)
     if rows == 1000 and workers > 1:
         assert len(runs) >= 2 * workers - 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_columns_are_exact_where_few_groups_hold_all_that_is_large(tied: bool, workers: int) -> None:
+    """Entries that share eight of 64 groups leave the bracket far below them: more reach it than are worth keeping."""
+    rng = np.random.default_rng(2)
+    scores = rng.random((1024, 300)).astype(np.float32)
+    large = np.arange(1024) % 64 < 8
+    scores[large] += 10
+    if tied:
+        scores[large, ::3] = 10.5
+    found = select_columns(scores, np.full(300, 8), workers)
+    rank = np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0, kind="stable")
+    np.testing.assert_array_equal(found.flat, np.flatnonzero(rank < 8))
+    assert (rank.reshape(-1)[found.last] == 7).all()
+    assert (rank.reshape(-1)[found.refused] == 8).all()
