@@ -200,13 +200,24 @@ def column_bracket(ordered: Array, wanted: Indices, workers: int | None) -> Arra
         few = wanted[left] <= FILLED * groups
         chosen, left = left[few], left[~few]
         if chosen.size:
-            part = ordered if chosen.size > columns // 2 else ordered[:, chosen]
+            part = ordered if chosen.size > columns // 2 else columns_of(ordered, chosen, workers)
             ranks = np.minimum(wanted, groups) if part is ordered else wanted[chosen]
             bracket = _column_maxima_ranked(part, groups, ranks, workers)
             at[chosen] = bracket[chosen] if part is ordered else bracket
     if left.size:
         at[left] = _ranked(np.ascontiguousarray(ordered[:, left].T), wanted[left])
     return at
+
+
+def columns_of(matrix: Array, columns: Indices, workers: int | None) -> Array:
+    """Some columns of a matrix, gathered by all threads."""
+    found = np.empty((matrix.shape[0], columns.size), matrix.dtype)
+
+    def gather(start: int, stop: int) -> None:
+        np.take(matrix[start:stop], columns, axis=1, out=found[start:stop], mode="clip")  # which writes directly
+
+    map_blocks(gather, found.shape[0], found.nbytes, workers)
+    return found
 
 
 def _column_maxima_ranked(part: Array, groups: int, ranks: Indices, workers: int | None) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from allocation.problem import Problem
 from allocation.scores import EdgeScores, Indices
 from allocation.solvers.finish import Array
-from allocation.solvers.lines import column_bracket, row_bracket
+from allocation.solvers.lines import column_bracket, columns_of, row_bracket
 from allocation.solvers.price_search import joined, sampled_bracket, smallest_positive
 from allocation.solvers.tree import UNLIMITED, Mask, Reals, Tree
 from allocation.threads import map_blocks
@@ -75,7 +75,7 @@ class Offers:
         """A value that at least `wanted` entries of each line reach."""
         entries = self.entries
         if lines is not None:
-            entries = entries[lines] if self.axis == 0 else entries[:, lines]
+            entries = entries[lines] if self.axis == 0 else columns_of(entries, lines, self.workers)
         self.passes += 1
         if self.axis == 1:
             return column_bracket(entries, wanted, self.workers)
