@@ -23,6 +23,8 @@ from allocation.solvers.side_prices import Side, Task
 MEMORY = 4
 MOST_SWEEPS = 40
 PATIENCE = 5
+# Multiple of the largest score beyond which no price is extrapolated.
+FARTHEST = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: i
     if start is None:  # both sides pay half: where one pays all, the limits of the other look slack
         prices[state] = sides[1].solve(prices)[state] / 2
     history: list[tuple[Reals, Reals]] = []
+    farthest = FARTHEST * float(np.abs(task.edges.scores).max(initial=0.0))
     best, number, stale = prices, 0, 0
     least = np.iinfo(np.int64).max if start is None else imbalance(task, prices)
     while least > enough and number < most and stale < PATIENCE and time.perf_counter() < deadline:
@@ -58,7 +61,7 @@ def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: i
         history = [*history, (before, prices[state])][-MEMORY:]
         if len(history) > 1:
             prices = prices.copy()
-            prices[state] = _extrapolated(history)
+            prices[state] = _extrapolated(history, farthest)
     return SweepResult(best, least, number)
 
 
@@ -100,8 +103,11 @@ def _shared(network: Network, prices: Reals) -> Reals:
     return moved
 
 
-def _extrapolated(history: list[tuple[Reals, Reals]]) -> Reals:
-    """Anderson's combination of the last images whose residuals cancel best; signs are kept."""
+def _extrapolated(history: list[tuple[Reals, Reals]], farthest: float) -> Reals:
+    """Anderson's combination of the last images whose residuals cancel best; signs are kept.
+
+    Where prices that rise together meet no resistance no residual changes: nothing would keep them near the scores.
+    """
     images = np.stack([image for _, image in history])
     residuals = images - np.stack([state for state, _ in history])
     size = np.abs(residuals).max(initial=0.0)
@@ -116,5 +122,6 @@ def _extrapolated(history: list[tuple[Reals, Reals]]) -> Reals:
     gram[np.diag_indices_from(gram)] += 1e-10 * scale
     weights = np.linalg.solve(gram, steps @ residuals[-1])
     found = images[-1] - weights @ np.diff(images, axis=0)
-    extrapolated: Reals = np.where(np.sign(found) == np.sign(images[-1]), found, images[-1])
+    usable = (np.sign(found) == np.sign(images[-1])) & (np.abs(found) <= farthest)
+    extrapolated: Reals = np.where(usable, found, images[-1])
     return extrapolated

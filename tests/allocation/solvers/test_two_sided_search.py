@@ -11,6 +11,7 @@ import pytest
 
 import allocation as al
 from allocation.solvers import effort, first_candidates, opening
+from allocation.solvers.dual_sweeps import _extrapolated
 from allocation.solvers.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
 
@@ -290,3 +291,11 @@ def test_small_prices_beside_large_ones_are_put_right_round_by_round(seed: int) 
             groups.append(al.Group(members, cap=count + int(rng.integers(0, 2)), floor=count - int(rng.integers(0, 2))))
     limits = {"token_caps": of_tokens, "token_floors": of_tokens, "feature_caps": of_features + 1}
     certified(al.Problem(scores, **limits, feature_groups=groups))
+
+
+def test_prices_that_meet_no_resistance_are_not_extrapolated_beyond_the_scores() -> None:
+    """Sweeps that raise prices by the same again and again had them end at 1e19, where rounding hides every score."""
+    prices, rise = np.array([-2e5, -1.9e5]), np.array([-1e4, -1e4])
+    history = [(prices + n * rise, prices + (n + 1) * rise + n * 1e-9) for n in range(3)]
+    assert np.array_equal(_extrapolated(history, 1e6), history[-1][1])
+    assert not np.array_equal(_extrapolated(history, np.inf), history[-1][1])
