@@ -51,8 +51,8 @@ class Balanced:
 class Residual:
     """The residual network of a flow on candidate edges. `fixed` tokens and features are matches outside it.
 
-    The arcs are the limits and then the candidates, each a pair of opposite entries in one CSR structure. `tolerance`
-    times the magnitudes is what counts as a reduced profit of 0.
+    The arcs are the limits, of profit 0 or a price already charged, and then the candidates, each a pair of opposite
+    entries in one CSR structure. `tolerance` times the magnitudes is what counts as a reduced profit of 0.
     """
 
     def __init__(
@@ -81,17 +81,28 @@ class Residual:
     def start(self, potentials: Reals, matched: Mask) -> Indices:
         """The flow that goes with the potentials; `matched` decides on edges exactly at their prices."""
         network = self.network
-        n_limits, n_tokens = network.tails.size, network.shape[0]
+        n_limits = network.tails.size
         slack = self.slack(potentials)
         reduced = self.reduced(potentials)[n_limits:]
         taken = np.where(np.abs(reduced) <= slack[n_limits:], matched, reduced > 0)
-        held = np.flatnonzero(taken) + n_limits
-        counts = network.counts(
+        limits = wanted_counts(network, self.reduced(potentials)[:n_limits], self.counts(taken))
+        return np.concatenate([limits, taken.astype(np.int64)])
+
+    def counts(self, taken: Mask) -> Indices:
+        """What each limit counts where these candidates are matched."""
+        network, n_tokens = self.network, self.network.shape[0]
+        held = np.flatnonzero(taken) + network.tails.size
+        return network.counts(
             np.bincount(self.tails[held], minlength=n_tokens) - self.supply[:n_tokens],
             np.bincount(self.heads[held] - n_tokens, minlength=network.shape[1])
             + self.supply[n_tokens : network.token_root],
         )
-        return np.concatenate([wanted_counts(network, network.prices(potentials), counts), taken.astype(np.int64)])
+
+    def fitting(self, prices: Reals, taken: Mask) -> Reals:
+        """The prices of limits, 0 where these matches do not reach the bound that the price needs."""
+        counts = self.counts(taken)
+        missed = np.where(prices > 0, counts < self.network.upper, (prices < 0) & (counts > self.network.lower))
+        return np.where(missed, 0.0, prices)
 
     def reduced(self, potentials: Reals) -> Reals:
         """Reduced profit of every arc."""
@@ -112,10 +123,11 @@ class Residual:
         outflow = np.bincount(self.tails, weights=flow, minlength=n_nodes)
         return np.asarray(self.supply + np.rint(inflow - outflow).astype(np.int64))
 
-    def on_grid(self, grid: float) -> Residual:
-        """The same residual network, the scores rounded to multiples of `grid`."""
+    def on_grid(self, grid: float, most: float = math.inf) -> Residual:
+        """The same residual network, the profits rounded to multiples of `grid`, of which there are at most `most`."""
         coarse = copy.copy(self)
-        coarse.profits = np.rint(self.profits / grid) * grid
+        with np.errstate(over="ignore"):
+            coarse.profits = np.clip(np.rint(self.profits / grid), -most, most) * grid
         return coarse
 
     def imbalance(self, potentials: Reals, matched: Mask) -> int:
@@ -139,7 +151,8 @@ class Residual:
     def settle(self, potentials: Reals, matched: Mask, effort: Effort, patience: float = math.inf) -> Balanced:
         """Phases until every node is balanced; raises `BlockedError` or `SpentError`.
 
-        It ends unbalanced once `patience` phases achieve so little that more than twice as many would have to follow.
+        It ends unbalanced where rounding hides all paths, or once `patience` phases achieve so little that more than
+        twice as many would have to follow.
         """
         flow = self.start(potentials, matched)
         phases, looked, before = 0, 0, math.inf
@@ -157,11 +170,15 @@ class Residual:
                 if left > max(FEW, 2 * (before - left)):
                     break
                 looked, before = phases, left
-            potentials, flow = self._phase(potentials, flow, excess)
+            found = self._phase(potentials, flow, excess)
+            if found is None:
+                break
+            potentials, flow = found
             phases += 1
         return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, left == 0)
 
-    def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices]:
+    def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices] | None:
+        """Potentials and flow after the shortest paths; None where rounding hides every path."""
         hubs = self.network.hubs
         sources, sinks = np.maximum(excess, 0), np.maximum(-excess, 0)
         leaves = slice(0, self.network.token_root)
@@ -194,6 +211,8 @@ class Residual:
             # shifts much larger than the potentials they end in leave more rounding than the bound says; whatever
             # is pushed against the prices by that is found and repaired by pricing
             looseness *= 16.0
+            if looseness * TIGHT > 1.0:
+                return None
 
     def _costs(self, potentials: Reals, flow: Indices) -> tuple[Reals, Reals]:
         """What one more unit costs on every arc, and one less; inf at its bounds."""
@@ -214,12 +233,12 @@ class Residual:
         network = self.network
         limit_flow = flow[: network.tails.size]
         slack = self.slack(potentials)[: network.tails.size]
-        prices = network.prices(potentials)
+        prices = self.reduced(potentials)[: network.tails.size]
         wrong = ((prices > 0) & (limit_flow < network.upper)) | ((prices < 0) & (limit_flow > network.lower))
         off = wrong | (np.abs(prices) <= slack)
         if not (prices[off] != 0).any():
             return potentials
-        return network.potentials(np.where(off, 0.0, prices))
+        return network.potentials(np.where(off, 0.0, prices) - self.profits[: network.tails.size])
 
     def _push(
         self, potentials: Reals, flow: Indices, sources: Indices, sinks: Indices, looseness: float

@@ -46,13 +46,8 @@ class Scaling:
         sizes = np.abs(candidates.scores[candidates.scores != 0])
         self.usual = float(np.median(sizes)) if sizes.size else 0.0
 
-    def run(self, potentials: Reals, matched: Mask, near: bool) -> Balanced:
-        """The optimal circulation; raises `BlockedError` or `SpentError`.
-
-        Potentials `near` the optimal ones but for rounding stay off the grid, which small ones would not survive.
-        """
-        if near and self.residual.imbalance(potentials, matched) <= FEW:
-            return self.residual.settle(potentials, matched, self.effort)
+    def run(self, potentials: Reals, matched: Mask) -> Balanced:
+        """The optimal circulation; not `done` where only refinement helps. Raises `BlockedError` or `SpentError`."""
         potentials, matched = self._swept(self.residual, self._finest(potentials), potentials, matched)
         grid = self._first_grid(potentials, matched)
         phases, stalled = 0, 0
@@ -66,6 +61,8 @@ class Scaling:
             potentials, matched, phases = found.potentials, found.matched, phases + found.phases
             if not found.done:
                 stalled += 1
+                if exact and stalled > 1 and not self.integer:
+                    return replace(found, phases=phases)
                 everything = 2.0 * self.network.n_nodes * self._size(potentials)
                 grid = min(STEP**stalled * max(grid, self._smallest(potentials)), everything)
             elif exact:

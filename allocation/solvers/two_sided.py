@@ -21,6 +21,7 @@ from allocation.solvers.network import UNBOUNDED, Mask, Network, Reals, network_
 from allocation.solvers.opening import Opening, profit_of
 from allocation.solvers.price_intervals import Optimum, price_bounds
 from allocation.solvers.pricing import AllEdges
+from allocation.solvers.refinement import refined
 from allocation.solvers.residual import TIGHT, BlockedError, Residual
 from allocation.solvers.scaling import Scaling
 from allocation.solvers.side_prices import Candidates, Task
@@ -88,6 +89,7 @@ class _Search:
         self.edges = AllEdges(problem, options.workers)
         self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
         self.passes = self.sweeps = self.phases = 0
+        self.rough = False  # where rounding decides, paths need refinement
         # where comparing scores decides, a difference in the last bit counts
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
 
@@ -99,14 +101,14 @@ class _Search:
         potentials = self.network.potentials(prices)
         repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
-            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed, repaired > 0)
+            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
             prices = self.network.prices(potentials)
             ids = np.sort(np.concatenate([fixed, current.ids[held]]))
             violators = self._violators(prices, ids)
             if not violators.size:
                 return self._solution(prices, ids, current.ids)
-            # a current edge that rounding left on the wrong side is put right when the next flow starts
             joining = without(violators, current.ids)
+            self.rough = self.rough or joining.size < violators.size
             repaired = 0 if joining.size else repaired + 1
             if repaired > MOST_REPAIRS:
                 raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
@@ -114,9 +116,10 @@ class _Search:
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
 
     def _balanced(
-        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices, near: bool
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
+        near = self.rough
         while True:
             residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
@@ -124,7 +127,14 @@ class _Search:
             )
             try:
                 self.effort.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
-                done = scaling.run(potentials, held, near)
+                if not self.rough:
+                    done = scaling.run(potentials, held)
+                    self.rough = not done.done
+                    potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
+                if self.rough:
+                    done = refined(residual, potentials, held, near, self.effort)
+                    potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
+                return potentials, current, held, fixed
             except SpentError:
                 advice = _SPENT if self.effort.seconds is None else _LONGER
                 raise NotCertifiedError(
@@ -133,9 +143,7 @@ class _Search:
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
-                continue
-            self.phases += done.phases
-            return done.potentials, current, done.matched, fixed
+                near = False
 
     def _task(self, fixed: Indices, candidates: Candidates, prices: Reals) -> Task:
         return self.opening.task(candidates, fixed, self.opening.band(candidates, prices))
