@@ -48,14 +48,15 @@ def refined(residual: Residual, potentials: Reals, matched: Mask, near: bool, ef
     while True:
         size = np.abs(potentials)
         slack = TIGHT * (np.abs(residual.profits) + size[heads] + size[tails])[n_limits:]
-        profit = exact.profits[n_limits:]
+        fitting = exact.fitting(prices + low, matched)
+        rows, columns = network.line_prices(prices + low - fitting)
+        profit = exact.profits[n_limits:] + rows[tails[n_limits:]] + columns[heads[n_limits:] - network.shape[0]]
         miss = np.where(matched, -profit, profit)
         largest = float(miss[miss > slack].max(initial=0.0))
         grid = max(grid, largest) if not phases else min(grid / step, largest)
         if (phases and largest == 0) or grid < LEAST:
             grid = 0.0
         if grid == 0:
-            fitting = exact.fitting(prices + low, matched)
             return Balanced(network.potentials(fitting), matched, phases, True)
         grid = 2.0 ** math.frexp(grid)[1] / 2
         on = exact.on_grid(grid, MOST_UNITS)

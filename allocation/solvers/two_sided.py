@@ -89,6 +89,7 @@ class _Search:
         self.edges = AllEdges(problem, options.workers)
         self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
         self.passes = self.sweeps = self.phases = 0
+        self.blocked = 0
         self.rough = False  # where rounding decides, paths need refinement
         # where comparing scores decides, a difference in the last bit counts
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
@@ -157,7 +158,14 @@ class _Search:
         joining = fixed[~inside_tokens[tokens] & inside_features[features]]
         rows, columns = self.network.line_prices(self.network.prices(potentials))
         ends = np.flatnonzero(inside_tokens), np.flatnonzero(~inside_features)
-        joining = union(joining, self.edges.leaving(*ends, rows, columns, but=union(current.ids, fixed)))
+        # flow that is blocked again and again lacks many edges: each time twice as many of each line join
+        for _ in range(2 ** min(self.blocked, 6)):
+            known = union(current.ids, fixed, joining)
+            more = self.edges.leaving(*ends, rows, columns, but=known)
+            if not more.size:
+                break
+            joining = union(joining, more)
+        self.blocked += 1
         if not joining.size:
             raise InfeasibleError(witness(self.problem, self.network, inside))
         return joining

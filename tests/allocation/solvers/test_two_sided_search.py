@@ -172,7 +172,7 @@ def planned_limits(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 9, 10])
 def test_scores_over_two_hundred_orders_are_solved(seed: int) -> None:
     """No grid holds the largest and the smallest: what each leaves is solved for on the next."""
     rng = np.random.default_rng(seed)
