@@ -14,7 +14,7 @@ SHORT = (
 )  # fmt: skip
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("part", SHORT)
 def test_on_a_card(part: str) -> None:
     """The same answers as NumPy, and no waiting."""
