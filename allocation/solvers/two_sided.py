@@ -95,7 +95,9 @@ class _Search:
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
 
     def run(self) -> Solution:
-        warm = _warm_prices(self.problem, self.network, self.options.warm_start)
+        # sums with wrong prices lose the last bit of a score
+        given = self.options.warm_start if self.tolerance else None
+        warm = _warm_prices(self.problem, self.network, given)
         prices, current, fixed = self.opening.run(warm)
         self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
         held = profit_of(current, self.network, prices) > 0

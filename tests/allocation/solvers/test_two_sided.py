@@ -300,3 +300,12 @@ def test_one_sided_problems_are_exact_to_the_last_bit(case: tuple[Any, dict[str,
     scores, given_limits = case
     problem = al.Problem(scores, **given_limits)
     assert certified(problem).objective == al.solve(problem, al.TopSelection()).objective
+
+
+def test_wrong_prices_cost_no_last_bit_of_one_sided_problems() -> None:
+    rng = np.random.default_rng(0)
+    none = al.Price(np.empty(0))
+    for _ in range(60):
+        problem = al.Problem(1.0 + rng.integers(-4, 5, (6, 4)) * 2.0**-52, feature_caps=rng.integers(0, 4, 4), budget=5)
+        wrong = (al.Price(4 * rng.random()), al.Price(rng.normal(size=6)), al.Price(4 * rng.normal(size=4)))
+        certified(problem, warm_start=al.Prices(*wrong, none, none))
