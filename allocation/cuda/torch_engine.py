@@ -49,10 +49,12 @@ class TorchEngine:
         limit = torch.inf if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
         if tensor.numel() == 0:
             nothing = tensor.new_zeros(lines.shape[0], dtype=torch.float64)
-            return FixedTop(
-                self.put(np.zeros(0, np.int64)), self.put(np.zeros(1, np.int64)), nothing + torch.inf, nothing
-            )
-        most = self.put(caps)
+            positions, count = (tensor.new_zeros(size, dtype=torch.int64) for size in (0, 1))
+            return FixedTop(positions, count, nothing + torch.inf, nothing)
+        if caps.min() == caps.max():  # written there: a captured graph would copy main memory that others use by then
+            most = torch.full((len(caps),), int(caps[0]), device=tensor.device)
+        else:
+            most = self.put(caps)
         ranked = torch.topk(lines, min(int(caps.max()) + 1, lines.shape[1]), dim=1).values
         least = 0 if only_positive else -torch.inf if tensor.is_floating_point() else None
         # one entry more, where a line ends before its cap

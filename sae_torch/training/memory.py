@@ -11,6 +11,10 @@ from sae_torch.training.trainer import Trainer
 
 # What a step needs in multiples of its matrix of scores: a bit per score, bounds of columns, products with weights.
 SHARE = 1.25
+# The same of a block of features: the auxiliary loss holds it a second time, weighted.
+BLOCK_SHARE = 2.25
+# With fewer features at a time a step would be launches and little else.
+LEAST = 256
 
 
 def room_for_scores(trainers: Iterable[Trainer], device: torch.device) -> int:
@@ -29,15 +33,20 @@ def room_for_scores(trainers: Iterable[Trainer], device: torch.device) -> int:
 def fitting_chunk(tokens: int, n_features: int, entry_bytes: int, room: int) -> int | None:
     """Features that are encoded and selected at a time: None for all, else the largest power of two that fits.
 
+    At least 256 in any case: with less room, training is left to fail for lack of memory.
+
     Examples
     --------
     >>> from sae_torch.training.memory import fitting_chunk
     >>> fitting_chunk(tokens=4096, n_features=1 << 20, entry_bytes=2, room=40 << 30)
     >>> fitting_chunk(tokens=4096, n_features=1 << 20, entry_bytes=2, room=8 << 30)
-    524288
+    262144
     """
-    features = int(max(room, 0) / (SHARE * tokens * entry_bytes))
-    return None if features >= n_features else 1 << max(features.bit_length() - 1, 0)
+    row = tokens * entry_bytes
+    if SHARE * row * n_features <= room:
+        return None
+    chunk = 1 << max(LEAST, int(max(room, 0) / (BLOCK_SHARE * row))).bit_length() - 1
+    return chunk if chunk < n_features else None
 
 
 def fit_to_card(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:

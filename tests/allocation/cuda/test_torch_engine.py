@@ -89,3 +89,18 @@ def test_limits_on_the_device_are_read() -> None:
     """Caps may be tensors too."""
     matrix = on_torch(np.ones((2, 3), np.float32), "float32")
     assert len(al.solve(al.Problem(matrix, token_caps=torch.tensor([1, 2]))).tokens) == 3
+
+
+@pytest.mark.parametrize(("axis", "caps"), [(None, [7]), (0, [3] * 6), (1, [2] * 9)])
+def test_equal_caps_copy_nothing(axis: int | None, caps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured graph copies from main memory anew at each replay, when others use that memory."""
+    scores = np.random.default_rng(0).normal(size=(6, 9)).astype(np.float32)
+    matrix = on_torch(scores, "float32")
+    name = "budget" if axis is None else ("token_caps", "feature_caps")[axis]
+    expected = al.solve(al.Problem(scores, **{name: caps[0]}))
+    monkeypatch.delattr(TorchEngine, "put")
+    for kind in (matrix, on_torch(scores[:0], "float32")):
+        found = kind.engine.fixed(kind, axis, np.array(caps[: kind.shape[0] if axis == 0 else None]))
+        if kind is matrix:
+            flat = found.positions[: int(found.count[0])].numpy()
+            np.testing.assert_array_equal(flat, expected.tokens * 9 + expected.features)

@@ -21,6 +21,7 @@ ROOM = 10_000
 @pytest.fixture
 def small_card(as_device: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """A card of little memory: what torch says of it."""
+    monkeypatch.setattr(memory, "LEAST", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (ROOM, 10 * ROOM))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2_000)
@@ -34,10 +35,16 @@ def test_what_will_be_held_is_taken_off() -> None:
     assert memory.room_for_scores(trainers, torch.device("cpu")) == ROOM + 3_000 - 6 * weights - weights // 2
 
 
-@pytest.mark.parametrize(("room", "chunk"), [(8000, None), (7999, 64), (640, 8), (639, 4), (0, 1), (-(1 << 40), 1)])
+@pytest.mark.parametrize(
+    ("room", "chunk"), [(80_000, None), (79_999, 512), (73_728, 512), (73_727, 256), (0, 256), (-(1 << 40), 256)]
+)
 def test_the_largest_power_of_two_that_fits(room: int, chunk: int | None) -> None:
-    """Of a hundred features with eight tokens in float64: 80 bytes each, with what comes beside them."""
-    assert memory.fitting_chunk(tokens=8, n_features=100, entry_bytes=8, room=room) == chunk
+    """Of a thousand features with eight tokens in float64: 80 bytes each, 144 in a block, which is weighted."""
+    assert memory.fitting_chunk(tokens=8, n_features=1000, entry_bytes=8, room=room) == chunk
+
+
+def test_a_small_dictionary_is_no_block() -> None:
+    assert memory.fitting_chunk(tokens=8, n_features=256, entry_bytes=8, room=0) is None
 
 
 @pytest.mark.usefixtures("small_card")
@@ -69,7 +76,7 @@ def run_config(folder: Path, **options: Any) -> RunConfig:
 def test_a_run_says_that_it_takes_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And it trains in them."""
     (folder,) = Run(run_config(tmp_path)).execute()
-    assert "mutual-k4: the scores of a batch do not fit cpu, so 16 features at a time" in capsys.readouterr().err
+    assert "mutual-k4: the scores of a batch do not fit cpu, so 8 features at a time" in capsys.readouterr().err
     assert st.load(folder).n_features == 32
 
 
