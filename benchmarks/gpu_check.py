@@ -34,6 +34,8 @@ PARTS: dict[str, tuple[Callable[[Card], str | Iterator[list[Any]]], float]] = {
     "large parity": (gpu_parity.large_parity, 60),
     "nested parity": (gpu_parity.nested_parity, 40),
     "two-sided parity": (gpu_parity.two_sided_parity, 40),
+    "exact steps": (gpu_steps.exact_parity, 40),
+    "training parity": (gpu_steps.training_parity, 60),
     "no waiting": (gpu_parity.no_waiting, 40),
     "graph capture": (gpu_parity.graph_capture, 40),
     "steps without waiting": (gpu_steps.steps_without_waiting, 50),

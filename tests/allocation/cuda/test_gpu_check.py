@@ -43,6 +43,8 @@ def test_every_part_runs_without_a_card() -> None:
         "large parity",
         "nested parity",
         "two-sided parity",
+        "exact steps",
+        "training parity",
         "no waiting",
         "graph capture",
         "steps without waiting",

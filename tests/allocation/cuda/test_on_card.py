@@ -9,7 +9,8 @@ from benchmarks.gpu_card import Card
 from benchmarks.gpu_check import PARTS
 
 SHORT = (
-    "refusals", "small parity", "nested parity", "two-sided parity", "no waiting", "graph capture",
+    "refusals", "small parity", "nested parity", "two-sided parity", "exact steps", "training parity",
+    "no waiting", "graph capture",
     "steps without waiting", "captured steps",
 )  # fmt: skip
 
