@@ -249,7 +249,7 @@ def check_in_browser(file: Path) -> None:
         tab.goto(file.as_uri())
         assert complaints == []
         assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        assert tab.locator("svg.chart").count() == 7
+        assert tab.locator("svg.chart").count() == 1 + 2 * len(CHOICES)
         assert tab.locator("table.sortable tbody th").all_inner_texts() == list(CHOICES)
         for choice in CHOICES:
             tab.select_option("#which", label=choice)
