@@ -158,7 +158,7 @@ class Demo:
                 for name in CHOICES
             ]
             lead = (
-                "Three sparse autoencoders trained on the same activations with the same budget of "
+                "Sparse autoencoders trained on the same activations with the same budget of "
                 f"{self.k} features per token, judged on addresses none of them has seen."
             )
             report = render_report(evaluations, self._facts(train, test, loss), lead)
