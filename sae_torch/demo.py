@@ -42,6 +42,7 @@ from sae_torch.evaluation import (
 from sae_torch.evaluation.evaluation import ZipfCurve
 from sae_torch.evaluation.feature_pages import feature_pages
 from sae_torch.evaluation.results_folder import REPORT, RESULTS, write_text
+from sae_torch.training.run_config import FLOOR
 from sae_torch.versions import versions
 
 # Made for k and the number of features.
@@ -49,7 +50,7 @@ CHOICES: dict[str, Callable[[int, int], st.Choice]] = {
     "token choice": lambda k, features: st.TokenChoice(k),
     "mutual choice": lambda k, features: st.MutualChoice(k),
     "feature choice": lambda k, features: st.FeatureChoice(k),
-    "balanced choice": lambda k, features: st.BalancedChoice(k, feature_floors=k / (4 * features)),
+    "balanced choice": lambda k, features: st.BalancedChoice(k, feature_floors=FLOOR * k / features),
 }
 CURVE = "training.json"
 FEATURE_PAGES, CONTEXTS = 200, 5
