@@ -24,6 +24,8 @@ OPEN = 6
 # As many where prices to start from may be a little off, and the share of the matches misplaced by prices too far off.
 OPEN_WARM = 20
 MISPLACED = 0.25
+# Edges to keep of those above their prices: for each match, and as many for each line where its price is not a guess.
+KEPT = 4
 # Bands gathered around better and better prices, and the share of the edges that may be out of balance in the last.
 MOST_BANDS = 6
 ROUGH = 128
@@ -64,8 +66,8 @@ class Opening:
             band = self.band(candidates, swept.prices)
         for number in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
-            wide = OPEN_WARM if around is not None and number == 0 else 4
-            ids = union(self._above(swept.prices, band, wide), current.ids[still_near])
+            per_line = OPEN_WARM if around is not None and number == 0 else KEPT
+            ids = union(self._above(swept.prices, band, per_line), current.ids[still_near])
             candidates = self.edges.candidates(ids)
             off = imbalance(self.task(candidates, none, None), swept.prices)
             far = self._safely_matched(
@@ -107,13 +109,13 @@ class Opening:
         least = np.full(n_tokens, float(prices[: tokens.size].min()))
         return np.concatenate([least, prices[tokens.size :]]), Band(width, band.features)
 
-    def _above(self, prices: Reals, band: Band | None, wide: int = 4) -> Indices:
+    def _above(self, prices: Reals, band: Band | None, per_line: int = KEPT) -> Indices:
         """Ids of the edges above their prices less the band, and enough edges of lines that must reach a limit."""
         network = self.network
         rows, columns = network.line_prices(prices)
         n_tokens, n_features = network.shape
         ranks = np.minimum(WIDE * np.minimum(network.upper[:n_tokens], n_features) + EXTRA, n_features)
-        ids = self.edges.above(rows, columns, band, wide * network.n_nodes + 4 * network.most_matches, ranks)
+        ids = self.edges.above(rows, columns, band, per_line * network.n_nodes + KEPT * network.most_matches, ranks)
         self.passes += 1
         found = [ids]
         for side, ends in enumerate(self.edges.ends(ids)):
