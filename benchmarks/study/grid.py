@@ -250,6 +250,8 @@ AGAINST_PEERS = (FLOORS, LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)
 ONE_TRAINER = (MUTUAL, TOKEN, MUTUAL_THEN_FEATURE)
 FEW = AGAINST_PEERS + ONE_TRAINER
 SYNTHETIC = Setting("synthetic", k=16, n_features=2048)
+# A site, a number of features per token and a width that no other run has, fixed when the method was.
+CONFIRMATION = Setting("hidden_states[20]", k=24, n_features=6144)
 
 
 def _full() -> Plan:
@@ -273,6 +275,7 @@ def _full() -> Plan:
             # with floors auxiliary losses change nothing, and quotas show what they do in the variants above
             *[Block(MAIN, (LARGER_FLOORS, *rest), auxiliary, seeds=1) for auxiliary in ("zipf", "k")],
             Block(replace(MAIN, k=64), ONE_TRAINER),
+            Block(CONFIRMATION, (LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)),
         )
     )
 
