@@ -115,13 +115,18 @@ def _auxiliary(findings: Findings) -> Verdict:
     if zipf is None or k is None:
         names = [f"mutual choice with aux {name}" for name, runs in (("zipf", zipf), ("k", k)) if runs is None]
         return _not_run(claim, names)
-    fewer = [pairs(zipf, k, name) for name in ("silent", "under_used")]
-    together = [(a + c, b + d) for (a, b), (c, d) in zip(*fewer, strict=True)]
+    silent, under_used = (pairs(zipf, k, name) for name in ("silent", "under_used"))
+    together = [(a + c, b + d) for (a, b), (c, d) in zip(silent, under_used, strict=True)]
+    fewer, fewer_together = (bool(found) and all(a < b for a, b in found) for found in (under_used, together))
     said = (
         f"under mutual choice silent features per seed {_counts(zipf, 'silent')} against {_counts(k, 'silent')} with "
-        f"aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against {_counts(k, 'under_used')}"
+        f"aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against {_counts(k, 'under_used')}, together "
+        f"{', '.join(f'{a:.0f}' for a, _ in together)} against {', '.join(f'{b:.0f}' for _, b in together)}"
     )
-    status = Status.CONFIRMED if together and all(a < b for a, b in together) else Status.NOT_CONFIRMED
+    # features that are silent no more may be under-used instead, so what counts is both
+    status = Status.PARTLY if fewer_together else Status.NOT_CONFIRMED
+    if fewer_together and fewer:
+        status = Status.CONFIRMED
     return Verdict(claim, status, _sentence(said) + _seeds([zipf, k]))
 
 
