@@ -17,9 +17,11 @@ from benchmarks.study.methods import (
     BATCH_TOP_K,
     FLOORS,
     LARGER_FLOORS,
+    LONGER,
     METHODS,
     MUTUAL,
     MUTUAL_THEN_FEATURE,
+    PEERS,
     SPARSIFY,
     TOKEN,
 )
@@ -257,7 +259,7 @@ CONFIRMATION = Setting("hidden_states[20]", k=24, n_features=6144)
 def _full() -> Plan:
     by_k = [replace(MAIN, k=k) for k in (16, 64)]
     elsewhere = [replace(MAIN, n_features=9216), replace(MAIN, source="hidden_states[6]")]
-    rest = tuple(method for method in METHODS if method not in FEW)
+    rest = tuple(method for method in METHODS if method not in FEW + LONGER)
     return Plan(
         (
             Block(MAIN, AGAINST_PEERS),
@@ -276,6 +278,8 @@ def _full() -> Plan:
             *[Block(MAIN, (LARGER_FLOORS, *rest), auxiliary, seeds=1) for auxiliary in ("zipf", "k")],
             Block(replace(MAIN, k=64), ONE_TRAINER),
             Block(CONFIRMATION, (LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)),
+            *[Block(setting, PEERS, "k") for setting in (MAIN, *by_k, *elsewhere, SYNTHETIC, CONFIRMATION)],
+            Block(MAIN, LONGER),
         )
     )
 

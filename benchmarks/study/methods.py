@@ -23,11 +23,14 @@ class Method:
         Makes the choice for k and n_features; for a peer, the one that is its activation in batch-free mode.
     peer
         The library that trains it; None for ours.
+    tokens
+        What it trains on, in multiples of the study's training tokens.
     """
 
     name: str
     choice: Callable[[int, int], st.Choice]
     peer: str | None = None
+    tokens: float = 1.0
 
 
 def _floors(k: int, n_features: int, floor: float = FLOOR, caps: bool = False) -> st.Choice:
@@ -38,6 +41,7 @@ def _floors(k: int, n_features: int, floor: float = FLOOR, caps: bool = False) -
 FLOORS, LARGER_FLOORS = "floors", "larger floors"
 SPARSIFY, BATCH_TOP_K = "sparsify TopK", "dictionary_learning BatchTopK"
 TOKEN, MUTUAL, MUTUAL_THEN_FEATURE = "token choice", "mutual choice", "mutual then feature"
+LONGER_TOKEN, LONGER_MUTUAL = "token choice, a quarter longer", "mutual choice, a quarter longer"
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
@@ -52,8 +56,11 @@ METHODS: Mapping[str, Method] = {
         Method("feature choice, Zipf", lambda k, n: st.FeatureChoice(k, switch=0.5)),
         Method("feature choice, uniform", lambda k, n: st.FeatureChoice(k, quotas="uniform", switch=0)),
         Method("feature from scratch", lambda k, n: st.FeatureChoice(k, switch=0)),
+        Method(LONGER_TOKEN, lambda k, n: st.TokenChoice(k), tokens=1.25),
+        Method(LONGER_MUTUAL, lambda k, n: st.MutualChoice(k), tokens=1.25),
     )
 }
+LONGER = tuple(name for name, method in METHODS.items() if method.tokens > 1)
 PEERS = tuple(name for name, method in METHODS.items() if method.peer)
 OURS = tuple(name for name, method in METHODS.items() if not method.peer)
 WHAT: Mapping[str, str] = {
@@ -68,4 +75,6 @@ WHAT: Mapping[str, str] = {
     "feature choice, Zipf": "Zipf quotas fitted after half of the steps",
     "feature choice, uniform": "equal quotas from the first step",
     "feature from scratch": "the default Zipf curve from the first step, ranks by index",
+    LONGER_TOKEN: "token choice with a quarter more training tokens, for a comparison at equal time",
+    LONGER_MUTUAL: "mutual choice with a quarter more training tokens",
 }

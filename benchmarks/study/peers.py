@@ -4,6 +4,10 @@ Both get activations in the units that ours are trained in (mean norm sqrt(d_mod
 shape of our schedule; the weights are folded back to raw activations. Their Adam keeps its usual decay rates, their
 losses are their own. dictionary_learning follows its threshold from a tenth of the steps before the end: by default
 it would start after 1000 steps, and runs here are shorter.
+
+Their auxiliary losses, with which a feature counts as dead after ten million tokens, never act in runs as short as
+these. With `aux k` it is dead after a tenth of the run, as in our trainer, and sparsify's loss, which is off by
+default, has the weight of the others.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import PROBE_TOKENS
 
 THRESHOLD_SHARE = 0.1
+AUXILIARY_COEFFICIENT = 1 / 32
 
 
 def units(request: Request) -> float:
@@ -54,13 +59,15 @@ def dictionary_learning(request: Request) -> tuple[st.SparseAutoencoder, dict[st
         device="cpu",
         seed=cell.seed,
     )
+    if cell.auxiliary == "k":
+        trainer.dead_feature_threshold = request.dead_after
     for step, batch in enumerate(batches):
         trainer.update(step, batch * scale)
     ae = trainer.ae
     sae = _folded(
         request, ae.encoder.weight.T, ae.encoder.bias, ae.decoder.weight.T, ae.b_dec, scale, float(ae.threshold)
     )
-    return sae, {**trainer.config, "units": scale}
+    return sae, {**trainer.config, "dead_feature_threshold": trainer.dead_feature_threshold, "units": scale}
 
 
 def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
@@ -72,12 +79,17 @@ def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     coder = SparseCoder(batches.activations.d_model, SparseCoderConfig(num_latents=cell.n_features, k=cell.k))
     optimizer = torch.optim.Adam(coder.parameters(), lr=cell.learning_rate, fused=True)
     schedule = Schedule(cell.learning_rate, len(batches), WARM_UP, DECAY)
+    silent_for = torch.zeros(cell.n_features, dtype=torch.int64)
+    coefficient, dead_after = AUXILIARY_COEFFICIENT if cell.auxiliary == "k" else 0.0, request.dead_after
     for step, batch in enumerate(batches):
         x = batch * scale
         if step == 0:
             coder.b_dec.data = x.mean(dim=0)
         coder.set_decoder_norm_to_unit_norm()
-        coder(x).fvu.backward()
+        out = coder(x, dead_mask=silent_for > dead_after if coefficient else None)
+        (out.fvu + coefficient * out.auxk_loss).backward()
+        silent_for += len(x)
+        silent_for[out.latent_indices.flatten()] = 0
         coder.remove_gradient_parallel_to_decoder_directions()
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -85,7 +97,8 @@ def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
         optimizer.zero_grad()
     coder.set_decoder_norm_to_unit_norm()
     sae = _folded(request, coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec, scale)
-    return sae, {"optimizer": "Adam", "lr": cell.learning_rate, "betas": (0.9, 0.999), "units": scale}
+    used = {"optimizer": "Adam", "lr": cell.learning_rate, "betas": (0.9, 0.999), "auxk_alpha": coefficient}
+    return sae, {**used, "units": scale}
 
 
 PEERS: Mapping[str, Callable[[Request], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {

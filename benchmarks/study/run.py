@@ -141,10 +141,10 @@ class Study:
 
     def _train(self, cell: Cell, folder: Path) -> str | None:
         """Train; what went wrong, if something did."""
-        scale = self.sources.scale
-        place = self.sources.folder(cell.source, "train")
-        Request(cell, str(place), scale.train_tokens, scale.batch).write(folder)
-        python = self.peers if METHODS[cell.method].peer else Path(sys.executable)
+        scale, method = self.sources.scale, METHODS[cell.method]
+        place = self.sources.folder(cell.source, "train", method.tokens)
+        Request(cell, str(place), round(method.tokens * scale.train_tokens), scale.batch).write(folder)
+        python = self.peers if method.peer else Path(sys.executable)
         assert python is not None
         try:
             self.train(folder, python)

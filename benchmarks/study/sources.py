@@ -70,12 +70,12 @@ class Sources:
         """Loaded once."""
         return load_language_model()
 
-    def folder(self, source: str, split: str) -> Path:
-        """Folder of the finished shards of a split."""
+    def folder(self, source: str, split: str, times: float = 1.0) -> Path:
+        """Folder of the finished shards of a split, with so many times the tokens of the scale."""
+        tokens = round(times * self.scale.tokens(split))
         if source == SYNTHETIC:
-            return self._synthetic(split)
+            return self._synthetic(split, tokens)
         config = _harvest(source)
-        tokens = self.scale.tokens(split)
         if not plan(config, split, tokens, self.cache).complete:
             harvest(config, split, tokens, self.cache, self.language_model, progress=True)
         return plan(config, split, tokens, self.cache).folder
@@ -90,8 +90,8 @@ class Sources:
             self._means[source] = self.activations(source, "train").mean()
         return self._means[source]
 
-    def _synthetic(self, split: str) -> Path:
-        truth, tokens = self.scale.truth, self.scale.tokens(split)
+    def _synthetic(self, split: str, tokens: int) -> Path:
+        truth = self.scale.truth
         described = f"{truth.d_model}-{truth.n_features}-{truth.active:g}-{truth.alpha:g}-{truth.beta:g}"
         folder = self.cache / "activations" / f"synthetic-{described}-{truth.noise:g}-{truth.seed}-{split}-{tokens}"
         file = folder / "00000.safetensors"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -53,6 +52,11 @@ class Request:
         """In the order of the run's seed, the same for every method."""
         activations = read(Path(self.activations), self.tokens)
         return ActivationReader(activations, batch_size=self.batch, seed=self.cell.seed)
+
+    @property
+    def dead_after(self) -> int:
+        """Tokens without firing after which an auxiliary loss takes a feature for dead, as `TrainConfig` has it."""
+        return max(1, len(self.batches()) * self.batch // 10)
 
     def write(self, folder: Path) -> None:
         """As a file that the process reads."""
@@ -124,7 +128,6 @@ def train(folder: Path) -> None:
     about = {
         "seconds": round(seconds, 1),
         "tokens_per_second": round(steps * request.batch / seconds),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "config": used,
         "python": platform.python_version(),
         "versions": _versions(),
