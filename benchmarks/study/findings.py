@@ -22,11 +22,14 @@ class Runs:
         In the order of their seeds.
     planned
         How many seeds there should be.
+    second
+        Whether their rate is not the best, but the best without silent features.
     """
 
     records: Records
     cells: tuple[Cell, ...]
     planned: int
+    second: bool = False
 
     @property
     def method(self) -> str:
@@ -35,9 +38,10 @@ class Runs:
 
     @property
     def label(self) -> str:
-        """Method and auxiliary loss."""
+        """Method and auxiliary loss, and whether the rate is the second one."""
         auxiliary = self.cells[0].auxiliary
-        return self.method if auxiliary == "none" else f"{self.method}, aux {auxiliary}"
+        label = self.method if auxiliary == "none" else f"{self.method}, aux {auxiliary}"
+        return f"{label} (rate without silent features)" if self.second else label
 
     @property
     def learning_rate(self) -> float:
@@ -90,11 +94,22 @@ class Findings:
         """The same, and after it those at its best rate without silent features, where that is another."""
         cells = self.plan.test_cells(Block(setting, (method,), auxiliary), method, self.records)
         finished = [cell for cell in cells if self.records.status(cell) == FINISHED]
-        rates = dict.fromkeys(cell.learning_rate for cell in finished)
-        return [
-            Runs(self.records, tuple(cell for cell in finished if cell.learning_rate == rate), len(self.plan.seeds))
-            for rate in rates
-        ]
+        best = self.plan.chosen_rate(setting, method, self.records)
+        planned = self._seeds(setting, method, auxiliary)
+        found = []
+        for rate in dict.fromkeys(cell.learning_rate for cell in finished):
+            same = tuple(cell for cell in finished if cell.learning_rate == rate)
+            found.append(Runs(self.records, same, planned, second=rate != best))
+        return found
+
+    def _seeds(self, setting: Setting, method: str, auxiliary: str) -> int:
+        """How many seeds a method has in a setting."""
+        seeds = (
+            block.seeds
+            for block in self.plan.blocks_by(self.records)
+            if (block.setting, block.auxiliary) == (setting, auxiliary) and method in block.methods
+        )
+        return len(self.plan.seeds[: next(seeds, None)])
 
     def among(self, setting: Setting, methods: Sequence[str]) -> list[Runs]:
         """All finished runs of methods in a setting, with every auxiliary loss."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean
 
-from benchmarks.harness import RESULTS
+from benchmarks.study.costs import cost, equal_time
 from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import MAIN, Block, Setting
 from benchmarks.study.ledger import FAILED, FINISHED
-from benchmarks.study.methods import METHODS, PEERS, TOKEN, WHAT
+from benchmarks.study.methods import (
+    BATCH_TOP_K,
+    LARGER_FLOORS,
+    METHODS,
+    MUTUAL,
+    PEERS,
+    SPARSIFY,
+    TOKEN,
+    WHAT,
+)
 from benchmarks.study.sources import SYNTHETIC
 from benchmarks.study.verdicts import CANDIDATES, Status, bar, verdicts
-
-STEP = RESULTS / "training_step.json"
-NOTHING = "No run of this has been finished yet."
+from benchmarks.study.words import NOTHING, markdown, percent, spread
 
 
 def methods(findings: Findings) -> str:
@@ -65,13 +71,10 @@ def quality(findings: Findings, setting: Setting) -> str:
         "silent, each seed",
         "under-used",
     ]
-    last: list[tuple[str, Callable[[Runs], str]]] = [
-        ("loss recovered", lambda each: percent(each, "ce_recovered", 2)),
-        ("MiB", lambda each: f"{training(each, 'peak_mib'):,.0f}"),
-    ]
+    last: list[tuple[str, Callable[[Runs], str]]] = [("loss recovered", lambda each: percent(each, "ce_recovered", 2))]
     if setting.source == SYNTHETIC:
-        last[0] = ("features found", lambda each: percent(each, "recovered", 1))
-        last[1:1] = [
+        last = [
+            ("features found", lambda each: percent(each, "recovered", 1)),
             ("of the rarest quarter", lambda each: percent(each, "recovered_rare", 1)),
             ("matched cosine", lambda each: f"{each.mean('matched_cosine'):.3f}"),
             ("frequency off by", lambda each: percent(each, "frequency_error", 0)),
@@ -103,14 +106,19 @@ def batch(findings: Findings) -> str:
         if not modes:
             continue
         cells = [f"{fmean(seed[at]['nmse'] for seed in modes):.4f}" for at in range(len(modes[0]))]
-        agreement = fmean(
-            seed[at]["agreement"] for seed in modes for at in range(len(seed)) if seed[at]["order"] == "shuffled"
-        )
-        rows.append([runs.label, f"{runs.mean('nmse'):.4f}", *cells, f"{100 * agreement:.0f} %"])
+        same = [
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
+            for order in ("shuffled", "topical")
+            for shares in [[mode["agreement"] for seed in modes for mode in seed if mode["order"] == order]]
+        ]
+        rows.append([runs.label, f"{runs.mean('nmse'):.4f}", *cells, *same])
         headings = [f"{mode['batch_size']}, {mode['order']}" for mode in modes[0]]
     if not rows:
         return NOTHING + "\n"
-    return markdown(["method", "batch-free", *headings, "same matches"], rows)
+    return markdown(
+        ["method", "batch-free", *headings, "same matches, shuffled", "same matches, topical"],
+        rows,
+    )
 
 
 def allocations(findings: Findings) -> str:
@@ -165,9 +173,38 @@ def width_matched(findings: Findings) -> str:
                 and replace(matched, n_features=block.setting.n_features) == block.setting
                 and _is_matched(findings, matched)
             ):
-                rows = [full, *findings.among(matched, block.methods)]
-                said += [[each.label, str(each.cells[0].n_features), spread(each, "nmse_at_k")] for each in rows]
-    return markdown(["method", "features", "NMSE at L0 = k"], said) if said else NOTHING + "\n"
+                others = [runs for method in (MUTUAL, *PEERS) if (runs := findings.of(block.setting, method))]
+                rows = [full, *others, *findings.among(matched, block.methods)]
+                said += [
+                    [
+                        each.label,
+                        str(each.cells[0].n_features),
+                        f"{each.cells[0].n_features - each.mean('silent'):.0f}",
+                        spread(each, "nmse_at_k"),
+                    ]
+                    for each in rows
+                ]
+    return markdown(["method", "features", "alive", "NMSE at L0 = k"], said) if said else NOTHING + "\n"
+
+
+def shares(findings: Findings) -> str:
+    """What of the distance to the peers is the trainer's, and what the floors'."""
+    steps = (
+        ("trainer: mutual choice against dictionary_learning BatchTopK", MUTUAL, BATCH_TOP_K),
+        ("trainer: token choice against sparsify TopK", TOKEN, SPARSIFY),
+        ("floors: larger floors against mutual choice", LARGER_FLOORS, MUTUAL),
+        ("both: larger floors against dictionary_learning BatchTopK", LARGER_FLOORS, BATCH_TOP_K),
+    )
+    rows = []
+    for setting in dict.fromkeys(block.setting for block in findings.plan.blocks if block.as_wide_as is None):
+        cells = []
+        for _, ours, theirs in steps:
+            left, right = findings.of(setting, ours), findings.of(setting, theirs)
+            cells.append(
+                f"{100 * (left.mean('nmse_at_k') / right.mean('nmse_at_k') - 1):+.1f} %" if left and right else "–"
+            )
+        rows.append([f"{setting.source}, k {setting.k}, {setting.n_features} features", *cells])
+    return markdown(["setting", *[name for name, *_ in steps]], rows)
 
 
 def _is_matched(findings: Findings, setting: Setting) -> bool:
@@ -240,25 +277,6 @@ def _state(findings: Findings, block: Block, method: str) -> str:
     return STATES[2] if searched else STATES[3]
 
 
-def cost(findings: Findings) -> str:
-    """Tokens per second and memory of a training step beside token choice's, from the benchmark of the step."""
-    content = json.loads(STEP.read_text(encoding="utf-8"))
-    rows = [dict(zip(content["headings"], row, strict=True)) for row in content["rows"]]
-    table = []
-    for size in dict.fromkeys(row["size"] for row in rows):
-        steps = {row["step"].removesuffix(", auxiliary none"): row for row in rows if row["size"] == size}
-        names = [row["step"].removesuffix(", auxiliary none") for row in rows if row["size"] == size]
-        token = steps[TOKEN]
-        for name in names:
-            if name in METHODS or name in ("feature choice", "SAELens BatchTopK"):
-                speed = steps[name]["tokens/s"]
-                memory = f"{steps[name]['peak MiB']:,}" if steps[name]["peak MiB"] else "–"
-                table.append([name, size, f"{speed:,}", f"{speed / token['tokens/s']:.2f}", memory])
-    about = content["machine"]
-    heading = ["step of", "(N, d, F, k)", "tokens/s", "of token choice's", "peak MiB"]
-    return markdown(heading, table) + f"\n{about['processor']}, {about['cores']} cores, {about['date']}.\n"
-
-
 def made(findings: Findings) -> str:
     """Machines, versions and dates of the runs."""
     lines = [findings.records.line(cell) for cell in findings.records.cells()]
@@ -274,33 +292,6 @@ def made(findings: Findings) -> str:
     )
 
 
-def spread(runs: Runs, figure: str) -> str:
-    """Mean, and least and greatest over the seeds."""
-    values = runs.all(figure)
-    if len(values) < 2:
-        return f"{runs.mean(figure):.4f}, one seed"
-    few = "" if runs.complete else f", {len(values)} seeds"
-    return f"{runs.mean(figure):.4f} ({min(values):.4f} to {max(values):.4f}{few})"
-
-
-def percent(runs: Runs, figure: str, digits: int) -> str:
-    """A mean share in per cent, or a dash."""
-    return f"{100 * runs.mean(figure):.{digits}f} %" if runs.all(figure) else "–"
-
-
-def training(runs: Runs, name: str) -> float:
-    """A mean of what training cost."""
-    return sum(runs.records.line(cell)["training"][name] for cell in runs.cells) / len(runs.cells)
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
-    """A table, all columns but the first to the right where they are numbers."""
-    lines = ["| " + " | ".join(row) + " |" for row in (headings, *rows)]
-    others = " ---: |" if numbers else " --- |"
-    lines.insert(1, "| --- |" + others * (len(headings) - 1))
-    return "\n".join(lines) + "\n"
-
-
 def tables(findings: Findings) -> dict[str, str]:
     """Every table by the name of its file."""
     found = {
@@ -314,6 +305,8 @@ def tables(findings: Findings) -> dict[str, str]:
             batch,
             collapse,
             width_matched,
+            shares,
+            equal_time,
             searches,
             progress,
             cost,

@@ -23,7 +23,16 @@ from benchmarks.study.findings import Findings
 from benchmarks.study.grid import MAIN, PLAN, Block, Cell, Plan, Setting
 from benchmarks.study.ledger import FAILED, FINISHED, Records, tried
 from benchmarks.study.measures import lacking
-from benchmarks.study.methods import BATCH_TOP_K, FLOORS, METHODS, MUTUAL, MUTUAL_THEN_FEATURE, SPARSIFY, TOKEN
+from benchmarks.study.methods import (
+    BATCH_TOP_K,
+    FLOORS,
+    METHODS,
+    MUTUAL,
+    MUTUAL_THEN_FEATURE,
+    PEERS,
+    SPARSIFY,
+    TOKEN,
+)
 from benchmarks.study.peers import _folded
 from benchmarks.study.run import Study
 from benchmarks.study.sources import Scale, Sources
@@ -214,7 +223,7 @@ def invented(plan: Plan, records: Records, figures: Any, most: int = 200) -> Non
         cell = next(plan.pending(records), None)
         if cell is None:
             return
-        training = {"tokens_per_second": 1000, "peak_mib": 900, "versions": {"torch": "0"}}
+        training = {"tokens_per_second": 1000, "versions": {"torch": "0"}}
         machine = {"processor": "none", "cores": 1}
         records.append(
             cell,
@@ -420,9 +429,10 @@ def test_the_status_says_what_is_missing(capsys: pytest.CaptureFixture[str], mon
 def test_the_plan_holds_what_the_issue_asks_for() -> None:
     ran = {(block.setting, method, block.auxiliary) for block in PLAN.blocks for method in block.methods}
     assert {method for setting, method, auxiliary in ran if (setting, auxiliary) == (MAIN, "none")} == set(METHODS)
+    usual = {name for name, method in METHODS.items() if method.tokens == 1}
     for auxiliary in ("k", "zipf"):
-        ours = {method for setting, method, with_aux in ran if (setting, with_aux) == (MAIN, auxiliary)}
-        assert ours == {name for name, method in METHODS.items() if method.peer is None}
+        with_it = {method for setting, method, with_aux in ran if (setting, with_aux) == (MAIN, auxiliary)}
+        assert with_it == (usual if auxiliary == "k" else usual - set(PEERS))
     assert {setting.k for setting, _, _ in ran} >= {16, 32, 64}
     assert len(PLAN.seeds) >= 3
     assert {setting.source for setting, _, _ in ran} >= {"hidden_states[11]", "hidden_states[6]", "synthetic"}
