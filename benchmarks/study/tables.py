@@ -151,9 +151,9 @@ def collapse(findings: Findings) -> str:
             )
     headings = [
         "method",
-        "nearest row, median",
-        "nearest, highest percent",
-        "above 0.9",
+        "nearest row: median",
+        "one row in a hundred above",
+        "rows above 0.9",
         "NMSE of the null",
         "score of the null",
     ]

@@ -277,7 +277,8 @@ def test_a_block_may_run_fewer_seeds(tmp_path: Path) -> None:
     assert ran == [("none", 0), ("none", 1), ("none", 2), ("zipf", 0)]
     runs = Findings(plan, records).of(TINY, TOKEN, "zipf")
     assert runs is not None
-    assert not runs.complete
+    assert runs.complete
+    assert runs.planned == 1
 
 
 def test_a_rate_may_come_from_another_setting(tmp_path: Path) -> None:
@@ -294,7 +295,8 @@ def test_a_rate_may_come_from_another_setting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gain", [0.9, 1.0, 1.1])
 @pytest.mark.parametrize("silent", [0, 3])
-def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: int) -> None:
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: int, by_itself: bool) -> None:
     """Floors beat the peers in every seed and without a silent feature, or the bar is not met; the same for claims."""
     blocks = [Block(MAIN, (FLOORS, BATCH_TOP_K, SPARSIFY, MUTUAL, TOKEN, MUTUAL_THEN_FEATURE))]
     plan = Plan(tuple(blocks), rates=(1e-3, 2e-3), most_rates=2)
@@ -314,7 +316,8 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
             "difficulty_error": [0.1, 0.3],
             # under token choice's allocation no better than token choice
             "nmse_equal_tokens": 0.2 + 0.001 * cell.seed,
-            "nmse_one_price": error,
+            # whether its dictionary gains from one threshold by itself
+            "nmse_one_price": error * (0.99 if by_itself else 1.01),
             "silent": silences,
             "under_used": 1,
         }
@@ -329,12 +332,31 @@ def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: in
     assert better.status == (Status.CONFIRMED if gain < 1 else Status.NOT_CONFIRMED)
     assert by_claim["Fewer dead features, in the best case none."].status == Status.CONFIRMED
     adaptive = by_claim["The better reconstruction is a result of the adaptive computation."]
-    assert adaptive.status == (Status.CONFIRMED if gain < 1 else Status.NOT_CONFIRMED)
+    needed = Status.CONFIRMED if by_itself else Status.PARTLY
+    assert adaptive.status == (needed if gain < 1 else Status.NOT_CONFIRMED)
     unequal = next(verdict for claim, verdict in by_claim.items() if claim.startswith("Some tokens are harder"))
     assert unequal.status == Status.CONFIRMED
     assert "3.0 to 3.0 times" in unequal.because
     assert by_claim["Accurate extraction of features."].status == Status.NOT_RUN
     assert not any("Provisional" in verdict.because for verdict in by_claim.values())
+
+
+def test_a_peer_with_its_auxiliary_loss_counts_too(tmp_path: Path) -> None:
+    blocks = (Block(MAIN, (FLOORS, BATCH_TOP_K, SPARSIFY)), Block(MAIN, (BATCH_TOP_K, SPARSIFY), "k"))
+    plan = Plan(blocks, rates=(1e-3, 2e-3), most_rates=2)
+    records = Records(tmp_path / "study.jsonl")
+
+    def figures(cell: Cell) -> dict[str, Any]:
+        better = cell.method == SPARSIFY and cell.auxiliary == "k"
+        return {"nmse_at_k": 0.1 if better else 0.2 if cell.method == FLOORS else 0.3, "silent": 0}
+
+    invented(plan, records, figures)
+    verdict = bar(Findings(plan, records), MAIN, FLOORS)
+    assert verdict.status == Status.NOT_CONFIRMED
+    assert "best peer, sparsify TopK, aux k" in verdict.because
+    # as long as one of them is missing, nothing is said
+    without = Plan((*blocks[:1], Block(MAIN, (BATCH_TOP_K,), "zipf"), blocks[1]), rates=plan.rates, most_rates=2)
+    assert bar(Findings(without, records), MAIN, FLOORS).status == Status.NOT_RUN
 
 
 @settings(max_examples=25)
