@@ -278,8 +278,10 @@ def _full() -> Plan:
             *[Block(MAIN, (LARGER_FLOORS, *rest), auxiliary, seeds=1) for auxiliary in ("zipf", "k")],
             Block(replace(MAIN, k=64), ONE_TRAINER),
             Block(CONFIRMATION, (LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)),
-            *[Block(setting, PEERS, "k") for setting in (MAIN, *by_k, *elsewhere, SYNTHETIC, CONFIRMATION)],
             Block(MAIN, LONGER),
+            Block(MAIN, PEERS, "k"),
+            # a run of dictionary_learning takes minutes
+            *[Block(setting, PEERS, "k", seeds=1) for setting in (*by_k, *elsewhere, SYNTHETIC, CONFIRMATION)],
         )
     )
 

@@ -266,7 +266,9 @@ def bar(findings: Findings, setting: Setting, candidate: str) -> Verdict:
     assert peer is not None
     assert best is not None
     found = pairs(best, peer, "nmse_at_k")
-    won = bool(lively) and bool(found) and all(a < b for a, b in found)
+    # every peer, since one with fewer seeds may be the best of the mean by luck, or not be it
+    against = [_errors(best, each) for each in peers]
+    won = bool(lively) and all(both and all(a < b for a, b in both) for both in against)
     said = (
         f"{best.label} {_error(best)}, silent features per seed {_counts(best, 'silent')}; best peer, {peer.label}, "
         f"{_error(peer)}, silent {_counts(peer, 'silent')}"
