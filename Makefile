@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 
 PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/installed
-PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
+PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.* pytest pytest-timeout hypothesis
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar two_sided streaming
 
