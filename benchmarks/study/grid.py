@@ -280,8 +280,12 @@ def _full() -> Plan:
             Block(CONFIRMATION, (LARGER_FLOORS, BATCH_TOP_K, SPARSIFY)),
             Block(MAIN, LONGER),
             Block(MAIN, PEERS, "k"),
-            # a run of dictionary_learning takes minutes
-            *[Block(setting, PEERS, "k", seeds=1) for setting in (*by_k, *elsewhere, SYNTHETIC, CONFIRMATION)],
+            # they change little there, so elsewhere only the best peer has one
+            *[
+                Block(setting, (BATCH_TOP_K,), "k", seeds=1)
+                for setting in (elsewhere[0], CONFIRMATION, *by_k, elsewhere[1])
+            ],
+            Block(SYNTHETIC, (SPARSIFY,), "k", seeds=1),
         )
     )
 
