@@ -281,11 +281,8 @@ def _full() -> Plan:
             Block(MAIN, LONGER),
             Block(MAIN, PEERS, "k"),
             # they change little there, so elsewhere only the best peer has one
-            *[
-                Block(setting, (BATCH_TOP_K,), "k", seeds=1)
-                for setting in (elsewhere[0], CONFIRMATION, *by_k, elsewhere[1])
-            ],
-            Block(SYNTHETIC, (SPARSIFY,), "k", seeds=1),
+            *[Block(setting, (BATCH_TOP_K,), "k", seeds=1) for setting in (*elsewhere, *by_k)],
+            *[Block(setting, (SPARSIFY,), "k", seeds=1) for setting in (CONFIRMATION, SYNTHETIC)],
         )
     )
 
