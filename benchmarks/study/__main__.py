@@ -38,7 +38,8 @@ def main() -> None:
         for name in failed:
             print(f"  failed: {name}")
         missing = list(PLAN.pending(records))
-        print(f"{len(missing)} more are known to be missing, others follow from the searches; next:")
+        follow = ", others follow from the searches; next:" if missing else ""
+        print(f"{len(missing)} more are known to be missing{follow}")
         for cell in missing[:SHOWN]:
             print(f"  {cell.name}")
     else:
