@@ -1,17 +1,20 @@
 """Exact token-feature allocation: state a constrained matching of tokens with features, solve it, prove it."""
 
 from allocation import plot
+from allocation.arguments import is_on_device
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
-from allocation.linear_program import LinearProgram, ProgramArrays, to_linear_program
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
 from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform_quotas, zipf_quotas
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
-from allocation.solvers.laminar import Laminar
-from allocation.solvers.streaming import select_stream
-from allocation.solvers.top_selection import TopSelection
-from allocation.solvers.two_sided import TwoSided
+from allocation.solvers.laminar.solver import Laminar
+from allocation.solvers.linear_program import LinearProgram, ProgramArrays, to_linear_program
+from allocation.solvers.top_selection.fixed import select_fixed
+from allocation.solvers.top_selection.solver import TopSelection
+from allocation.solvers.top_selection.stream import select_stream
+from allocation.solvers.two_sided.solver import TwoSided
+from allocation.threads import map_blocks
 from allocation.verify import Certificate, verify
 
 __version__ = "0.1.0"
@@ -41,8 +44,11 @@ __all__ = [
     "balanced_choice",
     "feature_choice",
     "fit_zipf",
+    "is_on_device",
+    "map_blocks",
     "mutual_choice",
     "plot",
+    "select_fixed",
     "select_stream",
     "soft_solve",
     "solve",

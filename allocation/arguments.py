@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 
 # Longest literal that a message repeats.
@@ -76,3 +78,65 @@ def number_of(value: Any, name: str, expected: str = "a finite number") -> float
         if np.isfinite(number):
             return number
     raise InvalidProblemError(f"{name}: expected {expected}, found {shown(value)}")
+
+
+# Beyond this only float64 holds finite scores. However many of them, sums with prices and limits stay finite below it.
+LARGEST_SCORE = 1e280
+
+
+TOO_LARGE = f"beyond {LARGEST_SCORE:g}"
+
+
+def index_vector(members: Any, name: str, size: int) -> Indices:
+    """Indices below `size` from integers or a boolean mask."""
+    array = array_of(members, name, "a vector of indices or a boolean mask")
+    if array.ndim != 1:
+        raise InvalidProblemError(f"{name}: expected a vector of indices or a boolean mask, found shape {array.shape}")
+    if array.dtype == bool:
+        if array.size != size:
+            raise InvalidProblemError(f"{name}: a boolean mask must have length {size}, found {array.size}")
+        return np.flatnonzero(array)
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise InvalidProblemError(f"{name}: expected integer indices or a boolean mask, found {array.dtype}")
+    outside = np.flatnonzero((array < 0) | (array >= size))
+    if outside.size:
+        raise InvalidProblemError(
+            f"{name}[{outside[0]}]: expected an index from 0 to {size - 1}, found {array[outside[0]]}"
+        )
+    return array.astype(np.int64)
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether an array is CuPy's or a CUDA tensor; neither library is imported to find out."""
+    library = type(array).__module__.split(".")[0]
+    return library == "cupy" or (hasattr(array, "detach") and bool(getattr(array, "is_cuda", False)))
+
+
+def plain_tensor(tensor: Any, name: str) -> Any:
+    """A tensor whose entries lie in memory as they are, and which asks for no gradient: that is the layer's work."""
+    if tensor.requires_grad:
+        raise InvalidProblemError(
+            f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
+        )
+    if str(tensor.layout) != "torch.strided":
+        raise InvalidProblemError(
+            f"{name}: sparse tensors are not read; pass {name}.to_dense(), or their entries to Problem.from_edges"
+        )
+    return tensor.resolve_neg()
+
+
+def beyond_range(block: Any) -> Any:
+    """Which float64 scores, in whatever library's array, are finite and too large to be summed."""
+    return ((block > LARGEST_SCORE) & (block < math.inf)) | ((block < -LARGEST_SCORE) & (block > -math.inf))
+
+
+def refusal_of_entries(name: str, count: int, kind: str, place: tuple[int, int]) -> InvalidProblemError:
+    """The sentence about entries that are NaN, +inf or too large."""
+    wanted = f"scores must lie within +-{LARGEST_SCORE:g}, so that their sums stay finite, or be -inf to forbid a match"
+    if kind in ("NaN", "+inf"):
+        wanted = "scores must be finite, or -inf to forbid a match"
+    return InvalidProblemError(
+        f"{name}: {count} entries are {kind}, the first at token {place[0]}, feature {place[1]}; {wanted}"
+    )

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import LARGEST, array_of, count_of, shown
+from allocation.arguments import LARGEST, array_of, count_of, index_vector, shown
+from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card
-from allocation.scores import DenseScores, EdgeScores, Indices, Scores, dense_scores, edge_scores, index_vector
+from allocation.scores import DenseScores, EdgeScores, Scores
+from allocation.validation import dense_scores, edge_scores
 
 
 @dataclass(frozen=True, eq=False)

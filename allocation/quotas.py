@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocation.arguments import array_of, count_of, number_of
+from allocation.arrays import Indices, Reals
 from allocation.errors import InfeasibleError, InvalidProblemError
-from allocation.scores import Indices
 
-Reals = NDArray[np.float64]
 # Below this total times entries, float64 shares rounded down never sum to more than the total.
 EXACT = 1 << 53
 

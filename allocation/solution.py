@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.arguments import in_memory
+from allocation.arrays import Indices
 from allocation.notebook import card, spread
-from allocation.scores import Indices
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

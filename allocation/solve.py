@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import count_of, number_of, shown
-from allocation.cuda.candidates import candidates
 from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers.base import Options, Solver
-from allocation.solvers.first_candidates import SMALL
-from allocation.solvers.laminar import Laminar
-from allocation.solvers.top_selection import TopSelection
-from allocation.solvers.two_sided import TwoSided
+from allocation.solvers.laminar.device_candidates import candidates
+from allocation.solvers.laminar.solver import Laminar
+from allocation.solvers.top_selection.solver import TopSelection
+from allocation.solvers.two_sided.first_candidates import SMALL
+from allocation.solvers.two_sided.solver import TwoSided
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from allocation.arguments import in_memory, shown
+from allocation.arrays import Indices, Reals
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem, checked_problem
-from allocation.scores import EdgeScores, Indices
+from allocation.scores import EdgeScores
 from allocation.solution import Prices, Solution
 
-Reals: TypeAlias = NDArray[np.float64]
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
 _UNITS = 8.0
 _EPS = float(np.finfo(np.float64).eps)

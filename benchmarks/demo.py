@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.harness import arguments, report
-from sae_torch.demo import Demo
+from sae_torch.commands.demo import Demo
 from sae_torch.evaluation.results_folder import RESULTS
 
 

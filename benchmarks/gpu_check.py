@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from allocation import scores as score_types
+import allocation
+import allocation.validation
 from benchmarks import gpu_parity, gpu_selection, gpu_steps, gpu_training
 from benchmarks.gpu_card import Card
 from benchmarks.harness import arguments, report
@@ -123,7 +124,9 @@ def main() -> None:
     if options.kernels_once:
         return gpu_parity.kernels_once()
     if options.dry_run:
-        score_types.is_on_device = lambda array: hasattr(array, "detach") and array.ndim == 2
+        allocation.is_on_device = allocation.validation.is_on_device = lambda array: (
+            hasattr(array, "detach") and array.ndim == 2
+        )
         warnings.filterwarnings("ignore", "CuPy is not installed|.* works in main memory", RuntimeWarning)
     elif not torch.cuda.is_available():
         raise SystemExit("gpu-check needs a CUDA device; --dry-run walks through it without one")

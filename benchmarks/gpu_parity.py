@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from allocation.cuda.scores import DeviceScores, device_scores
+from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
+from allocation.cuda.validation import device_scores
 from benchmarks.gpu_card import Card
 from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
 
@@ -138,7 +139,7 @@ FIXED = ((None, "budget"), (0, "token_caps"), (1, "feature_caps"))
 def no_waiting(card: Card) -> str:
     """Selections of fixed size make the host wait for nothing: torch raises where it would."""
     scores = normal(card, (512, 1024) if card.is_real else (8, 30))
-    engines = [device_scores(scores, looked_at=False), DeviceScores(scores, "float32", TorchEngine(card.device))]
+    engines = [device_scores(scores, check_finite=False), DeviceScores(scores, "float32", TorchEngine(card.device))]
     for matrix in engines:
         for axis, name in FIXED:
             caps = np.array([900]) if axis is None else np.arange(scores.shape[axis]) % 4
@@ -159,7 +160,7 @@ def graph_capture(card: Card) -> str:
     scores, others = normal(card, (512, 1024), seed=1), normal(card, (512, 1024), seed=2)
     for axis, name in FIXED[:2]:
         caps = np.array([900]) if axis is None else np.full(512, 5)
-        matrix = device_scores(scores, looked_at=False)
+        matrix = device_scores(scores, check_finite=False)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side), matrix.scope():
             matrix.engine.fixed(matrix, axis, caps)  # compiles, and fills the pool

@@ -7,16 +7,16 @@ except ImportError as error:
 
 from sae_torch import losses
 from sae_torch.autoencoder import Output, SparseAutoencoder
-from sae_torch.balanced_choice import BalancedChoice
 from sae_torch.calibration import calibrate
-from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.balanced import BalancedChoice
+from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.soft import SoftChoice
+from sae_torch.choices.thresholds import Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.splice import splice
-from sae_torch.feature_choice import FeatureChoice
 from sae_torch.interop.saelens import load, save
-from sae_torch.soft_choice import SoftChoice
-from sae_torch.thresholds import Threshold
 from sae_torch.training import TrainConfig, Trainer, TrainLog
 
 __all__ = [

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sae_torch.choices import Choice
+from sae_torch.choices.choice import Choice
 from sae_torch.codes import SparseCodes
-from sae_torch.compiling import outside_graphs
 from sae_torch.errors import InputError
-from sae_torch.feature_chunks import ChunkedScores
 from sae_torch.ops import decode, selected_preactivations
+from sae_torch.ops.compiling import outside_graphs
 from sae_torch.ops.segments import sampled_dots
+from sae_torch.score_blocks import ChunkedScores
 
 # Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
 # overshoots. Measured by `benchmarks/training_choices.py`.

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
 import allocation as al
+from sae_torch.commands.demo import Demo
 from sae_torch.commands.evaluate import Evaluate
 from sae_torch.commands.exchange import Export, Import
 from sae_torch.commands.harvest import Harvest
 from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
 from sae_torch.config_file import read_config
-from sae_torch.demo import Demo
 from sae_torch.errors import InputError, InterruptedRunError
 
 PROGRAM = "sae-torch"

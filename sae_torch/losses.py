@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from allocation.threads import map_blocks
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.feature_chunks import ChunkedScores
+from sae_torch.matches import fixed_matches, is_on_device, matches_of
 from sae_torch.ops import decode
-from sae_torch.solved import fixed_matches, is_on_device, matches_of
+from sae_torch.score_blocks import ChunkedScores
 
 # Scores weighted at a time on a card: beside a matrix that fills it there is no room for another.
 BLOCK_ENTRIES = 1 << 26
@@ -230,7 +229,7 @@ def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: i
         return tokens + start, lacking[features]
 
     # gathered and searched while a processor's cache holds them
-    parts = map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
+    parts = al.map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
     tokens, features = (torch.cat(ends) for ends in zip((lacking[:0], lacking[:0]), *parts, strict=True))
     return tokens, features
 

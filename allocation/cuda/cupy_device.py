@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arrays import Array
 from allocation.cuda.kernels import DIGIT, definitions, key_type, source
-from allocation.scores import Array
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arrays import Array, Indices
 from allocation.cuda.kernels import TYPES, Device
 from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.selection import ITEMS, SAMPLE, Matrix, scores_of_keys, select_lines, select_whole
-from allocation.scores import Array, Indices
 
 
 @dataclass(frozen=True, eq=False)

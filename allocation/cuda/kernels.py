@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from allocation.scores import Array
+from allocation.arrays import Array
 
 FILES = ("keys.cu", "rank.cu", "bracket.cu", "survivors.cu", "finish.cu", "positions.cu")
 # Width of a score, and the bit pattern of +inf, which integers lack. Every other integer type widens to int64.

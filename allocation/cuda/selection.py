@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arrays import Indices
 from allocation.cuda.kernels import TYPES, Device, key_type
-from allocation.scores import Indices
 
 # Entries sampled to bracket the price of a whole matrix; smaller matrices survive entirely.
 SAMPLE = 1 << 14

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arrays import Array
 from allocation.cuda.cupy_device import launched
 from allocation.cuda.kernels import DIGIT
 from allocation.cuda.torch_namespace import torch_namespace
-from allocation.scores import Array
 
 # Kernels read bits: what torch calls signed holds their unsigned integers as well.
 _KINDS = {"uint32": "int32", "uint64": "int64", "int64": "int64"}

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from allocation.arrays import Array, Indices
 from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.torch_namespace import torch_namespace
-from allocation.scores import Array, Indices
 
 # Entries for which ranks and places are held at once.
 BLOCK_ENTRIES = 1 << 22

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allocation.arrays import Reals
 from allocation.plot.canvas import BLUE, INK, ORANGE, PALE, axes, whole_ticks
 from allocation.problem import Problem
 from allocation.scores import EdgeScores
-from allocation.soft.forms import Reals
 from allocation.solution import Solution
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from allocation.arguments import shown
+from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.plot.canvas import BLUE, GREEN, GREY, SKY, VERMILLION, axes, legend, whole_ticks
 from allocation.problem import Problem
-from allocation.scores import Indices
 from allocation.solution import Solution
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from allocation.arrays import Mask, Reals
 from allocation.soft.dual import Dual, LinePrices, Point
-from allocation.soft.forms import Entropy, Reals
+from allocation.soft.forms import Entropy
 from allocation.soft.line_moves import line_moves
-from allocation.soft.normal_equations import Mask
 
 # Counts are met to this share of a cap (or of 1): about the rounding of a sum of shares.
 TOLERANCE = 1e-13

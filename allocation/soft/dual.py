@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.soft.forms import Form, Reals
-from allocation.soft.normal_equations import Mask, NormalEquations, slope_matrix
+from allocation.arrays import Mask, Reals
+from allocation.soft.forms import Form
+from allocation.soft.normal_equations import NormalEquations, slope_matrix
 from allocation.threads import map_blocks
 
 # Rows of this size stay in cache between the passes of one evaluation.

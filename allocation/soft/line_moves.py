@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocation.soft.forms import Form, Reals
+from allocation.arrays import Reals
+from allocation.soft.forms import Form
 
 # A line is done when its count is this close to the cap; Newton steps do the rest.
 CLOSE = 0.01

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.soft.forms import Reals
+from allocation.arrays import Mask, Reals
 
-Mask: TypeAlias = NDArray[np.bool_]
 # A line whose edges have less slope together is flat: its price moves nothing.
 NO_MASS = 1e-200
 # Largest Schur complement that is factorised at once; larger ones are first tried by conjugate gradients.

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import array_of
+from allocation.arrays import Reals
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
 from allocation.scores import EdgeScores
-from allocation.soft.forms import FORMS, Reals
+from allocation.soft.forms import FORMS
 from allocation.soft.normal_equations import NormalEquations
 from allocation.solution import Prices, Status
 

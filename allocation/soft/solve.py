@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import number_of, shown
+from allocation.arrays import Indices, Mask, Reals
 from allocation.errors import InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
-from allocation.scores import EdgeScores, Indices
+from allocation.scores import EdgeScores
 from allocation.soft.descent import minimise
 from allocation.soft.dual import Dual
-from allocation.soft.forms import FORMS, Reals
-from allocation.soft.normal_equations import Mask
+from allocation.soft.forms import FORMS
 from allocation.soft.solution import SoftSolution
 from allocation.solution import Price, Prices, Status, no_price
 

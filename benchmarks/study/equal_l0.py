@@ -11,8 +11,8 @@ from torch import Tensor
 import allocation as al
 import sae_torch as st
 from sae_torch.activations import Activations
+from sae_torch.choices.thresholds import Threshold
 from sae_torch.evaluation import batch_free
-from sae_torch.thresholds import Threshold
 
 BATCH = 2048
 

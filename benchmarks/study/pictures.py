@@ -8,7 +8,7 @@ from dataclasses import replace
 from benchmarks.study.findings import Findings
 from benchmarks.study.grid import MAIN
 from benchmarks.study.methods import BATCH_TOP_K, FLOORS, MUTUAL_THEN_FEATURE, SPARSIFY, TOKEN
-from sae_torch.evaluation.charts import Axis, Series, legend, line_chart
+from sae_torch.evaluation.report.charts import Axis, Series, legend, line_chart
 
 NOTHING = "The runs for this picture are not finished yet.\n"
 # Method, colour and whether its line is dashed; the last stands out least.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import allocation as al
 import numpy as np
-from sae_torch.evaluation.charts import Axis, Series, legend, line_chart
+from sae_torch.evaluation.report.charts import Axis, Series, legend, line_chart
 
 TARGET = Path(__file__).parent.parent / "assets" / "pictures" / "quotas.svg.html"
 FEATURES, K = 12_288, 32

@@ -15,7 +15,7 @@ import allocation as al
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sae_torch.thresholds import DAMPING, FrequencyTracker
+from sae_torch.choices.thresholds import DAMPING, FrequencyTracker
 
 FOLDER = Path(__file__).parent.parent / "assets" / "tables"
 TOKENS, FEATURES, BATCHES, SEED = 4096, 64, 100, 0

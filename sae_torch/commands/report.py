@@ -10,7 +10,7 @@ from pathlib import Path
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.evaluation_file import EvaluationFile
-from sae_torch.evaluation.report import render_report
+from sae_torch.evaluation.report.page import render_report
 from sae_torch.evaluation.results_folder import require_free, write_text
 
 

@@ -13,7 +13,7 @@ from sae_torch.evaluation.feature_pages import FeaturePage
 from sae_torch.evaluation.lens import logit_lens
 from sae_torch.evaluation.metrics import Quality, batch_free, measure
 from sae_torch.evaluation.model_loss import ModelLoss, model_loss
-from sae_torch.evaluation.report import render_report
+from sae_torch.evaluation.report.page import render_report
 from sae_torch.evaluation.results import Result, text_table
 from sae_torch.evaluation.results_folder import ResultsFolder
 from sae_torch.evaluation.splice import splice

@@ -14,10 +14,10 @@ import allocation as al
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices import Choice
+from sae_torch.choices.choice import Choice
+from sae_torch.choices.feature import FeatureChoice
 from sae_torch.evaluation.metrics import batch_free
-from sae_torch.feature_choice import FeatureChoice
-from sae_torch.solved import matches_of
+from sae_torch.matches import matches_of
 
 
 @dataclass(frozen=True)

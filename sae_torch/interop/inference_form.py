@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.balanced_choice import BalancedChoice
-from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.balanced import BalancedChoice
+from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.thresholds import Threshold
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import FeatureChoice
-from sae_torch.thresholds import Threshold
 
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
 UNIT_NORM = 1e-5

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import allocation
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.balanced_choice import BalancedChoice
-from sae_torch.choices import Choice, MutualChoice
+from sae_torch.choices.balanced import BalancedChoice
+from sae_torch.choices.choice import Choice, MutualChoice
+from sae_torch.choices.feature import FeatureChoice
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import FeatureChoice
 from sae_torch.interop.files import (
     check_tensors,
     read_json,

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import allocation
-from sae_torch.balanced_choice import BalancedChoice
-from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.balanced import BalancedChoice
+from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.thresholds import Threshold
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import FeatureChoice
-from sae_torch.thresholds import Threshold
 
 # SAELens casts checkpoints to the dtype of the weights: bytes survive that, counts and densities do not.
 STATISTICS, PACKED = "activation_fn.", "activation_fn.packed"

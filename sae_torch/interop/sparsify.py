@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices import TokenChoice
+from sae_torch.choices.choice import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.interop.files import (
     check_tensors,

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allocation.threads import map_blocks
-from sae_torch.feature_chunks import ChunkedScores
+import allocation as al
 from sae_torch.ops.segments import runs_triton
+from sae_torch.score_blocks import ChunkedScores
 
 # Rows whose matches a byte can count.
 BYTE_ROWS = 255
@@ -60,4 +60,4 @@ def count_above(scores: Tensor | ChunkedScores, theta: Tensor) -> Tensor:
         # bytes add up in vector registers; BYTE_ROWS of them cannot overflow
         return np.asarray(sum(part.sum(axis=0, dtype=np.uint8).astype(np.int64) for part in parts))
 
-    return torch.from_numpy(np.asarray(np.sum(map_blocks(count, matrix.shape[0], matrix.nbytes), axis=0)))
+    return torch.from_numpy(np.asarray(np.sum(al.map_blocks(count, matrix.shape[0], matrix.nbytes), axis=0)))

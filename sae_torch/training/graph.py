@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices import MutualChoice, TokenChoice
+from sae_torch.choices.choice import MutualChoice, TokenChoice
+from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import DENSITY_RATE
-from sae_torch.solved import is_on_device
+from sae_torch.matches import is_on_device
 
 if TYPE_CHECKING:
     from sae_torch.training.trainer import Course, Trainer

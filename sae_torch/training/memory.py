@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from sae_torch.solved import is_on_device
+from sae_torch.matches import is_on_device
 from sae_torch.training.trainer import Trainer
 
 # What a step needs in multiples of its matrix of scores: a bit per score, bounds of columns, products with weights.

@@ -11,10 +11,10 @@ import torch
 
 from sae_torch.activations.options import HarvestOptions
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.balanced_choice import BalancedChoice
-from sae_torch.choices import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.balanced import BalancedChoice
+from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.feature import FeatureChoice
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import FeatureChoice
 from sae_torch.losses import require_prefixes
 from sae_torch.training.config import TrainConfig
 

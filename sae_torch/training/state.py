@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 import allocation as al
-from sae_torch.choices import Choice, TokenChoice
-from sae_torch.feature_choice import FeatureChoice
+from sae_torch.choices.choice import Choice, TokenChoice
+from sae_torch.choices.feature import FeatureChoice
 
 
 def choice_state(choice: Choice) -> dict[str, Any]:

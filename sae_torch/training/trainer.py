@@ -15,10 +15,10 @@ from torch import Tensor
 import allocation as al
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
+from sae_torch.choices.feature import FeatureChoice
 from sae_torch.errors import InputError
-from sae_torch.feature_choice import FeatureChoice
 from sae_torch.losses import matryoshka_loss, reconstruction
-from sae_torch.solved import is_on_device
+from sae_torch.matches import is_on_device
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
 from sae_torch.training.graph import StepGraph, require_graph
@@ -297,8 +297,8 @@ class Trainer:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"batches: batch {step} must have shape (tokens, {self.sae.d_model}), found {found}")
         x = x.detach().to(self.sae.W_enc.dtype)
-        looked_at = wait or not (is_on_device(x) and is_on_device(self.sae.W_enc))
-        if looked_at and not bool(torch.isfinite(x).all()):
+        check_finite = wait or not (is_on_device(x) and is_on_device(self.sae.W_enc))
+        if check_finite and not bool(torch.isfinite(x).all()):
             raise InputError(f"batches: batch {step} holds NaN or infinite activations")
         return uploaded(x, self.sae.W_enc.device)
 

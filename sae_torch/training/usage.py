@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import Output, SparseAutoencoder
-from sae_torch.feature_choice import DENSITY_RATE, FeatureChoice
+from sae_torch.choices.feature import DENSITY_RATE, FeatureChoice
 from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
 from sae_torch.training.config import TrainConfig
 

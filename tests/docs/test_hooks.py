@@ -46,9 +46,9 @@ def test_options_are_those_of_the_command() -> None:
     """Each field of the demo is an option, with the value one would type."""
     from dataclasses import fields
 
-    from sae_torch.demo import Demo
+    from sae_torch.commands.demo import Demo
 
-    table = options.table("sae_torch.demo", "Demo")
+    table = options.table("sae_torch.commands.demo", "Demo")
     for field in fields(Demo):
         assert f"| `--{field.name.replace('_', '-')}` |" in table
     assert f"`{Demo.out}`" in table

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sae_torch.cli import main, parse
+from sae_torch.commands.demo import Demo
 from sae_torch.commands.harvest import Harvest
-from sae_torch.demo import Demo
 from sae_torch.errors import InputError
 
 

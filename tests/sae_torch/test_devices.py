@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import allocation
+import allocation.validation
 import sae_torch as st
-from allocation import scores as score_types
 from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
-from sae_torch.feature_choice import ON_HOST
+from sae_torch.choices.feature import ON_HOST
 from sae_torch.training import trainer as trainer_module
 from tests.sae_torch.no_look import no_look
 
@@ -34,7 +35,8 @@ CHOICES = {
 @pytest.fixture
 def as_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every tensor counts as one on a card; that CuPy is missing and that scores are copied is known."""
-    monkeypatch.setattr(score_types, "is_on_device", lambda array: hasattr(array, "detach"))
+    for module in (allocation, allocation.validation):
+        monkeypatch.setattr(module, "is_on_device", lambda array: hasattr(array, "detach"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "CuPy is not installed|.* works in main memory", RuntimeWarning)
         yield
@@ -87,7 +89,8 @@ def test_a_step_on_a_card_looks_at_no_number(
         trainer = st.Trainer(sae, st.TrainConfig(auxiliary=auxiliary, dead_after=30, progress=False))
         trainer.begin(batches[0], steps=10, planned_tokens=400)
         if not card:
-            monkeypatch.setattr(score_types, "is_on_device", lambda array: False)
+            for module in (allocation, allocation.validation):
+                monkeypatch.setattr(module, "is_on_device", lambda array: False)
         on_host = [value for key, value in sae.choice.named_buffers() if key in ON_HOST]
         records = []
         for step, x in enumerate(batches):
@@ -125,7 +128,8 @@ def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) 
     )
     sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]()).to("meta")
     config = st.TrainConfig(progress=False)
-    monkeypatch.setattr(score_types, "is_on_device", lambda array: getattr(array, "is_meta", False))
+    for module in (allocation, allocation.validation):
+        monkeypatch.setattr(module, "is_on_device", lambda array: getattr(array, "is_meta", False))
     with mock.patch.object(torch.optim, "Adam", partial(torch.optim.Adam, foreach=True)):  # none is fused there
         monkeypatch.setattr(trainer_module, "is_on_device", lambda x: False)
         trainer = st.Trainer(sae, config)
@@ -200,7 +204,8 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
     found = []
     for card in (True, False):
         if not card:
-            monkeypatch.setattr(score_types, "is_on_device", lambda array: False)
+            for module in (allocation, allocation.validation):
+                monkeypatch.setattr(module, "is_on_device", lambda array: False)
         for loss in (losses.aux_zipf_loss, losses.aux_k_loss):
             sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3), encoder_scale=1.0)
             with torch.no_grad():

@@ -20,8 +20,9 @@ import torch
 import allocation as al
 from allocation.cuda import cupy_device, torch_device
 from allocation.cuda.kernels import TYPES, definitions, source
-from allocation.cuda.scores import DeviceScores, device_scores
-from sae_torch.solved import matches_of
+from allocation.cuda.scores import DeviceScores
+from allocation.cuda.validation import device_scores
+from sae_torch.matches import matches_of
 from tests.allocation.cuda.host_device import library
 from tests.allocation.cuda.matrices import TYPES as SCORE_TYPES
 from tests.allocation.cuda.matrices import assert_same, drawn, typed

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.cuda.scores import DeviceScores, device_scores
+from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
+from allocation.cuda.validation import device_scores
 from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
 from tests.allocation.strategies import one_sided
 

@@ -18,7 +18,7 @@ import allocation as al
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
-from allocation.solvers import passes
+from allocation.solvers.two_sided import block_passes as passes
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import drawn, typed
 
@@ -71,7 +71,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Matrices of the tests count as large: sampled, thinned, and in several blocks."""
     for module in ("solve", "solvers.first_candidates", "solvers.opening"):
         monkeypatch.setattr(sys.modules[f"allocation.{module}"], "SMALL", 100)
-    monkeypatch.setattr("allocation.solvers.first_candidates.SAMPLE", 1500)
+    monkeypatch.setattr("allocation.solvers.two_sided.first_candidates.SAMPLE", 1500)
     monkeypatch.setattr("allocation.cuda.scores.DEVICE_ENTRIES", 900)
 
 

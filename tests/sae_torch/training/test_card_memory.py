@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import allocation
+import allocation.validation
 import sae_torch as st
-from allocation import scores as score_types
 from allocation.cuda import scores as cuda_scores
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_device import TorchDevice
-from sae_torch import thresholds
+from sae_torch.choices import thresholds
 from sae_torch.training import trainer as trainer_module
 
 TOKENS, D, FEATURES, K = 4096, 768, 1 << 20, 32
@@ -103,7 +104,8 @@ def test_a_step_holds_one_matrix_and_a_third_of_a_card(name: str, monkeypatch: p
         parameter.data = torch.empty(shape, dtype=torch.bfloat16, device="meta")
     sae.W_enc.data = sae.W_enc.data.T
     trainer = st.Trainer(sae, st.TrainConfig(progress=False))
-    monkeypatch.setattr(score_types, "is_on_device", lambda array: getattr(array, "is_meta", False))
+    for module in (allocation, allocation.validation):
+        monkeypatch.setattr(module, "is_on_device", lambda array: getattr(array, "is_meta", False))
     monkeypatch.setattr(trainer_module, "is_on_device", lambda x: x.is_meta)
     trainer.scale = 1.0
     trainer._plan(10, 10 * TOKENS)

@@ -1,0 +1,254 @@
+"""A laminar family as a tree, and the exact allocation of scored items to it.
+
+Leaves are the tokens (or the features), inner nodes the groups, the root is the budget. Every node has a floor and a
+cap on the items taken below it. Items come sorted by the order in which they are preferred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from allocation.arrays import Indices, Mask, Reals, stable_order
+from allocation.errors import InfeasibleError
+from allocation.problem import Group, Problem
+
+# A cap and a floor that are never reached.
+UNLIMITED, ABSENT = np.iinfo(np.int64).max, -1
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Nodes in the order leaves, groups, root; `parent` of the root is -1."""
+
+    side: str
+    leaves: int
+    parent: Indices
+    depth: Indices
+    caps: Indices
+    floors: Indices
+
+    @property
+    def root(self) -> int:
+        """Index of the root."""
+        return self.parent.size - 1
+
+    @cached_property
+    def levels(self) -> list[Indices]:
+        """Nodes of every depth, the root's first."""
+        return [np.flatnonzero(self.depth == d) for d in range(int(self.depth.max()) + 1)]
+
+    @cached_property
+    def ancestors(self) -> list[Indices]:
+        """For every depth, the ancestor of each leaf at that depth; -1 for leaves that lie higher."""
+        paths = []
+        node = np.arange(self.leaves)
+        for d in range(len(self.levels) - 1, -1, -1):
+            here = self.depth[node] == d
+            paths.append(np.where(here, node, -1))
+            node = np.where(here & (d > 0), self.parent[node], node)
+        return paths[::-1]
+
+    def leaves_below(self, nodes: Indices) -> Mask:
+        """Which leaves lie below any of `nodes`."""
+        chosen = np.zeros(self.parent.size + 1, bool)
+        chosen[nodes] = True
+        return np.asarray(np.any([chosen[level] for level in self.ancestors], axis=0))
+
+    def label(self, node: int) -> str:
+        """What the user calls a node."""
+        if node < self.leaves:
+            return f"{self.side}s[{node}]"
+        return "budget" if node == self.root else f"{self.side}_groups[{node - self.leaves}]"
+
+
+def laminar_tree(problem: Problem, axis: int) -> Tree:
+    """The tree of one side's limits with the budget on top."""
+    leaves = problem.shape[axis]
+    groups: tuple[Group, ...] = (problem.token_groups, problem.feature_groups)[axis]
+    caps = (problem.token_caps, problem.feature_caps)[axis]
+    floors = (problem.token_floors, problem.feature_floors)[axis]
+    root = leaves + len(groups)
+    parent = np.full(root + 1, root)
+    parent[root] = -1
+    depth = np.ones(root + 1, np.int64)
+    depth[root] = 0
+    owner = np.full(leaves, root)
+    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
+        members = groups[number].members
+        node = leaves + number
+        if len(members):
+            parent[node] = owner[members[0]]
+            depth[node] = depth[parent[node]] + 1
+            owner[members] = node
+    parent[:leaves] = owner
+    depth[:leaves] = depth[owner] + 1
+    return Tree(
+        side=("token", "feature")[axis],
+        leaves=leaves,
+        parent=parent,
+        depth=depth,
+        caps=_limits(leaves, caps, [group.cap for group in groups], problem.budget, UNLIMITED),
+        floors=_limits(leaves, floors, [group.floor for group in groups], None, ABSENT),
+    )
+
+
+def _limits(leaves: int, own: Indices | None, groups: list[int | None], root: int | None, absent: int) -> Indices:
+    """Limits of leaves, groups and root in one vector."""
+    others = np.array([absent if limit is None else limit for limit in [*groups, root]], np.int64)
+    return np.concatenate([np.full(leaves, absent) if own is None else own, others])
+
+
+class ShortageError(Exception):
+    """A node's floor needs more items than were offered below it."""
+
+    def __init__(self, nodes: Indices, message: str) -> None:
+        super().__init__(message)
+        self.nodes = nodes
+
+
+def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
+    """Which items are taken. `leaf` is the leaf of every item, the preferred item first.
+
+    From the leaves upwards each node keeps what its children force, forces the best others up to its floor, and lets
+    go all beyond its cap; at the root, unforced items that score 0 or less go.
+    """
+    forced, alive = np.zeros(leaf.size, bool), np.ones(leaf.size, bool)
+    count = tree.parent.size
+    wrong = np.flatnonzero(tree.floors > tree.caps)
+    if wrong.size:
+        node = int(wrong[0])
+        raise InfeasibleError(f"{tree.label(node)} has floor {tree.floors[node]} above its cap {tree.caps[node]}")
+    for level in reversed(tree.ancestors):
+        nodes = level[leaf]
+        held = np.bincount(nodes[forced & (nodes >= 0)], minlength=count)
+        over = np.flatnonzero(held > tree.caps)
+        if over.size:
+            at = int(over[0])
+            raise InfeasibleError(
+                f"{tree.label(at)} has cap {tree.caps[at]}, but the floors inside it demand {held[at]} matches"
+            )
+        items = np.flatnonzero(alive & ~forced & (nodes >= 0))
+        order = items[stable_order(nodes[items], count)]
+        by_node = nodes[order]
+        sizes = np.bincount(by_node, minlength=count)
+        rank = np.arange(order.size) - (np.cumsum(sizes) - sizes)[by_node]
+        need = np.maximum(tree.floors - held, 0)
+        here = np.zeros(count, bool)
+        here[level[level >= 0]] = True
+        short = np.flatnonzero(here & (need > sizes))
+        if short.size:
+            at = int(short[0])
+            raise ShortageError(
+                short,
+                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches fit "
+                "inside it",
+            )
+        forced[order[rank < need[by_node]]] = True
+        alive[order[rank >= (tree.caps - held)[by_node]]] = False
+    return alive & (forced | positive)
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """What one more and one less item below each node is worth, other nodes' limits respected.
+
+    `gain` is the best item that could be added below a node, `loss` the worst that could be removed, its own cap and
+    floor set aside. Optimality makes single items enough: no exchange below a node improves it.
+    """
+
+    tree: Tree
+    counts: Indices
+    gain: Reals
+    loss: Reals
+
+    @cached_property
+    def reached(self) -> tuple[Mask, Mask]:
+        """Nodes at their cap, nodes at their floor."""
+        return self.counts >= self.tree.caps, self.counts <= self.tree.floors
+
+    @cached_property
+    def thresholds(self) -> Reals:
+        """From the root downwards, the sum of prices on the way to each node."""
+        tree = self.tree
+        theta = np.zeros(tree.parent.size)
+        for level in tree.levels:
+            above = np.where(level == tree.root, 0.0, theta[tree.parent[level]])
+            theta[level] = np.minimum(np.maximum(above, self.gain[level]), self.loss[level])
+        return theta
+
+    @property
+    def prices(self) -> Reals:
+        """Positive only at a reached cap, negative only at a reached floor."""
+        theta = self.thresholds
+        return theta - np.where(self.tree.parent >= 0, theta[self.tree.parent], 0.0)
+
+    def intervals(self) -> tuple[Reals, Reals]:
+        """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of the limit of every node."""
+        at_cap, at_floor = self.reached
+        add = self.gain - self._compensation(at_cap, self.loss, ~at_floor, np.minimum)
+        remove = self.loss - self._compensation(at_floor, self.gain, ~at_cap, np.maximum)
+        pinned = self.tree.caps == self.tree.floors
+        lower = np.where(at_cap & ~pinned, np.maximum(add, 0.0), np.where(at_floor | pinned, add, 0.0))
+        upper = np.where(at_cap | pinned, remove, np.where(at_floor, np.minimum(remove, 0.0), 0.0))
+        return lower, upper
+
+    def _compensation(self, tight: Mask, worth: Reals, movable: Mask, better: np.ufunc) -> Reals:
+        """The best item that may move the other way elsewhere, when one moves below a node.
+
+        It must lie below the lowest tight node above; if there is none it may lie anywhere, or not move at all.
+        """
+        tree = self.tree
+        elsewhere = _among_siblings(tree, np.where(movable, worth, -_sign(better) * np.inf), better)
+        best = np.full(tree.parent.size, -_sign(better) * np.inf)
+        settled = np.zeros(tree.parent.size, bool)
+        path = np.arange(tree.parent.size)
+        while True:
+            climbing = np.flatnonzero(~settled & (tree.parent[path] >= 0))
+            if climbing.size == 0:
+                break
+            best[climbing] = better(best[climbing], elsewhere[path[climbing]])
+            path[climbing] = tree.parent[path[climbing]]
+            settled[climbing] = tight[path[climbing]]
+        return np.where(settled, best, better(best, 0.0))
+
+
+def margins(tree: Tree, leaf: Indices, scores: Reals, taken: Mask, next_scores: Reals | None = None) -> Margins:
+    """Gains and losses of every node from the items in order; `next_scores` may give the leaves' gains themselves."""
+    nodes = tree.parent.size
+    gain, loss = np.full(nodes, -np.inf), np.full(nodes, np.inf)
+    if next_scores is None:
+        left = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
+        gain[leaf[left]] = scores[left]
+    else:
+        gain[: tree.leaves] = next_scores
+    loss[leaf[taken]] = scores[taken]
+    counts = np.zeros(nodes, np.int64)
+    counts[: tree.leaves] = np.bincount(leaf[taken], minlength=tree.leaves)
+    for level in reversed(tree.levels[1:]):
+        np.add.at(counts, tree.parent[level], counts[level])
+        more, fewer = level[counts[level] < tree.caps[level]], level[counts[level] > tree.floors[level]]
+        np.maximum.at(gain, tree.parent[more], gain[more])
+        np.minimum.at(loss, tree.parent[fewer], loss[fewer])
+    return Margins(tree, counts, gain, loss)
+
+
+def _among_siblings(tree: Tree, worth: Reals, better: np.ufunc) -> Reals:
+    """For every node, the best worth among the other children of its parent."""
+    sign = _sign(better)
+    order = np.lexsort((-sign * worth, tree.parent))
+    parent = tree.parent[order]
+    first = np.flatnonzero(np.r_[True, parent[1:] != parent[:-1]])
+    best = np.full(tree.parent.size, -1)
+    best[parent[first]] = order[first]
+    second = np.full(tree.parent.size, -sign * np.inf)
+    has_second = first[np.r_[first[1:] - first[:-1], parent.size - first[-1]] > 1]
+    second[parent[has_second]] = worth[order[has_second + 1]]
+    favourite = best[tree.parent]
+    return np.where(favourite == np.arange(tree.parent.size), second[tree.parent], worth[favourite])
+
+
+def _sign(better: np.ufunc) -> float:
+    return 1.0 if better is np.maximum else -1.0

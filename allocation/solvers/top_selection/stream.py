@@ -1,0 +1,196 @@
+"""Exact selection of row blocks that never fit in memory together.
+
+Of every group only the cap + 1 best entries seen so far can be in the answer or set its price. Later blocks are
+compared with the worst of those: a rising bracket, so that one reading is enough.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from allocation.arguments import shown
+from allocation.arrays import Array
+from allocation.errors import InvalidProblemError
+from allocation.problem import Problem
+from allocation.scores import DenseScores, EdgeScores
+from allocation.solution import Solution, Status
+from allocation.solve import solve
+from allocation.solvers.top_selection.solver import Ends, prices_of_ends
+from allocation.solvers.top_selection.survivors import Survivors, Taken
+from allocation.solvers.top_selection.whole import compact, smallest_positive
+from allocation.validation import dense_scores
+
+# Survivors kept beyond the necessary ones before the surplus is dropped: 10 to 16 bytes each.
+SURPLUS = 1 << 20
+# One matrix that is given whole is read in blocks of about so many entries.
+READ_ENTRIES = 1 << 22
+
+
+def select_stream(
+    chunks: Iterable[Any] | Callable[[], Iterable[Any]], budget: int | None = None, feature_caps: Any = None
+) -> Solution:
+    """The answer of `mutual_choice` or `feature_choice` on the row blocks stacked, bit for bit.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= budget   and   sum_i A_ij <= feature_caps_j
+
+    One reading. Memory: one block, the answer, and less than 64 MiB.
+
+    Parameters
+    ----------
+    chunks : re-iterable of (rows, features) arrays, function that returns one, or one matrix
+        A list, a `torch.utils.data.DataLoader`, any object with ``__iter__`` that starts anew; a generator function; an
+        array on disk such as ``np.load(path, mmap_mode="r")``, which is read in blocks of rows. All blocks must have
+        one number of features and one dtype.
+    budget : int, optional
+        Most matches in all.
+    feature_caps : int or (features,) integer vector, optional
+        Most matches of each feature.
+
+    Returns
+    -------
+    Solution
+        Tokens are counted through all blocks.
+
+    Raises
+    ------
+    InvalidProblemError
+        For a one-shot iterator, and for blocks that do not fit together.
+
+    Examples
+    --------
+    >>> import allocation as al, numpy as np
+    >>> blocks = [np.array([[3.0, 1.0]]), np.array([[2.0, 5.0], [4.0, 0.0]])]
+    >>> al.select_stream(blocks, budget=3).tokens
+    array([0, 1, 2])
+    """
+    started = time.perf_counter()
+    if budget is None and feature_caps is None:
+        raise InvalidProblemError("budget, feature_caps: expected at least one of them")
+    reading: _Reading | None = None
+    for number, chunk in enumerate(_blocks(chunks)):
+        block = dense_scores(chunk, f"chunks[{number}]").on_host()
+        if reading is None:
+            reading = _Reading(block, budget, feature_caps)
+        reading.add(block, number)
+    if reading is None:
+        n_features = 0 if feature_caps is None else np.size(feature_caps)
+        return solve(Problem(np.empty((0, n_features)), budget=budget, feature_caps=feature_caps))
+    return reading.solution(started)
+
+
+def _blocks(chunks: Any) -> Iterable[Any]:
+    """Blocks of rows from whatever holds them."""
+    if callable(chunks) and not isinstance(chunks, (Iterable, type)):
+        try:
+            inspect.signature(chunks).bind()
+        except (TypeError, ValueError):
+            raise InvalidProblemError("chunks: expected a function without arguments that returns the blocks") from None
+        return _blocks_of(chunks())
+    if isinstance(chunks, Iterator):
+        raise InvalidProblemError(
+            f"chunks: {type(chunks).__name__} can be read only once; pass a list, the function that makes it, or an "
+            "object that starts anew"
+        )
+    return _blocks_of(chunks)
+
+
+def _blocks_of(chunks: Any) -> Iterable[Any]:
+    if isinstance(chunks, (str, bytes, dict, set)) or not isinstance(chunks, Iterable):
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}")
+    dimensions = getattr(chunks, "ndim", 3)
+    if dimensions == 2:
+        return _split(chunks)
+    if dimensions != 3:
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}")
+    return chunks
+
+
+def _split(matrix: Any) -> Iterator[Any]:
+    """Blocks of rows of one matrix, which may be any kind of array that is sliced like NumPy's."""
+    rows, columns = matrix.shape
+    try:
+        matrix[:0]
+    except Exception:  # a sparse tensor, for one
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(matrix)}") from None
+    step = max(1, READ_ENTRIES // max(columns, 1))
+    return (matrix[start : start + step] for start in range(0, max(rows, 1), step))
+
+
+class _Reading:
+    """The survivors so far, and the value below which nothing can matter any more."""
+
+    def __init__(self, first: DenseScores, budget: Any, feature_caps: Any) -> None:
+        # of no rows: reads the limits, refuses wrong ones
+        self.limits = Problem(np.empty((0, first.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
+        self.type, self.kind, self.columns = first.type, first.array.dtype, first.shape[1]
+        caps = np.array([self.limits.budget]) if self.limits.feature_caps is None else self.limits.feature_caps
+        self.by_column = self.limits.feature_caps is not None
+        self.wanted = np.minimum(caps, 1 << 62) + 1
+        self.lower = np.full(self.wanted.size, smallest_positive(first.ordered.dtype))
+        self.survivors = Survivors(self.columns, first.ordered.dtype)
+        self.rows, self.room = 0, SURPLUS
+
+    def add(self, block: DenseScores, number: int) -> None:
+        """Keep what may still matter of the next block."""
+        if block.shape[1] != self.columns or block.type != self.type:
+            raise InvalidProblemError(
+                f"chunks[{number}] has {block.shape[1]} features of type {block.type}, the first has "
+                f"{self.columns} of {self.type}"
+            )
+        self._read(block.ordered)
+
+    def _read(self, part: Any) -> None:
+        """Survivors of some rows; where they are many, those of the first half raise the bracket for the second."""
+        lower = self.lower if self.by_column else self.lower[0]
+        found = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
+        if found is None:
+            for half in np.array_split(part, 2):
+                self._read(half)
+            return
+        self.survivors.append(found, part.reshape(-1)[found], self.rows * self.columns)
+        self.rows += len(part)
+        if self.survivors.size > self.room:
+            self._raise_bracket()
+
+    def _raise_bracket(self) -> None:
+        """Drop all but the wanted of every group; what a full one holds at worst is its new lower end."""
+        ends = self.survivors.keep_best(self.wanted, self.by_column)
+        self.lower[ends.full] = ends.last[ends.full]
+        self.room = self.survivors.size + SURPLUS
+
+    def solution(self, started: float) -> Solution:
+        """The answer, its prices and their intervals."""
+        caps, budget = self.limits.feature_caps, self.limits.budget
+        best = chosen = self._ends(self.survivors.keep_best(self.wanted - 1, self.by_column))
+        if caps is not None and budget is not None:
+            chosen = self._ends(self.survivors.keep_best(np.array([budget]), False))
+        tokens, features, entries = self.survivors.matches()
+        values = self._values(entries)
+        # of no edges: the shape and the limits are all that prices need
+        stack = EdgeScores(tokens[:0], features[:0], values[:0], (self.rows, self.columns), self.type)
+        problem = Problem(stack, budget=budget, feature_caps=caps)
+        prices = prices_of_ends(problem, 1 if self.by_column else None, best, chosen, (tokens, features))
+        stats = {
+            "solver": "select_stream",
+            "reason": "blocks of rows are read once",
+            "passes": 1,
+            "seconds": time.perf_counter() - started,
+        }
+        return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+
+    def _ends(self, found: Taken) -> Ends:
+        """The ends of every group as numbers."""
+        last, refused = (self._values(entries).astype(np.float64) for entries in (found.last, found.refused))
+        return Ends(lambda: np.where(found.some, last, np.inf), np.where(found.more, refused, 0.0))
+
+    def _values(self, entries: Array) -> Array:
+        """Survivors in the scores' own type; bfloat16 as float32."""
+        values = entries.view(self.kind)
+        return DenseScores(values[None], self.type).widened(values) if self.type == "bfloat16" else values

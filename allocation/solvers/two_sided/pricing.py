@@ -1,0 +1,256 @@
+"""Passes over all edges: which of them beat their prices, and which come near.
+
+A pass compares in the scores' own type against thresholds rounded down, so that it misses nothing; the few survivors
+are compared again in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from allocation.arrays import Array, Indices, Mask, Reals, among, union, without
+from allocation.problem import Problem
+from allocation.scores import DenseScores, EdgeScores
+from allocation.solvers.two_sided.block_passes import (
+    as_float64,
+    beating,
+    best_of_each,
+    best_places,
+    mixed,
+    total_excess,
+    without_places,
+)
+from allocation.solvers.two_sided.side_prices import Candidates
+
+# Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
+SINGLE = 2.0**-21
+# Prices beyond this are compared in float64: sums near the end of float32's range overflow.
+LARGE_SINGLE = 1e36
+# Number types that float32 holds exactly.
+SINGLE_HOLDS = ("float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16", "bool")
+# Bytes of scores per block: with the thresholds they stay in a core's own cache.
+BLOCK_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """How near its prices an edge must be to stay open: the share of its token plus that of its feature."""
+
+    tokens: Reals
+    features: Reals
+
+    def at(self, tokens: Indices, features: Indices) -> Reals:
+        """The width at edges."""
+        return np.asarray(self.tokens[tokens] + self.features[features])
+
+
+@dataclass(frozen=True, eq=False)
+class AllEdges:
+    """Every allowed edge of a problem, by id: the flat position in the matrix, or the number of a candidate edge."""
+
+    problem: Problem
+    workers: int | None = None
+
+    @property
+    def matrix(self) -> DenseScores | EdgeScores:
+        """The scores."""
+        return self.problem.matrix
+
+    def ends(self, ids: Indices) -> tuple[Indices, Indices]:
+        """Token and feature of each edge."""
+        if isinstance(self.matrix, EdgeScores):
+            return self.matrix.tokens[ids], self.matrix.features[ids]
+        tokens, features = np.divmod(ids, max(self.problem.shape[1], 1))
+        return tokens, features
+
+    def values(self, ids: Indices) -> Array:
+        """Scores in their own type (float32 for bfloat16)."""
+        if isinstance(self.matrix, EdgeScores):
+            return self.matrix.array[ids]
+        return self.matrix.get(self.matrix.values_at(self.matrix.put(ids)))
+
+    def candidates(self, ids: Indices) -> Candidates:
+        """The edges as arrays of ends and float64 scores; `ids` ascending."""
+        tokens, features = self.ends(ids)
+        return Candidates(ids, tokens, features, self.values(ids).astype(np.float64))
+
+    def allowed(self) -> Indices:
+        """Ids of all edges that are not forbidden."""
+        if isinstance(self.matrix, EdgeScores) or self.matrix.is_integer:
+            return np.arange(self.matrix.n_edges)
+        return np.flatnonzero(self.matrix.widened(self.matrix.array).reshape(-1) > -np.inf)
+
+    def above(
+        self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
+        ranks: Indices | None = None, but: Indices | None = None,
+    ) -> Indices:  # fmt: skip
+        """Ids of the edges whose score exceeds the prices at their ends less the band, ascending.
+
+        Those in `but`, which ascend, are left out. Of each token no more than its rank, the best ones. With more than
+        `most` of them those below their prices, or else all, are thinned out evenly.
+        """
+        n_rows, n_columns = self.problem.shape
+        below = Band(np.zeros(n_rows), np.zeros(n_columns)) if band is None else band
+        left_out = np.empty(0, np.int64) if but is None else but
+        if isinstance(self.matrix, EdgeScores):
+            tokens, features = self.matrix.tokens, self.matrix.features
+            profit = self.matrix.array.astype(np.float64) - rows[tokens] - columns[features]
+            return without(np.flatnonzero(profit > -below.at(tokens, features)), left_out)
+        matrix = self.matrix
+        low_rows, low_columns = rows - below.tokens, columns - below.features
+        kind = self._comparison_type(rows, columns, low_rows, low_columns)
+        if kind == np.float32:
+            low_rows = low_rows - SINGLE * (np.abs(rows) + below.tokens) - float(np.finfo(np.float32).tiny)
+            low_columns = low_columns - SINGLE * (np.abs(columns) + below.features)
+        xp = matrix.namespace
+        lowest = matrix.put(low_rows.astype(kind)), matrix.put(low_columns.astype(kind))
+        share = None if most is None else most / max(n_rows, 1)
+        # the band may vanish beside the prices, and edges exactly at them still count
+        strictly = band is None
+
+        def found(start: int, stop: int) -> Indices:
+            parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
+            at, score = (matrix.get(part) for part in parts)
+            token, feature = np.divmod(at, n_columns)
+            profit = score.astype(np.float64) - rows[start + token] - columns[feature]
+            near = profit > -below.at(start + token, feature)
+            ids: Indices = at[near] + start * n_columns
+            token, profit = token[near], profit[near]
+            if left_out.size:
+                inside = slice(*np.searchsorted(left_out, [start * n_columns, stop * n_columns]))
+                new = ~among(ids, left_out[inside])
+                ids, token, profit = ids[new], token[new], profit[new]
+            if ranks is not None:
+                kept = _within_ranks(token, profit, ids, ranks[start:stop])
+                ids, profit = ids[kept], profit[kept]
+            if share is None or ids.size <= share * (stop - start):
+                return ids
+            return _thinned(ids, profit, int(share * (stop - start)))
+
+        parts = matrix.in_blocks(found, self.workers, BLOCK_BYTES)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _comparison_type(self, *thresholds: Reals) -> Any:
+        """A type in which scores are exact and thresholds can be rounded down."""
+        single = self.matrix.type in SINGLE_HOLDS
+        largest = max(np.abs(part).max(initial=0.0) for part in thresholds)
+        return np.float32 if single and largest < LARGE_SINGLE else np.float64
+
+    def total_above(self, rows: Reals, columns: Reals) -> float:
+        """Sum over all edges of what they score above their prices."""
+        if isinstance(self.matrix, EdgeScores):
+            spent = rows[self.matrix.tokens] + columns[self.matrix.features]
+            return float(np.maximum(self.matrix.array.astype(np.float64) - spent, 0.0).sum())
+        matrix = self.matrix
+        prices = matrix.put(rows), matrix.put(columns)
+
+        def excess(start: int, stop: int) -> float:
+            block = matrix.rows(start, stop)
+            return float(total_excess(matrix.namespace, block, prices[0][start:stop], prices[1]))
+
+        return math.fsum(matrix.in_blocks(excess, self.workers, BLOCK_BYTES))
+
+    def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
+        """Ids of the best allowed edges of each of these tokens (side 0) or features (side 1), as many as wanted.
+
+        Up to twice as many, so that lines which want about as many are looked at together.
+        """
+        if isinstance(self.matrix, EdgeScores):
+            return np.empty(0, np.int64)  # all of them are candidates from the start
+        matrix, n_columns = self.matrix, self.problem.shape[1]
+        length, prices = self.problem.shape[1 - side], matrix.put(other_prices)
+        wanted = np.minimum(wanted, length)
+        size_class = np.frexp(wanted.astype(np.float64))[1]
+        found = [np.empty(0, np.int64)]
+        step = max(1, (1 << 18) // max(length, 1))
+        for number in np.unique(size_class[wanted > 0]):
+            alike = lines[size_class == number]
+            most = int(wanted[size_class == number].max())
+            for start in range(0, alike.size, step):
+                part = alike[start : start + step]
+                best = best_places(matrix.namespace, matrix.lines(side, part), prices, most)
+                place, scores = (matrix.get(array) for array in best)
+                line = np.broadcast_to(part[:, None], place.shape)
+                ids = line * n_columns + place if side == 0 else place * n_columns + line
+                found.append(ids[scores > -np.inf])
+        return np.concatenate(found)
+
+    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
+        """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`.
+
+        Those in `but`, which ascend, are left out.
+        """
+        if isinstance(self.matrix, EdgeScores):
+            inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
+            return without(np.flatnonzero(inside), but)
+        matrix, n_columns, xp = self.matrix, self.problem.shape[1], self.matrix.namespace
+        taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
+        best = np.full(features.size, -np.inf)
+        best_token = np.full(features.size, -1)
+        found = []
+        step = max(1, (1 << 17) // max(n_columns, 1))
+        into, prices = matrix.put(features), matrix.put(columns[features])
+        for start in range(0, tokens.size if features.size else 0, step):
+            part = tokens[start : start + step]
+            scores = as_float64(xp, xp.take(matrix.lines(0, part), into, axis=1))
+            profit = scores - matrix.put(rows[part])[:, None] - prices[None, :]
+            own = slice(*np.searchsorted(taken_rows, [start, start + step]))
+            taken = (taken_rows[own] - start) * features.size + taken_columns[own]
+            profit = without_places(xp, profit, matrix.put(taken), -np.inf)
+            # of equal ones not all lines may take the same
+            order = mixed(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
+            place, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
+            found.append((part * n_columns + features[place])[value > -np.inf])
+            top, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 0))
+            better = value > best
+            best[better], best_token[better] = value[better], part[top[better]]
+        hit = best_token >= 0
+        found.append(best_token[hit] * n_columns + features[hit])
+        return union(*found) if found else np.empty(0, np.int64)
+
+
+def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, int]) -> tuple[Indices, Indices]:
+    """Rows and columns, in the submatrix of these tokens and features, of the edges that lie in it."""
+    row, column = np.full(shape[0], -1), np.full(shape[1], -1)
+    row[tokens], column[features] = np.arange(tokens.size), np.arange(features.size)
+    token, feature = np.divmod(ids, max(shape[1], 1))
+    inside = (row[token] >= 0) & (column[feature] >= 0)
+    return row[token[inside]], column[feature[inside]]
+
+
+def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:
+    """Of each line the best entries up to its rank, in some mixed order if equal; `lines` ascending."""
+    counts = np.bincount(lines, minlength=ranks.size)
+    kept = np.ones(lines.size, bool)
+    stops = np.cumsum(counts)
+    for line in np.flatnonzero(counts > ranks):
+        own = slice(stops[line] - counts[line], stops[line])
+        kept[own] = _best(profit[own], ids[own], int(ranks[line]))
+    return kept
+
+
+def _best(profit: Reals, ids: Indices, most: int) -> Mask:
+    """The `most` best entries, of which there are more; in some mixed order if equal."""
+    if most == 0:
+        return np.zeros(ids.size, bool)
+    last = np.partition(profit, ids.size - most)[ids.size - most]
+    best = np.asarray(profit > last)
+    ties = np.flatnonzero(profit == last)
+    missing = most - int(np.count_nonzero(best))
+    chosen = np.argpartition(mixed(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
+    best[ties[chosen]] = True
+    return best
+
+
+def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
+    """About `most` of the edges: the best of those above their prices, of the others an even pseudo-random share."""
+    sure = profit > 0
+    n_sure = int(np.count_nonzero(sure))
+    if n_sure >= most:
+        return ids[_best(profit, ids, most)]
+    bound = int((most - n_sure) / (ids.size - n_sure) * (1 << 24))
+    return np.asarray(ids[sure | (mixed(np, ids) < bound)])

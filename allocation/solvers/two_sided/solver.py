@@ -1,0 +1,277 @@
+"""Exact allocation under limits on both sides: prices by sweeps, a circulation on candidates, pricing of all edges."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocation.arrays import Indices, Mask, Reals, among, union, without
+from allocation.errors import InfeasibleError, NotCertifiedError
+from allocation.problem import Problem
+from allocation.solution import Price, Prices, Solution, Status, no_price
+from allocation.solvers.base import Options
+from allocation.solvers.top_selection.solver import TopSelection
+from allocation.solvers.two_sided.circulation import UNBOUNDED, Network, network_of
+from allocation.solvers.two_sided.cost_scaling import Scaling
+from allocation.solvers.two_sided.infeasibility import witness
+from allocation.solvers.two_sided.iterative_refinement import refined
+from allocation.solvers.two_sided.pricing import AllEdges
+from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, Residual
+from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
+from allocation.solvers.two_sided.side_prices import Candidates, Task
+from allocation.solvers.two_sided.starting_point import Opening, profit_of
+from allocation.solvers.two_sided.work_limit import Effort, SpentError
+
+EPS = float(np.finfo(np.float64).eps)
+# A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
+UNITS = 4.0
+# Pricing that found fewer edges has left none out: it keeps at least 8 of each row where it thins.
+LEAST_THINNED = 8
+# Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
+MOST_ROUNDS = 1000
+# Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
+MOST_REPAIRS = 20
+_LONGER = "allow more with max_seconds=, or start from the prices of a similar problem with warm_start="
+_SPENT = (
+    "bring scores of very different sizes closer together, allow as long as it takes with max_seconds=, or name "
+    "LinearProgram() if the problem is small"
+)
+_SIZES = "scores of so different sizes have prices that float64 does not tell apart: bring the scores closer together"
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """Every mix of limits, by prices, shortest paths and pricing.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to all limits, groups and floors
+
+    The limits of each side are laminar, so the problem is a circulation of minimum cost and has an integral optimum
+    (Edmonds 1970). Price sweeps on promising edges come close to the optimal prices; shortest augmenting paths on the
+    edges near their prices end in the optimum among them; one pass over all edges proves that it is the optimum of the
+    whole problem, or finds edges that must join. What is returned is proved; what cannot be proved is an error.
+
+    Deterministic; which of several optimal allocations is returned may change between versions.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> problem = al.balanced_choice([[3.0, 1.0], [2.5, 0.0]], token_caps=1, feature_caps=1)
+    >>> al.solve(problem, al.TwoSided()).mask().astype(int)
+    array([[0, 1],
+           [1, 0]])
+    """
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Every problem is accepted."""
+        return None
+
+    def solve(self, problem: Problem, options: Options) -> Solution:
+        """The optimum, proved; `InfeasibleError` where there is none, `NotCertifiedError` when time ran out."""
+        return _Search(problem, options).run()
+
+
+class _Search:
+    """One solve: what is known so far, and the steps that extend it."""
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.problem = problem
+        self.options = options
+        self.started = time.perf_counter()
+        self.effort = Effort(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
+        self.network = network_of(problem)
+        self.edges = AllEdges(problem, options.workers)
+        self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
+        self.passes = self.sweeps = self.phases = 0
+        self.blocked = 0
+        self.rough = False  # where rounding decides, paths need refinement
+        # where comparing scores decides, a difference in the last bit counts
+        self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
+
+    def run(self) -> Solution:
+        # sums with wrong prices lose the last bit of a score
+        given = self.options.warm_start if self.tolerance else None
+        warm = _warm_prices(self.problem, self.network, given)
+        prices, current, fixed = self.opening.run(warm)
+        self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
+        held = profit_of(current, self.network, prices) > 0
+        potentials = self.network.potentials(prices)
+        repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
+        for _ in range(MOST_ROUNDS):
+            potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
+            prices = self.network.prices(potentials)
+            ids = np.sort(np.concatenate([fixed, current.ids[held]]))
+            violators = self._violators(prices, ids)
+            if not violators.size:
+                return self._solution(prices, ids, current.ids)
+            joining = without(violators, current.ids)
+            self.rough = self.rough or joining.size < violators.size
+            repaired = 0 if joining.size else repaired + 1
+            if repaired > MOST_REPAIRS:
+                raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
+            current, held, fixed = self._joined(current, held, fixed, joining)
+        raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
+
+    def _balanced(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """The optimal circulation on the current edges; edges join where flow is blocked."""
+        near = self.rough
+        while True:
+            residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
+            scaling = Scaling(
+                residual, current, functools.partial(self._task, fixed), self.effort, self.problem.matrix.is_integer
+            )
+            try:
+                self.effort.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
+                if not self.rough:
+                    done = scaling.run(potentials, held)
+                    self.rough = not done.done
+                    potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
+                if self.rough:
+                    done = refined(residual, potentials, held, near, self.effort)
+                    potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
+                return potentials, current, held, fixed
+            except SpentError:
+                advice = _SPENT if self.effort.seconds is None else _LONGER
+                raise NotCertifiedError(
+                    self._unproved(self.network.prices(potentials), str(self.effort), advice)
+                ) from None
+            except BlockedError as blocked:
+                joining = self._through(blocked.inside, potentials, current, fixed)
+                current, held, fixed = self._joined(current, held, fixed, joining)
+                near = False
+
+    def _task(self, fixed: Indices, candidates: Candidates, prices: Reals) -> Task:
+        return self.opening.task(candidates, fixed, self.opening.band(candidates, prices))
+
+    def _through(self, inside: Mask, potentials: Reals, current: Candidates, fixed: Indices) -> Indices:
+        """Edges that let flow out of a set of nodes; `InfeasibleError` if there are none."""
+        n_tokens = self.network.shape[0]
+        inside_tokens, inside_features = inside[:n_tokens], inside[n_tokens : self.network.token_root]
+        # a fixed match into the set, taken back, lets flow out
+        tokens, features = self.edges.ends(fixed)
+        joining = fixed[~inside_tokens[tokens] & inside_features[features]]
+        rows, columns = self.network.line_prices(self.network.prices(potentials))
+        ends = np.flatnonzero(inside_tokens), np.flatnonzero(~inside_features)
+        # flow that is blocked again and again lacks many edges: each time twice as many of each line join
+        for _ in range(2 ** min(self.blocked, 6)):
+            known = union(current.ids, fixed, joining)
+            more = self.edges.leaving(*ends, rows, columns, but=known)
+            if not more.size:
+                break
+            joining = union(joining, more)
+        self.blocked += 1
+        if not joining.size:
+            raise InfeasibleError(witness(self.problem, self.network, inside))
+        return joining
+
+    def _joined(
+        self, current: Candidates, held: Mask, fixed: Indices, joining: Indices
+    ) -> tuple[Candidates, Mask, Indices]:
+        """The current edges with those that join; a fixed match that joins stays held until the flow says otherwise."""
+        were_fixed = among(joining, fixed)
+        ids = np.concatenate([current.ids, joining])
+        order = np.argsort(ids)
+        held = np.concatenate([held, were_fixed])[order]
+        return self.edges.candidates(ids[order]), held, without(fixed, joining)
+
+    def _violators(self, prices: Reals, ids: Indices) -> Indices:
+        """Edges on the wrong side of their prices by more than rounding: refused ones above, matched ones below."""
+        rows, columns = self.network.line_prices(prices)
+        row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
+        most = 8 * self.network.n_nodes + 4 * ids.size
+
+        def wrong(edges: Candidates, sign: float) -> Indices:
+            profit = edges.scores - rows[edges.tokens] - columns[edges.features]
+            size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
+            return edges.ids[sign * profit > UNITS * EPS * size]
+
+        for limit in (most, None):
+            above = self.edges.above(rows, columns, most=limit, but=ids)
+            self.passes += 1
+            refused = wrong(self.edges.candidates(above), 1.0)
+            # what was thinned out kept the largest profits, and these may all be rounding where smaller ones are not
+            if refused.size or above.size < LEAST_THINNED:
+                break
+        return union(refused, wrong(self.edges.candidates(ids), -1.0))
+
+    def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
+        ids = self._without_idle(ids)
+        problem = self.problem
+        tokens, features = self.edges.ends(ids)
+        seconds = time.perf_counter() - self.started
+        stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
+        answer = (tokens, features, self.edges.values(ids))
+        found = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        return Solution(problem.shape, Status.OPTIMAL, stats, None, answer, found)
+
+    def _without_idle(self, ids: Indices) -> Indices:
+        """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
+        edges = self.edges.candidates(ids)
+        idle = np.flatnonzero(edges.scores == 0)
+        if not idle.size:
+            return ids
+        network = self.network
+        counts = network.counts_of(edges.tokens, edges.features)
+        room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
+        kept = np.ones(ids.size, bool)
+        for at in idle:
+            arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
+            arcs = [arc for arc in arcs if arc >= 0]
+            if (room[arcs] > 0).all():
+                room[arcs] -= 1
+                kept[at] = False
+        return ids[kept]
+
+    def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
+        """What is known when the search ends early: a bound from the prices at hand."""
+        rows, columns = self.network.line_prices(prices)
+        limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
+        bound = math.fsum([*(limits * prices).tolist(), self.edges.total_above(rows, columns)])
+        floors = bool((self.network.lower > 0).any())
+        known = "no allocation that meets the floors is known yet" if floors else "the empty one reaches 0"
+        return (
+            f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
+            f"gap is {'infinite' if floors else format(bound, '.6g')}; {advice}"
+        )
+
+
+def _prices(problem: Problem, optimum: Optimum) -> Prices:
+    """Prices by block; their intervals are computed together, when the first is asked for."""
+    network = optimum.network
+    first_group = network.budget_arc + 1
+    starts = [0, problem.shape[0], network.budget_arc, first_group, first_group + len(problem.token_groups)]
+    bounds = functools.cache(lambda: price_bounds(optimum))
+
+    def block(number: int) -> Price:
+        part = slice(starts[number], [*starts, network.tails.size][number + 1])
+        return Price(optimum.prices[part], lambda: (bounds()[0][part], bounds()[1][part]))
+
+    at = network.budget_arc
+    budget = no_price()
+    if problem.budget is not None:
+        budget = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
+    return Prices(budget, block(0), block(1), block(3), block(4))
+
+
+def _warm_prices(problem: Problem, network: Network, warm_start: Prices | None) -> Reals | None:
+    """Prices of a similar problem as one per arc; None if they do not fit this one."""
+    if warm_start is None:
+        return None
+    blocks = (
+        (warm_start.tokens, problem.shape[0]), (warm_start.features, problem.shape[1]), (warm_start.budget, 1),
+        (warm_start.token_groups, len(problem.token_groups)), (warm_start.feature_groups, len(problem.feature_groups)),
+    )  # fmt: skip
+    parts = [np.atleast_1d(np.asarray(price.value, np.float64)) for price, _ in blocks]
+    if any(part.shape != (size,) for part, (_, size) in zip(parts, blocks, strict=True)):
+        return None
+    prices = np.concatenate(parts)
+    allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
+    allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
+    return allowed if np.isfinite(allowed).all() else None

@@ -1,0 +1,231 @@
+"""Balanced choice: a budget for the batch, with caps and floors on tokens and on features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import allocation as al
+from sae_torch.choices.choice import Choice, require_thresholds
+from sae_torch.choices.feature import DENSITY_RATE
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits
+from sae_torch.errors import InputError
+
+# Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.
+POOLED_ENTRIES = 1 << 26
+# Rounds in which calibration gives what floors force at no value back to the budget.
+FORCED_ROUNDS = 3
+
+
+class BalancedChoice(Choice):
+    """The best matches of the batch under limits on both sides.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= k * tokens,
+            token_floors <= sum_j A_ij <= token_caps,   floor_j * tokens <= sum_i A_ij <= cap_j * tokens
+
+    A floor on features keeps every feature in use: a match that only a floor forces has value 0 where its
+    pre-activation is negative, and still passes the gradient that revives it. Densities below one token per batch are
+    carried from batch to batch, so that they hold in the long run.
+
+    In eval mode each token decides alone: it ranks features by ``S - nu_j``, keeps those above the budget's price, and
+    applies its own cap and floor.
+
+    Parameters
+    ----------
+    k : float
+        Mean number of features per token.
+    token_caps, token_floors : int, optional
+        Most and least features of every token.
+    feature_caps, feature_floors : float or (features,) densities, optional
+        Largest and least share of the tokens of every feature. Floors of a quarter of the mean share,
+        ``k / (4 * n_features)``, leave no feature silent and cost no reconstruction; `sae-torch train` sets them.
+
+    Source: this project; two-sided limits by `allocation.TwoSided`.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> choice = st.BalancedChoice(k=1, token_caps=1, feature_floors=0.5)
+    >>> choice.mask(torch.tensor([[3.0, 1.0], [2.0, 1.5]])).tolist()
+    [[True, False], [False, True]]
+    """
+
+    cap_densities: Tensor
+    floor_densities: Tensor
+    caps_owed: Tensor
+    floors_owed: Tensor
+    densities: Tensor
+    steps: Tensor
+    n_features_saved: Tensor
+
+    def __init__(
+        self,
+        k: float,
+        token_caps: int | None = None,
+        token_floors: int | None = None,
+        feature_caps: float | Any = None,
+        feature_floors: float | Any = None,
+    ) -> None:
+        super().__init__(k)
+        for name, limit in (("token_caps", token_caps), ("token_floors", token_floors)):
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+                raise InputError(f"{name}: expected a whole number of features per token, found {limit!r}")
+        if token_floors is not None and token_floors > k:
+            raise InputError(f"token_floors: {token_floors} per token exceed the budget of k = {k}")
+        if token_caps is not None and token_caps < (token_floors or 0):
+            raise InputError(f"token_caps: {token_caps} is below token_floors = {token_floors}")
+        self.token_caps, self.token_floors = token_caps, token_floors
+        self.feature_caps = _densities("feature_caps", feature_caps)
+        self.feature_floors = _densities("feature_floors", feature_floors)
+
+    @property
+    def has_token_limits(self) -> bool:
+        """Whether a token's matches depend on more than thresholds."""
+        return self.token_caps is not None or self.token_floors is not None
+
+    @property
+    def feeds_every_feature(self) -> bool:
+        """Whether every feature has a floor."""
+        return self.n_features is not None and bool((self.floor_densities > 0).all())
+
+    def make_buffers(self, n_features: int) -> None:
+        """Densities, ledgers and thresholds, one entry per feature."""
+        self.tracker = FrequencyTracker(n_features)
+        caps = _expanded("feature_caps", self.feature_caps, n_features, 1.0)
+        floors = _expanded("feature_floors", self.feature_floors, n_features, 0.0)
+        above = (floors > caps).nonzero()
+        if above.numel():
+            at = int(above[0])
+            raise InputError(
+                f"feature_floors: {float(floors[at]):g} of feature {at} exceeds its cap {float(caps[at]):g}"
+            )
+        if float(floors.sum()) > self.k * (1 + 1e-9):
+            raise InputError(f"feature_floors: they sum to {float(floors.sum()):.6g}, more than k = {self.k}")
+        zeros = torch.zeros(n_features, dtype=torch.float64)
+        for name, start in (("cap_densities", caps), ("floor_densities", floors), ("densities", zeros)):
+            self.register_buffer(name, start.clone())
+        self.register_buffer("caps_owed", zeros.clone())
+        self.register_buffer("floors_owed", zeros.clone())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("n_features_saved", torch.tensor(n_features))
+
+    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+        """All limits of this batch, densities turned into whole tokens by the ledgers."""
+        count = scores.shape[0]
+        floors = (
+            None if self.feature_floors is None else _granted(self.floor_densities, self.floors_owed, count, advance)
+        )
+        caps = None if self.feature_caps is None else _granted(self.cap_densities, self.caps_owed, count, advance)
+        budget = self.total(count)
+        if floors is not None:
+            budget = max(budget, int(floors.sum()))  # rounding may grant one more than the budget
+            caps = None if caps is None else np.maximum(caps, floors)
+        return self._limited(scores, budget, caps, floors)
+
+    def _limited(self, scores: Tensor, budget: int, caps: Any, floors: Any) -> al.Problem:
+        return al.balanced_choice(
+            scores,
+            budget=budget,
+            token_caps=self.token_caps,
+            token_floors=self.token_floors,
+            feature_caps=caps,
+            feature_floors=floors,
+        )
+
+    def observe(self, scores: Tensor, solution: al.Solution) -> None:
+        """Follow budget's and features' prices by frequency: the thresholds fire as often as features were matched."""
+        count = max(scores.shape[0], 1)
+        positive = solution.values > 0
+        fired = np.bincount(solution.features[positive], minlength=scores.shape[1])
+        self.steps.add_(1)
+        self.densities.lerp_(
+            torch.from_numpy(fired / count).to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE)
+        )
+        prices = float(solution.prices.budget.value) + torch.from_numpy(np.array(solution.prices.features.value))
+        totals = np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
+        with np.errstate(invalid="ignore"):
+            excess = torch.from_numpy(totals / fired) - prices
+        above = None
+        if self.has_token_limits and self.tracker.is_set:
+            above = torch.bincount(self.batch_free().select(scores)[1], minlength=scores.shape[1])
+        self.tracker.observe(scores, self.densities, prices.clamp_min(0.0), excess.clamp_min(0.0), above)
+
+    def batch_free(self) -> Threshold | TokenLimits:
+        """The prices as thresholds, and the token's own limits."""
+        require_thresholds(self.tracker)
+        if not self.has_token_limits:
+            return Threshold(self.tracker.theta)
+        return TokenLimits(self.tracker.theta, self.token_caps, self.token_floors)
+
+    def rescale(self, factor: float) -> None:
+        """Adapt the thresholds to scores multiplied by `factor`."""
+        if self.n_features is not None:
+            self.tracker.rescale(factor)
+
+    def calibrate(self, chunks: Any, tokens: int) -> None:
+        """Prices of one pooled problem over as many of the tokens as fit a quarter of a gigabyte."""
+        assert self.n_features is not None
+        most, kept = max(1, POOLED_ENTRIES // self.n_features), []
+        for block in chunks:
+            kept.append(block[:most])
+            most -= kept[-1].shape[0]
+            if not most:
+                break
+        pooled = torch.cat(kept)
+        count = pooled.shape[0]
+        floors = caps = None
+        if self.feature_floors is not None:
+            floors = np.floor(self.floor_densities.cpu().numpy() * count).astype(np.int64)
+        if self.feature_caps is not None:
+            caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
+        budget, forced = self.total(count), 0
+        for _ in range(FORCED_ROUNDS):
+            solution = al.solve(self._limited(pooled, budget + forced, caps, floors))
+            before, forced = forced, int(np.count_nonzero(solution.on_host().values <= 0))
+            if forced == before:
+                break  # forced matches do not exist in eval mode, so they are not charged to the budget
+        prices = solution.prices
+        theta = float(prices.budget.value) + torch.from_numpy(np.array(prices.features.value))
+        self.tracker.restart(theta.clamp_min(0.0))
+
+    def extra_repr(self) -> str:
+        """What a prompt shows."""
+        names = ("token_caps", "token_floors", "feature_caps", "feature_floors")
+        given = [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
+        return ", ".join([f"k={self.k}", *(f"{name}={_brief(limit)}" for name, limit in given)])
+
+
+def _densities(name: str, given: Any) -> Tensor | None:
+    if given is None:
+        return None
+    densities = torch.as_tensor(given, dtype=torch.float64)
+    if densities.ndim > 1 or not bool(((densities >= 0) & (densities <= 1)).all()):
+        raise InputError(f"{name}: expected densities between 0 and 1, one or one per feature, found {given!r}")
+    return densities
+
+
+def _expanded(name: str, densities: Tensor | None, n_features: int, absent: float) -> Tensor:
+    if densities is None:
+        return torch.full((n_features,), absent, dtype=torch.float64)
+    if densities.ndim and densities.numel() != n_features:
+        raise InputError(f"{name}: expected {n_features} densities, found shape {tuple(densities.shape)}")
+    return densities.expand(n_features)
+
+
+def _granted(densities: Tensor, owed: Tensor, tokens: int, advance: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
+    ledger = al.QuotaLedger(densities, owed=owed)
+    granted = ledger.allot(tokens)
+    if advance:
+        owed.copy_(torch.from_numpy(ledger.owed))
+    return granted
+
+
+def _brief(limit: Any) -> str:
+    if isinstance(limit, Tensor) and limit.ndim:
+        return f"{limit.numel()} densities"
+    return f"{float(limit):g}"

@@ -1,0 +1,301 @@
+"""Who chooses: the token, the batch as a whole, or the feature. Every choice is an allocation problem solved exactly.
+
+In training mode a choice allocates the batch. In eval mode it decides token by token, with the thresholds that training
+measured, so that the answer for a token does not depend on the batch it came in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import allocation as al
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits
+from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
+from sae_torch.matches import FixedMatches, fixed_matches, is_on_device, matches_of
+from sae_torch.ops.compiling import outside_graphs
+from sae_torch.score_blocks import ChunkedScores
+
+
+class Choice(nn.Module):
+    """A sparsifying activation: which token is matched with which feature.
+
+    Statistics and thresholds change once per training-mode forward with gradients enabled, never in eval mode or under
+    `torch.no_grad()`.
+
+    Attributes
+    ----------
+    k : float
+        Mean number of features per token.
+    n_features : int or None
+        Known after `build` or the first forward.
+    """
+
+    def __init__(self, k: float) -> None:
+        super().__init__()
+        if not isinstance(k, (int, float)) or isinstance(k, bool) or not (math.isfinite(k) and k > 0):
+            raise InputError(f"k: expected a positive number of features per token, found {k!r}")
+        self.k = k
+        self.n_features: int | None = None
+        # only where the next search starts, so no part of the state
+        self._last_prices: al.Prices | None = None
+
+    def forward(self, scores: Tensor) -> SparseCodes:
+        """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
+        tokens, features, count = self.matches(scores, observe=torch.is_grad_enabled())
+        values = scores[tokens, features]
+        # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
+        values = values + (values.clamp_min(0.0) - values).detach()
+        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]), count)
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """The matches as a dense boolean matrix; like `forward`, but statistics stay as they are."""
+        tokens, features = self.select(scores, observe=False)
+        mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        mask[tokens, features] = True
+        return mask
+
+    @outside_graphs
+    def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `select`. On a card, token, mutual and feature choice train without waiting for the number of matches.
+
+        Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
+        for: it shows in the loss.
+        """
+        if not (self.training and self.observe_fixed is not None and is_on_device(scores)):
+            return *self.select(scores, observe), None
+        _require_matrix(scores)
+        scores = cast(Tensor, scores).detach()
+        self.build(scores.shape[1])
+        limits = self.limits(scores.shape[0], advance=observe)
+        assert limits is not None
+        found = fixed_matches(scores, **limits)
+        if observe:
+            self.observe_fixed(scores, found)
+        return found.tokens, found.features, found.count
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """As `observe`, with all that is learnt from staying on the device; None where only `select` will do."""
+        return None
+
+    @outside_graphs
+    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
+        _require_matrix(scores)
+        scores = scores.detach()
+        self.build(scores.shape[1])
+        if not self.training:
+            return self.batch_free().select(scores)
+        problem = self._stated(scores, advance=observe)
+        solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
+        tokens, features = matches_of(solution)
+        if observe:
+            self._last_prices = solution.prices.without_intervals()
+            self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, blocks have too
+        return tokens, features
+
+    def build(self, n_features: int) -> None:
+        """Make the buffers for this many features; a second call only checks the number."""
+        if self.n_features is None:
+            self.n_features = n_features
+            self.make_buffers(n_features)
+        elif self.n_features != n_features:
+            raise InputError(f"scores: this choice was built for {self.n_features} features, found {n_features}")
+
+    def make_buffers(self, n_features: int) -> None:
+        """Register the buffers that depend on the number of features."""
+
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any] | None:
+        """The limits of a batch of this size if they stand on one side, by name; None where `problem` says it all.
+
+        `advance` moves state that is carried from batch to batch.
+        """
+        return None
+
+    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+        """The allocation problem of a batch; `advance` moves state that is carried from batch to batch."""
+        limits = self.limits(scores.shape[0], advance)
+        if limits is None:
+            raise NotImplementedError
+        return al.Problem(scores, **limits)
+
+    def _stated(self, scores: Tensor | ChunkedScores, advance: bool) -> al.Problem:
+        """The problem on all scores, or on the candidates of scores that come in blocks."""
+        if isinstance(scores, Tensor):
+            return self.problem(scores, advance)
+        limits = self.limits(scores.shape[0], advance)
+        assert limits is not None, "the autoencoder refuses blocks for such a choice"
+        return scores.candidates(limits)
+
+    def expected_prices(self, tokens: int) -> al.Prices | None:
+        """Where the search for the batch's prices starts; it changes the time, never the answer."""
+        return self._last_prices
+
+    def observe(self, scores: Tensor, solution: al.Solution) -> None:
+        """Update statistics from a training batch."""
+
+    @property
+    def feeds_every_feature(self) -> bool:
+        """Whether every feature gets tokens in training, whatever their scores: then no auxiliary loss is needed."""
+        return False
+
+    def batch_free(self) -> Choice | Threshold | TokenLimits:
+        """The form for inference: one token at a time."""
+        raise NotImplementedError
+
+    def rescale(self, factor: float) -> None:
+        """Adapt thresholds to scores multiplied by `factor`."""
+
+    def calibrate(self, chunks: Any, tokens: int) -> None:
+        """Set thresholds to the prices of one pooled problem over `tokens` tokens, in re-iterable blocks of scores."""
+
+    def total(self, tokens: int) -> int:
+        """Matches of a batch: k per token, rounded."""
+        return round(self.k * tokens)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # buffers are made for the number of features that the state was saved with
+        size = state_dict.get(f"{prefix}n_features_saved")
+        if size is not None and self.n_features is None:
+            self.build(int(size))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        """What a prompt shows."""
+        return f"k={self.k}"
+
+
+class TokenChoice(Choice):
+    """Each token takes its best k features: the TopK activation.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_j A_ij <= k for every token i
+
+    Parameters
+    ----------
+    k : int
+        Features per token.
+
+    Source: Gao et al. 2024, arXiv 2406.04093. Batch-free as it is.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> st.TokenChoice(k=1).mask(torch.tensor([[0.5, 2.0], [3.0, 1.0]])).tolist()
+    [[False, True], [True, False]]
+    """
+
+    def __init__(self, k: int) -> None:
+        super().__init__(k)
+        if int(k) != k:
+            raise InputError(f"k: token choice takes a whole number of features per token, found {k!r}")
+
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
+        """At most k features per token."""
+        return {"token_caps": int(self.k)}
+
+    @outside_graphs
+    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
+        """The same in both modes."""
+        _require_matrix(scores)
+        self.build(scores.shape[1])
+        return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """There is nothing to learn."""
+        return (lambda scores, found: None) if is_own(self, TokenChoice) else None
+
+    def batch_free(self) -> Choice:
+        """Token choice needs no threshold."""
+        return self
+
+
+class MutualChoice(Choice):
+    """The best matches of the whole batch, k per token on average.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= k * tokens;      in eval mode   S_ij > lam
+
+    Parameters
+    ----------
+    k : float
+        Mean number of features per token.
+
+    Source: Ayonrinde 2024, arXiv 2411.02124; the same operator as BatchTopK (Bussmann et al. 2024, arXiv 2412.06410).
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> st.MutualChoice(k=1.5)(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 0.5]])).token_counts.tolist()
+    [2, 1]
+    """
+
+    def __init__(self, k: float) -> None:
+        super().__init__(k)
+        self.tracker = FrequencyTracker(None)
+
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
+        """A budget for the batch."""
+        return {"budget": self.total(tokens)}
+
+    def observe(self, scores: Tensor, solution: al.Solution) -> None:
+        """Follow the budget's price by frequency."""
+        price = float(solution.prices.budget.value)
+        excess = float(solution.values.mean(dtype=np.float64)) - price if solution.values.size else math.nan
+        share = torch.tensor(self.k / max(scores.shape[1], 1))
+        self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """Follow the budget's price by frequency."""
+        return self._observe_fixed if is_own(self, MutualChoice) else None
+
+    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
+        price = found.prices[0]
+        values = torch.where(found.within, scores[found.tokens, found.features].double(), 0.0)
+        share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
+        self.tracker.observe(scores, share, price.float(), (values.sum() / found.count - price).float())
+
+    def batch_free(self) -> Threshold:
+        """Matches above the price."""
+        require_thresholds(self.tracker)
+        return Threshold(self.tracker.theta)
+
+    def rescale(self, factor: float) -> None:
+        """Adapt the threshold to scores multiplied by `factor`."""
+        self.tracker.rescale(factor)
+
+    def calibrate(self, chunks: Any, tokens: int) -> None:
+        """The price of the pooled budget."""
+        pooled = al.select_stream(chunks, budget=self.total(tokens))
+        self.tracker.restart(torch.tensor(float(pooled.prices.budget.value)))
+
+
+def _require_matrix(scores: Tensor | ChunkedScores) -> None:
+    if scores.ndim != 2:
+        raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
+
+
+def is_own(choice: Choice, kind: type[Choice]) -> bool:
+    """Whether a choice states and observes its batches as `kind` does: one of your own may do otherwise."""
+    return all(
+        getattr(type(choice), name) is getattr(kind, name) for name in ("limits", "problem", "select", "observe")
+    )
+
+
+def require_thresholds(tracker: FrequencyTracker) -> None:
+    """Eval mode needs thresholds that training or calibration measured."""
+    if not tracker.is_set:
+        raise InputError(
+            "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"
+        )

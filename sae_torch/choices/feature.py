@@ -1,0 +1,276 @@
+"""Feature choice: each feature takes its best tokens, as many as its quota allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import allocation as al
+from sae_torch.choices.choice import Choice, MutualChoice, is_own
+from sae_torch.choices.price_forecast import PriceForecast
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold
+from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
+from sae_torch.matches import FixedMatches
+from sae_torch.ops.segments import segment_sums
+
+# Weight of one batch in the running densities, once enough batches have been seen.
+DENSITY_RATE = 0.02
+# Zipf-Mandelbrot curve for feature choice from scratch, where no densities are known yet.
+DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 150.0
+# Pooled quotas below this are too small for their price to say much: the tracked threshold stands.
+LEAST_POOLED = 8
+# Rounds in which calibration passes on what features without enough positive scores leave; a share not worth it.
+SHARING_ROUNDS, SHARED = 4, 1e-3
+# What decides how a batch is stated stays in main memory, in its own precision, wherever the module goes.
+ON_HOST = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
+
+
+class FeatureChoice(Choice):
+    """Each feature takes its best tokens, as many as its quota; a token then has as many features as want it.
+
+    ::
+
+        maximise sum_ij S_ij A_ij   subject to   sum_i A_ij <= m_j for every feature j;   in eval mode   S_ij > nu_j
+
+    Acts as mutual choice, measuring how often each feature fires, until `fit_quotas` (or `set_quotas`) is called.
+    Quotas below one token per batch are carried from batch to batch by a ledger, so that they hold in the long run.
+
+    Parameters
+    ----------
+    k : float
+        Mean number of features per token.
+    quotas : "zipf", "uniform" or (features,) densities
+        What `fit_quotas` sets: a Zipf-Mandelbrot curve through the measured densities, equal densities, or the given
+        ones (expected share of tokens of each feature, with sum k).
+    switch : float
+        Share of the training steps after which `Trainer` fits the quotas. 0: feature choice from scratch, with the
+        default curve over the features in order of their index.
+    switch_tokens : int, optional
+        In a loop of your own: fit the quotas after this many tokens.
+
+    Source: Ayonrinde 2024, arXiv 2411.02124; the quota curve and the schedule are this project's.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> choice = st.FeatureChoice(k=1, quotas="uniform", switch=0)
+    >>> choice(torch.tensor([[3.0, 1.0], [2.0, -1.0]])).token_counts.tolist()
+    [2, 0]
+    """
+
+    densities: Tensor
+    density_steps: Tensor
+    tokens_seen: Tensor
+    quota_densities: Tensor
+    owed: Tensor
+    unmet: Tensor
+    has_quotas: Tensor
+    n_features_saved: Tensor
+
+    def __init__(
+        self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None
+    ) -> None:
+        super().__init__(k)
+        if isinstance(quotas, str) and quotas not in ("zipf", "uniform"):
+            raise InputError(f'quotas: expected "zipf", "uniform" or a vector of densities, found {quotas!r}')
+        if not 0 <= switch <= 1:
+            raise InputError(f"switch: expected a share of the steps from 0 to 1, found {switch}")
+        self.quotas = quotas if isinstance(quotas, str) else torch.as_tensor(quotas, dtype=torch.float64)
+        self.switch = switch
+        self.switch_tokens = switch_tokens
+        self.zipf: al.ZipfFit | None = None
+        self.mutual = MutualChoice(k)
+        # only where the next search starts, so no part of the state
+        self._forecast = PriceForecast()
+        self._copied: Tensor | None = None
+
+    def make_buffers(self, n_features: int) -> None:
+        """Densities, quotas, ledger and thresholds, one entry per feature."""
+        self.mutual.build(n_features)
+        self.tracker = FrequencyTracker(n_features)
+        self.register_buffer("densities", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("density_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("quota_densities", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("owed", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("unmet", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("has_quotas", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("n_features_saved", torch.tensor(n_features))
+        if self.switch == 0 and self.switch_tokens is None:
+            self.set_quotas(self._from_scratch(n_features))
+
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
+        """Quotas per feature; before they are set, a budget for the batch."""
+        if not self.has_quotas:
+            return self.mutual.limits(tokens)
+        ledger = al.QuotaLedger(self.quota_densities, owed=self.owed)
+        caps = ledger.allot(tokens)
+        if advance:
+            self.owed.copy_(torch.from_numpy(ledger.owed))
+        return {"feature_caps": caps}
+
+    def expected_prices(self, tokens: int) -> al.Prices | None:
+        """A guess for every feature; the last batch's prices are too volatile."""
+        if not self.has_quotas:
+            return super().expected_prices(tokens)
+        guess = self._forecast.guess
+        if guess is None:
+            return None
+        none = al.Price(np.zeros(0))
+        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(guess), none, none)
+
+    def observe(self, scores: Tensor, solution: al.Solution) -> None:
+        """Measure densities; follow the prices by frequency."""
+        if not self.has_quotas:
+            self.mutual.observe(scores, solution)
+            fired = torch.from_numpy(solution.feature_counts).double() / max(scores.shape[0], 1)
+            return self._measure(fired, scores.shape[0])
+        due = self.quota_densities.numpy() * scores.shape[0]
+        self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
+        prices = torch.from_numpy(np.asarray(solution.prices.features.value))
+        totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
+        with np.errstate(invalid="ignore"):
+            excess = torch.from_numpy(totals / solution.feature_counts) - prices
+        self.tracker.observe(scores, self.quota_densities, prices, excess)
+
+    @property
+    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+        """Measure densities; follow the prices by frequency."""
+        return self._observe_fixed if is_own(self, FeatureChoice) else None
+
+    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
+        tokens, features = scores.shape
+        values = scores[found.tokens, found.features].double()
+        codes = SparseCodes(found.tokens, found.features, values, (tokens, features), found.count)
+        counts = codes.feature_counts
+        if not self.has_quotas:
+            observe = self.mutual.observe_fixed
+            assert observe is not None
+            observe(scores, found)
+            return self._measure(counts / max(tokens, 1), tokens)
+        excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - found.prices
+        self.tracker.observe(scores, self.quotas_at(scores.device), found.prices, excess)
+
+    def _measure(self, fired: Tensor, tokens: int) -> None:
+        """Take a batch before the switch into the densities."""
+        self.density_steps.add_(1)
+        self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.density_steps), DENSITY_RATE))
+        self.tokens_seen.add_(tokens)
+        if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
+            self.fit_quotas()
+
+    def quotas_at(self, device: torch.device) -> Tensor:
+        """The densities of the quotas on a device, copied there once."""
+        if self._copied is None or self._copied.device != device:
+            self._copied = self.quota_densities.to(device)
+        return self._copied
+
+    def fit_quotas(self) -> None:
+        """Set the quotas from the densities measured so far, and freeze the ranks."""
+        if self.n_features is None:
+            raise InputError("fit_quotas: no batch has been seen yet; call the choice in training mode first")
+        if isinstance(self.quotas, Tensor):
+            return self.set_quotas(self.quotas)
+        if self.quotas == "uniform":
+            return self.set_quotas(torch.full((self.n_features,), self.k / self.n_features))
+        if not bool(self.densities.any()):
+            raise InputError("fit_quotas: no feature has fired yet; train under mutual choice before the switch")
+        self.zipf = al.fit_zipf(self.densities.cpu())
+        self.set_quotas(_within_one(torch.from_numpy(self.zipf.densities(self.k)), self.k))
+
+    def set_quotas(self, quotas: Any) -> None:
+        """Set the quotas to given densities: expected share of tokens of every feature, with sum k."""
+        q = torch.as_tensor(quotas, dtype=torch.float64)
+        if self.n_features is None:
+            self.build(q.numel())
+        if q.shape != (self.n_features,):
+            raise InputError(f"quotas: expected {self.n_features} densities, found shape {tuple(q.shape)}")
+        if not bool(((q >= 0) & (q <= 1)).all()):
+            raise InputError("quotas: densities must lie between 0 and 1")
+        if abs(float(q.sum()) - self.k) > 1e-6 * self.k:
+            raise InputError(f"quotas: densities must sum to k = {self.k}, found {float(q.sum()):.6g}")
+        self.quota_densities.copy_(q)
+        self.owed.zero_()
+        self._forecast, self._copied = PriceForecast(), None
+        self.has_quotas.fill_(True)
+        if self.mutual.tracker.is_set:
+            # every feature starts from the common price; its own follows
+            self.tracker.spread.copy_(self.mutual.tracker.spread.expand_as(self.tracker.spread))
+
+    def _from_scratch(self, n_features: int) -> Tensor:
+        if isinstance(self.quotas, Tensor):
+            return self.quotas
+        if self.quotas == "uniform":
+            return torch.full((n_features,), self.k / n_features, dtype=torch.float64)
+        ranks = torch.arange(1, n_features + 1, dtype=torch.float64)
+        weights = (ranks + DEFAULT_BETA) ** -DEFAULT_ALPHA
+        return _within_one(self.k * weights / weights.sum(), self.k)
+
+    def batch_free(self) -> Threshold:
+        """Matches above the feature's price; before the quotas are set, above the common one."""
+        if self.n_features is None or not self.tracker.is_set:
+            return self.mutual.batch_free()
+        return Threshold(self.tracker.theta)
+
+    def rescale(self, factor: float) -> None:
+        """Adapt thresholds to scores multiplied by `factor`."""
+        self._forecast = PriceForecast()
+        self.mutual.rescale(factor)
+        if self.n_features is not None:
+            self.tracker.rescale(factor)
+
+    def calibrate(self, chunks: Any, tokens: int) -> None:
+        """Prices of the pooled quotas; where a pooled quota is below 8, the tracked threshold stands in.
+
+        `unmet` is what the quotas, per token, still lack where features have too few positive scores.
+        """
+        if self.n_features is None or not self.has_quotas:
+            return self.mutual.calibrate(chunks, tokens)
+        due = self.quota_densities * tokens
+        quotas = al.apportion(due, self.total(tokens), most=tokens)
+        for _ in range(SHARING_ROUNDS):
+            pooled = al.select_stream(chunks, feature_caps=quotas)
+            unmet = quotas - pooled.feature_counts
+            self.unmet.copy_(torch.tensor(unmet.sum() / tokens))
+            if unmet.sum() <= SHARED * quotas.sum():
+                break
+            # a feature with too few positive scores ends at threshold 0; the others share what it leaves
+            weights = np.where(unmet > 0, 0.0, quotas)
+            quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
+        price, theta = torch.from_numpy(np.asarray(pooled.prices.features.value)), self.tracker.theta.double().cpu()
+        keep = (due < LEAST_POOLED) & ~torch.isnan(theta)
+        self.tracker.restart(torch.where(keep, theta, price))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureChoice:
+        kept = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(kept)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._copied = None
+
+    def extra_repr(self) -> str:
+        """What a prompt shows."""
+        kind = self.quotas if isinstance(self.quotas, str) else "given"
+        state = "set" if self.n_features is not None and bool(self.has_quotas) else "not set"
+        return f"k={self.k}, quotas={kind} ({state}), switch={self.switch}"
+
+
+def _within_one(densities: Tensor, total: float) -> Tensor:
+    """Densities capped at 1, the excess shared among the others in proportion, with sum `total`."""
+    if total > densities.numel():
+        raise InputError(f"k: {total} features per token do not fit {densities.numel()} features")
+    d = densities.double().clone()
+    while bool((d > 1).any()):
+        over = d >= 1
+        d[over] = 1.0
+        rest = d[~over]
+        d[~over] = rest * ((total - float(over.sum())) / float(rest.sum()))
+    return d

@@ -1,0 +1,176 @@
+"""Thresholds without the batch: a token's features must not depend on the other tokens it is served with.
+
+A batch's price is an order statistic and, averaged, under-fires for rare features. So frequencies are tracked: a
+threshold rises while its feature fires more often than it should, and falls while it fires less.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import allocation as al
+from sae_torch.codes import SparseCodes
+from sae_torch.matches import matches_of
+from sae_torch.ops.counting import count_above
+from sae_torch.score_blocks import ChunkedScores
+
+# Steps are damped until about this many matches of a feature have been seen.
+DAMPING = 10.0
+# Scores whose count above a threshold that all share says enough.
+COUNTED = 1 << 22
+
+
+class Threshold(nn.Module):
+    """A match where a score exceeds its feature's threshold: JumpReLU, independent of the batch.
+
+    ::
+
+        A_ij = 1  iff  S_ij > theta_j   (strictly)
+
+    Parameters
+    ----------
+    theta : float or (features,) tensor
+        In units of the scores.
+
+    Source: Rajamanoharan et al. 2024, arXiv 2407.14435.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> st.Threshold(1.0)(torch.tensor([[0.5, 2.0], [3.0, 1.0]])).features.tolist()
+    [1, 0]
+    """
+
+    theta: Tensor
+
+    def __init__(self, theta: float | Tensor) -> None:
+        super().__init__()
+        self.register_buffer("theta", torch.as_tensor(theta, dtype=torch.float32).detach().clone())
+
+    def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted."""
+        if not isinstance(scores, Tensor):
+            return scores.above(self.theta.to(scores.device))
+        tokens, features = self.mask(scores).nonzero(as_tuple=True)
+        return tokens, features
+
+    def forward(self, scores: Tensor) -> SparseCodes:
+        """The codes of a (tokens, features) matrix of scores."""
+        tokens, features = self.select(scores)
+        return SparseCodes(tokens, features, scores[tokens, features], (scores.shape[0], scores.shape[1]))
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """The matches as a dense boolean matrix."""
+        return scores.detach() > self.theta.to(scores.device)
+
+
+class TokenLimits(nn.Module):
+    """Thresholds per feature with a cap and a floor for the token: balanced choice for one token at a time.
+
+    ::
+
+        maximise sum_j (S_ij - theta_j) A_ij   subject to   floor <= sum_j A_ij <= cap,   A_ij = 0 where S_ij <= 0
+
+    A floor is met as far as a token has positive scores.
+
+    Parameters
+    ----------
+    theta : (features,) tensor
+        In units of the scores.
+    cap, floor : int, optional
+    """
+
+    theta: Tensor
+
+    def __init__(self, theta: Tensor, cap: int | None, floor: int | None) -> None:
+        super().__init__()
+        self.register_buffer("theta", theta.detach().clone())
+        self.cap, self.floor = cap, floor
+
+    def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted."""
+        assert isinstance(scores, Tensor), "the autoencoder refuses blocks for such a choice"
+        scores = scores.detach()
+        profit = torch.where(scores > 0, scores.float() - self.theta.to(scores.device), -torch.inf)
+        floors = None
+        if self.floor:
+            floors = (scores > 0).sum(dim=1).clamp_max(self.floor)
+        cap = profit.shape[1] if self.cap is None else self.cap
+        return matches_of(al.solve(al.Problem(profit, token_caps=cap, token_floors=floors)))
+
+
+class FrequencyTracker(nn.Module):
+    """Thresholds that make features fire at given frequencies.
+
+    ::
+
+        theta_j <- max(0, theta_j + c_tj * spread_j * (share_j - p_j) / p_j),   c_tj = 1 / (t + 10 / (N p_j))
+
+    with `share_j` the share of the batch whose score exceeds theta_j, `p_j` the target and `spread_j` the running mean
+    excess of selected scores over the batch's price. The damping keeps one lucky match of a rare feature from moving
+    its threshold by more than a tenth of its spread; `c` has a floor, so that drift is followed.
+
+    Buffers: `theta`, `spread` (features,) or scalars; `steps`.
+    """
+
+    theta: Tensor
+    spread: Tensor
+    steps: Tensor
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        shape = () if size is None else (size,)
+        self.register_buffer("theta", torch.full(shape, torch.nan))
+        self.register_buffer("spread", torch.zeros(shape))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def is_set(self) -> bool:
+        """Whether thresholds have been measured."""
+        return not bool(torch.isnan(self.theta).any())
+
+    @torch.no_grad()
+    def observe(
+        self, scores: Tensor | ChunkedScores, target: Tensor, price: Tensor, excess: Tensor, above: Tensor | None = None
+    ) -> None:
+        """One step.
+
+        Parameters
+        ----------
+        scores : (tokens, features)
+        target : share of the batch that should exceed the threshold; for a scalar threshold, of all entries
+        price : the batch's exact price, from which an unset threshold starts
+        excess : mean of (selected score - price); NaN where nothing was selected
+        above : how often each feature fires at the current thresholds, where that is not how many scores exceed them
+        """
+        if not self.theta.ndim:  # evenly spread rows measure one common threshold well enough
+            scores = scores[:: max(1, scores.numel() // COUNTED)]
+        count = scores.shape[0] if self.theta.ndim else scores.numel()
+        if count == 0:
+            return
+        here = self.theta.device
+        target, price, excess = target.to(here), price.to(here), excess.to(here)
+        self.theta.copy_(torch.where(torch.isnan(self.theta), price.to(self.theta), self.theta))
+        seen = torch.isfinite(excess)
+        rate = torch.where(self.spread > 0, 0.05, 1.0)
+        self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
+        above = count_above(scores, self.theta.to(scores.device)) if above is None else above
+        expected = (target * count).to(self.theta)
+        expected = expected.clamp(min=1e-3)
+        damping = DAMPING / expected
+        gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))
+        error = (above.to(here) - expected) / expected
+        self.theta.add_(gain * self.spread * error).clamp_(min=0.0)
+        self.steps.add_(1)
+
+    def restart(self, theta: Tensor) -> None:
+        """Begin again from known thresholds."""
+        self.theta.copy_(theta.to(self.theta))
+        self.steps.zero_()
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """The same thresholds for scores multiplied by `factor`."""
+        self.theta.mul_(factor)
+        self.spread.mul_(factor)
