@@ -8,6 +8,7 @@ from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
+from allocation.solvers.base import Options, Solver
 from allocation.solvers.laminar.solver import Laminar
 from allocation.solvers.linear_program import LinearProgram, ProgramArrays, to_linear_program
 from allocation.solvers.top_selection.fixed import select_fixed
@@ -28,6 +29,7 @@ __all__ = [
     "Laminar",
     "LinearProgram",
     "NotCertifiedError",
+    "Options",
     "Price",
     "Prices",
     "Problem",
@@ -35,6 +37,7 @@ __all__ = [
     "QuotaLedger",
     "SoftSolution",
     "Solution",
+    "Solver",
     "Status",
     "TopSelection",
     "TwoSided",

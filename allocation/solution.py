@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from allocation.arguments import in_memory
 from allocation.arrays import Indices
 from allocation.notebook import card, spread
+from allocation.problem import Problem
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -141,6 +142,27 @@ class Solution:
     _prices: Prices | None = field(default=None)
     # makes current where the matches are: what is computed from them later has to follow the same stream
     _scope: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+
+    @classmethod
+    def optimal(
+        cls,
+        problem: Problem,
+        matches: tuple[Indices, Indices, NDArray[Any]],
+        prices: Prices,
+        stats: Mapping[str, Any] | None = None,
+    ) -> Solution:
+        """The answer of a solver: what it found, and the prices that prove it.
+
+        Parameters
+        ----------
+        problem : Problem
+        matches : (tokens, features, values)
+            int64 vectors sorted by (token, feature), and the scores there.
+        prices : Prices
+        stats : mapping, optional
+            Figures of the search, such as passes over the scores and seconds.
+        """
+        return cls(problem.shape, Status.OPTIMAL, stats or {}, None, matches, prices)
 
     @property
     def tokens(self) -> Indices:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,9 @@ from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
-from allocation.solvers.base import Options, Solver
-from allocation.solvers.laminar.device_candidates import candidates
+from allocation.solvers.base import Options, Solver, localised
 from allocation.solvers.laminar.solver import Laminar
 from allocation.solvers.top_selection.solver import TopSelection
-from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.solver import TwoSided
 
 
@@ -30,6 +27,16 @@ class Auto:
     ::
 
         maximise sum_ij S_ij A_ij   subject to the limits of the problem
+
+    The first row that fits decides:
+
+    ======================================================= ================
+    limits beside the budget                                solver
+    ======================================================= ================
+    none, caps on the tokens, or caps on the features       `TopSelection`
+    caps, floors and nested groups, of one side             `Laminar`
+    of both sides                                           `TwoSided`
+    ======================================================= ================
 
     Examples
     --------
@@ -57,6 +64,10 @@ class Auto:
     def refusal(self, problem: Problem) -> str | None:
         """None: some solver fits every problem."""
         return None
+
+    def localise(self, problem: Problem) -> Problem:
+        """The problem where the chosen solver works."""
+        return localised(self.choose(problem)[0], problem)
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum by the chosen solver; `stats` says which and why."""
@@ -155,31 +166,13 @@ def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     if not isinstance(matrix, DeviceScores):
         return solver.solve(problem, options)
     with matrix.scope():
-        solution = solver.solve(_near(problem, matrix, solver), options)
+        solution = solver.solve(localised(solver, problem), options)
         matches = tuple(
             matrix.engine.returned(matrix.put(part) if isinstance(part, np.ndarray) else part)
             for part in (solution.tokens, solution.features, solution.values)
         )
         matrix.engine.wait()
     return dataclasses.replace(solution, _matches=matches, _scope=matrix.scope)
-
-
-def _near(problem: Problem, matrix: DeviceScores, solver: Solver) -> Problem:
-    """The problem as its solver reads it: on the device, on candidate edges, or, with a warning, as a copy."""
-    chosen = solver.choose(problem)[0] if isinstance(solver, Auto) else solver
-    if isinstance(chosen, TopSelection) or (isinstance(chosen, TwoSided) and matrix.n_edges > SMALL):
-        return problem
-    if isinstance(chosen, TwoSided):  # all edges of a small problem are candidates
-        return problem.on_host()
-    reduced = candidates(problem, matrix) if isinstance(chosen, Laminar) else None
-    if reduced is not None:
-        return reduced
-    warnings.warn(
-        f"{type(chosen).__name__} works in main memory: the scores are copied there from the device",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-    return problem.on_host()
 
 
 _STATUS = {

@@ -1,10 +1,11 @@
-"""What the bits of a result depend on besides the configuration."""
+"""What a result depends on besides its configuration: versions, threads, CPU, code."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def environment(device: str) -> dict[str, str]:
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
     found |= {
         "threads": str(torch.get_num_threads()),
-        "processor": _processor(),
+        "processor": _cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": device,
     }
@@ -36,9 +37,28 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here" for name in names)
 
 
-def _processor() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def code_version() -> str:
+    """Name and version of the code, as the provenance of a harvest names it."""
+    try:
+        return f"sae-allocation {version('sae-allocation')}"
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "sae-allocation (not installed)"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that can change a figure."""
+    found = {"Python": platform.python_version()}
+    for name in ("sae-allocation", "torch", "transformers", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+            found[name] = "not installed"
+    return found

@@ -1,4 +1,4 @@
-"""The few array functions of `solvers.passes` that torch names or orders otherwise."""
+"""The few array functions of `solvers.two_sided.block_passes` that torch names or orders otherwise."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +20,35 @@ class Options:
 
 
 class Solver(Protocol):
-    """The interface of a solver."""
+    """The interface of a solver: a small frozen object.
+
+    Solvers that subclass it inherit `localise`; those that only have the two other methods get the same treatment.
+    """
 
     def refusal(self, problem: Problem) -> str | None:
         """Why this solver does not solve `problem`, or None if it does."""
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused; raises `InfeasibleError` or `NotCertifiedError`."""
+
+    def localise(self, problem: Problem) -> Problem:
+        """The same problem where this solver works: by default in main memory, which costs a copy and a warning."""
+        return in_main_memory(self, problem)
+
+
+def in_main_memory(solver: Solver, problem: Problem) -> Problem:
+    """The problem with its scores in main memory; says so where that takes a copy from a device."""
+    near = problem.on_host()
+    if near is not problem:
+        warnings.warn(
+            f"{type(solver).__name__} works in main memory: the scores are copied there from the device",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return near
+
+
+def localised(solver: Solver, problem: Problem) -> Problem:
+    """The problem where `solver` works, whether or not it says where that is."""
+    localise = getattr(solver, "localise", None)
+    return in_main_memory(solver, problem) if localise is None else localise(problem)

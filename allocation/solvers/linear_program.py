@@ -13,8 +13,8 @@ from allocation.arrays import Indices
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores
-from allocation.solution import Price, Prices, Real, Solution, Status
-from allocation.solvers.base import Options
+from allocation.solution import Price, Prices, Real, Solution
+from allocation.solvers.base import Options, in_main_memory
 from allocation.verify import verify
 
 if TYPE_CHECKING:
@@ -141,6 +141,10 @@ class LinearProgram:
         """Every problem is accepted."""
         return None
 
+    def localise(self, problem: Problem) -> Problem:
+        """In main memory: the scores of a CUDA device are copied, with a warning."""
+        return in_main_memory(self, problem)
+
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum with a certificate; `InfeasibleError` where there is none."""
         started = time.perf_counter()
@@ -159,7 +163,7 @@ class LinearProgram:
             else matrix.values_at(_flat(problem, tokens, features))
         )
         stats = {"passes": 1, "seconds": time.perf_counter() - started}
-        solution = Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+        solution = Solution.optimal(problem, (tokens, features, values), prices, stats)
         certificate = verify(problem, solution)
         if not certificate.optimal:
             raise NotCertifiedError(

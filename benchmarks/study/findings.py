@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.study.grid import Block, Cell, Plan, Setting
+from benchmarks.study.cell import Cell, Setting
+from benchmarks.study.grid import Block, Plan
 from benchmarks.study.ledger import FINISHED, Records
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.study.grid import Cell
+    from benchmarks.study.cell import Cell
 
 FINISHED, FAILED = "finished", "failed"
 
@@ -65,7 +65,7 @@ class Records:
 
     def read(self) -> None:
         """Read the file again: others may have appended to it."""
-        from benchmarks.study.grid import Cell
+        from benchmarks.study.cell import Cell
 
         self._lines = {}
         if not self.file.exists():

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import allocation as al
 import sae_torch as st
+from benchmarks.study.cell import Cell
 from benchmarks.study.equal_l0 import at_equal_l0, at_one_price, with_choice
-from benchmarks.study.grid import Cell
 from benchmarks.study.sources import SYNTHETIC, Sources
 from benchmarks.study.synthetic import against_truth
 from sae_torch.activations import Activations

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from benchmarks.study.training import DECAY, WARM_UP, Request, blank
+from benchmarks.study.request import DECAY, WARM_UP, Request, blank
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import PROBE_TOKENS
 

@@ -18,12 +18,14 @@ from typing import Any
 import torch
 
 from benchmarks.harness import machine
-from benchmarks.study.grid import Cell, Plan
+from benchmarks.study.cell import Cell
+from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, held, tried
 from benchmarks.study.measures import Judged, lacking
 from benchmarks.study.methods import METHODS
+from benchmarks.study.request import Request
 from benchmarks.study.sources import Sources
-from benchmarks.study.training import TRAINING, Request, trained
+from benchmarks.study.training import TRAINING, trained
 
 ROOT = Path(__file__).parents[2]
 LAST_LINES = 3

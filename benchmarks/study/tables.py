@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean
 
+from benchmarks.study.cell import Setting
 from benchmarks.study.costs import cost, equal_time
 from benchmarks.study.findings import Findings, Runs
-from benchmarks.study.grid import MAIN, Block, Setting
+from benchmarks.study.grid import MAIN, Block
 from benchmarks.study.ledger import FAILED, FINISHED
 from benchmarks.study.methods import (
     BATCH_TOP_K,

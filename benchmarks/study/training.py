@@ -10,7 +10,7 @@ import json
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,56 +18,12 @@ from typing import Any
 import torch
 
 import sae_torch as st
-from benchmarks.study.grid import Cell
+from benchmarks.study.cell import Cell
 from benchmarks.study.methods import METHODS
-from benchmarks.study.sources import read
-from sae_torch.activations import ActivationReader
+from benchmarks.study.request import DECAY, WARM_UP, Request, blank
 
-REQUEST, WEIGHTS, TRAINING = "request.json", "weights.safetensors", "training.json"
+WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 PACKAGES = ("numpy", "scipy", "torch", "dictionary-learning", "eai-sparsify")
-# What the shape of every schedule is, the peers' too.
-WARM_UP, DECAY = 0.05, 0.2
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to train.
-
-    Parameters
-    ----------
-    cell
-        The run.
-    activations
-        Folder of the training activations.
-    tokens, batch
-        How many of them, and how many per step.
-    """
-
-    cell: Cell
-    activations: str
-    tokens: int
-    batch: int
-
-    def batches(self) -> ActivationReader:
-        """In the order of the run's seed, the same for every method."""
-        activations = read(Path(self.activations), self.tokens)
-        return ActivationReader(activations, batch_size=self.batch, seed=self.cell.seed)
-
-    @property
-    def dead_after(self) -> int:
-        """Tokens without firing after which an auxiliary loss takes a feature for dead, as `TrainConfig` has it."""
-        return max(1, len(self.batches()) * self.batch // 10)
-
-    def write(self, folder: Path) -> None:
-        """As a file that the process reads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / REQUEST).write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path) -> Request:
-        """From that file."""
-        found = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-        return cls(**{**found, "cell": Cell(**found["cell"])})
 
 
 def config(cell: Cell) -> st.TrainConfig:
@@ -82,12 +38,6 @@ def config(cell: Cell) -> st.TrainConfig:
         auxiliary_every=1,
         progress=False,
     )
-
-
-def blank(cell: Cell, d_model: int) -> st.SparseAutoencoder:
-    """The autoencoder of a run before training."""
-    choice = METHODS[cell.method].choice(cell.k, cell.n_features)
-    return st.SparseAutoencoder(d_model, cell.n_features, choice, seed=cell.seed)
 
 
 def trained(cell: Cell, folder: Path) -> st.SparseAutoencoder:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from benchmarks.study.cell import Setting
 from benchmarks.study.findings import Findings, Runs, pairs
-from benchmarks.study.grid import MAIN, SYNTHETIC, Setting
+from benchmarks.study.grid import MAIN, SYNTHETIC
 from benchmarks.study.methods import FLOORS, LARGER_FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, PEERS, TOKEN
 
 # The methods of ours that are held against the peers: the first was fixed before any run on the test split, the second

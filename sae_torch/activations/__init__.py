@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from sae_torch.activations.config import HarvestConfig, HarvestOptions
 from sae_torch.activations.corpora import Corpus, text_source
 from sae_torch.activations.files import open_activations
-from sae_torch.activations.harvesting import HarvestConfig, cache_folder, harvest, harvest_sites, plan
+from sae_torch.activations.harvesting import cache_folder, harvest, harvest_sites, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.live import LiveReader
-from sae_torch.activations.options import HarvestOptions
 from sae_torch.activations.reader import ActivationReader, Stream
 from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError

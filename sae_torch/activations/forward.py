@@ -18,7 +18,7 @@ from sae_torch.errors import InputError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from sae_torch.activations.harvesting import HarvestConfig
+    from sae_torch.activations.config import HarvestConfig
 
 
 def require_length(language_model: LanguageModel, window: int) -> None:

@@ -7,102 +7,22 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import (
-    SMOLLM2,
     LanguageModel,
-    forward_dtype,
     load_language_model,
-    model_provenance,
 )
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
-from sae_torch.activations.text import StateOfTheUnion, TextSource
 from sae_torch.activations.windows import pack_windows
+from sae_torch.environment import code_version
 from sae_torch.errors import InputError
-
-# raised when the same provenance gives other activations than before, so that old shards are not taken
-_FORMAT = "1"
-
-
-@dataclass(frozen=True)
-class HarvestConfig:
-    """What is harvested; everything that changes the activations.
-
-    Parameters
-    ----------
-    model
-        Model name, folder or GGUF file, see `load_language_model`.
-    site
-        Where activations are taken, see `sae_torch.activations.sites.resolve_site`.
-    text
-        Text source with splits.
-    window
-        Tokens per context window.
-    seed
-        Seed of the shuffle of the windows.
-    norm_multiple
-        Tokens whose norm exceeds this multiple of their shard's median norm are dropped.
-    dtype
-        Of the forward pass; None takes bfloat16 where the device has it, else float32.
-    stored
-        Type in the shards.
-    keep_first
-        Whether position 0 of each window is kept.
-    windows_per_shard
-        Windows in one shard: the unit of resuming.
-    windows_per_batch
-        Windows in one forward pass.
-    device
-        Where the forward pass runs.
-    """
-
-    model: str = SMOLLM2
-    site: str = "hidden_states[11]"
-    text: TextSource = field(default_factory=StateOfTheUnion)
-    window: int = 128
-    seed: int = 0
-    norm_multiple: float = 10.0
-    dtype: torch.dtype | None = None
-    stored: torch.dtype = torch.float16
-    keep_first: bool = False
-    windows_per_shard: int = 128
-    windows_per_batch: int = 16
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if not self.stored.is_floating_point:
-            raise InputError(f"stored is {self.stored}, expected a floating-point type")
-        if not self.norm_multiple > 1:
-            raise InputError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
-
-    def provenance(self, split: str) -> dict[str, str]:
-        """Identity of the activations of one split, found without loading the model."""
-        dropped = f"norm above {self.norm_multiple:g} x median"
-        found = {
-            **model_provenance(self.model),
-            **self.text.provenance,
-            "site": self.site,
-            "split": split,
-            "window": str(self.window),
-            "window_seed": str(self.seed),
-            "windows_per_shard": str(self.windows_per_shard),
-            "windows_per_batch": str(self.windows_per_batch),
-            "dropped": dropped if self.keep_first else f"position 0, {dropped}",
-            "forward_dtype": str(self.dtype or forward_dtype(self.device)).removeprefix("torch."),
-            "format": _FORMAT,
-        }
-        if self.stored is not torch.float16:
-            found["stored_dtype"] = str(self.stored).removeprefix("torch.")
-        return found
 
 
 @dataclass(frozen=True)
@@ -269,7 +189,7 @@ def _harvest(
     from tqdm import tqdm
 
     windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed)
-    code = {"code": _code_version(), "torch": torch.__version__, "transformers": version("transformers")}
+    code = {"code": code_version(), "torch": torch.__version__, "transformers": version("transformers")}
     headers = {site: replace(config, site=site).provenance(split) | code for site in plans}
     per_shard = config.windows_per_shard * (config.window - 1)
     slowest = min(plans.values(), key=lambda found: found.tokens_finished)
@@ -321,10 +241,3 @@ def _require_space(missing: Sequence[HarvestPlan]) -> None:
 
 def _shard_path(folder: Path, index: int) -> Path:
     return folder / f"{index:05d}.safetensors"
-
-
-def _code_version() -> str:
-    try:
-        return f"sae-allocation {version('sae-allocation')}"
-    except PackageNotFoundError:  # a source tree that is not installed
-        return "sae-allocation (not installed)"

@@ -11,8 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
-from sae_torch.activations.harvesting import HarvestConfig
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.errors import InputError

@@ -25,6 +25,7 @@ from sae_torch.activations import (
 )
 from sae_torch.activations.language_model import SMOLLM2
 from sae_torch.activations.sites import hook_name
+from sae_torch.environment import package_versions
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.evaluation import (
     Evaluation,
@@ -41,9 +42,9 @@ from sae_torch.evaluation import (
 )
 from sae_torch.evaluation.evaluation import ZipfCurve
 from sae_torch.evaluation.feature_pages import feature_pages
-from sae_torch.evaluation.results_folder import REPORT, RESULTS, write_text
+from sae_torch.evaluation.results_folder import REPORT, RESULTS
+from sae_torch.files import write_text
 from sae_torch.training.run_config import FLOOR
-from sae_torch.versions import versions
 
 # Made for k and the number of features.
 CHOICES: dict[str, Callable[[int, int], st.Choice]] = {
@@ -170,7 +171,7 @@ class Demo:
                 "test_tokens": len(test),
                 "predicted_tokens": loss.n_tokens,
                 "seconds": {name: round(seconds, 2) for name, seconds in clock.seconds.items()},
-                "versions": versions(),
+                "versions": package_versions(),
             },
             report,
         )
@@ -248,7 +249,7 @@ class Demo:
             "Autoencoders": f"{self.features:,} features, budget {self.k} per token",
             "Held out": f"{len(test):,} tokens; cross-entropy of {loss.n_tokens:,} predicted tokens",
             "Cross-entropy": f"clean {loss.clean:.3f}, mean-ablated {loss.mean:.3f}, zero-ablated {loss.zero:.3f} nats",
-            "Made with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+            "Made with": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
         }
 
 

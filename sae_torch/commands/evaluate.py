@@ -11,14 +11,14 @@ import torch
 from sae_torch.activations import Activations, LanguageModel, Rows, load_language_model, open_activations
 from sae_torch.activations.language_model import model_provenance
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation, evaluate
 from sae_torch.evaluation.evaluation_file import EvaluationFile, tables
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
-from sae_torch.evaluation.results_folder import require_free
+from sae_torch.files import require_free
 from sae_torch.interop.formats import FORMATS, format_of
-from sae_torch.versions import versions
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Evaluate:
             "Split": header.get("split"),
             "Held out": f"{len(activations):,} tokens of {self.activations}",
             "Autoencoders": ", ".join(map(str, self.autoencoders)),
-            "Made with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+            "Made with": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
         }
         return {name: text for name, text in known.items() if text is not None}
 

@@ -11,7 +11,7 @@ from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.evaluation_file import EvaluationFile
 from sae_torch.evaluation.report.page import render_report
-from sae_torch.evaluation.results_folder import require_free, write_text
+from sae_torch.files import require_free, write_text
 
 
 @dataclass(frozen=True)

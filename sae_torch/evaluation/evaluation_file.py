@@ -12,7 +12,7 @@ from typing import Any
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.results import aligned
-from sae_torch.evaluation.results_folder import write_text
+from sae_torch.files import write_text
 
 # Raised when files of before cannot be read any more.
 FORMAT = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.errors import InputError
+from sae_torch.files import write_text
 
 RESULTS, REPORT, UNFINISHED = "results.json", "report.html", "unfinished"
 
@@ -105,24 +105,3 @@ class ResultsFolder:
     @staticmethod
     def _value(configuration: Mapping[str, Any], name: str) -> Any:
         return configuration.get(name, "absent")
-
-
-def require_free(path: Path, overwrite: bool) -> None:
-    """Refuse a file that is there already, unless it may be replaced."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected a file to write")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; choose another --out or replace it with --overwrite")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that `path` holds all of it or what it held before."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

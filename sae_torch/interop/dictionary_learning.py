@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.interop.files import check_tensors, read_json, read_state_dict, replace, require, write_json
+from sae_torch.files import read_json, replace, write_json
+from sae_torch.interop.files import check_tensors, read_state_dict, require
 from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"

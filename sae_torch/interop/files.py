@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,6 @@ def require(folder: Path, names: tuple[str, ...], kind: str) -> None:
     for name in names:
         if not (folder / name).is_file():
             raise InputError(f"{folder}: expected a {kind} folder, but {name} is missing")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not readable as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: expected a JSON object, found {type(found).__name__}")
-    return found
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -72,21 +59,3 @@ def read_whole_number(file: Path, config: Mapping[str, Any], name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
         raise InputError(f"{file}: {name} must be a whole number from 1, found {value!r}")
     return int(value)
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as JSON."""
-    replace(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
-
-
-def replace(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the file, then take its place."""
-    part = file.with_name(file.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
-        write(part)
-        part.chmod(mode)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,3 +156,18 @@ class InferenceForm:
     @property
     def _tolerance(self) -> float:
         return max(UNIT_NORM, torch.finfo(self.W_dec.dtype).eps)
+
+
+def described(choice: Choice) -> dict[str, Any]:
+    """What is needed to make the same choice again."""
+    found: dict[str, Any] = {"choice": type(choice).__name__, "k": choice.k}
+    if isinstance(choice, FeatureChoice):
+        found["quotas"] = choice.quotas if isinstance(choice.quotas, str) else "given"
+        found["switch"] = choice.switch
+        if choice.zipf is not None:
+            found["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
+            found["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
+    if isinstance(choice, BalancedChoice):
+        limits = {"feature_caps": choice.feature_caps, "feature_floors": choice.feature_floors}
+        found["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
+    return found

@@ -20,16 +20,9 @@ from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice
 from sae_torch.choices.feature import FeatureChoice
 from sae_torch.errors import InputError
-from sae_torch.interop.files import (
-    check_tensors,
-    read_json,
-    read_safetensors,
-    read_whole_number,
-    replace,
-    require,
-    write_json,
-)
-from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.files import read_json, replace, write_json
+from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
+from sae_torch.interop.inference_form import InferenceForm, described
 from sae_torch.interop.saelens_training import register
 
 __all__ = ["load", "metadata", "register", "save"]
@@ -167,21 +160,6 @@ def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
         return found
     # before version 6 the keys lay beside the others
     return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
-
-
-def described(choice: Choice) -> dict[str, Any]:
-    """What is needed to make the same choice again."""
-    found: dict[str, Any] = {"choice": type(choice).__name__, "k": choice.k}
-    if isinstance(choice, FeatureChoice):
-        found["quotas"] = choice.quotas if isinstance(choice.quotas, str) else "given"
-        found["switch"] = choice.switch
-        if choice.zipf is not None:
-            found["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
-            found["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
-    if isinstance(choice, BalancedChoice):
-        limits = {"feature_caps": choice.feature_caps, "feature_floors": choice.feature_floors}
-        found["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
-    return found
 
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:

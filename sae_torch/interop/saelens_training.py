@@ -90,7 +90,7 @@ def _classes() -> dict[str, tuple[Any, Any]]:
     from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
     from safetensors.torch import load, save
 
-    from sae_torch.interop.saelens import described
+    from sae_torch.interop.inference_form import described
 
     class AllocationSAE(TopKTrainingSAE):  # type: ignore[misc]
         """SAELens' training class with one of our choices as its activation."""

@@ -9,15 +9,8 @@ from typing import Any
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import TokenChoice
 from sae_torch.errors import InputError
-from sae_torch.interop.files import (
-    check_tensors,
-    read_json,
-    read_safetensors,
-    read_whole_number,
-    replace,
-    require,
-    write_json,
-)
+from sae_torch.files import read_json, replace, write_json
+from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

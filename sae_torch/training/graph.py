@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device
-
-if TYPE_CHECKING:
-    from sae_torch.training.trainer import Course, Trainer
+from sae_torch.training.usage import Usage
 
 # Until then the weight of a batch in the moving densities changes, which a graph would hold fast.
 SETTLED = round(1 / DENSITY_RATE)
@@ -28,39 +25,41 @@ class StepGraph:
     forgotten when either changes. What changes besides is read by the graph where it lies: batch and learning rate.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(
+        self, launch: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, choice: Choice, usage: Usage
+    ) -> None:
+        self.launch, self.optimizer, self.choice, self.usage = launch, optimizer, choice, usage
         self._sizes: tuple[int, float] | None = None
         self._replay: Callable[[], None] | None = None
         self._x = self._numbers = torch.empty(0)
 
-    def __call__(self, x: Tensor, course: Course) -> Tensor:
-        """One step, as `Trainer.launch`."""
-        sizes = (x.shape[0], self.trainer.sae.choice.k)
-        if course.usage.steps < SETTLED or sizes != self._sizes:
+    def __call__(self, x: Tensor) -> Tensor:
+        """One step, as `launch`."""
+        sizes = (x.shape[0], self.choice.k)
+        if self.usage.steps < SETTLED or sizes != self._sizes:
             self._sizes, self._replay = sizes, None
-            return self.trainer.launch(x, course)
+            return self.launch(x)
         if self._replay is None:
-            self._capture(x, course)
+            self._capture(x)
             assert self._replay is not None
         self._x.copy_(x)
         self._replay()
-        course.usage.steps += 1
+        self.usage.steps += 1
         return self._numbers.clone()  # the next replay writes over them
 
-    def _capture(self, x: Tensor, course: Course) -> None:
+    def _capture(self, x: Tensor) -> None:
         """Capture executes nothing: the batch is only a place."""
-        steps, self._x = course.usage.steps, x.clone()
-        groups = self.trainer.optimizer.param_groups
+        steps, self._x = self.usage.steps, x.clone()
+        groups = self.optimizer.param_groups
         for group in groups:
             rate = group["lr"]
             if not (isinstance(rate, Tensor) and rate.device == x.device):
                 group["lr"] = torch.full((), float(rate), dtype=torch.float32, device=x.device)
             group["capturable"] = x.device.type == "cuda"
-        self._replay, self._numbers = captured(lambda: self.trainer.launch(self._x, course))
+        self._replay, self._numbers = captured(lambda: self.launch(self._x))
         for group in groups:
             group["capturable"] = False  # it would warn in steps outside a graph
-        course.usage.steps = steps
+        self.usage.steps = steps
 
 
 def require_graph(sae: SparseAutoencoder) -> None:

@@ -24,7 +24,7 @@ from sae_torch.calibration import calibrate
 from sae_torch.config_file import read_config, to_plain, toml
 from sae_torch.environment import difference, environment
 from sae_torch.errors import InputError, InterruptedRunError
-from sae_torch.evaluation.results_folder import write_text
+from sae_torch.files import write_text
 from sae_torch.interop.saelens import save
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.interruption import Interruption, sole_user

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from sae_torch.activations.options import HarvestOptions
+from sae_torch.activations.config import HarvestOptions
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice

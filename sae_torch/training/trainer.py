@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -267,7 +268,8 @@ class Trainer:
         schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = Usage(self.sae, config, planned_tokens)
         self.course = Course(steps, schedule, annealing, usage, LossWatch(self._remedy))
-        self._graph = StepGraph(self) if config.graph else None
+        launch = partial(self.launch, course=self.course)
+        self._graph = StepGraph(launch, self.optimizer, choice, usage) if config.graph else None
         self.sae.train()
 
     def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
@@ -332,7 +334,7 @@ class Trainer:
         record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + len(x))
         set_rate(self.optimizer, record.learning_rate)
         if is_on_device(x):
-            record.numbers = (self._graph or self.launch)(x, course)
+            record.numbers = self._graph(x) if self._graph else self.launch(x, course)
             return record
         loss, (*losses, matches, nothing) = self._forward(x, course.usage)
         record.numbers = [*map(float, losses), float(matches) / len(x), float(nothing)]

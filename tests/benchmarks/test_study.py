@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 import sae_torch as st
 from benchmarks.study import measures, report
 from benchmarks.study.__main__ import FILE, main
+from benchmarks.study.cell import Cell, Setting
 from benchmarks.study.equal_l0 import at_equal_l0
 from benchmarks.study.findings import Findings
-from benchmarks.study.grid import MAIN, PLAN, Block, Cell, Plan, Setting
+from benchmarks.study.grid import MAIN, PLAN, Block, Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, tried
 from benchmarks.study.measures import lacking
 from benchmarks.study.methods import (
@@ -34,10 +35,11 @@ from benchmarks.study.methods import (
     TOKEN,
 )
 from benchmarks.study.peers import _folded
+from benchmarks.study.request import Request
 from benchmarks.study.run import Study
 from benchmarks.study.sources import Scale, Sources
 from benchmarks.study.synthetic import Truth, against_truth
-from benchmarks.study.training import WEIGHTS, Request, train
+from benchmarks.study.training import WEIGHTS, train
 from benchmarks.study.verdicts import Status, bar, verdicts
 from sae_torch.activations import Activations
 from sae_torch.evaluation import measure

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import sae_torch as st
-from benchmarks.study.grid import Cell, Setting
+from benchmarks.study.cell import Cell, Setting
 from benchmarks.study.methods import BATCH_TOP_K, SPARSIFY
 from benchmarks.study.peers import dictionary_learning, sparsify
+from benchmarks.study.request import Request
 from benchmarks.study.sources import Scale, Sources
 from benchmarks.study.synthetic import Truth
-from benchmarks.study.training import Request
 
 # many more features than are needed, so that some are dead after a tenth of the run
 WIDE = Setting("synthetic", k=4, n_features=192)

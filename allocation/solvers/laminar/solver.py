@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from allocation.arrays import Indices, Reals
+from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError
 from allocation.problem import Problem
 from allocation.scores import EdgeScores
-from allocation.solution import Price, Prices, Real, Solution, Status, no_price
-from allocation.solvers.base import Options
+from allocation.solution import Price, Prices, Real, Solution, no_price
+from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
+from allocation.solvers.laminar.device_candidates import candidates
 from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins, take
 
 
@@ -52,6 +54,12 @@ class Laminar:
             return "Laminar takes limits on tokens or on features, not on both"
         return None
 
+    def localise(self, problem: Problem) -> Problem:
+        """The candidate edges of a matrix on a device; in main memory, with a warning, where they would be too many."""
+        if not isinstance(problem.matrix, DeviceScores):
+            return problem
+        return candidates(problem, problem.matrix) or in_main_memory(self, problem)
+
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
         started = time.perf_counter()
@@ -77,7 +85,7 @@ class Laminar:
 
         prices = _prices(problem, tree, axis, found.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}
-        return Solution(problem.shape, Status.OPTIMAL, stats, None, problem.matrix.matches(flat), prices)
+        return Solution.optimal(problem, problem.matrix.matches(flat), prices, stats)
 
 
 def limited_sides(problem: Problem) -> tuple[bool, bool]:

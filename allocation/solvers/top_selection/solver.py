@@ -16,7 +16,7 @@ from allocation.arrays import Array, Indices
 from allocation.cuda.scores import DeviceScores
 from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores
-from allocation.solution import Price, Prices, Real, Solution, Status, counts_of, no_price
+from allocation.solution import Price, Prices, Real, Solution, counts_of, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import Selection, finish
@@ -61,6 +61,10 @@ class TopSelection:
             return "TopSelection takes caps on tokens or on features, not on both"
         return None
 
+    def localise(self, problem: Problem) -> Problem:
+        """As it is: selections run where the scores are."""
+        return problem
+
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
         if isinstance(problem.matrix, DeviceScores):
@@ -74,7 +78,7 @@ class TopSelection:
         stats: dict[str, Any] = {"passes": best.passes, "seconds": time.perf_counter() - started}
         if best.reaching is not None:  # says how good the warm start was
             stats["reaching"] = best.reaching
-        return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+        return Solution.optimal(problem, (tokens, features, values), prices, stats)
 
 
 def capped_side(problem: Problem) -> tuple[int | None, Indices]:
@@ -142,7 +146,7 @@ def _on_device(problem: Problem, matrix: DeviceScores) -> Solution:
     ends = [Ends(partial(np.copy, top.last), top.refused) for top in (best, chosen)]
     prices = prices_of_ends(problem, axis, ends[0], ends[1], matches[:2])
     stats = {"engine": type(matrix.engine).__name__, "seconds": time.perf_counter() - started}
-    return Solution(problem.shape, Status.OPTIMAL, stats, None, matches, prices)
+    return Solution.optimal(problem, matches, prices, stats)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ compared with the worst of those: a rising bracket, so that one reading is enoug
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +19,14 @@ from allocation.arrays import Array
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores
-from allocation.solution import Solution, Status
-from allocation.solve import solve
-from allocation.solvers.top_selection.solver import Ends, prices_of_ends
+from allocation.solution import Solution
+from allocation.solvers.base import Options
+from allocation.solvers.top_selection.solver import Ends, TopSelection, prices_of_ends
 from allocation.solvers.top_selection.survivors import Survivors, Taken
 from allocation.solvers.top_selection.whole import compact, smallest_positive
 from allocation.validation import dense_scores
 
+NO_BLOCKS = "there is no block to read"
 # Survivors kept beyond the necessary ones before the surplus is dropped: 10 to 16 bytes each.
 SURPLUS = 1 << 20
 # One matrix that is given whole is read in blocks of about so many entries.
@@ -81,7 +83,10 @@ def select_stream(
         reading.add(block, number)
     if reading is None:
         n_features = 0 if feature_caps is None else np.size(feature_caps)
-        return solve(Problem(np.empty((0, n_features)), budget=budget, feature_caps=feature_caps))
+        solution = TopSelection().solve(
+            Problem(np.empty((0, n_features)), budget, feature_caps=feature_caps), Options()
+        )
+        return dataclasses.replace(solution, stats={"solver": "select_stream", "reason": NO_BLOCKS, **solution.stats})
     return reading.solution(started)
 
 
@@ -183,7 +188,7 @@ class _Reading:
             "passes": 1,
             "seconds": time.perf_counter() - started,
         }
-        return Solution(problem.shape, Status.OPTIMAL, stats, None, (tokens, features, values), prices)
+        return Solution.optimal(problem, (tokens, features, values), prices, stats)
 
     def _ends(self, found: Taken) -> Ends:
         """The ends of every group as numbers."""

@@ -12,11 +12,12 @@ import numpy as np
 from allocation.arrays import Indices, Mask, Reals, among, union, without
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
-from allocation.solution import Price, Prices, Solution, Status, no_price
+from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.top_selection.solver import TopSelection
 from allocation.solvers.two_sided.circulation import UNBOUNDED, Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
+from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
 from allocation.solvers.two_sided.pricing import AllEdges
@@ -70,6 +71,10 @@ class TwoSided:
     def refusal(self, problem: Problem) -> str | None:
         """Every problem is accepted."""
         return None
+
+    def localise(self, problem: Problem) -> Problem:
+        """As it is; a small problem in main memory, where all its edges are candidates."""
+        return problem if problem.matrix.n_edges > SMALL else problem.on_host()
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum, proved; `InfeasibleError` where there is none, `NotCertifiedError` when time ran out."""
@@ -209,7 +214,7 @@ class _Search:
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
         found = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
-        return Solution(problem.shape, Status.OPTIMAL, stats, None, answer, found)
+        return Solution.optimal(problem, answer, found, stats)
 
     def _without_idle(self, ids: Indices) -> Indices:
         """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""

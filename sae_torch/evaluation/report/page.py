@@ -89,7 +89,7 @@ def _title(names: Sequence[str]) -> str:
 
 
 def _file(name: str) -> str:
-    return importlib.resources.files("sae_torch.evaluation").joinpath(name).read_text(encoding="utf-8")
+    return importlib.resources.files("sae_torch.evaluation.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _features(evaluations: Sequence[Evaluation]) -> str:

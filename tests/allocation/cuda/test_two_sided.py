@@ -69,7 +69,11 @@ def on_kernels(scores: np.ndarray, type_name: str = "") -> DeviceScores:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Matrices of the tests count as large: sampled, thinned, and in several blocks."""
-    for module in ("solve", "solvers.first_candidates", "solvers.opening"):
+    for module in (
+        "solvers.two_sided.solver",
+        "solvers.two_sided.first_candidates",
+        "solvers.two_sided.starting_point",
+    ):
         monkeypatch.setattr(sys.modules[f"allocation.{module}"], "SMALL", 100)
     monkeypatch.setattr("allocation.solvers.two_sided.first_candidates.SAMPLE", 1500)
     monkeypatch.setattr("allocation.cuda.scores.DEVICE_ENTRIES", 900)

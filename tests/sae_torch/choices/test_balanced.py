@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st_
-from tests.sae_torch.test_choices import heavy_tailed
 
 import allocation as al
 import sae_torch as st
+from tests.sae_torch.choices.test_choices import heavy_tailed
 
 
 @given(st_.integers(1, 12), st_.integers(2, 9), st_.integers(0, 2**31), st_.integers(1, 2), st_.booleans())

@@ -8,7 +8,7 @@ import torch
 
 from sae_torch.errors import InputError
 from sae_torch.evaluation import ModelLoss, Quality, Result, ResultsFolder, text_table
-from sae_torch.evaluation.results_folder import write_text
+from sae_torch.files import write_text
 
 
 def quality(counts: list[int], histogram: list[int]) -> Quality:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 import allocation
 import allocation.validation
 import sae_torch as st
-from allocation.cuda import scores as cuda_scores
+from allocation.cuda import validation as cuda_validation
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_device import TorchDevice
@@ -89,7 +89,9 @@ def fused_step(optimizer: torch.optim.Adam) -> None:
 def test_a_step_holds_one_matrix_and_a_third_of_a_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """2^20 features of width 768, 4096 tokens, bfloat16, with the default auxiliary loss."""
     monkeypatch.setattr(
-        cuda_scores, "_of_tensor", lambda scores, label: DeviceScores(scores, "bfloat16", KernelEngine(NoNumbers(0)))
+        cuda_validation,
+        "_of_tensor",
+        lambda scores, label: DeviceScores(scores, "bfloat16", KernelEngine(NoNumbers(0))),
     )
     # Triton's kernel compares without a matrix
     monkeypatch.setattr(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.cuda import candidates as reduction
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
+from allocation.solvers.laminar import device_candidates as reduction
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import assert_same, drawn
 from tests.allocation.strategies import laminar_families, limits

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from allocation import threads
 from allocation.arrays import places
-from allocation.solvers import finish as finish_module
+from allocation.solvers.top_selection import ranking as finish_module
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import finish
 from allocation.threads import map_blocks, map_runs

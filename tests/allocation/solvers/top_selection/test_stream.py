@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import allocation as al
-from allocation.solvers import streaming, survivors
+from allocation.solvers.top_selection import stream as streaming
+from allocation.solvers.top_selection import survivors
 from tests.allocation.strategies import limits, score_matrices
 
 

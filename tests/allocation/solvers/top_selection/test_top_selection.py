@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.solvers import price_search
+from allocation.solvers.top_selection import whole as price_search
 from tests.allocation.strategies import one_sided, score_matrices
 
 

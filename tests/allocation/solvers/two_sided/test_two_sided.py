@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.solvers import first_candidates, opening
+from allocation.solvers.two_sided import first_candidates
+from allocation.solvers.two_sided import starting_point as opening
 from tests.allocation.strategies import any_limits, any_problem, one_sided, score_matrices
 
 LIMITS = ("budget", "token_caps", "token_floors", "feature_caps", "feature_floors", "token_groups", "feature_groups")

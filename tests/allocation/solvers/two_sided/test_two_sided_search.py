@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers import effort, first_candidates, opening
+from allocation.solvers.two_sided import first_candidates
+from allocation.solvers.two_sided import starting_point as opening
+from allocation.solvers.two_sided import work_limit as effort
 from allocation.solvers.two_sided.dual_ascent import _extrapolated
 from allocation.solvers.two_sided.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value

@@ -1,0 +1,69 @@
+"""What a training process is asked for: a file of plain values, and the schedule that every method shares."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sae_torch as st
+from benchmarks.study.cell import Cell
+from benchmarks.study.methods import METHODS
+from benchmarks.study.sources import read
+from sae_torch.activations import ActivationReader
+
+REQUEST = "request.json"
+
+
+# What the shape of every schedule is, the peers' too.
+WARM_UP = 0.05
+
+
+DECAY = 0.2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train.
+
+    Parameters
+    ----------
+    cell
+        The run.
+    activations
+        Folder of the training activations.
+    tokens, batch
+        How many of them, and how many per step.
+    """
+
+    cell: Cell
+    activations: str
+    tokens: int
+    batch: int
+
+    def batches(self) -> ActivationReader:
+        """In the order of the run's seed, the same for every method."""
+        activations = read(Path(self.activations), self.tokens)
+        return ActivationReader(activations, batch_size=self.batch, seed=self.cell.seed)
+
+    @property
+    def dead_after(self) -> int:
+        """Tokens without firing after which an auxiliary loss takes a feature for dead, as `TrainConfig` has it."""
+        return max(1, len(self.batches()) * self.batch // 10)
+
+    def write(self, folder: Path) -> None:
+        """As a file that the process reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REQUEST).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Request:
+        """From that file."""
+        found = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        return cls(**{**found, "cell": Cell(**found["cell"])})
+
+
+def blank(cell: Cell, d_model: int) -> st.SparseAutoencoder:
+    """The autoencoder of a run before training."""
+    choice = METHODS[cell.method].choice(cell.k, cell.n_features)
+    return st.SparseAutoencoder(d_model, cell.n_features, choice, seed=cell.seed)

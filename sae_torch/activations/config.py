@@ -1,0 +1,152 @@
+"""What is harvested: from which model, site and text, and how; as a recipe and as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sae_torch.activations.corpora import SOTU, text_source
+from sae_torch.activations.language_model import (
+    SMOLLM2,
+    forward_dtype,
+    model_provenance,
+)
+from sae_torch.activations.text import StateOfTheUnion, TextSource
+from sae_torch.errors import InputError
+
+# raised when the same provenance gives other activations than before, so that old shards are not taken
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class HarvestConfig:
+    """What is harvested; everything that changes the activations.
+
+    Parameters
+    ----------
+    model
+        Model name, folder or GGUF file, see `load_language_model`.
+    site
+        Where activations are taken, see `sae_torch.activations.sites.resolve_site`.
+    text
+        Text source with splits.
+    window
+        Tokens per context window.
+    seed
+        Seed of the shuffle of the windows.
+    norm_multiple
+        Tokens whose norm exceeds this multiple of their shard's median norm are dropped.
+    dtype
+        Of the forward pass; None takes bfloat16 where the device has it, else float32.
+    stored
+        Type in the shards.
+    keep_first
+        Whether position 0 of each window is kept.
+    windows_per_shard
+        Windows in one shard: the unit of resuming.
+    windows_per_batch
+        Windows in one forward pass.
+    device
+        Where the forward pass runs.
+    """
+
+    model: str = SMOLLM2
+    site: str = "hidden_states[11]"
+    text: TextSource = field(default_factory=StateOfTheUnion)
+    window: int = 128
+    seed: int = 0
+    norm_multiple: float = 10.0
+    dtype: torch.dtype | None = None
+    stored: torch.dtype = torch.float16
+    keep_first: bool = False
+    windows_per_shard: int = 128
+    windows_per_batch: int = 16
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if not self.stored.is_floating_point:
+            raise InputError(f"stored is {self.stored}, expected a floating-point type")
+        if not self.norm_multiple > 1:
+            raise InputError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
+
+    def provenance(self, split: str) -> dict[str, str]:
+        """Identity of the activations of one split, found without loading the model."""
+        dropped = f"norm above {self.norm_multiple:g} x median"
+        found = {
+            **model_provenance(self.model),
+            **self.text.provenance,
+            "site": self.site,
+            "split": split,
+            "window": str(self.window),
+            "window_seed": str(self.seed),
+            "windows_per_shard": str(self.windows_per_shard),
+            "windows_per_batch": str(self.windows_per_batch),
+            "dropped": dropped if self.keep_first else f"position 0, {dropped}",
+            "forward_dtype": str(self.dtype or forward_dtype(self.device)).removeprefix("torch."),
+            "format": _FORMAT,
+        }
+        if self.stored is not torch.float16:
+            found["stored_dtype"] = str(self.stored).removeprefix("torch.")
+        return found
+
+
+@dataclass(frozen=True)
+class HarvestOptions:
+    """Activations of a language model."""
+
+    tokens: int = 250_000
+    """Activations to harvest."""
+    model: str = SMOLLM2
+    """Packaged model, folder, GGUF file, or any model name that transformers knows."""
+    site: str = "hidden_states[11]"
+    """Hidden-state index as transformers numbers it, or the path of a module."""
+    text: str = SOTU
+    """sotu (State of the Union addresses), folder of .txt files, .jsonl file, or dataset as name or name:split."""
+    text_field: str = "text"
+    """Of JSON lines and datasets: where the text is."""
+    held_out: float = 0.05
+    """Share of the documents held out for test, and as many again for development; sotu has a split of its own."""
+    window: int = 128
+    """Tokens per context window."""
+    seed: int = 0
+    """Seed of the order of the windows."""
+    norm_multiple: float = 10.0
+    """Tokens whose norm exceeds this multiple of their shard's median norm are dropped."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward pass; auto is bfloat16 where the device has it, else float32."""
+    stored: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Of the activations in the shards."""
+    keep_first: bool = False
+    """Keep position 0 of each window, where many models hold outliers."""
+    windows_per_shard: int = 128
+    """Windows in one shard: what an interruption costs at most."""
+    windows_per_batch: int = 16
+    """Windows in one forward pass."""
+    device: str = "cpu"
+    """Where the language model runs."""
+    cache: Path | None = None
+    """Cache folder; by default sae-allocation in the user's cache folder."""
+
+    def config(self) -> HarvestConfig:
+        """What is harvested."""
+        dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        return HarvestConfig(
+            model=self.model,
+            site=self.site,
+            text=text_source(self.text, self.text_field, self.held_out),
+            window=self.window,
+            seed=self.seed,
+            norm_multiple=self.norm_multiple,
+            dtype=dtype,
+            stored=getattr(torch, self.stored),
+            keep_first=self.keep_first,
+            windows_per_shard=self.windows_per_shard,
+            windows_per_batch=self.windows_per_batch,
+            device=self.device,
+        )
