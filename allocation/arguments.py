@@ -109,7 +109,14 @@ def index_vector(members: Any, name: str, size: int) -> Indices:
 
 
 def is_on_device(array: Any) -> bool:
-    """Whether an array is CuPy's or a CUDA tensor; neither library is imported to find out."""
+    """Whether an array is CuPy's or a CUDA tensor; neither library is imported to find out.
+
+    Examples
+    --------
+    >>> import allocation as al, numpy as np
+    >>> al.is_on_device(np.zeros((2, 3)))
+    False
+    """
     library = type(array).__module__.split(".")[0]
     return library == "cupy" or (hasattr(array, "detach") and bool(getattr(array, "is_cuda", False)))
 

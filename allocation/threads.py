@@ -25,7 +25,27 @@ def map_blocks(
     workers: int | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> list[T]:
-    """`[work(start, stop), ...]` over consecutive blocks of `rows`, in order, `nbytes` in all."""
+    """`[work(start, stop), ...]` over consecutive blocks of `rows`, in order, `nbytes` in all.
+
+    Blocks fit in a core's cache and run on threads: for work that NumPy does outside the interpreter's lock.
+
+    Parameters
+    ----------
+    work : callable (start, stop) -> anything
+    rows, nbytes : int
+        Rows in all, and the bytes they take.
+    workers : int, optional
+        Threads; all available cores by default.
+    block_bytes : int
+        Size of a block.
+
+    Examples
+    --------
+    >>> import allocation as al, numpy as np
+    >>> scores = np.arange(6.0).reshape(3, 2)
+    >>> al.map_blocks(lambda start, stop: scores[start:stop].max(), len(scores), scores.nbytes)
+    [np.float64(5.0)]
+    """
     parts = map_runs(lambda run: [work(*block) for block in run], rows, nbytes, workers, block_bytes)
     return [result for part in parts for result in part]
 

@@ -12,7 +12,23 @@ from allocation.solution import Prices, Solution
 
 @dataclass(frozen=True)
 class Options:
-    """What `solve` passes on: where to start, how many threads, how long."""
+    """What `solve` passes on: where to start, how many threads, how long.
+
+    Attributes
+    ----------
+    warm_start : Prices, optional
+        Prices of a similar problem.
+    workers : int, optional
+        Threads; all available cores by default.
+    max_seconds : float, optional
+        Bound for solvers that iterate.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.TopSelection().solve(al.mutual_choice([[2.0, 1.0]], budget=1), al.Options(workers=1)).features
+    array([0])
+    """
 
     warm_start: Prices | None = None
     workers: int | None = None
@@ -23,6 +39,15 @@ class Solver(Protocol):
     """The interface of a solver: a small frozen object.
 
     Solvers that subclass it inherit `localise`; those that only have the two other methods get the same treatment.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> class Reversed(al.Solver):
+    ...     def refusal(self, problem):
+    ...         return "Reversed solves nothing yet"
+    >>> al.solve(al.mutual_choice([[2.0, 1.0]], budget=1), Reversed(), throw=False).status.name
+    'UNSUPPORTED'
     """
 
     def refusal(self, problem: Problem) -> str | None:

@@ -40,6 +40,12 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
     ------
     InvalidProblemError
         Unless exactly one limit is given, and for scores that are not a CUDA matrix.
+
+    Examples
+    --------
+    >>> import allocation as al, torch
+    >>> found = al.select_fixed(torch.rand(4, 8, device="cuda"), budget=6)  # doctest: +SKIP
+    >>> found.positions.shape, found.count  # doctest: +SKIP
     """
     if sum(limit is not None for limit in (budget, token_caps, feature_caps)) != 1:
         raise InvalidProblemError("budget, token_caps, feature_caps: expected exactly one of them")
