@@ -112,10 +112,10 @@ class Problem:
         fields: dict[str, Any] = {
             "matrix": matrix,
             "budget": None if budget is None else count_of(budget, "budget"),
-            "token_caps": _limits(token_caps, "token_caps", tokens),
-            "token_floors": _limits(token_floors, "token_floors", tokens),
-            "feature_caps": _limits(feature_caps, "feature_caps", features),
-            "feature_floors": _limits(feature_floors, "feature_floors", features),
+            "token_caps": limits_of(token_caps, "token_caps", tokens),
+            "token_floors": limits_of(token_floors, "token_floors", tokens),
+            "feature_caps": limits_of(feature_caps, "feature_caps", features),
+            "feature_floors": limits_of(feature_floors, "feature_floors", features),
             "token_groups": _groups(token_groups, "token_groups", tokens),
             "feature_groups": _groups(feature_groups, "feature_groups", features),
         }
@@ -293,7 +293,7 @@ def balanced_choice(
     return Problem(scores, budget, token_caps, token_floors, feature_caps, feature_floors)
 
 
-def _limits(value: Any, name: str, size: int) -> Indices | None:
+def limits_of(value: Any, name: str, size: int) -> Indices | None:
     """A read-only vector of non-negative integers of length `size`, from a vector or one integer for all."""
     if value is None:
         return None

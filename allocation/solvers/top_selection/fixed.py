@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from allocation.arguments import count_of
+from allocation.arguments import count_of, is_on_device, shown
 from allocation.arrays import Indices
 from allocation.cuda.scores import FixedTop
 from allocation.cuda.validation import device_scores
 from allocation.errors import InvalidProblemError
+from allocation.problem import limits_of
 
 
 def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None, feature_caps: Any = None) -> FixedTop:
@@ -49,16 +50,17 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
     """
     if sum(limit is not None for limit in (budget, token_caps, feature_caps)) != 1:
         raise InvalidProblemError("budget, token_caps, feature_caps: expected exactly one of them")
+    if not (is_on_device(scores) or hasattr(scores, "detach")):
+        raise InvalidProblemError(f"scores: expected a CuPy array or a CUDA tensor, found {shown(scores)}")
     matrix = device_scores(scores, check_finite=False)
+    axis: int | None
+    caps: Indices | None
     if budget is not None:
         axis, caps = None, np.array([count_of(budget, "budget")])
     elif token_caps is not None:
-        axis, caps = 0, _of_lines(token_caps, matrix.shape[0])
+        axis, caps = 0, limits_of(token_caps, "token_caps", matrix.shape[0])
     else:
-        axis, caps = 1, _of_lines(feature_caps, matrix.shape[1])
+        axis, caps = 1, limits_of(feature_caps, "feature_caps", matrix.shape[1])
+    assert caps is not None  # exactly one limit is given
     with matrix.scope():
         return matrix.engine.fixed(matrix, axis, caps)
-
-
-def _of_lines(caps: Any, lines: int) -> Indices:
-    return np.broadcast_to(np.asarray(caps, np.int64), (lines,)) if np.ndim(caps) else np.full(lines, caps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,25 @@ def test_kernels(type_name: str, axis: int | None) -> None:
         assert_fixed(found, plain, axis)
         sequences.append(device.launched)
     assert all(sequence == sequences[0] for sequence in sequences)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({}, "expected exactly one"),
+        ({"budget": 1, "token_caps": 1}, "expected exactly one"),
+        ({"token_caps": -1}, "token_caps: expected 0 or more, found -1"),
+        ({"feature_caps": [1.5, 1.0, 1.0]}, "feature_caps: expected integers"),
+        ({"feature_caps": [1, 1]}, "feature_caps: expected an integer or 3 integers"),
+    ],
+)
+def test_wrong_limits_get_one_sentence(limits: dict[str, Any], message: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "CuPy is not installed", RuntimeWarning)
+        with pytest.raises(al.InvalidProblemError, match=message):
+            al.select_fixed(torch.ones(2, 3), **limits)
+
+
+def test_scores_in_main_memory_are_refused_by_name() -> None:
+    with pytest.raises(al.InvalidProblemError, match="scores: expected a CuPy array or a CUDA tensor"):
+        al.select_fixed(np.ones((2, 3)), budget=1)
