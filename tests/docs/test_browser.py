@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,32 @@ def test_formulas_are_rendered(visit: Any) -> None:
     assert "\\sum" not in page.inner_text("main")
 
 
+def search_box(page: Any) -> Any:
+    """Open the search box and wait for its index; words typed before that wait for the next key."""
+    box = page.locator("input.md-search__input")
+    box.click()
+    page.wait_for_function("document.querySelector('.md-search-result__meta').innerText.startsWith('Type')")
+    return box
+
+
+def test_every_beginning_of_a_word_can_be_searched(visit: Any) -> None:
+    """A slow writer searches for each letter; 'f' once failed inside the index."""
+    one = visit()
+    page = one.open("index.html")
+    box = search_box(page)
+    for word in [*string.ascii_lowercase, "f3", "float32", "topk", "BatchTopK"]:
+        box.press_sequentially(word)
+        page.wait_for_selector(".md-search-result__item a")
+        assert one.complaints == [], word
+        for _ in word:
+            box.press("Backspace")
+        page.wait_for_function("document.querySelector('.md-search-result__meta').innerText.startsWith('Type')")
+
+
 def test_search_finds_feature_choice(visit: Any) -> None:
     one = visit()
     page = one.open("index.html")
-    box = page.locator("input.md-search__input")
-    box.click()
-    # the index is read when the box opens; words typed before that wait for the next key
-    page.wait_for_function("document.querySelector('.md-search-result__meta').innerText.startsWith('Type')")
-    box.press_sequentially("feature choice")
+    search_box(page).press_sequentially("feature choice")
     page.wait_for_selector(".md-search-result__item a")
     page.wait_for_function("document.querySelectorAll('.md-search-result__item').length >= 3")
     found = page.inner_text(".md-search-result__list").lower()
