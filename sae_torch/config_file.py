@@ -145,6 +145,10 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{name}: expected a table, found {value!r}")
         return from_plain(hint, value, f"{name}.")
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name}: expected a table, found {value!r}")
+        return dict(value)
     if origin is tuple:
         return _tuple(arguments, value, name)
     if origin is Literal:

@@ -11,7 +11,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.matches import fixed_matches, is_on_device, matches_of
+from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.ops import decode
 from sae_torch.score_blocks import ChunkedScores
 
@@ -238,7 +238,7 @@ def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor
     """The same on a card, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
     found = []
     for start, rows in _row_blocks(pre):
-        best = fixed_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
+        best = padded_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
         found.append((best.tokens + start, best.features, best.within))
     tokens, features, within = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = torch.argsort(within.logical_not(), stable=True)  # the matches of all blocks first

@@ -26,7 +26,7 @@ def _tensor(array: Any) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class FixedMatches:
+class PaddedMatches:
     """The best matches of a batch on its device, in as much room as the limits allow: nothing waits for their number.
 
     Attributes
@@ -54,14 +54,14 @@ def is_on_device(scores: Any) -> bool:
     return isinstance(scores, Tensor) and al.is_on_device(scores)
 
 
-def fixed_matches(
+def padded_matches(
     scores: Tensor,
     budget: int | None = None,
     token_caps: int | None = None,
     feature_caps: NDArray[np.int64] | None = None,
-) -> FixedMatches:
+) -> PaddedMatches:
     """The best of a batch under a budget, of every token, or of every feature, without reading any number."""
     selected = al.select_fixed(scores, budget, token_caps, feature_caps)
     positions, count, prices = (_tensor(part) for part in (selected.positions, selected.count, selected.refused))
     width = max(scores.shape[1], 1)
-    return FixedMatches(positions // width, positions % width, count.reshape(()), prices)
+    return PaddedMatches(positions // width, positions % width, count.reshape(()), prices)

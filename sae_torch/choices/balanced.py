@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,18 @@ class BalancedChoice(Choice):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("n_features_saved", torch.tensor(n_features))
 
+    def settings(self) -> dict[str, Any]:
+        """The limits of the features; a choice with limits of tokens has no format to be saved in."""
+        limits = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
+        return super().settings() | {
+            "limits": {name: limit.tolist() for name, limit in limits.items() if limit is not None}
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> BalancedChoice:
+        """With the limits of the features."""
+        return cls(settings["k"], **settings.get("limits", {}))
+
     def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
         """All limits of this batch, densities turned into whole tokens by the ledgers."""
         count = scores.shape[0]
@@ -161,6 +174,10 @@ class BalancedChoice(Choice):
         if not self.has_token_limits:
             return Threshold(self.tracker.theta)
         return TokenLimits(self.tracker.theta, self.token_caps, self.token_floors)
+
+    def set_thresholds(self, theta: Tensor) -> None:
+        """One for each feature."""
+        self.tracker.restart(theta)
 
     def rescale(self, factor: float) -> None:
         """Adapt the thresholds to scores multiplied by `factor`."""

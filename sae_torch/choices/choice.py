@@ -7,20 +7,43 @@ measured, so that the answer for a token does not depend on the batch it came in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import allocation as al
-from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits
+from sae_torch.choices.thresholds import BatchFree, FrequencyTracker, Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
-from sae_torch.matches import FixedMatches, fixed_matches, is_on_device, matches_of
+from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import outside_graphs
 from sae_torch.score_blocks import ChunkedScores
+
+# A class that says one of these anew states or observes its batches in a way of its own.
+STATEMENT = ("limits", "problem", "select", "observe")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is, before a step.
+
+    Attributes
+    ----------
+    step : int
+        Steps that are done.
+    steps : int
+        Steps in all.
+    k : float or None
+        The budget of this step in matches per token; None where it is not annealed.
+    """
+
+    step: int
+    steps: int
+    k: float | None = None
 
 
 class Choice(nn.Module):
@@ -29,13 +52,40 @@ class Choice(nn.Module):
     Statistics and thresholds change once per training-mode forward with gradients enabled, never in eval mode or under
     `torch.no_grad()`.
 
+    A subclass says `problem` (or `limits`, if they stand on one side), `observe`, `batch_free`, `rescale` and
+    `calibrate`. The other methods have defaults that suit most.
+
     Attributes
     ----------
     k : float
         Mean number of features per token.
     n_features : int or None
         Known after `build` or the first forward.
+    supports_padded : bool
+        On a GPU, `observe_padded` stands in for `observe`, and training does not wait for the number of matches. A
+        subclass that states or observes its batches anew has to say so anew.
+    supports_graph : bool
+        Every step has one size and reads nothing back, so that a CUDA graph may hold it.
     """
+
+    supports_padded: ClassVar[bool] = False
+    supports_graph: ClassVar[bool] = False
+    _kinds: ClassVar[dict[str, type[Choice]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = Choice._kinds.get(cls.__name__)
+        if known is None or not known.__module__.startswith("sae_torch."):  # yours never stands in for one of ours
+            Choice._kinds[cls.__name__] = cls
+        if any(name in vars(cls) for name in STATEMENT):
+            for promise in ("supports_padded", "supports_graph"):
+                if promise not in vars(cls):
+                    setattr(cls, promise, False)
+
+    @staticmethod
+    def named(name: str) -> type[Choice] | None:
+        """The class of this name, yours too once it is defined; None where there is none."""
+        return Choice._kinds.get(name)
 
     def __init__(self, k: float) -> None:
         super().__init__()
@@ -63,27 +113,22 @@ class Choice(nn.Module):
 
     @outside_graphs
     def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `select`. On a card, token, mutual and feature choice train without waiting for the number of matches.
+        """As `select`. On a GPU, a choice that supports padded matches trains without waiting for their number.
 
         Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
         for: it shows in the loss.
         """
-        if not (self.training and self.observe_fixed is not None and is_on_device(scores)):
+        if not (self.training and self.supports_padded and is_on_device(scores)):
             return *self.select(scores, observe), None
         _require_matrix(scores)
         scores = cast(Tensor, scores).detach()
         self.build(scores.shape[1])
         limits = self.limits(scores.shape[0], advance=observe)
         assert limits is not None
-        found = fixed_matches(scores, **limits)
+        padded = padded_matches(scores, **limits)
         if observe:
-            self.observe_fixed(scores, found)
-        return found.tokens, found.features, found.count
-
-    @property
-    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
-        """As `observe`, with all that is learnt from staying on the device; None where only `select` will do."""
-        return None
+            self.observe_padded(scores, padded)
+        return padded.tokens, padded.features, padded.count
 
     @outside_graphs
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
@@ -141,12 +186,79 @@ class Choice(nn.Module):
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Update statistics from a training batch."""
 
+    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
+        """As `observe`, with everything that is read staying on the device."""
+        raise NotImplementedError
+
+    def at_step(self, progress: Progress) -> None:
+        """Prepare for a training step: the trainer calls it before each."""
+        if progress.k is not None:
+            self.set_budget(progress.k)
+
+    def set_budget(self, k: float) -> None:
+        """Another mean number of features per token, for a while."""
+        self.k = k
+
+    @property
+    def budget_fixed_at(self) -> float | None:
+        """Share of the training steps at which k must have arrived; None where it may move until the end."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs to make the same choice again, as values that JSON can hold."""
+        return {"k": self.k}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """A choice of the given settings, as it begins."""
+        return cls(**settings)
+
+    def carried_state(self) -> dict[str, Any]:
+        """What goes from step to step besides the buffers, as tensors and plain values; a checkpoint holds it.
+
+        Here the prices from which the next search starts. One-sided answers do not depend on where the search starts;
+        of several optimal prices of a two-sided problem, the one that is found may.
+        """
+        if self._last_prices is None:
+            return {"prices": None}
+        prices = vars(self._last_prices)
+        return {"prices": {name: torch.from_numpy(np.array(price.value)) for name, price in prices.items()}}
+
+    def load_carried_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `carried_state` gave."""
+        if state["prices"] is not None:
+            values = {name: v.numpy() if v.ndim else float(v) for name, v in state["prices"].items()}
+            self._last_prices = al.Prices(**{name: al.Price(v) for name, v in values.items()}).without_intervals()
+
+    def density_targets(self, device: torch.device | str = "cpu") -> Tensor | None:
+        """The share of tokens that every feature shall have, (features,) on `device`; None where nothing is set."""
+        return None
+
+    def set_density_targets(self, densities: Tensor) -> None:
+        """Take up targets that were saved."""
+
+    @property
+    def has_batch_problem(self) -> bool:
+        """Whether batches can be allocated; thresholds alone, as files of others have them, may say nothing of them."""
+        return True
+
+    @property
+    def token_k(self) -> int | None:
+        """Features per token where every token takes its best, whatever the batch; None for every other choice."""
+        return None
+
+    def set_thresholds(self, theta: Tensor) -> None:
+        """Take up thresholds that were measured elsewhere, (features,) in units of the scores."""
+        raise InputError(
+            f"choice: expected one that takes up saved thresholds, found {type(self).__name__} without set_thresholds"
+        )
+
     @property
     def feeds_every_feature(self) -> bool:
         """Whether every feature gets tokens in training, whatever their scores: then no auxiliary loss is needed."""
         return False
 
-    def batch_free(self) -> Choice | Threshold | TokenLimits:
+    def batch_free(self) -> Choice | BatchFree:
         """The form for inference: one token at a time."""
         raise NotImplementedError
 
@@ -193,10 +305,22 @@ class TokenChoice(Choice):
     [[False, True], [True, False]]
     """
 
+    supports_padded = True
+    supports_graph = True
+
     def __init__(self, k: int) -> None:
         super().__init__(k)
         if int(k) != k:
             raise InputError(f"k: token choice takes a whole number of features per token, found {k!r}")
+
+    def set_budget(self, k: float) -> None:
+        """The nearest whole number of features per token, at least 1."""
+        self.k = max(1, round(k))
+
+    @property
+    def token_k(self) -> int:
+        """K."""
+        return int(self.k)
 
     def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
         """At most k features per token."""
@@ -209,10 +333,8 @@ class TokenChoice(Choice):
         self.build(scores.shape[1])
         return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
 
-    @property
-    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
         """There is nothing to learn."""
-        return (lambda scores, found: None) if is_own(self, TokenChoice) else None
 
     def batch_free(self) -> Choice:
         """Token choice needs no threshold."""
@@ -240,6 +362,9 @@ class MutualChoice(Choice):
     [2, 1]
     """
 
+    supports_padded = True
+    supports_graph = True
+
     def __init__(self, k: float) -> None:
         super().__init__(k)
         self.tracker = FrequencyTracker(None)
@@ -255,16 +380,16 @@ class MutualChoice(Choice):
         share = torch.tensor(self.k / max(scores.shape[1], 1))
         self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
 
-    @property
-    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
         """Follow the budget's price by frequency."""
-        return self._observe_fixed if is_own(self, MutualChoice) else None
-
-    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
-        price = found.prices[0]
-        values = torch.where(found.within, scores[found.tokens, found.features].double(), 0.0)
+        price = padded.prices[0]
+        values = torch.where(padded.within, scores[padded.tokens, padded.features].double(), 0.0)
         share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
-        self.tracker.observe(scores, share, price.float(), (values.sum() / found.count - price).float())
+        self.tracker.observe(scores, share, price.float(), (values.sum() / padded.count - price).float())
+
+    def set_thresholds(self, theta: Tensor) -> None:
+        """The common threshold, that of the first feature."""
+        self.tracker.restart(theta[0])
 
     def batch_free(self) -> Threshold:
         """Matches above the price."""
@@ -284,13 +409,6 @@ class MutualChoice(Choice):
 def _require_matrix(scores: Tensor | ChunkedScores) -> None:
     if scores.ndim != 2:
         raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
-
-
-def is_own(choice: Choice, kind: type[Choice]) -> bool:
-    """Whether a choice states and observes its batches as `kind` does: one of your own may do otherwise."""
-    return all(
-        getattr(type(choice), name) is getattr(kind, name) for name in ("limits", "problem", "select", "observe")
-    )
 
 
 def require_thresholds(tracker: FrequencyTracker) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice, MutualChoice, is_own
+from sae_torch.choices.choice import Choice, MutualChoice, Progress
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
-from sae_torch.matches import FixedMatches
+from sae_torch.matches import PaddedMatches
 from sae_torch.ops.segments import segment_sums
 
 # Weight of one batch in the running densities, once enough batches have been seen.
@@ -71,6 +71,8 @@ class FeatureChoice(Choice):
     unmet: Tensor
     has_quotas: Tensor
     n_features_saved: Tensor
+
+    supports_padded = True
 
     def __init__(
         self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None
@@ -138,23 +140,17 @@ class FeatureChoice(Choice):
             excess = torch.from_numpy(totals / solution.feature_counts) - prices
         self.tracker.observe(scores, self.quota_densities, prices, excess)
 
-    @property
-    def observe_fixed(self) -> Callable[[Tensor, FixedMatches], None] | None:
+    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
         """Measure densities; follow the prices by frequency."""
-        return self._observe_fixed if is_own(self, FeatureChoice) else None
-
-    def _observe_fixed(self, scores: Tensor, found: FixedMatches) -> None:
         tokens, features = scores.shape
-        values = scores[found.tokens, found.features].double()
-        codes = SparseCodes(found.tokens, found.features, values, (tokens, features), found.count)
+        values = scores[padded.tokens, padded.features].double()
+        codes = SparseCodes(padded.tokens, padded.features, values, (tokens, features), padded.count)
         counts = codes.feature_counts
         if not self.has_quotas:
-            observe = self.mutual.observe_fixed
-            assert observe is not None
-            observe(scores, found)
+            self.mutual.observe_padded(scores, padded)
             return self._measure(counts / max(tokens, 1), tokens)
-        excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - found.prices
-        self.tracker.observe(scores, self.quotas_at(scores.device), found.prices, excess)
+        excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - padded.prices
+        self.tracker.observe(scores, self._quotas_at(scores.device), padded.prices, excess)
 
     def _measure(self, fired: Tensor, tokens: int) -> None:
         """Take a batch before the switch into the densities."""
@@ -164,7 +160,69 @@ class FeatureChoice(Choice):
         if self.switch_tokens is not None and int(self.tokens_seen) >= self.switch_tokens:
             self.fit_quotas()
 
-    def quotas_at(self, device: torch.device) -> Tensor:
+    def at_step(self, progress: Progress) -> None:
+        """Fit the quotas when the share `switch` of the steps is done."""
+        super().at_step(progress)
+        due = progress.step >= max(1, round(self.switch * progress.steps))
+        if due and self.switch_tokens is None and not bool(self.has_quotas):
+            self.fit_quotas()
+
+    def set_budget(self, k: float) -> None:
+        """That of mutual choice too, which acts until the quotas are set."""
+        self.k = self.mutual.k = k
+
+    @property
+    def budget_fixed_at(self) -> float:
+        """The switch: quotas have the sum k."""
+        return self.switch
+
+    def settings(self) -> dict[str, Any]:
+        """The schedule of the quotas, and the curve that was fitted."""
+        found: dict[str, Any] = super().settings()
+        found["quotas"] = self.quotas if isinstance(self.quotas, str) else "given"
+        found["switch"] = self.switch
+        if self.zipf is not None:
+            names = ("alpha", "beta", "r_squared", "excluded")
+            found["zipf"] = {name: getattr(self.zipf, name) for name in names}
+        return found
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> FeatureChoice:
+        """Without its quotas, which are set by `set_density_targets`."""
+        quotas = settings.get("quotas", "zipf")
+        return cls(settings["k"], "zipf" if quotas == "given" else quotas, settings.get("switch") or 0.85)
+
+    def carried_state(self) -> dict[str, Any]:
+        """The fitted curve too."""
+        zipf = None
+        if self.zipf is not None:
+            zipf = vars(self.zipf) | {"ranks": torch.from_numpy(np.array(self.zipf.ranks))}
+        return super().carried_state() | {"zipf": zipf}
+
+    def load_carried_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `carried_state` gave."""
+        super().load_carried_state(state)
+        if state["zipf"] is not None:
+            self.zipf = al.ZipfFit(**(state["zipf"] | {"ranks": state["zipf"]["ranks"].numpy()}))
+
+    def density_targets(self, device: torch.device | str = "cpu") -> Tensor | None:
+        """The quotas, once they are set."""
+        return self._quotas_at(torch.device(device)) if bool(self.has_quotas) else None
+
+    def set_density_targets(self, densities: Tensor) -> None:
+        """As quotas."""
+        self.set_quotas(densities)
+
+    @property
+    def has_batch_problem(self) -> bool:
+        """Not with thresholds whose quotas are unknown."""
+        return bool(self.has_quotas) or not self.tracker.is_set
+
+    def set_thresholds(self, theta: Tensor) -> None:
+        """One for each feature."""
+        self.tracker.restart(theta)
+
+    def _quotas_at(self, device: torch.device) -> Tensor:
         """The densities of the quotas on a device, copied there once."""
         if self._copied is None or self._copied.device != device:
             self._copied = self.quota_densities.to(device)

@@ -21,7 +21,26 @@ DAMPING = 10.0
 COUNTED = 1 << 22
 
 
-class Threshold(nn.Module):
+class BatchFree(nn.Module):
+    """What a choice is at inference: it decides about one token at a time.
+
+    Attributes
+    ----------
+    has_token_limits : bool
+        Whether a match depends on the token's other matches; if not, thresholds say everything.
+    theta : Tensor
+        Thresholds in units of the scores, one or (features,).
+    """
+
+    theta: Tensor
+    has_token_limits: bool = True
+
+    def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
+        """Tokens and features of the matches, sorted."""
+        raise NotImplementedError
+
+
+class Threshold(BatchFree):
     """A match where a score exceeds its feature's threshold: JumpReLU, independent of the batch.
 
     ::
@@ -42,7 +61,7 @@ class Threshold(nn.Module):
     [1, 0]
     """
 
-    theta: Tensor
+    has_token_limits = False
 
     def __init__(self, theta: float | Tensor) -> None:
         super().__init__()
@@ -65,7 +84,7 @@ class Threshold(nn.Module):
         return scores.detach() > self.theta.to(scores.device)
 
 
-class TokenLimits(nn.Module):
+class TokenLimits(BatchFree):
     """Thresholds per feature with a cap and a floor for the token: balanced choice for one token at a time.
 
     ::
@@ -80,8 +99,6 @@ class TokenLimits(nn.Module):
         In units of the scores.
     cap, floor : int, optional
     """
-
-    theta: Tensor
 
     def __init__(self, theta: Tensor, cap: int | None, floor: int | None) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch
 from sae_torch.activations import Activations, LanguageModel, Rows, load_language_model, open_activations
 from sae_torch.activations.language_model import model_provenance
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices.own import import_module
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation, evaluate
@@ -51,6 +52,8 @@ class Evaluate:
     """Tokens for the edge-swap null; 0 leaves it out."""
     k: float | None = None
     """Mean number of features per token, where a folder does not say it."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first: those that define choices of your own."""
     seed: int = 0
     """Seed of shuffles and of the null."""
     overwrite: bool = False
@@ -74,6 +77,8 @@ class Evaluate:
     def run(self) -> None:
         """Measure, write, print tables."""
         require_free(self.out, self.overwrite)
+        for module in self.modules:
+            import_module(module, "modules")
         saes = self._autoencoders()
         activations = _first(open_activations(self.activations), self.tokens)
         for name, sae in saes.items():

@@ -15,7 +15,6 @@ from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
-from sae_torch.choices.feature import FeatureChoice
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.matches import matches_of
 
@@ -88,7 +87,7 @@ def batch_sensitivity(
     seed
         Of the shuffle.
     """
-    if isinstance(sae.choice, FeatureChoice) and sae.choice.tracker.is_set and not bool(sae.choice.has_quotas):
+    if not sae.choice.has_batch_problem:
         return []
     topical = document_order(activations) if isinstance(activations, Activations) else None
     chosen = (torch.arange(len(activations)) if topical is None else topical)[:tokens]

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
 from sae_torch.choices.feature import FeatureChoice
-from sae_torch.choices.thresholds import Threshold
 from sae_torch.errors import InputError
 
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
@@ -52,14 +50,14 @@ class InferenceForm:
         InputError
             If the choice has no thresholds yet, or needs more than thresholds.
         """
-        batch_free = sae.choice.batch_free()
+        k, theta = sae.choice.token_k, thresholds(sae.choice)
         W_enc, b_enc, W_dec, b_dec = (weight.detach().cpu() for weight in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
         form = cls(W_enc, b_enc, W_dec, b_dec)
-        if isinstance(batch_free, TokenChoice):
-            return replace(form.with_unit_rows(), k=int(batch_free.k))
-        if isinstance(batch_free, Threshold):
+        if k is not None:
+            return replace(form.with_unit_rows(), k=k)
+        if theta is not None:
             # thresholds are in units of scores already, which are pre-activations once rows have norm 1
-            theta = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
+            theta = theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
             return replace(form.with_unit_rows(), threshold=theta)
         raise InputError(
             f"sae: {type(sae.choice).__name__} with limits per token has no equivalent in the {format_name} format, "
@@ -140,10 +138,7 @@ class InferenceForm:
                 getattr(sae, name).copy_(getattr(self, name))
         theta = self._scaled_threshold()
         if theta is not None:
-            if isinstance(choice, FeatureChoice | BalancedChoice):
-                choice.tracker.restart(theta)
-            elif isinstance(choice, MutualChoice):
-                choice.tracker.restart(theta[0])
+            choice.set_thresholds(theta)
         return sae.eval()
 
     def _scaled_threshold(self) -> Tensor | None:
@@ -158,16 +153,29 @@ class InferenceForm:
         return max(UNIT_NORM, torch.finfo(self.W_dec.dtype).eps)
 
 
-def described(choice: Choice) -> dict[str, Any]:
-    """What is needed to make the same choice again."""
-    found: dict[str, Any] = {"choice": type(choice).__name__, "k": choice.k}
-    if isinstance(choice, FeatureChoice):
-        found["quotas"] = choice.quotas if isinstance(choice.quotas, str) else "given"
-        found["switch"] = choice.switch
-        if choice.zipf is not None:
-            found["zipf"] = {"alpha": choice.zipf.alpha, "beta": choice.zipf.beta}
-            found["zipf"] |= {"r_squared": choice.zipf.r_squared, "excluded": choice.zipf.excluded}
-    if isinstance(choice, BalancedChoice):
-        limits = {"feature_caps": choice.feature_caps, "feature_floors": choice.feature_floors}
-        found["limits"] = {name: limit.tolist() for name, limit in limits.items() if limit is not None}
-    return found
+def thresholds(choice: Choice) -> Tensor | None:
+    """What a choice compares scores with at inference; None where a match depends on more than its own score.
+
+    Raises
+    ------
+    InputError
+        If the choice has no thresholds yet.
+    """
+    if choice.token_k is not None:
+        return None
+    batch_free = choice.batch_free()
+    return None if isinstance(batch_free, Choice) or batch_free.has_token_limits else batch_free.theta
+
+
+def settings(choice: Choice) -> dict[str, Any]:
+    """Name and settings of a choice, as a folder holds them.
+
+    Raises
+    ------
+    InputError
+        If a choice of this library has the same name.
+    """
+    name = type(choice).__name__
+    if Choice.named(name) is not type(choice):
+        raise InputError(f"choice: expected a class whose name no other choice has, found a second {name}")
+    return {"choice": name, **choice.settings()}

@@ -7,6 +7,7 @@ with their prices as thresholds. No training state is written: the thresholds ar
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,11 @@ from torch import Tensor
 
 import allocation
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.balanced import BalancedChoice
-from sae_torch.choices.choice import Choice, MutualChoice
-from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replace, write_json
 from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
-from sae_torch.interop.inference_form import InferenceForm, described
+from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
 
 __all__ = ["load", "metadata", "register", "save"]
@@ -90,14 +89,14 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     config["metadata"] = {
         "sae_lens_version": FORMAT_VERSION,
         **(metadata or {}),
-        "allocation": {"version": allocation.__version__, **described(sae.choice)},
+        "allocation": {"version": allocation.__version__, **settings(sae.choice)},
     }
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     (place / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
     replace(place / WEIGHTS, lambda path: save_file(form.tensors, path))
-    if isinstance(sae.choice, FeatureChoice) and bool(sae.choice.has_quotas):
-        quotas = sae.choice.quota_densities.cpu()
+    quotas = sae.choice.density_targets()
+    if quotas is not None:
         kept = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
         replace(place / SPARSITY, lambda path: save_file(kept, path))
     write_json(place / CONFIG, config)
@@ -145,10 +144,10 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     form = _form(place, config, read_safetensors(place / WEIGHTS))
     choice = _choice(place, config, form, k)
     choice.build(form.b_enc.numel())
-    if isinstance(choice, FeatureChoice) and (place / SPARSITY).is_file():
-        quotas = read_safetensors(place / SPARSITY).get("quota_densities")
-        if quotas is not None:
-            choice.set_quotas(quotas)
+    if (place / SPARSITY).is_file():
+        targets = read_safetensors(place / SPARSITY).get("quota_densities")
+        if targets is not None:
+            choice.set_density_targets(targets)
     return form.autoencoder(choice, str(place / WEIGHTS))
 
 
@@ -214,14 +213,17 @@ def _choice(place: Path, config: dict[str, Any], form: InferenceForm, k: float |
     described = config.get("metadata") or {}
     ours = described.get("allocation") or {}
     mean = k or ours.get("k") or config.get("k") or described.get("l0")
-    kind = ours.get("choice")
-    if form.k is not None or mean is None:
+    name = ours.get("choice")
+    if form.k is not None or mean is None or name is None:
         return form.choice(mean, str(place / CONFIG))
-    if kind == "MutualChoice":
-        return MutualChoice(mean)
-    if kind == "BalancedChoice":
-        return BalancedChoice(mean, **ours.get("limits", {}))
-    if kind == "FeatureChoice":
-        quotas = ours.get("quotas", "zipf")
-        return FeatureChoice(mean, quotas if quotas != "given" else "zipf", switch=ours.get("switch") or 0.85)
-    return form.choice(mean, str(place / CONFIG))
+    kind = Choice.named(name)
+    if kind is None:
+        choice = form.choice(mean, str(place / CONFIG))
+        warnings.warn(
+            f"{place / CONFIG}: choice {name} is not defined here, so its thresholds are loaded as "
+            f"{type(choice).__name__}; import the module that defines it first to train on or to allocate batches",
+            stacklevel=3,
+        )
+        return choice
+    given = {key: value for key, value in ours.items() if key not in ("version", "choice")}
+    return kind.from_settings(given | {"k": mean})

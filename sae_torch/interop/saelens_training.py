@@ -13,7 +13,6 @@ import allocation
 from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
 from sae_torch.choices.feature import FeatureChoice
-from sae_torch.choices.thresholds import Threshold
 from sae_torch.errors import InputError
 
 # SAELens casts checkpoints to the dtype of the weights: bytes survive that, counts and densities do not.
@@ -90,7 +89,7 @@ def _classes() -> dict[str, tuple[Any, Any]]:
     from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
     from safetensors.torch import load, save
 
-    from sae_torch.interop.inference_form import described
+    from sae_torch.interop.inference_form import settings, thresholds
 
     class AllocationSAE(TopKTrainingSAE):  # type: ignore[misc]
         """SAELens' training class with one of our choices as its activation."""
@@ -133,9 +132,9 @@ def _classes() -> dict[str, tuple[Any, Any]]:
         def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
             super().process_state_dict_for_saving_inference(state_dict)
             state_dict.pop(PACKED, None)
-            batch_free = self.activation_fn.choice.batch_free()
-            if isinstance(batch_free, Threshold):
-                state_dict["threshold"] = batch_free.theta.to(self.b_enc).expand_as(self.b_enc).contiguous()
+            theta = thresholds(self.activation_fn.choice)
+            if theta is not None:
+                state_dict["threshold"] = theta.to(self.b_enc).expand_as(self.b_enc).contiguous()
 
     @dataclass(kw_only=True)
     class AllocationConfig(TopKTrainingSAEConfig):  # type: ignore[misc]
@@ -153,7 +152,7 @@ def _classes() -> dict[str, tuple[Any, Any]]:
 
         def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
             found: dict[str, Any] = super().get_inference_sae_cfg_dict()
-            ours = {"version": allocation.__version__, **described(self.make_choice())}
+            ours = {"version": allocation.__version__, **settings(self.make_choice())}
             return found | {"metadata": found["metadata"] | {"allocation": ours}}
 
     @dataclass(kw_only=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replace, write_json
 from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
@@ -55,7 +54,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     """
     from safetensors.torch import save_file
 
-    if not isinstance(sae.choice, TokenChoice):
+    if sae.choice.token_k is None:
         raise InputError(
             f"sae: the sparsify format has no thresholds, so it holds token choice only, found "
             f"{type(sae.choice).__name__}; export to saelens or dictionary_learning"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 
 
@@ -87,12 +88,13 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected 1 or more, found {value}")
 
-    def require_annealed(self, switch: float) -> None:
-        """The budget must have arrived when feature choice fits its quotas."""
-        if self.k_start is not None and switch < self.k_annealing:
+    def require_annealed(self, choice: Choice) -> None:
+        """The budget must have arrived when a choice fixes it, as feature choice does with its quotas."""
+        fixed_at = choice.budget_fixed_at
+        if self.k_start is not None and fixed_at is not None and fixed_at < self.k_annealing:
             raise InputError(
-                f"k_annealing: the budget moves until {self.k_annealing:g} of the steps, but the quotas are fitted at "
-                f"{switch:g} (switch), expected later"
+                f"k_annealing: expected a budget that has arrived when {type(choice).__name__} fixes it at "
+                f"{fixed_at:g} of the steps, found one that moves until {self.k_annealing:g}"
             )
 
     def calibration_batches(self, steps: int, tokens_per_batch: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device
@@ -68,14 +68,15 @@ def require_graph(sae: SparseAutoencoder) -> None:
     Raises
     ------
     InputError
-        If it is not on a CUDA device, chooses otherwise than by token or mutual choice, or in blocks of features.
+        If it is not on a CUDA device, its choice does not support graphs, or it works in blocks of features.
     """
     choice = sae.choice
     if not is_on_device(sae.W_dec):
         raise InputError(f"graph: expected an autoencoder on a CUDA device, found one on {sae.W_dec.device}")
-    if not isinstance(choice, (TokenChoice, MutualChoice)) or choice.observe_fixed is None:
+    if not choice.supports_graph:
         raise InputError(
-            f"graph: expected token or mutual choice, whose steps have one size each, found {type(choice).__name__}"
+            "graph: expected a choice whose steps all have one size, such as token or mutual choice, found "
+            f"{type(choice).__name__}"
         )
     if sae.feature_chunk is not None:
         raise InputError("graph: with feature_chunk the candidates are solved in main memory, outside any graph")

@@ -14,11 +14,12 @@ from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.own import own_choice
 from sae_torch.errors import InputError
 from sae_torch.losses import require_prefixes
 from sae_torch.training.config import TrainConfig
 
-ChoiceName = Literal["token", "mutual", "feature", "balanced"]
+CHOICES = ("token", "mutual", "feature", "balanced")
 # The floors of balanced choice without other limits, as a share of the mean use of a feature, k / n_features. In the
 # evidence study an eighth left a feature silent here and there, and a quarter costs no reconstruction.
 FLOOR = 1 / 4
@@ -44,8 +45,11 @@ class ReaderOptions:
 class SaeOptions:
     """One autoencoder."""
 
-    choice: ChoiceName = "balanced"
-    """Who chooses the features of a token; "balanced" is mutual choice with a least use of every feature."""
+    choice: str = "balanced"
+    """Who chooses the features of a token: "token", "mutual", "feature", "balanced" (mutual choice with a least use of
+    every feature), or "module:Class", a choice of your own that Python can import."""
+    choice_options: dict[str, int | float | str] = field(default_factory=dict)
+    """A choice of your own: what its class is called with besides k."""
     n_features: int = 4608
     """Features."""
     k: float = 32.0
@@ -70,6 +74,12 @@ class SaeOptions:
     """Encode and select this many features at a time; by default all, or on a CUDA device as many as fit."""
 
     def __post_init__(self) -> None:
+        if ":" not in self.choice:
+            if self.choice not in CHOICES:
+                expected = ", ".join(CHOICES)
+                raise InputError(f"choice: expected {expected} or module:Class, found {self.choice!r}")
+            if self.choice_options:
+                raise InputError(f"choice_options: expected a choice of your own, module:Class, found {self.choice}")
         limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
         given = [name for name in limits if getattr(self, name) is not None]
         if given and self.choice != "balanced":
@@ -95,7 +105,15 @@ class SaeOptions:
         )
 
     def new_choice(self) -> Choice:
-        """Its choice as it begins."""
+        """Its choice as it begins.
+
+        Raises
+        ------
+        InputError
+            If there is no such choice, or it does not take these settings.
+        """
+        if ":" in self.choice:
+            return own_choice(self.choice, self.k, self.choice_options)
         if self.choice == "token":
             return TokenChoice(self.k)  # type: ignore[arg-type]  # it says itself that k must be whole
         if self.choice == "mutual":
@@ -112,7 +130,7 @@ class SaeOptions:
 class SweepOptions:
     """Several values in place of one: every combination is trained, on the same stream of activations."""
 
-    choice: tuple[ChoiceName, ...] = ()
+    choice: tuple[str, ...] = ()
     """Choices."""
     n_features: tuple[int, ...] = ()
     """Numbers of features."""
@@ -195,16 +213,16 @@ class RunConfig:
             )
         require_device(self.device)
         for sae, train in self.autoencoders().values():  # every combination is checked before anything runs
-            sae.new_choice()
-            if sae.feature_chunk is not None and sae.choice == "balanced":
+            choice = sae.new_choice()
+            choice.build(sae.n_features)
+            if sae.feature_chunk is not None and choice.limits(0) is None:
                 raise InputError(
-                    "feature_chunk: balanced choice reads the whole matrix of scores, expected another one"
+                    f"feature_chunk: {sae.choice} choice reads the whole matrix of scores, expected another"
                 )
-            if train.graph and not (sae.choice in ("token", "mutual") and torch.device(self.device).type == "cuda"):
+            if train.graph and not (choice.supports_graph and torch.device(self.device).type == "cuda"):
                 found = f"{sae.choice} choice on {self.device}"
                 raise InputError(f"graph: expected token or mutual choice on a CUDA device, found {found}")
-            if sae.choice == "feature":
-                train.require_annealed(sae.switch)
+            train.require_annealed(choice)
             if train.prefixes is not None:
                 require_prefixes(train.prefixes, sae.n_features)
 
@@ -242,5 +260,6 @@ def require_device(device: str) -> None:
 def _slug(settings: dict[str, Any]) -> str:
     """``feature-k32``, and what else is swept."""
     rest = {name: value for name, value in settings.items() if name not in ("choice", "k")}
+    choice = settings["choice"].rpartition(":")[2]
     parts = [v if isinstance(v, str) else f"{name.replace('_', '-')}-{v:g}" for name, v in rest.items()]
-    return "-".join([settings["choice"], f"k{settings['k']:g}", *parts])
+    return "-".join([choice, f"k{settings['k']:g}", *parts])

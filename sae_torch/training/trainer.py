@@ -16,7 +16,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
-from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
@@ -25,7 +25,6 @@ from sae_torch.training.divergence import LossWatch
 from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
-from sae_torch.training.state import choice_state, load_choice_state, set_budget
 from sae_torch.training.update import set_rate, update
 from sae_torch.training.upload import uploaded
 from sae_torch.training.usage import Usage
@@ -168,9 +167,8 @@ class Trainer:
         if course.step >= course.steps:
             raise InputError(f"step: all {course.steps} steps of the schedule are done; call end() first")
         x = self.checked(x, course.step, wait=False) * self.scale
-        if course.annealing is not None:
-            set_budget(self.sae.choice, course.annealing.at(course.step))
-        self._switch(course.step, course.steps)
+        k = None if course.annealing is None else course.annealing.at(course.step)
+        self.sae.choice.at_step(Progress(course.step, course.steps, k))
         try:
             record = self._step(x, course)
         except al.InvalidProblemError as error:
@@ -205,7 +203,7 @@ class Trainer:
         if self.course is None:
             return
         if self.course.annealing is not None:
-            set_budget(self.sae.choice, self.course.annealing.k)
+            self.sae.choice.set_budget(self.course.annealing.k)
         watch = self.course.watch
         self.course = self._memory = self._graph = None
         if not math.isnan(self.scale):
@@ -235,7 +233,7 @@ class Trainer:
             "tokens": course.tokens,
             "scale": self.scale,
             "sae": self.sae.state_dict(),
-            "choice": choice_state(self.sae.choice),
+            "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
             "usage": course.usage.state_dict(),
         }
@@ -248,7 +246,7 @@ class Trainer:
         self.course.usage.load_state_dict(state["usage"])
         self.scale = state["scale"]
         self.sae.load_state_dict(state["sae"])
-        load_choice_state(self.sae.choice, state["choice"])
+        self.sae.choice.load_carried_state(state["choice"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _require_idle(self, call: str) -> None:
@@ -263,8 +261,7 @@ class Trainer:
         annealing = None
         if config.k_start is not None:
             annealing = Annealing(config.k_start, choice.k, steps, config.k_annealing)
-            if isinstance(choice, FeatureChoice):
-                config.require_annealed(choice.switch)
+            config.require_annealed(choice)
         schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = Usage(self.sae, config, planned_tokens)
         self.course = Course(steps, schedule, annealing, usage, LossWatch(self._remedy))
@@ -322,13 +319,6 @@ class Trainer:
         self.sae.b_enc.mul_(factor)
         self.sae.b_dec.mul_(factor)
         self.sae.choice.rescale(factor)
-
-    def _switch(self, step: int, steps: int) -> None:
-        choice = self.sae.choice
-        if not isinstance(choice, FeatureChoice) or choice.switch_tokens is not None or bool(choice.has_quotas):
-            return
-        if step >= max(1, round(choice.switch * steps)):
-            choice.fit_quotas()
 
     def _step(self, x: Tensor, course: Course) -> StepRecord:
         record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + len(x))

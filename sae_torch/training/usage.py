@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import Output, SparseAutoencoder
-from sae_torch.choices.feature import DENSITY_RATE, FeatureChoice
+from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
 from sae_torch.training.config import TrainConfig
 
@@ -58,10 +58,10 @@ class Usage:
         self.silent_for.add_(tokens).masked_fill_(fired > 0, 0)
 
     def target(self, sae: SparseAutoencoder) -> Tensor:
-        """The curve's density of every feature: by current rank, after the switch by the frozen one."""
-        choice = sae.choice
-        if isinstance(choice, FeatureChoice) and bool(choice.has_quotas):
-            return choice.quotas_at(self.curve.device).to(self.curve)
+        """The density that every feature shall have: the choice's own, or that of the curve by current rank."""
+        targets = sae.choice.density_targets(self.curve.device)
+        if targets is not None:
+            return targets.to(self.curve)
         target = torch.empty_like(self.curve)
         target[torch.argsort(self.densities, descending=True, stable=True)] = self.curve
         return target

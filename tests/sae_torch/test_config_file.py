@@ -62,7 +62,11 @@ def test_a_file_needs_to_say_only_what_differs(tmp_path: Path) -> None:
         ("a.toml", "[sae]\nk = 'many'", "sae.k: expected float, found 'many'"),
         ("a.toml", "[sae]\nn_features = 2.5", "sae.n_features: expected int, found 2.5"),
         ("a.toml", "[sae]\nn_features = true", "sae.n_features: expected int, found True"),
-        ("a.toml", "[sae]\nchoice = 'top'", "sae.choice: expected one of 'token', 'mutual', "),
+        (
+            "a.toml",
+            "[sae]\nchoice = 'top'",
+            "choice: expected token, mutual, feature, balanced or module:Class, found 'top'",
+        ),
         ("a.toml", "sae = 3", "sae: expected a table, found 3"),
         ("a.toml", "[train]\nbetas = [0.9]", "train.betas: expected 2 values, found 1"),
         ("a.toml", "[sweep]\nk = 3", "sweep.k: expected a list, found 3"),

@@ -108,7 +108,9 @@ def test_what_no_graph_holds_is_refused(request: pytest.FixtureRequest) -> None:
     with pytest.raises(st.InputError, match="graph: expected an autoencoder on a CUDA device, found one on cpu"):
         st.Trainer(st.SparseAutoencoder(8, 24, st.TokenChoice(3)), config)
     request.getfixturevalue("as_device")
-    with pytest.raises(st.InputError, match=r"graph: expected token or mutual choice, .* found FeatureChoice"):
+    with pytest.raises(
+        st.InputError, match=r"graph: expected a choice whose steps all have one size, .* found FeatureChoice"
+    ):
         st.Trainer(st.SparseAutoencoder(8, 24, st.FeatureChoice(3)), config)
     with pytest.raises(st.InputError, match="graph: with feature_chunk"):
         st.Trainer(st.SparseAutoencoder(8, 24, st.TokenChoice(3), feature_chunk=5), config)

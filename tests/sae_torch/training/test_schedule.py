@@ -58,5 +58,7 @@ def test_the_batches_follow_the_annealed_budget(choice: st.Choice) -> None:
 def test_annealing_must_end_before_the_switch() -> None:
     sae = st.SparseAutoencoder(16, 64, st.FeatureChoice(4, switch=0.3))
     trainer = st.Trainer(sae, st.TrainConfig(k_start=8, k_annealing=0.5, progress=False))
-    with pytest.raises(st.InputError, match=r"moves until 0.5 of the steps, but the quotas are fitted at 0.3"):
+    with pytest.raises(
+        st.InputError, match=r"FeatureChoice fixes it at 0.3 of the steps, found one that moves until 0.5"
+    ):
         trainer.fit(activations(4))
