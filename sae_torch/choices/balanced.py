@@ -116,15 +116,16 @@ class BalancedChoice(Choice):
         self.register_buffer("n_features_saved", torch.tensor(n_features))
 
     def settings(self) -> dict[str, Any]:
-        """The limits of the features; a choice with limits of tokens has no format to be saved in."""
-        limits = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
-        return super().settings() | {
-            "limits": {name: limit.tolist() for name, limit in limits.items() if limit is not None}
-        }
+        """The limits."""
+        of_features = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
+        limits = {name: limit.tolist() for name, limit in of_features.items() if limit is not None}
+        of_tokens = {"token_caps": self.token_caps, "token_floors": self.token_floors}
+        limits |= {name: limit for name, limit in of_tokens.items() if limit is not None}
+        return super().settings() | {"limits": limits}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> BalancedChoice:
-        """With the limits of the features."""
+        """With its limits."""
         return cls(settings["k"], **settings.get("limits", {}))
 
     def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:

@@ -68,7 +68,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     ...     dictionary_learning.load(dictionary_learning.save(sae, folder)).choice
     TokenChoice(k=2)
     """
-    form = InferenceForm.of(sae, "dictionary_learning")
+    form = InferenceForm.of(sae)
+    form.require_thresholds_alone("dictionary_learning")
     kind, tensors = _tensors(form, sae.choice.k)
     known = metadata or {}
     site = str(known.get("hook_name") or "")

@@ -32,6 +32,8 @@ class InferenceForm:
         In units of `pre`; None with a `k`, or where none has been measured yet.
     k : int or None
         Features per token, where the token chooses.
+    has_token_limits : bool
+        Whether thresholds do not say everything: a token's matches have limits of their own.
     """
 
     W_enc: Tensor
@@ -40,29 +42,39 @@ class InferenceForm:
     b_dec: Tensor
     threshold: Tensor | None = None
     k: int | None = None
+    has_token_limits: bool = False
 
     @classmethod
-    def of(cls, sae: SparseAutoencoder, format_name: str) -> InferenceForm:
+    def of(cls, sae: SparseAutoencoder) -> InferenceForm:
         """The form of an autoencoder, its decoder norms folded into the encoder.
 
         Raises
         ------
         InputError
-            If the choice has no thresholds yet, or needs more than thresholds.
+            If the choice has no thresholds yet.
         """
-        k, theta = sae.choice.token_k, thresholds(sae.choice)
         W_enc, b_enc, W_dec, b_dec = (weight.detach().cpu() for weight in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
         form = cls(W_enc, b_enc, W_dec, b_dec)
-        if k is not None:
-            return replace(form.with_unit_rows(), k=k)
-        if theta is not None:
-            # thresholds are in units of scores already, which are pre-activations once rows have norm 1
-            theta = theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
-            return replace(form.with_unit_rows(), threshold=theta)
-        raise InputError(
-            f"sae: {type(sae.choice).__name__} with limits per token has no equivalent in the {format_name} format, "
-            "whose thresholds judge every match by itself; keep its state_dict instead"
-        )
+        batch_free = sae.choice.batch_free()
+        if isinstance(batch_free, Choice):
+            return replace(form.with_unit_rows(), k=batch_free.token_k)
+        # thresholds are in units of scores already, which are pre-activations once rows have norm 1
+        theta = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
+        return replace(form.with_unit_rows(), threshold=theta, has_token_limits=batch_free.has_token_limits)
+
+    def require_thresholds_alone(self, format_name: str) -> None:
+        """Refuse what a format cannot say whose thresholds judge every match by itself.
+
+        Raises
+        ------
+        InputError
+            If a token's matches have limits of their own.
+        """
+        if self.has_token_limits:
+            raise InputError(
+                f"sae: expected thresholds that judge every match by itself, as the {format_name} format has them, "
+                "found limits per token; save it with sae_torch.save"
+            )
 
     @property
     def norms(self) -> Tensor:
@@ -151,20 +163,6 @@ class InferenceForm:
     @property
     def _tolerance(self) -> float:
         return max(UNIT_NORM, torch.finfo(self.W_dec.dtype).eps)
-
-
-def thresholds(choice: Choice) -> Tensor | None:
-    """What a choice compares scores with at inference; None where a match depends on more than its own score.
-
-    Raises
-    ------
-    InputError
-        If the choice has no thresholds yet.
-    """
-    if choice.token_k is not None:
-        return None
-    batch_free = choice.batch_free()
-    return None if isinstance(batch_free, Choice) or batch_free.has_token_limits else batch_free.theta
 
 
 def settings(choice: Choice) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class BenchmarkAutoencoder(nn.Module):
         context_size: int | None = None,
     ) -> None:
         super().__init__()
-        form = InferenceForm.of(sae, "SAEBench")
+        form = InferenceForm.of(sae)
+        form.require_thresholds_alone("SAEBench")
         layer = re.search(r"\.(\d+)(?:\.|$)", hook_name)
         if hook_layer is None and layer is None:
             raise InputError(f"hook_layer: {hook_name!r} names no layer, say which it is")

@@ -31,7 +31,9 @@ CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.saf
 FORMAT_VERSION = "6.0.0"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
-READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK)
+# A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
+OURS_ALONE = "allocation_token_limits"
+READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK, OURS_ALONE)
 
 
 def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
@@ -42,7 +44,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         pre = (x - b_dec) W_enc + b_enc,   a = relu(pre) where pre > threshold (or top k),   x_hat = a W_dec + b_dec
 
     Thresholds have the unit of the scores `z ||W_dec||`; decoder norms other than 1 are folded into the encoder.
-    The quotas of feature choice go to `sparsity.safetensors` as log10 frequencies, as SAELens keeps densities.
+    The quotas of feature choice go to `sparsity.safetensors` as log10 frequencies, as SAELens keeps densities. A choice
+    with limits per token is more than thresholds: this package alone reads its folder, SAELens refuses it.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     Raises
     ------
     InputError
-        If the choice has no thresholds yet, or no equivalent in this format.
+        If the choice has no thresholds yet.
 
     Examples
     --------
@@ -73,7 +76,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     """
     from safetensors.torch import save_file
 
-    form = InferenceForm.of(sae, "SAELens")
+    form = InferenceForm.of(sae)
     config: dict[str, Any] = {
         "d_in": sae.d_model,
         "d_sae": sae.n_features,
@@ -86,6 +89,11 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     }
     if form.k is not None:
         config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
+    if form.has_token_limits:
+        config["architecture"] = OURS_ALONE
+        warnings.warn(
+            f"{folder}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
+        )
     config["metadata"] = {
         "sae_lens_version": FORMAT_VERSION,
         **(metadata or {}),
@@ -189,7 +197,7 @@ def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> In
     file, architecture = place / CONFIG, config["architecture"]
     d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
-    shapes |= {"threshold": (F,)} if architecture == "jumprelu" else {}
+    shapes |= {"threshold": (F,)} if architecture in ("jumprelu", OURS_ALONE) else {}
     shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
     check_tensors(place / WEIGHTS, tensors, shapes)
     dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
@@ -205,7 +213,9 @@ def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> In
         return changed(form, k=read_whole_number(file, config, "k"))
     if architecture == "standard":
         return changed(form, threshold=torch.zeros(F, dtype=dtype))
-    threshold = tensors["threshold"] if architecture == "jumprelu" else tensors["topk_threshold"].expand(F)
+    threshold = (
+        tensors["threshold"] if architecture in ("jumprelu", OURS_ALONE) else tensors["topk_threshold"].expand(F)
+    )
     return changed(form, threshold=threshold.to(dtype))
 
 

@@ -89,7 +89,7 @@ def _classes() -> dict[str, tuple[Any, Any]]:
     from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
     from safetensors.torch import load, save
 
-    from sae_torch.interop.inference_form import settings, thresholds
+    from sae_torch.interop.inference_form import settings
 
     class AllocationSAE(TopKTrainingSAE):  # type: ignore[misc]
         """SAELens' training class with one of our choices as its activation."""
@@ -132,9 +132,9 @@ def _classes() -> dict[str, tuple[Any, Any]]:
         def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
             super().process_state_dict_for_saving_inference(state_dict)
             state_dict.pop(PACKED, None)
-            theta = thresholds(self.activation_fn.choice)
-            if theta is not None:
-                state_dict["threshold"] = theta.to(self.b_enc).expand_as(self.b_enc).contiguous()
+            batch_free = self.activation_fn.choice.batch_free()
+            if not isinstance(batch_free, Choice):
+                state_dict["threshold"] = batch_free.theta.to(self.b_enc).expand_as(self.b_enc).contiguous()
 
     @dataclass(kw_only=True)
     class AllocationConfig(TopKTrainingSAEConfig):  # type: ignore[misc]

@@ -59,7 +59,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
             f"sae: the sparsify format has no thresholds, so it holds token choice only, found "
             f"{type(sae.choice).__name__}; export to saelens or dictionary_learning"
         )
-    form = InferenceForm.of(sae, "sparsify")
+    form = InferenceForm.of(sae)
     weights = form.tensors
     tensors = {
         "encoder.weight": weights["W_enc"].T.contiguous(),

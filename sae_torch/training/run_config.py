@@ -49,7 +49,7 @@ class SaeOptions:
     """Who chooses the features of a token: "token", "mutual", "feature", "balanced" (mutual choice with a least use of
     every feature), or "module:Class", a choice of your own that Python can import."""
     choice_options: dict[str, int | float | str] = field(default_factory=dict)
-    """A choice of your own: what its class is called with besides k."""
+    """A choice of your own: what its class is called with besides k, as names and values."""
     n_features: int = 4608
     """Features."""
     k: float = 32.0

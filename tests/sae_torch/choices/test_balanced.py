@@ -132,12 +132,6 @@ def test_feature_limits_alone_are_thresholds_on_disk(tmp_path: Path) -> None:
     assert torch.equal(again(x).x_hat, sae.eval()(x).x_hat)
     assert repr(again.choice).splitlines()[1] == "  k=3, feature_caps=0.3, feature_floors=24 densities"
 
-    limited = st.SparseAutoencoder(8, 24, st.BalancedChoice(3, token_caps=5))
-    st.calibrate(limited, [x])
-    with pytest.raises(st.InputError, match="limits per token has no equivalent in the SAELens format"):
-        st.save(limited, tmp_path / "limited")
-    assert not (tmp_path / "limited").exists()
-
 
 @pytest.mark.parametrize(
     ("call", "message"),

@@ -96,12 +96,24 @@ def test_a_common_threshold_needs_a_whole_k_in_dictionary_learning(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("module", [saelens, dictionary_learning])
-def test_limits_per_token_are_refused(module: Any, tmp_path: Path) -> None:
+def test_limits_per_token_are_refused_by_other_formats(tmp_path: Path) -> None:
     sae = made(st.BalancedChoice(3, token_caps=5))
-    with pytest.raises(st.InputError, match="BalancedChoice with limits per token has no equivalent"):
-        module.save(sae, tmp_path / "out")
+    with pytest.raises(st.InputError, match="as the dictionary_learning format has them, found limits per token"):
+        dictionary_learning.save(sae, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_limits_per_token_are_saved_for_ourselves(tmp_path: Path) -> None:
+    sae = made(st.BalancedChoice(3, token_caps=5, token_floors=1, feature_floors=0.01))
+    with pytest.warns(UserWarning, match="sae_torch alone reads this folder"):
+        saelens.save(sae, tmp_path / "out")
+    again = saelens.load(tmp_path / "out")
+    x = torch.randn(100, sae.d_model, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(again(x).x_hat, sae.eval()(x).x_hat)
+    assert torch.equal(again(x).codes.token_counts, sae(x).codes.token_counts)
+    assert repr(again.choice) == repr(sae.choice)
+    config = json.loads((tmp_path / "out" / "cfg.json").read_text())
+    assert config["architecture"] not in ("jumprelu", "topk", "standard", "gated"), "SAELens would lose the limits"
 
 
 @pytest.mark.parametrize("choice", [st.TokenChoice(3), st.FeatureChoice(3)], ids=["token", "feature"])

@@ -365,3 +365,18 @@ def test_balanced_choice_without_limits_has_floors_of_a_quarter_of_the_mean_use(
     caps.build(64)
     assert isinstance(caps, st.BalancedChoice)
     assert not caps.floor_densities.any()
+
+
+def test_a_run_with_limits_per_token_is_saved(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.cat(activations(12)).numpy())
+    config = RunConfig(
+        out=tmp_path / "run",
+        activations=tmp_path / "x.npy",
+        reader=ReaderOptions(batch_size=256),
+        sae=SaeOptions(choice="balanced", n_features=64, k=3, token_caps=5),
+    )
+    with pytest.warns(UserWarning, match="sae_torch alone reads this folder"):
+        (folder,) = Run(config, quiet=True).execute()
+    choice = st.load(folder).choice
+    assert isinstance(choice, st.BalancedChoice)
+    assert choice.token_caps == 5
