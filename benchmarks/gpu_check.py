@@ -1,8 +1,8 @@
-"""Everything that needs a CUDA card, in one run: the same answers as NumPy, no races, and how fast.
+"""Everything that needs a CUDA device, in one run: the same answers as NumPy, no races, and how fast.
 
 `make gpu-check` runs it with the machine's own Python, from source, without a network. Each part is a process of its
 own: what one leaves behind, or where it hangs, keeps no other from running; but the run fails. `--dry-run` walks
-through every part without a card, on small tensors of the processor and by torch's engine, and writes nothing.
+through every part without a GPU, on small tensors of the CPU and by torch's engine, and writes nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import torch
 import allocation
 import allocation.validation
 from benchmarks import gpu_parity, gpu_selection, gpu_steps, gpu_training
-from benchmarks.gpu_card import Card
+from benchmarks.gpu_device import Gpu
 from benchmarks.harness import arguments, report
 
 # Seconds of the whole run, and those a part needs to start and to end.
 WHOLE, MARGIN = 465.0, 12.0
 # What runs, in order, with the seconds it may take: a sentence, or the rows of a table.
-PARTS: dict[str, tuple[Callable[[Card], str | Iterator[list[Any]]], float]] = {
+PARTS: dict[str, tuple[Callable[[Gpu], str | Iterator[list[Any]]], float]] = {
     "refusals": (gpu_parity.refusals, 60),
     "small parity": (gpu_parity.small_parity, 110),
     "large parity": (gpu_parity.large_parity, 60),
@@ -49,11 +49,11 @@ PARTS: dict[str, tuple[Callable[[Card], str | Iterator[list[Any]]], float]] = {
 }
 
 
-def attempted(name: str, card: Card, keep: Callable[[list[Any]], None]) -> bool:
+def attempted(name: str, gpu: Gpu, keep: Callable[[list[Any]], None]) -> bool:
     """Run a part here, its rows kept as they come; False after the traceback of one that failed was shown."""
     start = time.perf_counter()
     try:
-        answer = PARTS[name][0](card)
+        answer = PARTS[name][0](gpu)
         if not isinstance(answer, str):
             for row in answer:
                 keep(row)
@@ -78,9 +78,9 @@ def in_own_process(name: str, seconds: float, file: Path) -> bool:
     return run.returncode == 0
 
 
-def check_card() -> list[str]:
-    """All parts on the card; the names of those that failed, and the tables written."""
-    card, failures = Card("cuda"), []
+def check_gpu() -> list[str]:
+    """All parts on the GPU; the names of those that failed, and the tables written."""
+    gpu, failures = Gpu("cuda"), []
     end = time.perf_counter() + WHOLE
     tables: dict[str, list[list[Any]]] = {}
     for name, (_, most) in PARTS.items():
@@ -95,27 +95,27 @@ def check_card() -> list[str]:
                 failures.append(name)
             if file.exists():
                 tables[name] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    write(card.name, tables)
+    write(gpu.name, tables)
     return failures
 
 
-def write(card: str, tables: dict[str, list[list[Any]]]) -> None:
+def write(gpu: str, tables: dict[str, list[list[Any]]]) -> None:
     """What was measured, as the page of benchmarks shows it."""
-    file = card.lower().replace(" ", "_").replace("-", "_")
+    file = gpu.lower().replace(" ", "_").replace("-", "_")
     if tables.get("selections"):
-        notes = f"{card}; normal scores, {gpu_parity.K} per token in all or per row, {gpu_parity.M} per column; floor: "
+        notes = f"{gpu}; normal scores, {gpu_parity.K} per token in all or per row, {gpu_parity.M} per column; floor: "
         notes += "scores.max(); kernels: without the copy of counts and prices to main memory."
         report(file, gpu_selection.HEADINGS, tables["selections"], notes)
     if tables.get("training steps"):
-        notes = f"{card}; a step is forward, reconstruction, the default auxiliary loss, backward, clip, Adam, unit "
+        notes = f"{gpu}; a step is forward, reconstruction, the default auxiliary loss, backward, clip, Adam, unit "
         notes += "norm and statistics; product: the encoder's forward product alone."
         report(f"{file}_training", gpu_training.HEADINGS, tables["training steps"], notes)
 
 
 def main() -> None:
-    """Run on the card, or walk through everything on the processor."""
+    """Run on the GPU, or walk through everything on the CPU."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--dry-run", action="store_true", help="every part on the processor, nothing written")
+    parser.add_argument("--dry-run", action="store_true", help="every part on the CPU, nothing written")
     parser.add_argument("--kernels-once", action="store_true", help="a few problems, for the sanitizer")
     parser.add_argument("--part", choices=list(PARTS), help="one part alone")
     parser.add_argument("--rows", type=Path, help="where a part alone writes its rows")
@@ -131,7 +131,7 @@ def main() -> None:
     elif not torch.cuda.is_available():
         raise SystemExit("gpu-check needs a CUDA device; --dry-run walks through it without one")
     if options.part is None and not options.dry_run:
-        failures = check_card()
+        failures = check_gpu()
     else:
 
         def keep(row: list[Any]) -> None:
@@ -140,8 +140,8 @@ def main() -> None:
                     file.write(json.dumps(row) + "\n")
 
         names = list(PARTS) if options.part is None else [options.part]
-        card = Card("cpu" if options.dry_run else "cuda", options.seconds)
-        failures = [name for name in names if not attempted(name, card, keep)]
+        gpu = Gpu("cpu" if options.dry_run else "cuda", options.seconds)
+        failures = [name for name in names if not attempted(name, gpu, keep)]
     if failures:
         raise SystemExit(f"failed: {', '.join(failures)}")
 

@@ -1,4 +1,4 @@
-"""What a card must answer as NumPy does, and what it must not do meanwhile: wait, race, go wrong in a graph."""
+"""What a GPU must answer as NumPy does, and what it must not do meanwhile: wait, race, go wrong in a graph."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import allocation as al
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from allocation.cuda.validation import device_scores
-from benchmarks.gpu_card import Card
+from benchmarks.gpu_device import Gpu
 from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
 
 K, M = 32, 8
 
 
-def on_card(held: np.ndarray, type_name: str, card: Card) -> Tensor:
+def on_gpu(held: np.ndarray, type_name: str, gpu: Gpu) -> Tensor:
     """Scores of the tests as a tensor of the device."""
-    tensor = torch.from_numpy(np.ascontiguousarray(held)).to(card.device)
+    tensor = torch.from_numpy(np.ascontiguousarray(held)).to(gpu.device)
     return tensor.view(torch.bfloat16) if type_name == "bfloat16" else tensor
 
 
@@ -32,15 +32,15 @@ def in_numpy(scores: Tensor) -> np.ndarray:
     return np.asarray((scores.float() if scores.dtype == torch.bfloat16 else scores).cpu().numpy())
 
 
-def normal(card: Card, shape: tuple[int, int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+def normal(gpu: Gpu, shape: tuple[int, int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Scores drawn where they are."""
-    scores = torch.empty(shape, dtype=dtype, device=card.device)
-    return scores.normal_(generator=torch.Generator(card.device).manual_seed(seed))
+    scores = torch.empty(shape, dtype=dtype, device=gpu.device)
+    return scores.normal_(generator=torch.Generator(gpu.device).manual_seed(seed))
 
 
-def refusals(card: Card) -> str:
+def refusals(gpu: Gpu) -> str:
     """What is wrong is named with its place."""
-    scores = torch.zeros(300, 200, device=card.device)
+    scores = torch.zeros(300, 200, device=gpu.device)
     scores[7, 9], scores[8, 1] = float("nan"), float("inf")
     said = ""
     try:
@@ -60,18 +60,18 @@ def limits_of(shape: tuple[int, int], axis: int | None, seed: int) -> dict[str, 
     return limits
 
 
-def small_parity(card: Card) -> str:
+def small_parity(gpu: Gpu) -> str:
     """Every type, kind of scores and side, small: tensors, CuPy arrays, and torch alone."""
     count = 0
     cases = [(shape, kind, type_name) for shape in SHAPES for kind in KINDS for type_name in TYPES]
-    for number, (shape, kind, type_name) in enumerate(cases if card.is_real else cases[::7]):
+    for number, (shape, kind, type_name) in enumerate(cases if gpu.is_real else cases[::7]):
         held, plain = typed(drawn(shape, kind, number), type_name)
-        tensor = on_card(held, type_name, card)
+        tensor = on_gpu(held, type_name, gpu)
         for axis in (None, 0, 1):
             limits = limits_of(shape, axis, number)
             expected = al.solve(al.Problem(plain, **limits))
-            inputs: list[Any] = [tensor, DeviceScores(tensor, type_name, TorchEngine(card.device))]
-            if card.has_kernels and type_name != "bfloat16":
+            inputs: list[Any] = [tensor, DeviceScores(tensor, type_name, TorchEngine(gpu.device))]
+            if gpu.has_kernels and type_name != "bfloat16":
                 import cupy
 
                 inputs.append(cupy.asarray(held))
@@ -81,14 +81,14 @@ def small_parity(card: Card) -> str:
     return f"{count} small problems"
 
 
-def large_parity(card: Card) -> str:
+def large_parity(gpu: Gpu) -> str:
     """A batch of training size, on a stream of its own."""
-    shape = (4096, 16384) if card.is_real else (64, 512)
+    shape = (4096, 16384) if gpu.is_real else (64, 512)
     done = 0
     for dtype in (torch.float32, torch.bfloat16):
-        stream = torch.cuda.Stream() if card.is_real else None
+        stream = torch.cuda.Stream() if gpu.is_real else None
         with torch.cuda.stream(stream):
-            scores = normal(card, shape, dtype)
+            scores = normal(gpu, shape, dtype)
             limits: list[dict[str, Any]] = [{"budget": K * shape[0]}, {"token_caps": K}, {"feature_caps": M}]
             found = [al.solve(al.Problem(scores, **limit)) for limit in limits]
             plain = in_numpy(scores)
@@ -98,22 +98,22 @@ def large_parity(card: Card) -> str:
     return f"{done} of {shape[0]} x {shape[1]}"
 
 
-def nested_parity(card: Card) -> str:
-    """Floors and groups of one side: candidates from the card, the answer from main memory."""
-    shape = (2048, 8192) if card.is_real else (16, 64)
-    scores = normal(card, shape)
+def nested_parity(gpu: Gpu) -> str:
+    """Floors and groups of one side: candidates from the GPU, the answer from main memory."""
+    shape = (2048, 8192) if gpu.is_real else (16, 64)
+    scores = normal(gpu, shape)
     groups = [al.Group(range(start, start + 8), cap=100, floor=20) for start in range(0, shape[0], 8)]
     for limits in ({"token_groups": groups}, {"token_floors": 2, "budget": 16 * shape[0]}):
         assert_same(al.solve(al.Problem(scores, **limits)), al.solve(al.Problem(in_numpy(scores), **limits)))
     return f"{shape[0]} x {shape[1]}"
 
 
-def two_sided_parity(card: Card) -> str:
+def two_sided_parity(gpu: Gpu) -> str:
     """Limits on both sides: the same value, with a certificate; allocations may differ where several are optimal."""
-    shape = (1024, 4096) if card.is_real else (300, 256)
+    shape = (1024, 4096) if gpu.is_real else (300, 256)
     caps = {"token_caps": 16, "feature_caps": max(1, 20 * shape[0] // shape[1]), "feature_floors": 1}
     for dtype in (torch.float32, torch.bfloat16):
-        scores = normal(card, shape, dtype)
+        scores = normal(gpu, shape, dtype)
         problem = al.Problem(in_numpy(scores), **caps)
         found = al.solve(al.Problem(scores, **caps))
         assert found.objective == al.solve(problem).objective
@@ -121,10 +121,10 @@ def two_sided_parity(card: Card) -> str:
     return f"{shape[0]} x {shape[1]}"
 
 
-def beyond_32_bits(card: Card) -> str:
+def beyond_32_bits(gpu: Gpu) -> str:
     """More entries than a 32-bit integer counts."""
-    shape = ((1 << 16) + 3, (1 << 15) + 1) if card.is_real else (67, 129)
-    scores = normal(card, shape, torch.float16)
+    shape = ((1 << 16) + 3, (1 << 15) + 1) if gpu.is_real else (67, 129)
+    scores = normal(gpu, shape, torch.float16)
     scores[-1, -5:] = 9.0
     plain = in_numpy(scores)
     for limit in ({"budget": 100_000}, {"token_caps": 2}, {"feature_caps": 3}):
@@ -136,16 +136,16 @@ def beyond_32_bits(card: Card) -> str:
 FIXED = ((None, "budget"), (0, "token_caps"), (1, "feature_caps"))
 
 
-def no_waiting(card: Card) -> str:
+def no_waiting(gpu: Gpu) -> str:
     """Selections of fixed size make the host wait for nothing: torch raises where it would."""
-    scores = normal(card, (512, 1024) if card.is_real else (8, 30))
-    engines = [device_scores(scores, check_finite=False), DeviceScores(scores, "float32", TorchEngine(card.device))]
+    scores = normal(gpu, (512, 1024) if gpu.is_real else (8, 30))
+    engines = [device_scores(scores, check_finite=False), DeviceScores(scores, "float32", TorchEngine(gpu.device))]
     for matrix in engines:
         for axis, name in FIXED:
             caps = np.array([900]) if axis is None else np.arange(scores.shape[axis]) % 4
             with matrix.scope():
                 matrix.engine.fixed(matrix, axis, caps)  # compiles
-                with card.refusing_to_wait():
+                with gpu.refusing_to_wait():
                     found = matrix.engine.fixed(matrix, axis, caps)
                 count = int(matrix.get(found.count)[0])
             expected = al.solve(al.Problem(in_numpy(scores), **{name: int(caps[0]) if axis is None else caps}))
@@ -153,11 +153,11 @@ def no_waiting(card: Card) -> str:
     return f"{len(FIXED)} selections by {len(engines)} engines"
 
 
-def graph_capture(card: Card) -> str:
+def graph_capture(gpu: Gpu) -> str:
     """A selection is captured once and replayed on other scores: the whole matrix, and equal caps of rows."""
-    if not card.has_kernels:
-        return "not run: CuPy or the card is missing"
-    scores, others = normal(card, (512, 1024), seed=1), normal(card, (512, 1024), seed=2)
+    if not gpu.has_kernels:
+        return "not run: CuPy or the GPU is missing"
+    scores, others = normal(gpu, (512, 1024), seed=1), normal(gpu, (512, 1024), seed=2)
     for axis, name in FIXED[:2]:
         caps = np.array([900]) if axis is None else np.full(512, 5)
         matrix = device_scores(scores, check_finite=False)
@@ -168,7 +168,7 @@ def graph_capture(card: Card) -> str:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), matrix.scope():
             found = matrix.engine.fixed(matrix, axis, caps)
-        for batch in (others, normal(card, (512, 1024), seed=3)):
+        for batch in (others, normal(gpu, (512, 1024), seed=3)):
             scores.copy_(batch)
             graph.replay()
             torch.cuda.synchronize()
@@ -178,11 +178,11 @@ def graph_capture(card: Card) -> str:
     return "replayed on other scores"
 
 
-def sanitizer(card: Card) -> str:
+def sanitizer(gpu: Gpu) -> str:
     """The small problems again under compute-sanitizer, where it is installed."""
     tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
-    if tool is None or not card.has_kernels:
-        return "not run: compute-sanitizer, CuPy or the card is missing"
+    if tool is None or not gpu.has_kernels:
+        return "not run: compute-sanitizer, CuPy or the GPU is missing"
     done = []
     for name in ("racecheck", "memcheck"):
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu_check"]

@@ -1,4 +1,4 @@
-"""Selections on a card beside one read of the scores, `torch.topk` and `cupy.partition`."""
+"""Selections on a GPU beside one read of the scores, `torch.topk` and `cupy.partition`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 import allocation as al
 from allocation.cuda.scores import DeviceScores
-from benchmarks.gpu_card import Card
+from benchmarks.gpu_device import Gpu
 from benchmarks.gpu_parity import K, M, normal
 
 HEADINGS = ["selection", "type", "entries", "floor ms", "solve ms", "kernels ms", "torch.topk ms", "cupy.partition ms"]
 HEADINGS += ["solve / floor", "topk / solve"]
 
 
-def selection_rows(card: Card) -> Iterator[list[Any]]:
+def selection_rows(gpu: Gpu) -> Iterator[list[Any]]:
     """Whole matrix, rows and columns."""
-    powers = (24, 26, 28, 30) if card.is_real else (12, 13)
+    powers = (24, 26, 28, 30) if gpu.is_real else (12, 13)
     plan = [("whole", dtype, power) for power in powers for dtype in (torch.float32, torch.bfloat16)]
     plan += [(kind, dtype, powers[1]) for kind in ("rows", "columns") for dtype in (torch.float32, torch.bfloat16)]
     for kind, dtype, power in sorted(plan, key=lambda entry: entry[2]):
-        if not card.has_time:
+        if not gpu.has_time:
             print(f"no time left for {kind}, {dtype}, 2^{power}", flush=True)
             continue
         tokens = 1 << min(12, power // 2)
-        scores = normal(card, (tokens, (1 << power) // tokens), dtype)
-        yield _row(card, kind, scores)
+        scores = normal(gpu, (tokens, (1 << power) // tokens), dtype)
+        yield _row(gpu, kind, scores)
         del scores
-        card.free()
+        gpu.free()
 
 
-def _row(card: Card, kind: str, scores: Tensor) -> list[Any]:
+def _row(gpu: Gpu, kind: str, scores: Tensor) -> list[Any]:
     budget = K * scores.shape[0]
     limit, topk, axis, cap = {
         "whole": ({"budget": budget}, lambda: torch.topk(scores.flatten(), budget), None, budget),
@@ -56,12 +56,12 @@ def _row(card: Card, kind: str, scores: Tensor) -> list[Any]:
         "kernels": fixed,
         "torch.topk": topk,
     }
-    if card.has_kernels and kind == "whole" and scores.dtype == torch.float32:
+    if gpu.has_kernels and kind == "whole" and scores.dtype == torch.float32:
         import cupy
 
         array = cupy.from_dlpack(scores).reshape(-1)
         sides["cupy.partition"] = lambda: cupy.partition(array, array.size - budget)
-    times = card.times(sides, repeats=5)
+    times = gpu.times(sides, repeats=5)
     measured = [times.get(name, float("nan")) for name in ("floor", "solve", "kernels", "torch.topk", "cupy.partition")]
     ratios = [times["solve"] / times["floor"], times["torch.topk"] / times["solve"]]
     row = [kind, str(scores.dtype).removeprefix("torch."), scores.numel(), *measured, *ratios]

@@ -1,4 +1,4 @@
-"""Whole training steps on a card: the same numbers as in main memory, waiting for none, and the same when captured."""
+"""Whole training steps on a GPU: the same numbers as in main memory, waiting for none, and the same when captured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from benchmarks.gpu_card import Card
+from benchmarks.gpu_device import Gpu
 from benchmarks.gpu_training import SIZES, SMALL, OurStep
 from benchmarks.training_step import activations
 from sae_torch.training.graph import SETTLED
@@ -25,13 +25,13 @@ KINDS: tuple[tuple[Callable[[int], st.Choice], int], ...] = (
 )
 
 
-def exact_parity(card: Card) -> str:
+def exact_parity(gpu: Gpu) -> str:
     """Codes and gradients of whole numbers so small that none rounds: those of main memory, bit for bit."""
     tokens, d_model, n_features = 64, 24, 96
     for make, blocks in KINDS:
         found: list[list[Tensor]] = []
         losses: list[float] = []
-        for device in (card.device, "cpu"):
+        for device in (gpu.device, "cpu"):
             sae = st.SparseAutoencoder(
                 d_model, n_features, make(3), device=device, feature_chunk=_chunk(n_features, blocks)
             )
@@ -63,13 +63,13 @@ def _whole_numbers(seed: int, *shape: int) -> Tensor:
     return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 
-def training_parity(card: Card) -> str:
-    """Twenty steps: near those of main memory, and twice on the card the same bits."""
-    sizes, steps = ((256, 64, 512, 8), 20) if card.is_real else (SMALL, 2)
+def training_parity(gpu: Gpu) -> str:
+    """Twenty steps: near those of main memory, and twice on the GPU the same bits."""
+    sizes, steps = ((256, 64, 512, 8), 20) if gpu.is_real else (SMALL, 2)
     for make, blocks in KINDS:
         for dtype in (torch.float32, torch.bfloat16):
             runs = []
-            for device in (card.device, card.device, "cpu"):
+            for device in (gpu.device, gpu.device, "cpu"):
                 batches = [batch.to(device, dtype) for batch in activations(*sizes[:2], count=steps)]
                 chunk = _chunk(sizes[2], blocks)
                 sae = st.SparseAutoencoder(*sizes[1:3], make(sizes[3]), dtype, device, feature_chunk=chunk)
@@ -84,32 +84,32 @@ def training_parity(card: Card) -> str:
     return f"{len(KINDS)} kinds of training, float32 and bfloat16"
 
 
-def steps_without_waiting(card: Card) -> str:
+def steps_without_waiting(gpu: Gpu) -> str:
     """Every choice that promises it, before and after its switch, under torch's watch; the losses are finite."""
-    sizes = (1024, 256, 4096, 16) if card.is_real else SMALL
+    sizes = (1024, 256, 4096, 16) if gpu.is_real else SMALL
     done = 0
-    for dtype in (torch.float32, torch.bfloat16) if card.is_real else (torch.float32,):
-        batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2], count=3)]
+    for dtype in (torch.float32, torch.bfloat16) if gpu.is_real else (torch.float32,):
+        batches = [batch.to(gpu.device, dtype) for batch in activations(*sizes[:2], count=3)]
         k = sizes[3]
         for choice in (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k), st.FeatureChoice(k, switch=0)):
             step = OurStep(choice, sizes, batches)
             for _ in range(3):  # compile
                 step()
-            with card.refusing_to_wait():
+            with gpu.refusing_to_wait():
                 for _ in range(4):
                     step()
-            step.trainer.look()
+            step.trainer.check_losses()
             done += 1
     return f"{done} kinds of steps"
 
 
-def captured_steps(card: Card) -> str:
+def captured_steps(gpu: Gpu) -> str:
     """Replayed steps against launched ones: the same losses, and the time of both."""
-    if not card.is_real:
-        return "not run: the card is missing"
+    if not gpu.is_real:
+        return "not run: the GPU is missing"
     said = []
     for sizes in ((1024, 256, 4096, 16), SIZES[0]):
-        batches = [batch.to(card.device) for batch in activations(*sizes[:2], count=3)]
+        batches = [batch.to(gpu.device) for batch in activations(*sizes[:2], count=3)]
         for kind in (st.TokenChoice, st.MutualChoice):
             sides = {
                 name: OurStep(kind(sizes[3]), sizes, batches, graph=name == "graph") for name in ("launched", "graph")
@@ -118,7 +118,7 @@ def captured_steps(card: Card) -> str:
                 records = [step() for step in sides.values()]
             losses = torch.tensor([record.read() for record in records])
             torch.testing.assert_close(losses[0], losses[1], rtol=2e-2, atol=1e-3)
-            times = card.times(dict(sides.items()))
+            times = gpu.times(dict(sides.items()))
             said.append(
                 f"{sizes} {kind.__name__}: {times['launched']:.2f} ms launched, {times['graph']:.2f} ms replayed"
             )

@@ -1,4 +1,4 @@
-"""A training step on a card: every choice, the encoder's product alone, and the peers that are installed."""
+"""A training step on a GPU: every choice, the encoder's product alone, and the peers that are installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from benchmarks.gpu_card import Card
+from benchmarks.gpu_device import Gpu
 from benchmarks.training_step import PRODUCT, activations, peers
 from sae_torch.training.log import StepRecord
 
@@ -21,16 +21,16 @@ LARGEST = (4096, 768, 1 << 20, 32)
 HEADINGS = ["size", "type", "step", "ms", "x product", "tokens/s"]
 
 
-def training_rows(card: Card) -> Iterator[list[Any]]:
+def training_rows(gpu: Gpu) -> Iterator[list[Any]]:
     """One row per step, type and size."""
-    for sizes in SIZES if card.is_real else (SMALL,):
+    for sizes in SIZES if gpu.is_real else (SMALL,):
         for dtype in (torch.float32, torch.bfloat16):
-            if not card.has_time:
+            if not gpu.has_time:
                 print(f"no time left for {sizes}, {dtype}", flush=True)
                 continue
-            batches = [batch.to(card.device, dtype) for batch in activations(*sizes[:2], count=8)]
+            batches = [batch.to(gpu.device, dtype) for batch in activations(*sizes[:2], count=8)]
             sides = {name: step for name, step in steps(sizes, batches) if runs(name, step)}
-            times = card.times(sides, repeats=7 if card.is_real else 1)
+            times = gpu.times(sides, repeats=7 if gpu.is_real else 1)
             for name, milliseconds in times.items():
                 ratio, rate = milliseconds / times[PRODUCT], round(1e3 * sizes[0] / milliseconds)
                 row = [str(sizes), str(dtype).removeprefix("torch."), name, milliseconds, ratio, rate]
@@ -61,19 +61,19 @@ def runs(name: str, step: Callable[[], object]) -> bool:
     return True
 
 
-def largest_autoencoder(card: Card) -> str:
-    """2^20 features in bfloat16, one training step after another on one card: at once, and in blocks of features."""
-    sizes = LARGEST if card.is_real else SMALL
-    batches = [batch.to(card.device, torch.bfloat16) for batch in activations(*sizes[:2], count=2)]
+def largest_autoencoder(gpu: Gpu) -> str:
+    """2^20 features in bfloat16, one training step after another on one GPU: at once, and in blocks of features."""
+    sizes = LARGEST if gpu.is_real else SMALL
+    batches = [batch.to(gpu.device, torch.bfloat16) for batch in activations(*sizes[:2], count=2)]
     said = []
     step = OurStep(st.MutualChoice(sizes[3]), sizes, batches)
     for chunk in (None, sizes[2] // 8):
         step.sae.feature_chunk = chunk
-        if card.is_real:
+        if gpu.is_real:
             torch.cuda.reset_peak_memory_stats()
-        milliseconds = card.times({"step": step}, repeats=3 if card.is_real else 1)["step"]
+        milliseconds = gpu.times({"step": step}, repeats=3 if gpu.is_real else 1)["step"]
         said.append(f"{'at once' if chunk is None else f'{chunk} features at a time'} {milliseconds:.0f} ms a step")
-        if card.is_real:
+        if gpu.is_real:
             said[-1] += f", at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
     return f"{sizes}: {'; '.join(said)}"
 

@@ -15,7 +15,7 @@ import torch
 import sae_torch as st
 from benchmarks.harness import arguments, report
 from benchmarks.training_step import SIZES, Ours, activations
-from sae_torch.training.usage import Usage
+from sae_torch.training.usage import FeatureUsage
 
 # What is timed: the owner, the attribute, the phase. Phases inside others are subtracted from them.
 OWNERS: list[tuple[Any, str, str]] = [
@@ -25,8 +25,8 @@ OWNERS: list[tuple[Any, str, str]] = [
     (st.MutualChoice, "observe", "statistics"),
     (st.FeatureChoice, "observe", "statistics"),
     (st.BalancedChoice, "observe", "statistics"),
-    (Usage, "observe", "statistics"),
-    (Usage, "auxiliary_loss", "auxiliary loss"),
+    (FeatureUsage, "observe", "statistics"),
+    (FeatureUsage, "auxiliary_loss", "auxiliary loss"),
     (torch.autograd, "backward", "backward"),
     (torch.nn.utils, "clip_grad_norm_", "clipping"),
     (torch.optim.Adam, "step", "Adam"),

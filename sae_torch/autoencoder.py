@@ -12,7 +12,7 @@ from sae_torch.choices.choice import Choice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.ops import decode, selected_preactivations
-from sae_torch.ops.compiling import outside_graphs
+from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
 from sae_torch.score_blocks import ChunkedScores
 
@@ -155,7 +155,7 @@ class SparseAutoencoder(nn.Module):
         out = memory if fits else None
         if x.device.type != "cpu":
             return torch.addmm(bias, centred, encoder, out=out)
-        # added afterwards: a processor's product takes longer to start from a matrix than to fill one
+        # added afterwards: a CPU's product takes longer to start from a matrix than to fill one
         return torch.mm(centred, encoder, out=out).add_(bias)
 
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
@@ -173,7 +173,7 @@ class SparseAutoencoder(nn.Module):
         """Sparse codes of (tokens, d_model) activations."""
         return self._encode(x)[0]
 
-    @outside_graphs
+    @no_compile
     def decode(self, codes: SparseCodes) -> Tensor:
         """The (tokens, d_model) reconstruction of sparse codes."""
         return decode(codes, self.W_dec, self.b_dec)
@@ -187,7 +187,7 @@ class SparseAutoencoder(nn.Module):
         codes, scores = self._encode(x, memory)
         return Output(self.decode(codes), codes, scores if return_pre else None)
 
-    @outside_graphs
+    @no_compile
     def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Tensor | ChunkedScores]:
         if x.ndim != 2 or x.shape[1] != self.d_model:
             raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")

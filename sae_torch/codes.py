@@ -144,7 +144,7 @@ def _offsets(groups: Tensor, count: int) -> Tensor:
 def _counts(groups: Tensor, count: int) -> Tensor:
     if groups.device.type == "cpu":
         return torch.bincount(groups, minlength=count)[:count]
-    return _counts_by_adding(groups, count)  # a card's bincount waits for the largest number
+    return _counts_by_adding(groups, count)  # a GPU's bincount waits for the largest number
 
 
 def _counts_by_adding(groups: Tensor, count: int) -> Tensor:

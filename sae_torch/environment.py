@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 
 def environment(device: str) -> dict[str, str]:
-    """Versions, threads and processor: where all are equal, a run on the CPU repeats to the last bit."""
+    """Versions, threads and CPU: where all are equal, a run on the CPU repeats to the last bit."""
     found = {"sae-allocation": allocation.__version__, "python": platform.python_version()}
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
     found |= {

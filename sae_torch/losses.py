@@ -15,7 +15,7 @@ from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.ops import decode
 from sae_torch.score_blocks import ChunkedScores
 
-# Scores weighted at a time on a card: beside a matrix that fills it there is no room for another.
+# Scores weighted at a time on a GPU: beside a matrix that fills it there is no room for another.
 BLOCK_ENTRIES = 1 << 26
 
 
@@ -228,14 +228,14 @@ def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: i
         tokens, features = matches_of(al.solve(al.token_choice(scores, most), workers=1))
         return tokens + start, lacking[features]
 
-    # gathered and searched while a processor's cache holds them
+    # gathered and searched while a CPU's cache holds them
     parts = al.map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
     tokens, features = (torch.cat(ends) for ends in zip((lacking[:0], lacking[:0]), *parts, strict=True))
     return tokens, features
 
 
 def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same on a card, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
+    """The same on a GPU, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
     found = []
     for start, rows in _row_blocks(pre):
         best = padded_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))

@@ -118,7 +118,7 @@ class BalancedChoice(Choice):
     def settings(self) -> dict[str, Any]:
         """The limits."""
         of_features = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
-        limits = {name: limit.tolist() for name, limit in of_features.items() if limit is not None}
+        limits: dict[str, Any] = {name: limit.tolist() for name, limit in of_features.items() if limit is not None}
         of_tokens = {"token_caps": self.token_caps, "token_floors": self.token_floors}
         limits |= {name: limit for name, limit in of_tokens.items() if limit is not None}
         return super().settings() | {"limits": limits}

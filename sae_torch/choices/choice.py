@@ -20,7 +20,7 @@ from sae_torch.choices.thresholds import BatchFree, FrequencyTracker, Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
-from sae_torch.ops.compiling import outside_graphs
+from sae_torch.ops.compiling import no_compile
 from sae_torch.score_blocks import ChunkedScores
 
 # A class that says one of these anew states or observes its batches in a way of its own.
@@ -111,7 +111,7 @@ class Choice(nn.Module):
         mask[tokens, features] = True
         return mask
 
-    @outside_graphs
+    @no_compile
     def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `select`. On a GPU, a choice that supports padded matches trains without waiting for their number.
 
@@ -130,7 +130,7 @@ class Choice(nn.Module):
             self.observe_padded(scores, padded)
         return padded.tokens, padded.features, padded.count
 
-    @outside_graphs
+    @no_compile
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         _require_matrix(scores)
@@ -326,7 +326,7 @@ class TokenChoice(Choice):
         """At most k features per token."""
         return {"token_caps": int(self.k)}
 
-    @outside_graphs
+    @no_compile
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         _require_matrix(scores)

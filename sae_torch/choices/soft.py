@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 import allocation as al
 from sae_torch.errors import InputError
-from sae_torch.ops.compiling import outside_graphs
+from sae_torch.ops.compiling import no_compile
 
 
 class SoftChoice(nn.Module):
@@ -74,7 +74,7 @@ class SoftChoice(nn.Module):
         self.straight_through = straight_through
         self.feature_caps = None if feature_caps is None else torch.as_tensor(feature_caps, dtype=torch.float64)
 
-    @outside_graphs
+    @no_compile
     def forward(self, scores: Tensor) -> Tensor:
         """Shares of shape (tokens, features), in the scores' own type."""
         if scores.ndim != 2:

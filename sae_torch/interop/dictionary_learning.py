@@ -152,7 +152,7 @@ def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:
     """Class and state dict."""
     threshold = form.threshold
     if threshold is not None and not bool((threshold == threshold[0]).all()):
-        return "JumpReluAutoEncoder", form.uncentred().tensors
+        return "JumpReluAutoEncoder", form.restore_b_dec().tensors
     tensors = form.tensors
     as_linear = {
         "encoder.weight": tensors["W_enc"].T.contiguous(),
@@ -197,7 +197,7 @@ def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
     if kind == "AutoEncoder":
         return changed(form, threshold=torch.zeros(F))
     if kind == "JumpReluAutoEncoder":
-        return changed(form.centred(), threshold=tensors["threshold"])
+        return changed(form.absorb_b_dec(), threshold=tensors["threshold"])
     if float(tensors["threshold"]) < 0:  # never measured
         return form
     return changed(form, threshold=tensors["threshold"].expand(F))

@@ -110,11 +110,11 @@ class InferenceForm:
             threshold=None if self.threshold is None else self.threshold * norms,
         )
 
-    def centred(self) -> InferenceForm:
+    def absorb_b_dec(self) -> InferenceForm:
         """The form of weights whose encoder reads `x` itself, not `x - b_dec`."""
         return replace(self, b_enc=self.b_enc + self.b_dec @ self.W_enc)
 
-    def uncentred(self) -> InferenceForm:
+    def restore_b_dec(self) -> InferenceForm:
         """Weights of the same function for an encoder that reads `x` itself."""
         return replace(self, b_enc=self.b_enc - self.b_dec @ self.W_enc)
 

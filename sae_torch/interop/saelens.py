@@ -206,7 +206,7 @@ def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> In
     W_enc, b_enc, W_dec, b_dec = (tensors[name].to(dtype) for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
     form = InferenceForm(W_enc, b_enc, W_dec, b_dec)
     if not config.get("apply_b_dec_to_input", True):
-        form = form.centred()
+        form = form.absorb_b_dec()
     if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
         form = form.with_unit_rows()  # its activations are in these units
     if architecture == "topk":

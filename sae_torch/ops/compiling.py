@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+def no_compile(function: Callable[P, T]) -> Callable[P, T]:
     """A function that a compiled model calls as it is, between two graphs.
 
     The compiler translates NumPy calls into its own, some of which do not exist. `torch.compiler.disable` as a
@@ -20,8 +20,8 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
 
     Examples
     --------
-    >>> from sae_torch.ops.compiling import outside_graphs
-    >>> outside_graphs(max)(1, 2)
+    >>> from sae_torch.ops.compiling import no_compile
+    >>> no_compile(max)(1, 2)
     2
     """
 

@@ -82,7 +82,7 @@ class _SelectedPreactivations(Function):
 
 
 def _sums_by_feature(values: Tensor, codes: SparseCodes, order: Tensor) -> Tensor:
-    """Sums of values in order of their features; a card would add up by index in whatever order its threads run."""
+    """Sums of values in order of their features; a GPU would add up by index in whatever order its threads run."""
     if values.device.type != "cpu":
         return segment_sums(values, codes.feature_offsets)
     return values.new_zeros(codes.shape[1]).index_add_(0, codes.features[order], values)

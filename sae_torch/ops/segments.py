@@ -39,7 +39,7 @@ def weighted_row_sums(rows: Tensor, index: Tensor, weights: Tensor, offsets: Ten
 
 
 def segment_sums(values: Tensor, offsets: Tensor) -> Tensor:
-    """`out[s] = sum over e in segment s of values[e]`, on a card too in a fixed order."""
+    """`out[s] = sum over e in segment s of values[e]`, on a GPU too in a fixed order."""
     one, zeros = values.new_ones(1, 1), torch.zeros_like(values, dtype=torch.int64)
     return weighted_row_sums(one, zeros, values, offsets).squeeze(1)
 

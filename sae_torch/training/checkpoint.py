@@ -100,7 +100,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state in a checkpoint, after a look at its digest.
+    """The state in a checkpoint, checked against its digest.
 
     Raises
     ------

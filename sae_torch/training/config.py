@@ -48,7 +48,7 @@ class TrainConfig:
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
     auxiliary_every: int = 1
-    """The auxiliary loss looks at every n-th token of a batch: faster steps, more silent features."""
+    """The auxiliary loss reads every n-th token of a batch: faster steps, more silent features."""
     k_aux: int | None = None
     """Features per token in the auxiliary loss; by default half of d_model for "k", otherwise k."""
     zipf_alpha: float = 1.0

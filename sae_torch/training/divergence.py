@@ -1,4 +1,4 @@
-"""Losses beyond recovery: refused before the step by a processor; on a card skipped there and seen at the next look."""
+"""Losses beyond recovery: refused before the step on the CPU; on a GPU skipped there and seen at the next reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sae_torch.training.log import StepRecord, read_all
 
 # A reconstruction this many times worse than none is beyond recovery.
 DIVERGED = 100.0
-# Steps on a card between two looks at their losses: each look waits for all that was launched.
+# Steps on a GPU between two readings of their losses: each waits for all that was launched.
 LOOK_EVERY = 50
 
 
@@ -41,33 +41,33 @@ class LossWatch:
         self._failed: Tensor | None = None
 
     @torch.no_grad()
-    def flag(self, loss: Tensor, nothing: Tensor) -> Tensor:
-        """On a card: 1 from the first refused step on, else 0; fused Adam takes it to skip its steps."""
-        accepted = (loss <= DIVERGED * nothing) & nothing.isfinite()  # NaN is not
+    def flag(self, loss: Tensor, baseline: Tensor) -> Tensor:
+        """On a GPU: 1 from the first refused step on, else 0; fused Adam takes it to skip its steps."""
+        accepted = (loss <= DIVERGED * baseline) & baseline.isfinite()  # NaN is not
         refused = accepted.logical_not().float()
         if self._failed is None:
             self._failed = torch.zeros_like(refused)
         return torch.maximum(self._failed, refused, out=self._failed)
 
     def add(self, record: StepRecord) -> None:
-        """A step that was launched; looks when enough of them have been."""
+        """A step that was launched; reads when enough of them have been."""
         self._unread.append(record)
         if record.is_read or len(self._unread) >= LOOK_EVERY:
-            self.look()
+            self.check_losses()
 
-    def look(self) -> None:
-        """Read the losses since the last look, and raise for the first that was refused."""
+    def check_losses(self) -> None:
+        """Read the losses since the last reading, and raise for the first that was refused."""
         records, self._unread = self._unread, []
         read_all(records)
         for record in records:
-            if record.loss <= DIVERGED * record.nothing and math.isfinite(record.nothing):
+            if record.loss <= DIVERGED * record.baseline and math.isfinite(record.baseline):
                 continue
             self.failed_step = record.step
             if self._failed is not None:
                 self._failed.zero_()
-            if not math.isfinite(record.nothing):
+            if not math.isfinite(record.baseline):
                 raise InputError(f"batches: batch {record.step} holds NaN or infinite activations")
             raise FloatingPointError(
                 f"the loss is {record.loss:.3g} at step {record.step}, where reconstructing nothing would cost "
-                f"{record.nothing:.3g}: {self.remedy}"
+                f"{record.baseline:.3g}: {self.remedy}"
             )

@@ -12,21 +12,21 @@ from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device
-from sae_torch.training.usage import Usage
+from sae_torch.training.usage import FeatureUsage
 
 # Until then the weight of a batch in the moving densities changes, which a graph would hold fast.
 SETTLED = round(1 / DENSITY_RATE)
 
 
 class StepGraph:
-    """Launches of a trainer on a card: as they come at first, then as a graph.
+    """Launches of a trainer on a GPU: as they come at first, then as a graph.
 
     A graph holds sizes fast. So it is captured when two steps in a row have the same batch size and budget, and
     forgotten when either changes. What changes besides is read by the graph where it lies: batch and learning rate.
     """
 
     def __init__(
-        self, launch: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, choice: Choice, usage: Usage
+        self, launch: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, choice: Choice, usage: FeatureUsage
     ) -> None:
         self.launch, self.optimizer, self.choice, self.usage = launch, optimizer, choice, usage
         self._sizes: tuple[int, float] | None = None
@@ -85,7 +85,7 @@ def require_graph(sae: SparseAutoencoder) -> None:
 def captured(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """What launches the work anew, on the memory it was captured on, and where its answer will lie."""
     graph = torch.cuda.CUDAGraph()
-    # threads that read ahead go on copying to the card
+    # threads that read ahead go on copying to the GPU
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         answer = work()
     return graph.replay, answer

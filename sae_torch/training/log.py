@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class StepRecord:
-    """What one step did. What a card measured stays there until it is asked for: then the host waits.
+    """What one step did. What a GPU measured stays there until it is asked for: then the host waits.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class StepRecord:
     tokens : int
         Seen so far, this step included.
     numbers : list of float, or (5,) tensor
-        `loss`, `reconstruction`, `auxiliary` and `l0` as in `TrainLog`; `nothing`, the error of no reconstruction.
+        `loss`, `reconstruction`, `auxiliary` and `l0` as in `TrainLog`; `baseline`, the error of no reconstruction.
     """
 
     step: int
@@ -45,7 +45,7 @@ class StepRecord:
         return self.read()[0]
 
     @property
-    def nothing(self) -> float:
+    def baseline(self) -> float:
         """Squared error of reconstructing nothing."""
         return self.read()[4]
 

@@ -1,4 +1,4 @@
-"""Whether a card has room for the scores of a step, and how many features at a time fit where it has not."""
+"""Whether a GPU has room for the scores of a step, and how many features at a time fit where it has not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST = 256
 
 
 def room_for_scores(trainers: Iterable[Trainer], device: torch.device) -> int:
-    """Bytes of a card left beside what these trainers will hold before their first step is over.
+    """Bytes of a GPU left beside what these trainers will hold before their first step is over.
 
     ::
 
@@ -49,8 +49,8 @@ def fitting_chunk(tokens: int, n_features: int, entry_bytes: int, room: int) -> 
     return chunk if chunk < n_features else None
 
 
-def fit_to_card(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
-    """Where the scores of a batch do not fit the card, encode and select in blocks; which, and of how many features.
+def fit_to_gpu(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
+    """Where the scores of a batch do not fit the GPU, encode and select in blocks; which, and of how many features.
 
     Choices that read the whole matrix, and steps that become a graph, stay as they are.
     """

@@ -29,11 +29,11 @@ from sae_torch.interop.saelens import save
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
-from sae_torch.training.memory import fit_to_card
+from sae_torch.training.memory import fit_to_gpu
 from sae_torch.training.metrics import open_sinks, require_services
 from sae_torch.training.run_config import RunConfig
+from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
-from sae_torch.training.upload import uploaded
 
 CONFIG = "config.toml"
 # Sections and fields that do not change the result.
@@ -50,13 +50,13 @@ class Run:
         out/config.toml  out/metrics.jsonl  out/checkpoints/step-...  out/<choice>-k<k>.../cfg.json
 
     On the CPU a run that was killed and went on gives the same bits as one that was not: weights, thresholds, ledger,
-    optimiser. That needs the same versions, processor and number of threads, which every checkpoint records.
+    optimiser. That needs the same versions, CPU and number of threads, which every checkpoint records.
 
     Parameters
     ----------
     config : RunConfig
     allow_inexact : bool
-        Go on although versions, threads or processor differ from those of the checkpoint.
+        Go on although versions, threads or CPU differ from those of the checkpoint.
 
     Examples
     --------
@@ -130,7 +130,7 @@ class Run:
         reader = self._reader()
         trainers = self._trainers(reader)
         self._require_space(trainers)
-        for name, chunk in fit_to_card(trainers, self.config.reader.batch_size).items():
+        for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
             self._say(f"{name}: the scores of a batch do not fit {self.config.device}, so {chunk} features at a time")
         self.stage = "training"
         step = None if newest is None else self._resume(newest, reader, trainers)
@@ -225,7 +225,7 @@ class Run:
                 for x in self._begin(read, reader, trainers) if done is None else read:
                     if self.interruption.requested:
                         break
-                    x = uploaded(x, self.config.device)
+                    x = to_device(x, self.config.device)
                     records = {}
                     for name, trainer in trainers.items():
                         with self._naming(step, reader, f"{name}: ", trainer):
@@ -233,7 +233,7 @@ class Run:
                     step += 1
                     bar.update()
                     if step % self.config.metrics.every == 0 or step == len(reader):
-                        self._look(step, reader, trainers)
+                        self._check_losses(step, reader, trainers)
                         speed = (step - first) * reader.batch_size / (time.perf_counter() - started)
                         for name, record in records.items():
                             values = _numbers(record, trainers[name]) | {"tokens_per_second": round(speed)}
@@ -241,7 +241,7 @@ class Run:
                                 sink.write(step, name, values)
                         bar.set_postfix(loss=" ".join(f"{record.loss:.1f}" for record in records.values()))
                     if step % self.config.checkpoints.every == 0 or step == len(reader):
-                        self._look(step, reader, trainers)
+                        self._check_losses(step, reader, trainers)
                         self._write(step, reader, _states(trainers))
                 if self.interruption.requested and step < len(reader):
                     place = self._write(step, reader, _states(trainers))
@@ -257,17 +257,17 @@ class Run:
             yield
         except (FloatingPointError, InputError, al.InfeasibleError) as error:
             newest = self.checkpoints.newest()
-            if trainer is not None and trainer.failed_step is not None:  # a card's are seen later
+            if trainer is not None and trainer.failed_step is not None:  # a GPU's are seen later
                 step = trainer.failed_step
             raise type(error)(
                 f"{name}{error}; {reader.origin(step)}; last good checkpoint: {newest or 'none yet'}"
             ) from error
 
-    def _look(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
-        """At what a card has measured since the last look."""
+    def _check_losses(self, step: int, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        """Read what a GPU has measured since the last reading."""
         for name, trainer in trainers.items():
             with self._naming(step, reader, f"{name}: ", trainer):
-                trainer.look()
+                trainer.check_losses()
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
         state = {"step": step, "trainers": states, "random": _random_state()}
@@ -306,8 +306,8 @@ def _states(trainers: dict[str, Trainer]) -> dict[str, Any]:
 
 def _numbers(record: StepRecord, trainer: Trainer) -> dict[str, float]:
     """What is logged of a step."""
-    assert trainer.course is not None
-    return record.values() | {"k": trainer.sae.choice.k, "dead": float(trainer.course.usage.dead.float().mean())}
+    assert trainer.schedule is not None
+    return record.values() | {"k": trainer.sae.choice.k, "dead": float(trainer.schedule.usage.dead.float().mean())}
 
 
 def _determining(config: RunConfig) -> dict[str, Any]:

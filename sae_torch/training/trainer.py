@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -25,22 +26,22 @@ from sae_torch.training.divergence import LossWatch
 from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
+from sae_torch.training.to_device import to_device
 from sae_torch.training.update import set_rate, update
-from sae_torch.training.upload import uploaded
-from sae_torch.training.usage import Usage
+from sae_torch.training.usage import FeatureUsage
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
 
 
 @dataclass
-class Course:
+class ScheduleState:
     """A planned number of steps, and how far they are."""
 
     steps: int
-    schedule: Schedule
+    rates: Schedule
     annealing: Annealing | None
-    usage: Usage
+    usage: FeatureUsage
     watch: LossWatch
     step: int = 0
     tokens: int = 0
@@ -79,12 +80,12 @@ class Trainer:
         self.config = config or TrainConfig()
         # activations are multiplied by this in training; unknown until the first batches are seen
         self.scale = math.nan
-        self.course: Course | None = None
+        self.schedule: ScheduleState | None = None
         self._memory: Tensor | None = None
         self._graph: StepGraph | None = None
         if self.config.graph:
             require_graph(sae)
-        # on a card the fused one alone can skip a step that the host has not seen yet
+        # on a GPU the fused one alone can skip a step that the host has not seen yet
         fused = is_on_device(sae.W_dec) or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
@@ -120,7 +121,7 @@ class Trainer:
             for x in begun:
                 log.append(self.step(x))
                 inputs.append(x)
-            self.look()
+            self.check_losses()
         finally:
             self.end()
             self.sae.train(was_training)
@@ -151,8 +152,9 @@ class Trainer:
     def step(self, x: Tensor) -> StepRecord:
         """One step on raw activations, (tokens, d_model).
 
-        A card is not waited for: the numbers of the record stay there until they are read, every 50 steps or by `look`.
-        A step whose loss diverges, and all after it, then leave the weights as they are until the error is raised.
+        A GPU is not waited for: the numbers of the record stay there until they are read, every 50 steps or by
+        `check_losses`. A step whose loss diverges, and all after it, then leave the weights as they are until the error
+        is raised.
 
         Raises
         ------
@@ -161,27 +163,27 @@ class Trainer:
         FloatingPointError
             If the loss is not finite or diverges; the weights are those before the step.
         """
-        course = self.course
-        if course is None:
+        schedule = self.schedule
+        if schedule is None:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
-        if course.step >= course.steps:
-            raise InputError(f"step: all {course.steps} steps of the schedule are done; call end() first")
-        x = self.checked(x, course.step, wait=False) * self.scale
-        k = None if course.annealing is None else course.annealing.at(course.step)
-        self.sae.choice.at_step(Progress(course.step, course.steps, k))
+        if schedule.step >= schedule.steps:
+            raise InputError(f"step: all {schedule.steps} steps of the schedule are done; call end() first")
+        x = self.checked(x, schedule.step, wait=False) * self.scale
+        k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
+        self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
         try:
-            record = self._step(x, course)
+            record = self._step(x, schedule)
         except al.InvalidProblemError as error:
-            course.watch.failed_step = course.step
-            raise FloatingPointError(f"step {course.step}: {error}; {self._remedy}") from error
-        course.step += 1
-        course.tokens = record.tokens
+            schedule.watch.failed_step = schedule.step
+            raise FloatingPointError(f"step {schedule.step}: {error}; {self._remedy}") from error
+        schedule.step += 1
+        schedule.tokens = record.tokens
         if not record.is_read:
-            course.watch.add(record)
+            schedule.watch.add(record)
         return record
 
-    def look(self) -> None:
-        """Look at what a card has measured since the last look.
+    def check_losses(self) -> None:
+        """Read what a GPU has measured since the last reading, which waits for it.
 
         Raises
         ------
@@ -190,25 +192,30 @@ class Trainer:
         InputError
             If a batch held NaN or infinite values.
         """
-        if self.course is not None:
-            self.course.watch.look()
+        if self.schedule is not None:
+            self.schedule.watch.check_losses()
+
+    def look(self) -> None:
+        """The old name of `check_losses`."""
+        warnings.warn("look is now called check_losses", DeprecationWarning, stacklevel=2)
+        self.check_losses()
 
     @property
     def failed_step(self) -> int | None:
         """The step of the schedule whose loss was refused."""
-        return None if self.course is None else self.course.watch.failed_step
+        return None if self.schedule is None else self.schedule.watch.failed_step
 
     def end(self) -> None:
         """Leave the schedule: back to a module that works on raw activations; a second call does nothing."""
-        if self.course is None:
+        if self.schedule is None:
             return
-        if self.course.annealing is not None:
-            self.sae.choice.set_budget(self.course.annealing.k)
-        watch = self.course.watch
-        self.course = self._memory = self._graph = None
+        if self.schedule.annealing is not None:
+            self.sae.choice.set_budget(self.schedule.annealing.k)
+        watch = self.schedule.watch
+        self.schedule = self._memory = self._graph = None
         if not math.isnan(self.scale):
             self._rescale(1.0 / self.scale)
-        watch.look()
+        watch.check_losses()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values; `begin` comes first.
@@ -220,39 +227,39 @@ class Trainer:
         FloatingPointError
             If a weight is not finite: there is nothing to go on from.
         """
-        course = self.course
-        if course is None:
+        schedule = self.schedule
+        if schedule is None:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
-        self.look()
+        self.check_losses()
         for name, weight in self.sae.named_parameters():
             if not bool(torch.isfinite(weight).all()):
-                raise FloatingPointError(f"{name} is not finite after step {course.step}: {self._remedy}")
+                raise FloatingPointError(f"{name} is not finite after step {schedule.step}: {self._remedy}")
         return {
-            "steps": course.steps,
-            "step": course.step,
-            "tokens": course.tokens,
+            "steps": schedule.steps,
+            "step": schedule.step,
+            "tokens": schedule.tokens,
             "scale": self.scale,
             "sae": self.sae.state_dict(),
             "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
-            "usage": course.usage.state_dict(),
+            "usage": schedule.usage.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], planned_tokens: int) -> None:
         """Take up a schedule where `state_dict` left it, with the same autoencoder and configuration."""
         self._plan(state["steps"], planned_tokens)
-        assert self.course is not None
-        self.course.step, self.course.tokens = state["step"], state["tokens"]
-        self.course.usage.load_state_dict(state["usage"])
+        assert self.schedule is not None
+        self.schedule.step, self.schedule.tokens = state["step"], state["tokens"]
+        self.schedule.usage.load_state_dict(state["usage"])
         self.scale = state["scale"]
         self.sae.load_state_dict(state["sae"])
         self.sae.choice.load_carried_state(state["choice"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _require_idle(self, call: str) -> None:
-        if self.course is not None:
+        if self.schedule is not None:
             raise InputError(
-                f"{call}: a schedule has begun already, {self.course.step} of {self.course.steps} steps are done; "
+                f"{call}: a schedule has begun already, {self.schedule.step} of {self.schedule.steps} steps are done; "
                 "call end() first"
             )
 
@@ -262,10 +269,10 @@ class Trainer:
         if config.k_start is not None:
             annealing = Annealing(config.k_start, choice.k, steps, config.k_annealing)
             config.require_annealed(choice)
-        schedule = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
-        usage = Usage(self.sae, config, planned_tokens)
-        self.course = Course(steps, schedule, annealing, usage, LossWatch(self._remedy))
-        launch = partial(self.launch, course=self.course)
+        rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
+        usage = FeatureUsage(self.sae, config, planned_tokens)
+        self.schedule = ScheduleState(steps, rates, annealing, usage, LossWatch(self._remedy))
+        launch = partial(self.launch, schedule=self.schedule)
         self._graph = StepGraph(launch, self.optimizer, choice, usage) if config.graph else None
         self.sae.train()
 
@@ -285,7 +292,7 @@ class Trainer:
     def checked(self, x: Tensor, step: int, wait: bool = True) -> Tensor:
         """A batch of raw activations as the autoencoder takes it; `step` is its number, for the message.
 
-        Without `wait`, values on a card are not looked at: what is wrong with them shows in the loss.
+        Without `wait`, values on a GPU are not read: what is wrong with them shows in the loss.
 
         Raises
         ------
@@ -299,7 +306,7 @@ class Trainer:
         check_finite = wait or not (is_on_device(x) and is_on_device(self.sae.W_enc))
         if check_finite and not bool(torch.isfinite(x).all()):
             raise InputError(f"batches: batch {step} holds NaN or infinite activations")
-        return uploaded(x, self.sae.W_enc.device)
+        return to_device(x, self.sae.W_enc.device)
 
     @torch.no_grad()
     def _start(self, probe: Tensor) -> None:
@@ -320,30 +327,30 @@ class Trainer:
         self.sae.b_dec.mul_(factor)
         self.sae.choice.rescale(factor)
 
-    def _step(self, x: Tensor, course: Course) -> StepRecord:
-        record = StepRecord(course.step, course.schedule.rate(course.step), course.tokens + len(x))
+    def _step(self, x: Tensor, schedule: ScheduleState) -> StepRecord:
+        record = StepRecord(schedule.step, schedule.rates.rate(schedule.step), schedule.tokens + len(x))
         set_rate(self.optimizer, record.learning_rate)
         if is_on_device(x):
-            record.numbers = self._graph(x) if self._graph else self.launch(x, course)
+            record.numbers = self._graph(x) if self._graph else self.launch(x, schedule)
             return record
-        loss, (*losses, matches, nothing) = self._forward(x, course.usage)
-        record.numbers = [*map(float, losses), float(matches) / len(x), float(nothing)]
-        course.watch.add(record)  # refuses before the weights change
+        loss, (*losses, matches, baseline) = self._forward(x, schedule.usage)
+        record.numbers = [*map(float, losses), float(matches) / len(x), float(baseline)]
+        schedule.watch.add(record)  # refuses before the weights change
         self._descend(loss)
         return record
 
-    def launch(self, x: Tensor, course: Course) -> Tensor:
-        """A step on a card, in training units; the numbers of its record, which are not there yet."""
-        loss, (*losses, matches, nothing) = self._forward(x, course.usage)
-        flag = course.watch.flag(losses[0], nothing)
+    def launch(self, x: Tensor, schedule: ScheduleState) -> Tensor:
+        """A step on a GPU, in training units; the numbers of its record, which are not there yet."""
+        loss, (*losses, matches, baseline) = self._forward(x, schedule.usage)
+        flag = schedule.watch.flag(losses[0], baseline)
         if self.optimizer.defaults["fused"]:
             self.optimizer.found_inf = flag  # type: ignore[attr-defined]
         count = matches if isinstance(matches, Tensor) else torch.full((), matches, device=x.device)
-        numbers = torch.stack([number.double() for number in (*losses, count.double() / len(x), nothing)])
+        numbers = torch.stack([number.double() for number in (*losses, count.double() / len(x), baseline)])
         self._descend(loss)
         return numbers
 
-    def _forward(self, x: Tensor, usage: Usage) -> tuple[Tensor, tuple[Any, ...]]:
+    def _forward(self, x: Tensor, usage: FeatureUsage) -> tuple[Tensor, tuple[Any, ...]]:
         """The loss, and what is measured: it and its parts, the matches, the error of reconstructing nothing."""
         sae, config = self.sae, self.config
         wants_auxiliary = usage.auxiliary != "none"
@@ -365,7 +372,7 @@ class Trainer:
         update(self.sae, self.optimizer, self.config.clip)
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
-        """Where this step writes its scores: over the last step's. A card's allocator keeps freed memory by itself."""
+        """Where this step writes its scores: over the last step's. A GPU's allocator keeps freed memory by itself."""
         shape, dtype = (x.shape[0], self.sae.n_features), self.sae.score_dtype or x.dtype
         if x.device.type != "cpu" or self.sae.feature_chunk is not None:
             return None

@@ -47,7 +47,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _blocks(matrix: Tensor) -> Iterator[slice]:
-    """Rows that stay in a processor's cache between two passes over them; all at once on a card."""
+    """Rows that stay in a CPU's cache between two passes over them; all at once on a GPU."""
     count = len(matrix)
     step = count if matrix.device.type != "cpu" else max(1, BLOCK_ENTRIES // matrix.shape[1])
     return (slice(start, start + step) for start in range(0, count, step))

@@ -13,7 +13,7 @@ from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
 from sae_torch.training.config import TrainConfig
 
 
-class Usage:
+class FeatureUsage:
     """Moving firing densities, and the tokens since each feature last fired."""
 
     def __init__(self, sae: SparseAutoencoder, config: TrainConfig, planned_tokens: int) -> None:

@@ -22,8 +22,8 @@ def test_every_side_makes_steps() -> None:
         step = make()
         step()
         if isinstance(step, Ours):
-            assert step.trainer.course is not None, name
-            assert step.trainer.course.schedule.rate(step.steps) == step.trainer.config.learning_rate
+            assert step.trainer.schedule is not None, name
+            assert step.trainer.schedule.rates.rate(step.steps) == step.trainer.config.learning_rate
             sae = step.trainer.sae
             assert torch.isfinite(sae.W_dec).all()
             assert step.trainer.step(step.batches[0]).loss > 0

@@ -1,4 +1,4 @@
-"""Choices on tensors whose solutions come back as tensors: the way of a card without CuPy, walked on the processor."""
+"""Choices on tensors whose solutions come back as tensors: the way of a GPU without CuPy, walked on the processor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
 from sae_torch.choices.feature import ON_HOST
 from sae_torch.training import trainer as trainer_module
-from tests.sae_torch.no_look import no_look
+from tests.sae_torch.no_synchronise import no_synchronise
 
 CHOICES = {
     "token": lambda: st.TokenChoice(k=3),
@@ -34,7 +34,7 @@ CHOICES = {
 
 @pytest.fixture
 def as_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every tensor counts as one on a card; that CuPy is missing and that scores are copied is known."""
+    """Every tensor counts as one on a GPU; that CuPy is missing and that scores are copied is known."""
     for module in (allocation, allocation.validation):
         monkeypatch.setattr(module, "is_on_device", lambda array: hasattr(array, "detach"))
     with warnings.catch_warnings():
@@ -84,21 +84,21 @@ def test_a_step_on_a_card_looks_at_no_number(
     monkeypatch.setattr(losses, "BLOCK_ENTRIES", block_entries)
     batches = torch.randn(5, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
     found = []
-    for card in (True, False):
+    for gpu in (True, False):
         sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]())
         trainer = st.Trainer(sae, st.TrainConfig(auxiliary=auxiliary, dead_after=30, progress=False))
         trainer.begin(batches[0], steps=10, planned_tokens=400)
-        if not card:
+        if not gpu:
             for module in (allocation, allocation.validation):
                 monkeypatch.setattr(module, "is_on_device", lambda array: False)
         on_host = [value for key, value in sae.choice.named_buffers() if key in ON_HOST]
         records = []
         for step, x in enumerate(batches):
             # the first step makes the optimiser's state
-            with no_look(on_host) if card and step else nullcontext():
+            with no_synchronise(on_host) if gpu and step else nullcontext():
                 records.append(trainer.step(x))
-            assert records[-1].is_read == (not card)
-        trainer.look()
+            assert records[-1].is_read == (not gpu)
+        trainer.check_losses()
         assert all(record.is_read for record in records)
         found.append([*(torch.tensor(record.read()) for record in records), *sae.state_dict().values()])
     for one, other in zip(*found, strict=True):
@@ -160,20 +160,20 @@ def test_a_card_skips_what_diverges_until_the_host_looks(name: str) -> None:
     for x in batches[3:]:
         trainer.step(x)
     with pytest.raises(FloatingPointError, match=r"the loss is .* at step 3, where reconstructing nothing would cost"):
-        trainer.look()
+        trainer.check_losses()
     assert trainer.failed_step == 3
     for one, other in zip(sae.parameters(), before, strict=True):
         torch.testing.assert_close(one.detach(), other)
     with torch.no_grad():
         sae.b_enc -= 1e6
     trainer.step(batches[0])
-    trainer.look()
+    trainer.check_losses()
     assert not torch.equal(sae.W_dec, before[0])
 
 
 @pytest.mark.usefixtures("as_device")
 def test_a_batch_that_is_not_finite_is_named_by_the_next_look() -> None:
-    """On a card its values are not looked at beforehand; the log holds what was read."""
+    """On a GPU its values are not looked at beforehand; the log holds what was read."""
     batches = [torch.randn(40, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(220)]
     batches[210][3, 4] = torch.nan
     sae = st.SparseAutoencoder(8, 24, choice=st.MutualChoice(3))
@@ -202,8 +202,8 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
     x = torch.randint(-2, 3, (40, 8), generator=torch.Generator().manual_seed(0)).float()
     weights = (torch.arange(24) % 4) / 4
     found = []
-    for card in (True, False):
-        if not card:
+    for gpu in (True, False):
+        if not gpu:
             for module in (allocation, allocation.validation):
                 monkeypatch.setattr(module, "is_on_device", lambda array: False)
         for loss in (losses.aux_zipf_loss, losses.aux_k_loss):
@@ -211,7 +211,7 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
             with torch.no_grad():
                 sae.W_enc.copy_(sae.W_enc.mul(4).round())
             out = sae(x, return_pre=True)
-            with no_look() if card else nullcontext():
+            with no_synchronise() if gpu else nullcontext():
                 value = loss(out, x, sae, weights if loss is losses.aux_zipf_loss else weights == 0.5, 5, every)
                 value.backward()
             found.append([value.detach(), *(p.grad for p in sae.parameters())])
@@ -223,7 +223,7 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
 
 @pytest.mark.usefixtures("as_device")
 def test_nothing_lacking_means_no_auxiliary_loss() -> None:
-    """On a card the case cannot be seen beforehand."""
+    """On a GPU the case cannot be seen beforehand."""
     sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3))
     x = torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
     loss = losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.zeros(24), k_aux=4)

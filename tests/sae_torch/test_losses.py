@@ -130,7 +130,7 @@ def test_missing_scores_and_wrong_weights_are_named() -> None:
 
 
 def test_weighted_scores_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a card takes them, a few tokens at a time: the same loss and gradients."""
+    """As a GPU takes them, a few tokens at a time: the same loss and gradients."""
     found = []
     for rows in (64, 5):
         monkeypatch.setattr(losses, "_row_blocks", lambda s, n=rows: ((i, s[i : i + n]) for i in range(0, len(s), n)))

@@ -1,4 +1,4 @@
-"""The Triton kernels without a card: the CPU answers under the interpreter, and machine code for two architectures."""
+"""The Triton kernels without a GPU: the CPU answers under the interpreter, and machine code for two architectures."""
 
 from __future__ import annotations
 

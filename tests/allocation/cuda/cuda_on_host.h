@@ -3,7 +3,7 @@
 // Every thread of a block is a fiber. A fiber runs until it waits at a barrier, exchanges values with its warp, or meets
 // an atomic operation; which one goes on is drawn from a seed, and so is the order of blocks. Shared memory keeps what the
 // last block left there. A barrier that not all threads reach ends the run with an error. Blocks run one after another:
-// what depends on two of them at work at once shows on a card alone.
+// what depends on two of them at work at once shows on a GPU alone.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>

@@ -1,4 +1,4 @@
-"""Every kernel compiles for the cards it is meant for, with the compiler that CuPy uses."""
+"""Every kernel compiles for the GPUs it is meant for, with the compiler that CuPy uses."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_arrays_of_cupy(type_name: str) -> None:
 
 @pytest.fixture
 def card(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors of the processor count as those of a card, whose current stream is one of its own."""
+    """Tensors of the processor count as those of a GPU, whose current stream is one of its own."""
     stream = SimpleNamespace(cuda_stream=77, synchronize=lambda: STREAMS.append("waited"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda number: stream)
     monkeypatch.setattr(torch.cuda, "device", lambda number: nullcontext())

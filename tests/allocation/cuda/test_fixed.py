@@ -17,7 +17,7 @@ from allocation.cuda.torch_engine import TorchEngine
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import KINDS, TYPES, drawn, typed
 
-# What makes the host wait for a card: one number, a list of places, a mask as an index.
+# What makes the host wait for a GPU: one number, a list of places, a mask as an index.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "unique", "is_nonzero")
 SHAPE = (40, 57)
 CAPS = {None: np.array([90]), 0: np.arange(40) % 5, 1: np.full(57, 3)}

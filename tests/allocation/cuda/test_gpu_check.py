@@ -1,4 +1,4 @@
-"""`make gpu-check` walks through its parts without a card, and without what a machine with a card may lack."""
+"""`make gpu-check` walks through its parts without a GPU, and without what a machine with a GPU may lack."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_card, gpu_check, gpu_selection, harness
+from benchmarks import gpu_check, gpu_device, gpu_selection, harness
 
 ROOT = Path(__file__).parents[3]
-# what a machine with a card need not have
+# what a machine with a GPU need not have
 ABSENT = (
     "tyro",
     "ortools",
@@ -82,9 +82,9 @@ def test_every_part_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.
     names = ("refusals", "nested parity", "no waiting", "selections")
     monkeypatch.setattr(gpu_check, "PARTS", {name: gpu_check.PARTS[name] for name in names})
     monkeypatch.setattr(gpu_check.subprocess, "run", dry)
-    monkeypatch.setattr(gpu_card.torch.cuda, "get_device_name", lambda: "A Card")
+    monkeypatch.setattr(gpu_device.torch.cuda, "get_device_name", lambda: "A Gpu")
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    assert gpu_check.check_card() == ["nested parity", "no waiting"]
-    written = json.loads((tmp_path / "a_card.json").read_text())
+    assert gpu_check.check_gpu() == ["nested parity", "no waiting"]
+    written = json.loads((tmp_path / "a_gpu.json").read_text())
     assert written["headings"] == gpu_selection.HEADINGS
     assert len(written["rows"]) == 8

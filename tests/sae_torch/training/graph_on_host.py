@@ -1,6 +1,6 @@
 """What a CUDA graph does, on the processor: the operations of a capture again, on the memory they were captured on.
 
-Whatever Python decided during the capture is held fast, as on a card; so is every address.
+Whatever Python decided during the capture is held fast, as on a GPU; so is every address.
 """
 
 from __future__ import annotations

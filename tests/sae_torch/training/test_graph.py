@@ -10,7 +10,7 @@ import torch
 
 import sae_torch as st
 from sae_torch.training import graph
-from tests.sae_torch.no_look import no_look
+from tests.sae_torch.no_synchronise import no_synchronise
 from tests.sae_torch.test_devices import as_device  # noqa: F401
 from tests.sae_torch.training import graph_on_host
 
@@ -41,9 +41,9 @@ def trained(choice: st.Choice, captured: bool, batches: list[torch.Tensor], **op
     for group in trainer.optimizer.param_groups:
         group["lr"] = torch.tensor(0.0)  # float32, as a graph reads it
     for step, x in enumerate(batches):
-        with no_look() if captured and step else nullcontext():
+        with no_synchronise() if captured and step else nullcontext():
             records.append(trainer.step(x))
-    trainer.look()
+    trainer.check_losses()
     state = trainer.state_dict()
     kept = [*state["sae"].values(), *(v for s in state["optimizer"]["state"].values() for v in s.values())]
     usage = state["usage"]
@@ -89,16 +89,16 @@ def test_a_replay_that_diverges_is_skipped_and_named(captures: list[int]) -> Non
     trainer = st.Trainer(sae, st.TrainConfig(graph=True, progress=False))
     trainer.begin(batches[0], steps=STEPS, planned_tokens=4000)
     trainer.step(batches[0])
-    with no_look():
+    with no_synchronise():
         for x in batches[1:55]:
             trainer.step(x)
-    trainer.look()
+    trainer.check_losses()
     assert len(captures) == 1
     before = sae.W_enc.detach().clone()
     for x in [batches[55] * torch.nan, *batches[56:]]:
         trainer.step(x)
     with pytest.raises(st.InputError, match="batch 55 holds NaN"):
-        trainer.look()
+        trainer.check_losses()
     torch.testing.assert_close(sae.W_enc.detach(), before)
 
 

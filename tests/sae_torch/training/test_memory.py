@@ -1,4 +1,4 @@
-"""Blocks of features where a card lacks the room for a batch of scores."""
+"""Blocks of features where a GPU lacks the room for a batch of scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOM = 10_000
 
 @pytest.fixture
 def small_card(as_device: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """A card of little memory: what torch says of it."""
+    """A GPU of little memory: what torch says of it."""
     monkeypatch.setattr(memory, "LEAST", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (ROOM, 10 * ROOM))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5_000)
@@ -60,10 +60,10 @@ def test_only_what_can_be_and_what_was_not_given() -> None:
     for name, choice in choices.items():
         sae = st.SparseAutoencoder(4, 16, choice, feature_chunk=5 if name == "given" else None)
         trainers[name] = st.Trainer(sae, st.TrainConfig(graph=name == "graph"))
-    assert memory.fit_to_card(trainers, tokens=10_000) == {"token": 1}
+    assert memory.fit_to_gpu(trainers, tokens=10_000) == {"token": 1}
     chunks = {name: trainer.sae.feature_chunk for name, trainer in trainers.items()}
     assert chunks == {"token": 1, "given": 5, "graph": None, "two-sided": None}
-    assert memory.fit_to_card({"token": st.Trainer(st.SparseAutoencoder(4, 16, st.TokenChoice(2)))}, tokens=2) == {}
+    assert memory.fit_to_gpu({"token": st.Trainer(st.SparseAutoencoder(4, 16, st.TokenChoice(2)))}, tokens=2) == {}
 
 
 def run_config(folder: Path, **options: Any) -> RunConfig:

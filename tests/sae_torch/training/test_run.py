@@ -62,7 +62,7 @@ def stopping_at(step: int, stop: Any) -> Any:
     original = Trainer.step
 
     def stepped(self: Trainer, x: Tensor) -> Any:
-        if self.course is not None and self.course.step == step:
+        if self.schedule is not None and self.schedule.step == step:
             stop(self)
         return original(self, x)
 

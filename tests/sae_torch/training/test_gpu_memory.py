@@ -1,4 +1,4 @@
-"""What a step of the largest autoencoder holds on a card, counted on torch's device without numbers."""
+"""What a step of the largest autoencoder holds on a GPU, counted on torch's device without numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches from main memory to a card, without waiting for what the card still does."""
+"""Batches from main memory to a GPU, without waiting for what the GPU still does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def uploaded(x: Tensor, device: torch.device | str) -> Tensor:
-    """A batch on a device; by way of pinned memory, from which a card copies in its turn."""
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """A batch on a device; by way of pinned memory, from which a GPU copies in its turn."""
     device = torch.device(device)
     if x.device.type == "cpu" and device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The card that `make gpu-check` runs on, and how it is timed; in a dry run the processor."""
+"""The GPU that `make gpu-check` runs on, and how it is timed; in a dry run the CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 @dataclass
-class Card:
+class Gpu:
     """The device of this run, and the seconds that this part of it may take."""
 
     device: str
@@ -22,7 +22,7 @@ class Card:
 
     @property
     def is_real(self) -> bool:
-        """Whether this is a card."""
+        """Whether this is a GPU."""
         return self.device == "cuda"
 
     @property

@@ -1,4 +1,4 @@
-"""A watch for what makes the host wait for a card, on tensors of the processor that stand for the card's."""
+"""A watch for what makes the host wait for a GPU, on tensors of the processor that stand for the GPU's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoLook(TorchDispatchMode):
 
 
 @contextmanager
-def no_look(on_host: Iterable[Tensor] = ()) -> Iterator[None]:
+def no_synchronise(on_host: Iterable[Tensor] = ()) -> Iterator[None]:
     """Neither by an operation nor by NumPy; sorting and counting are those of any device but the processor."""
     watch, numpy = NoLook(on_host), Tensor.numpy
 
