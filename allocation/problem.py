@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from allocation.arguments import LARGEST, array_of, count_of, index_vector, shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
+from allocation.nesting import nesting_of
 from allocation.notebook import card
 from allocation.scores import DenseScores, EdgeScores, Scores
 from allocation.validation import dense_scores, edge_scores
@@ -322,7 +323,7 @@ def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:
     if isinstance(groups, Group) or not isinstance(groups, Sequence):
         raise InvalidProblemError(f"{name}: expected a sequence of Group, found {shown(groups)}")
     checked = [_group(group, f"{name}[{number}]", size) for number, group in enumerate(groups)]
-    _refuse_crossing(checked, name, size)
+    nesting_of([group.members for group in checked], size, name)  # refuses groups that cross
     return tuple(checked)
 
 
@@ -340,22 +341,6 @@ def _group(group: Any, label: str, size: int) -> Group:
     cap = None if group.cap is None else count_of(group.cap, f"{label}.cap")
     floor = None if group.floor is None else count_of(group.floor, f"{label}.floor")
     return Group(members, cap, floor)
-
-
-def _refuse_crossing(groups: list[Group], name: str, size: int) -> None:
-    """From the largest group down, each must lie inside one innermost group so far: `owner` holds that group."""
-    owner = np.full(size, -1)
-    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
-        members = groups[number].members
-        outer = np.unique(owner[members])
-        if outer.size > 1:
-            other = min((int(o) for o in outer if o >= 0), key=lambda g: len(groups[g].members))
-            shared = np.intersect1d(members, groups[other].members)
-            raise InvalidProblemError(
-                f"{name}[{other}] and {name}[{number}] cross: they share {shared.size} member(s), such as "
-                f"{shared[0]}, and neither holds the other; groups of one side must be nested, equal or disjoint"
-            )
-        owner[members] = number
 
 
 def _span(limits: Indices, to: str) -> str:

@@ -85,7 +85,7 @@ def _shared(network: Network, prices: Reals) -> Reals:
 
     Where any move of some range is as good, as with caps of equal sum, the middle: at its ends limits look slack.
     """
-    tokens, features = slice(0, network.shape[0]), slice(network.shape[0], network.budget_arc)
+    tokens, features = network.lines
     upper, lower = network.upper[: network.budget_arc], network.lower[: network.budget_arc]
     # the objective is convex and piecewise linear in what each feature pays more and each token less
     kinks = np.concatenate([prices[tokens], -prices[features]])

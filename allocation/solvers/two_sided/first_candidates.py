@@ -37,14 +37,11 @@ def first_candidates(edges: AllEdges, network: Network) -> Indices:
 
 def line_ranks(network: Network, side: int) -> Indices:
     """How many of its best edges each token (side 0) or feature (side 1) offers."""
-    n_tokens = network.shape[0]
-    arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
+    arcs, others = network.lines[side], network.lines[1 - side]
     length = network.shape[1 - side]
     upper, lower = network.upper[arcs], np.maximum(network.lower[arcs], 0)
     # without caps the share of what the others allow
-    budget = network.upper[[network.budget_arc]]
-    others = network.upper[n_tokens : network.budget_arc] if side == 0 else network.upper[:n_tokens]
-    total = min(int(budget[0]), int(others.sum()))
+    total = min(int(network.upper[network.budget_arc]), int(network.upper[others].sum()))
     usual = np.maximum(np.minimum(upper, -(-total // max(upper.size, 1))), lower)
     return np.asarray(np.minimum(WIDE * usual + EXTRA, length))
 

@@ -45,7 +45,6 @@ def price_bounds(optimum: Optimum) -> tuple[Reals, Reals]:
 
 def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     network, prices = optimum.network, optimum.prices
-    n_tokens = network.shape[0]
     counts = network.counts_of(*optimum.edges.ends(optimum.matched))
     floored = _floored(optimum.edges.problem)
     floors = np.maximum(network.lower, 0)
@@ -54,10 +53,9 @@ def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     lower, upper = np.zeros(prices.size), np.zeros(prices.size)
     reached = np.flatnonzero(at_cap | at_floor)
     paths = _Paths(optimum, counts)
-    n_token_groups = len(optimum.edges.problem.token_groups)
     token_side = np.zeros(prices.size, bool)
-    token_side[:n_tokens] = True
-    token_side[network.budget_arc : network.budget_arc + 1 + n_token_groups] = True
+    for name in ("tokens", "budget", "token_groups"):
+        token_side[network.blocks[name]] = True
     outer = np.where(token_side, network.tails, network.heads)
     for node in np.unique(outer[reached]):
         arcs = reached[outer[reached] == node]

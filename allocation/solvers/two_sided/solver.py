@@ -101,7 +101,7 @@ class _Search:
     def run(self) -> Solution:
         # sums with wrong prices lose the last bit of a score
         given = self.options.warm_start if self.tolerance else None
-        warm = _warm_prices(self.problem, self.network, given)
+        warm = _warm_prices(self.network, given)
         prices, current, fixed = self.opening.run(warm)
         self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
         held = profit_of(current, self.network, prices) > 0
@@ -250,33 +250,28 @@ class _Search:
 def _prices(problem: Problem, optimum: Optimum) -> Prices:
     """Prices by block; their intervals are computed together, when the first is asked for."""
     network = optimum.network
-    first_group = network.budget_arc + 1
-    starts = [0, problem.shape[0], network.budget_arc, first_group, first_group + len(problem.token_groups)]
     bounds = functools.cache(lambda: price_bounds(optimum))
 
-    def block(number: int) -> Price:
-        part = slice(starts[number], [*starts, network.tails.size][number + 1])
-        return Price(optimum.prices[part], lambda: (bounds()[0][part], bounds()[1][part]))
+    def price(block: slice) -> Price:
+        return Price(optimum.prices[block], lambda: (bounds()[0][block], bounds()[1][block]))
 
+    prices = {name: price(block) for name, block in network.blocks.items()}
     at = network.budget_arc
-    budget = no_price()
+    prices["budget"] = no_price()
     if problem.budget is not None:
-        budget = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
-    return Prices(budget, block(0), block(1), block(3), block(4))
+        prices["budget"] = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
+    return Prices(**prices)
 
 
-def _warm_prices(problem: Problem, network: Network, warm_start: Prices | None) -> Reals | None:
+def _warm_prices(network: Network, warm_start: Prices | None) -> Reals | None:
     """Prices of a similar problem as one per arc; None if they do not fit this one."""
     if warm_start is None:
         return None
-    blocks = (
-        (warm_start.tokens, problem.shape[0]), (warm_start.features, problem.shape[1]), (warm_start.budget, 1),
-        (warm_start.token_groups, len(problem.token_groups)), (warm_start.feature_groups, len(problem.feature_groups)),
-    )  # fmt: skip
-    parts = [np.atleast_1d(np.asarray(price.value, np.float64)) for price, _ in blocks]
-    if any(part.shape != (size,) for part, (_, size) in zip(parts, blocks, strict=True)):
+    given = ((getattr(warm_start, name).value, block) for name, block in network.blocks.items())
+    parts = [(np.atleast_1d(np.asarray(value, np.float64)), block) for value, block in given]
+    if any(part.shape != (block.stop - block.start,) for part, block in parts):
         return None
-    prices = np.concatenate(parts)
+    prices = np.concatenate([part for part, _ in parts])
     allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
     allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
     return allowed if np.isfinite(allowed).all() else None

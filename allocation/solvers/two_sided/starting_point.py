@@ -125,7 +125,7 @@ class Opening:
         self.passes += 1
         found = [ids]
         for side, ends in enumerate(self.edges.ends(ids)):
-            arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
+            arcs = network.lines[side]
             needed = np.where(prices[arcs] > 0, network.upper[arcs], network.lower[arcs])
             counts = np.bincount(ends, minlength=needed.size)
             poor = np.flatnonzero((needed > 0) & (counts < needed + EXTRA // 2))
