@@ -17,6 +17,10 @@ from allocation.errors import InfeasibleError, InvalidProblemError
 
 # Below this total times entries, float64 shares rounded down never sum to more than the total.
 EXACT = 1 << 53
+ZIPF_ALPHA = 1.0
+"""Exponent of the Zipf-Mandelbrot curve that stands for densities not measured yet."""
+ZIPF_BETA = 150.0
+"""Rank offset of that curve."""
 
 
 def uniform_quotas(total: int, features: int, tokens: int | None = None) -> Indices:
@@ -86,8 +90,32 @@ def zipf_quotas(total: int, features: int, alpha: float, beta: float, tokens: in
     return apportion(zipf_weights(features, alpha, beta), total, tokens)
 
 
-def zipf_weights(features: int, alpha: float, beta: float) -> Reals:
-    """Zipf-Mandelbrot weights over ranks 1..features, with sum 1."""
+def zipf_weights(features: int, alpha: float = ZIPF_ALPHA, beta: float = ZIPF_BETA) -> Reals:
+    """Zipf-Mandelbrot weights in order of rank, with sum 1.
+
+    ::
+
+        w_r = (r + beta)^-alpha / sum_s (s + beta)^-alpha
+
+    Parameters
+    ----------
+    features : int
+    alpha : float, default 1
+        Exponent, 0 or more; 0 is uniform.
+    beta : float, default 150
+        Offset of the ranks, above -1.
+
+    Returns
+    -------
+    (features,) float64
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.zipf_weights(3, alpha=1.0, beta=0.0).round(3)
+    array([0.545, 0.273, 0.182])
+    """
+    features = count_of(features, "features")
     if (alpha := number_of(alpha, "alpha")) < 0:
         raise InvalidProblemError(f"alpha: expected 0 or more, found {alpha}")
     if (beta := number_of(beta, "beta")) <= -1:

@@ -121,3 +121,12 @@ def test_a_ledger_continues_from_its_state() -> None:
     copy = al.QuotaLedger(second.densities, owed=second.owed)
     for _ in range(20):
         np.testing.assert_array_equal(first.allot(1), copy.allot(1))
+
+
+def test_the_curve_of_unmeasured_densities_stands_once() -> None:
+    weights = al.zipf_weights(1000)
+    np.testing.assert_array_equal(weights, al.zipf_weights(1000, al.ZIPF_ALPHA, al.ZIPF_BETA))
+    assert weights.sum() == pytest.approx(1.0, rel=1e-14)
+    assert weights[0] / weights[849] == pytest.approx(1000 / 151)
+    with pytest.raises(al.InvalidProblemError, match="features: expected 0 or more, found -1"):
+        al.zipf_weights(-1)
