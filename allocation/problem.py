@@ -14,7 +14,7 @@ from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.nesting import nesting_of
 from allocation.notebook import card
-from allocation.scores import DenseScores, EdgeScores, Scores
+from allocation.scores import Scores
 from allocation.validation import dense_scores, edge_scores
 
 
@@ -108,7 +108,7 @@ class Problem:
         token_groups: Sequence[Group] = (),
         feature_groups: Sequence[Group] = (),
     ) -> None:
-        matrix = scores if isinstance(scores, (DenseScores, EdgeScores)) else dense_scores(scores)
+        matrix = scores if isinstance(scores, Scores) else dense_scores(scores)
         tokens, features = matrix.shape
         fields: dict[str, Any] = {
             "matrix": matrix,
@@ -152,13 +152,11 @@ class Problem:
     @property
     def scores(self) -> NDArray[Any]:
         """The scores as a NumPy array: the matrix, or one entry per candidate edge. bfloat16 comes as float32."""
-        if isinstance(self.matrix, EdgeScores) or self.matrix.type != "bfloat16":
-            return self.matrix.array
-        return self.matrix.widened(self.matrix.array)
+        return self.matrix.numbers if self.matrix.type == "bfloat16" else self.matrix.array
 
     def on_host(self) -> Problem:
         """The same problem with a copy of the scores in main memory; itself where they are there already."""
-        if not isinstance(self.matrix, DenseScores) or (matrix := self.matrix.on_host()) is self.matrix:
+        if (matrix := self.matrix.on_host()) is self.matrix:
             return self
         return Problem(matrix, **{name: value for name, value in vars(self).items() if name != "matrix"})
 
@@ -173,8 +171,7 @@ class Problem:
 
     @property
     def _size_text(self) -> str:
-        edges = f", {self.matrix.n_edges} edges" if isinstance(self.matrix, EdgeScores) else ""
-        return f"{self.shape[0]} tokens x {self.shape[1]} features{edges}, {self.matrix.type}"
+        return f"{self.matrix.size_text}, {self.matrix.type}"
 
     def _limit_texts(self, to: str) -> list[tuple[str, str]]:
         """Every limit that is given: its name, and its number or its range or how many there are."""

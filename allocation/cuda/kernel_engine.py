@@ -11,7 +11,7 @@ import numpy as np
 from allocation.arrays import Array, Indices
 from allocation.cuda.kernels import TYPES, Device
 from allocation.cuda.scores import DeviceScores, FixedTop
-from allocation.cuda.selection import ITEMS, SAMPLE, Matrix, scores_of_keys, select_lines, select_whole
+from allocation.cuda.selection import ITEMS, SAMPLE, Matrix, select_lines, select_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,8 @@ class KernelEngine:
         """The best entries of every group, all of it on the device: nothing here waits for a kernel."""
         matrix = self.bits(scores)
         if axis is None:
-            found = select_whole(self.device, matrix, int(caps[0]), self.sample)
-        else:
-            found = select_lines(self.device, matrix, axis, caps, only_positive)
-        last = scores_of_keys(self.device, found.last, matrix.type, np.inf)
-        refused = scores_of_keys(self.device, found.refused, matrix.type, 0.0)
-        return FixedTop(found.positions, found.count, last, refused)
+            return select_whole(self.device, matrix, int(caps[0]), self.sample)
+        return select_lines(self.device, matrix, axis, caps, only_positive)
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from allocation.arrays import Indices
 from allocation.cuda.kernels import TYPES, Device, key_type
+from allocation.cuda.scores import FixedTop
 
 # Entries sampled to bracket the price of a whole matrix; smaller matrices survive entirely.
 SAMPLE = 1 << 14
@@ -48,21 +49,7 @@ class Matrix:
         return self.shape[0] * self.shape[1]
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceSelection:
-    """What is selected, all of it on the device.
-
-    `positions` are flat and ascending, with room for the most that the caps allow; entries past `count` are 0. `last`
-    and `refused` hold, per group, the keys of the last entry taken and of the best one refused, 0 where there is none.
-    """
-
-    positions: Any
-    count: Any
-    last: Any
-    refused: Any
-
-
-def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE) -> DeviceSelection:
+def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE) -> FixedTop:
     """The largest `cap` positive entries of the matrix."""
     size, kind = matrix.size, key_type(matrix.type)
     cap = min(cap, size)
@@ -104,9 +91,7 @@ def sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[
     return lower, room if room <= LISTED * size else 0
 
 
-def select_lines(
-    device: Device, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True
-) -> DeviceSelection:
+def select_lines(device: Device, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True) -> FixedTop:
     """The largest `caps[l]` entries, positive or merely allowed, of every row (axis 0) or column (axis 1)."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
@@ -163,8 +148,8 @@ def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, limits: 
     return lower
 
 
-def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> DeviceSelection:
-    """Positions of the bits in `taken`, at most `most` of them."""
+def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> FixedTop:
+    """Positions of the bits in `taken`, at most `most` of them; scores of the keys `last` and `refused`."""
     positions, count = device.filled(most, "int64", 0), device.filled(1, "int64", 0)
     words = _words(matrix.size)
     if words and most:
@@ -173,7 +158,8 @@ def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any,
         device.launch("count_taken", matrix.type, blocks, taken, words, starts)
         device.launch("sum_counts", matrix.type, 1, starts, blocks, count)
         device.launch("write_positions", matrix.type, blocks, taken, words, starts, positions)
-    return DeviceSelection(positions, count, last, refused)
+    ends = [scores_of_keys(device, *end) for end in ((last, matrix.type, np.inf), (refused, matrix.type, 0.0))]
+    return FixedTop(positions, count, *ends)
 
 
 def scores_of_keys(device: Device, keys: Any, type_name: str, absent: float) -> Any:

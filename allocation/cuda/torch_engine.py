@@ -11,6 +11,7 @@ import numpy as np
 from allocation.arrays import Array, Indices
 from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.torch_namespace import torch_namespace
+from allocation.threads import rows_per_block
 
 # Entries for which ranks and places are held at once.
 BLOCK_ENTRIES = 1 << 22
@@ -79,7 +80,7 @@ class TorchEngine:
         found = torch.zeros(most + 1, dtype=torch.int64, device=tensor.device)
         count, equals = found.new_zeros(1), found.new_zeros(1, columns if axis == 1 else 1)
         price, room = (x[:, None] if axis == 0 else x[None, :] for x in (price, room))
-        step = max(1, BLOCK_ENTRIES // columns)
+        step = rows_per_block(columns, BLOCK_ENTRIES)
         for start in range(0, rows, step):
             block = tensor[start : start + step]
             own = slice(start, start + step) if axis == 0 else slice(None)

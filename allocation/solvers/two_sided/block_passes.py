@@ -29,9 +29,14 @@ def beating(xp: Any, block: Any, rows: Any, columns: Any, strictly: bool) -> tup
     return places, xp.take(xp.reshape(block, (-1,)), places, axis=0)
 
 
+def reduced_profit(xp: Any, block: Any, rows: Any, columns: Any) -> Any:
+    """What the entries of a block score above the prices of their row and column, in float64."""
+    return as_float64(xp, block) - rows[:, None] - columns[None, :]
+
+
 def total_excess(xp: Any, block: Any, rows: Any, columns: Any) -> Any:
     """Sum of what entries score above the prices of their row and column."""
-    excess = as_float64(xp, block) - rows[:, None] - columns[None, :]
+    excess = reduced_profit(xp, block, rows, columns)
     return xp.sum(xp.where(excess > 0, excess, 0.0))
 
 

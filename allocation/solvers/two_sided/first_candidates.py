@@ -12,7 +12,6 @@ import numpy as np
 
 from allocation.arrays import Indices, union
 from allocation.problem import Group, Problem
-from allocation.scores import DenseScores, EdgeScores
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
 
@@ -26,8 +25,9 @@ EXTRA = 8
 
 def first_candidates(edges: AllEdges, network: Network) -> Indices:
     """Ids of the best edges of every token and of every feature, ascending."""
-    if isinstance(edges.matrix, EdgeScores) or edges.matrix.n_edges <= SMALL:
-        return edges.allowed()
+    matrix = edges.problem.matrix
+    if matrix.dense is None or matrix.n_edges <= SMALL:
+        return matrix.allowed()
     found = []
     for side in (0, 1):
         ranks = line_ranks(network, side)
@@ -56,8 +56,8 @@ def sampled_tokens(problem: Problem) -> Indices:
 def sample_of(problem: Problem, tokens: Indices) -> Problem:
     """The problem of some tokens, with their share of every limit that counts all tokens."""
     share = tokens.size / problem.shape[0]
-    matrix = problem.matrix
-    assert isinstance(matrix, DenseScores)
+    matrix = problem.matrix.dense
+    assert matrix is not None  # candidate edges are all taken
 
     def cap(limit: Indices, by: float) -> Indices:
         return np.asarray(np.where(limit > 0, np.maximum(np.rint(limit * by), 1), 0)).astype(np.int64)

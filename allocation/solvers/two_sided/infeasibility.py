@@ -6,7 +6,6 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solvers.two_sided.circulation import Network
 
 # Limits named of each kind; the message stays short.
@@ -32,7 +31,7 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
     floors = np.flatnonzero(entering & (network.lower > 0))
     caps = np.flatnonzero(leaving)
     n_tokens = problem.shape[0]
-    edges = _edges_between(problem, inside[:n_tokens], ~inside[n_tokens : network.token_root])
+    edges = problem.matrix.count_allowed(inside[:n_tokens], ~inside[n_tokens : network.token_root])
     demanded, left = int(network.lower[floors].sum()), int(network.upper[caps].sum()) + edges
     sides = [f"the caps of {_named(network, caps, network.upper)}"] if caps.size else []
     if edges or not sides:
@@ -44,22 +43,6 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
         f"the floors of {_named(network, floors, network.lower)} demand {demanded} matches, more than the "
         f"{left} that {' and '.join(sides)} leave"
     )
-
-
-def _edges_between(problem: Problem, tokens: Mask, features: Mask) -> int:
-    """Allowed edges from these tokens to these features."""
-    matrix = problem.matrix
-    if isinstance(matrix, EdgeScores):
-        return int(np.count_nonzero(tokens[matrix.tokens] & features[matrix.features]))
-    if matrix.is_integer:
-        return int(np.count_nonzero(tokens)) * int(np.count_nonzero(features))
-    total, xp, columns = 0, matrix.namespace, matrix.put(np.flatnonzero(features))
-    step = max(1, (1 << 18) // max(features.size, 1))
-    rows = np.flatnonzero(tokens)
-    for start in range(0, rows.size, step):
-        block = xp.take(matrix.lines(0, rows[start : start + step]), columns, axis=1)
-        total += int(xp.count_nonzero(block > -np.inf))
-    return total
 
 
 def _named(network: Network, arcs: Indices, bounds: Indices) -> str:

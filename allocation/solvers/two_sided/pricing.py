@@ -14,17 +14,18 @@ import numpy as np
 
 from allocation.arrays import Array, Indices, Mask, Reals, among, union, without
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.scores import DenseScores
 from allocation.solvers.two_sided.block_passes import (
-    as_float64,
     beating,
     best_of_each,
     best_places,
     mixed,
+    reduced_profit,
     total_excess,
     without_places,
 )
 from allocation.solvers.two_sided.side_prices import Candidates
+from allocation.threads import rows_per_block
 
 # Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
 SINGLE = 2.0**-21
@@ -34,6 +35,8 @@ LARGE_SINGLE = 1e36
 SINGLE_HOLDS = ("float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16", "bool")
 # Bytes of scores per block: with the thresholds they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
+# Entries of the lines that are ranked at once: a device takes one wait for each such block.
+LINE_ENTRIES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,39 +53,31 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class AllEdges:
-    """Every allowed edge of a problem, by id: the flat position in the matrix, or the number of a candidate edge."""
+    """Every allowed edge of a problem, by id, found in a matrix wherever it is."""
 
     problem: Problem
     workers: int | None = None
 
     @property
-    def matrix(self) -> DenseScores | EdgeScores:
+    def matrix(self) -> DenseScores:
         """The scores."""
-        return self.problem.matrix
+        dense = self.problem.matrix.dense
+        assert dense is not None  # else `ListedEdges`
+        return dense
 
     def ends(self, ids: Indices) -> tuple[Indices, Indices]:
         """Token and feature of each edge."""
-        if isinstance(self.matrix, EdgeScores):
-            return self.matrix.tokens[ids], self.matrix.features[ids]
-        tokens, features = np.divmod(ids, max(self.problem.shape[1], 1))
-        return tokens, features
+        return self.problem.matrix.ends(ids)
 
     def values(self, ids: Indices) -> Array:
         """Scores in their own type (float32 for bfloat16)."""
-        if isinstance(self.matrix, EdgeScores):
-            return self.matrix.array[ids]
-        return self.matrix.get(self.matrix.values_at(self.matrix.put(ids)))
+        matrix = self.problem.matrix
+        return matrix.get(matrix.values_at(matrix.put(ids)))
 
     def candidates(self, ids: Indices) -> Candidates:
         """The edges as arrays of ends and float64 scores; `ids` ascending."""
         tokens, features = self.ends(ids)
         return Candidates(ids, tokens, features, self.values(ids).astype(np.float64))
-
-    def allowed(self) -> Indices:
-        """Ids of all edges that are not forbidden."""
-        if isinstance(self.matrix, EdgeScores) or self.matrix.is_integer:
-            return np.arange(self.matrix.n_edges)
-        return np.flatnonzero(self.matrix.widened(self.matrix.array).reshape(-1) > -np.inf)
 
     def above(
         self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
@@ -96,10 +91,6 @@ class AllEdges:
         n_rows, n_columns = self.problem.shape
         below = Band(np.zeros(n_rows), np.zeros(n_columns)) if band is None else band
         left_out = np.empty(0, np.int64) if but is None else but
-        if isinstance(self.matrix, EdgeScores):
-            tokens, features = self.matrix.tokens, self.matrix.features
-            profit = self.matrix.array.astype(np.float64) - rows[tokens] - columns[features]
-            return without(np.flatnonzero(profit > -below.at(tokens, features)), left_out)
         matrix = self.matrix
         low_rows, low_columns = rows - below.tokens, columns - below.features
         kind = self._comparison_type(rows, columns, low_rows, low_columns)
@@ -116,9 +107,10 @@ class AllEdges:
             parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
             at, score = (matrix.get(part) for part in parts)
             token, feature = np.divmod(at, n_columns)
-            profit = score.astype(np.float64) - rows[start + token] - columns[feature]
-            near = profit > -below.at(start + token, feature)
-            ids: Indices = at[near] + start * n_columns
+            survivors = Candidates(at + start * n_columns, start + token, feature, score.astype(np.float64))
+            profit = survivors.profit(rows, columns)
+            near = profit > -below.at(survivors.tokens, feature)
+            ids = survivors.ids[near]
             token, profit = token[near], profit[near]
             if left_out.size:
                 inside = slice(*np.searchsorted(left_out, [start * n_columns, stop * n_columns]))
@@ -142,9 +134,6 @@ class AllEdges:
 
     def total_above(self, rows: Reals, columns: Reals) -> float:
         """Sum over all edges of what they score above their prices."""
-        if isinstance(self.matrix, EdgeScores):
-            spent = rows[self.matrix.tokens] + columns[self.matrix.features]
-            return float(np.maximum(self.matrix.array.astype(np.float64) - spent, 0.0).sum())
         matrix = self.matrix
         prices = matrix.put(rows), matrix.put(columns)
 
@@ -159,14 +148,12 @@ class AllEdges:
 
         Up to twice as many, so that lines which want about as many are looked at together.
         """
-        if isinstance(self.matrix, EdgeScores):
-            return np.empty(0, np.int64)  # all of them are candidates from the start
         matrix, n_columns = self.matrix, self.problem.shape[1]
         length, prices = self.problem.shape[1 - side], matrix.put(other_prices)
         wanted = np.minimum(wanted, length)
         size_class = np.frexp(wanted.astype(np.float64))[1]
         found = [np.empty(0, np.int64)]
-        step = max(1, (1 << 18) // max(length, 1))
+        step = rows_per_block(length, LINE_ENTRIES)
         for number in np.unique(size_class[wanted > 0]):
             alike = lines[size_class == number]
             most = int(wanted[size_class == number].max())
@@ -184,20 +171,17 @@ class AllEdges:
 
         Those in `but`, which ascend, are left out.
         """
-        if isinstance(self.matrix, EdgeScores):
-            inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
-            return without(np.flatnonzero(inside), but)
         matrix, n_columns, xp = self.matrix, self.problem.shape[1], self.matrix.namespace
         taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
         best = np.full(features.size, -np.inf)
         best_token = np.full(features.size, -1)
         found = []
-        step = max(1, (1 << 17) // max(n_columns, 1))
+        step = rows_per_block(n_columns)  # ties between blocks go to the first: the size decides which
         into, prices = matrix.put(features), matrix.put(columns[features])
         for start in range(0, tokens.size if features.size else 0, step):
             part = tokens[start : start + step]
-            scores = as_float64(xp, xp.take(matrix.lines(0, part), into, axis=1))
-            profit = scores - matrix.put(rows[part])[:, None] - prices[None, :]
+            block = xp.take(matrix.lines(0, part), into, axis=1)
+            profit = reduced_profit(xp, block, matrix.put(rows[part]), prices)
             own = slice(*np.searchsorted(taken_rows, [start, start + step]))
             taken = (taken_rows[own] - start) * features.size + taken_columns[own]
             profit = without_places(xp, profit, matrix.put(taken), -np.inf)
@@ -211,6 +195,43 @@ class AllEdges:
         hit = best_token >= 0
         found.append(best_token[hit] * n_columns + features[hit])
         return union(*found) if found else np.empty(0, np.int64)
+
+
+class ListedEdges(AllEdges):
+    """The same of candidate edges: few enough to look at all of them each time."""
+
+    def above(
+        self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
+        ranks: Indices | None = None, but: Indices | None = None,
+    ) -> Indices:  # fmt: skip
+        """Ids of the edges whose score exceeds the prices at their ends less the band, ascending."""
+        edges = self._everything
+        least = 0.0 if band is None else -band.at(edges.tokens, edges.features)
+        ids = np.flatnonzero(edges.profit(rows, columns) > least)
+        return ids if but is None else without(ids, but)
+
+    def total_above(self, rows: Reals, columns: Reals) -> float:
+        """Sum over all edges of what they score above their prices."""
+        edges = self._everything
+        return float(np.maximum(edges.scores - (rows[edges.tokens] + columns[edges.features]), 0.0).sum())
+
+    def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
+        """None: all of them are candidates from the start."""
+        return np.empty(0, np.int64)
+
+    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
+        """Ids of all edges from `tokens` into `features`, without those in `but`."""
+        edges = self._everything
+        return without(np.flatnonzero(np.isin(edges.tokens, tokens) & np.isin(edges.features, features)), but)
+
+    @property
+    def _everything(self) -> Candidates:
+        return self.candidates(self.problem.matrix.allowed())
+
+
+def all_edges(problem: Problem, workers: int | None = None) -> AllEdges:
+    """The edges of a problem, by what holds its scores."""
+    return (ListedEdges if problem.matrix.dense is None else AllEdges)(problem, workers)
 
 
 def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, int]) -> tuple[Indices, Indices]:

@@ -27,6 +27,10 @@ class Candidates:
     features: Indices
     scores: Reals
 
+    def profit(self, rows: Reals, columns: Reals) -> Reals:
+        """The reduced profit: what each edge scores above the prices at its two ends."""
+        return np.asarray(self.scores - rows[self.tokens] - columns[self.features])
+
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -20,7 +20,7 @@ from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
-from allocation.solvers.two_sided.pricing import AllEdges
+from allocation.solvers.two_sided.pricing import all_edges
 from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, Residual
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
 from allocation.solvers.two_sided.side_prices import Candidates, Task
@@ -90,7 +90,7 @@ class _Search:
         self.started = time.perf_counter()
         self.effort = Effort(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
-        self.edges = AllEdges(problem, options.workers)
+        self.edges = all_edges(problem, options.workers)
         self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
         self.passes = self.sweeps = self.phases = 0
         self.blocked = 0
@@ -193,9 +193,8 @@ class _Search:
         most = 8 * self.network.n_nodes + 4 * ids.size
 
         def wrong(edges: Candidates, sign: float) -> Indices:
-            profit = edges.scores - rows[edges.tokens] - columns[edges.features]
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
-            return edges.ids[sign * profit > UNITS * EPS * size]
+            return edges.ids[sign * edges.profit(rows, columns) > UNITS * EPS * size]
 
         for limit in (most, None):
             above = self.edges.above(rows, columns, most=limit, but=ids)

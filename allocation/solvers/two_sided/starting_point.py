@@ -11,7 +11,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.dual_ascent import SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
@@ -22,7 +22,7 @@ from allocation.solvers.two_sided.first_candidates import (
     sample_of,
     sampled_tokens,
 )
-from allocation.solvers.two_sided.pricing import AllEdges, Band
+from allocation.solvers.two_sided.pricing import AllEdges, Band, all_edges
 from allocation.solvers.two_sided.side_prices import Candidates, Task
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
@@ -92,7 +92,7 @@ class Opening:
     @property
     def large(self) -> bool:
         """Whether it pays to leave edges out."""
-        return isinstance(self.problem.matrix, DenseScores) and self.problem.matrix.n_edges > SMALL
+        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > SMALL
 
     def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
         """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
@@ -106,7 +106,7 @@ class Opening:
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
-        sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
+        sample = Opening(problem, network_of(problem), all_edges(problem, self.edges.workers), self.deadline)
         prices, current, _ = sample.run(None)
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
@@ -182,7 +182,7 @@ class Opening:
         """A band around given prices, from the edges of a few tokens; None if the prices are not worth a pass."""
         tokens, scores = self._sample_scores()
         rows, columns = self.network.line_prices(prices)
-        profit = scores - rows[tokens, None] - columns
+        profit = reduced_profit(np, scores, rows[tokens], columns)
         share = tokens.size / self.problem.shape[0]
         if self._misplaced(profit, tokens, prices) > MISPLACED * share * self.network.most_matches:
             return None
@@ -218,15 +218,14 @@ class Opening:
 
     def _sample_scores(self) -> tuple[Indices, Reals]:
         """A few tokens and their scores."""
-        matrix, tokens = self.problem.matrix, sampled_tokens(self.problem)
-        assert isinstance(matrix, DenseScores)
-        part = matrix.part(tokens)
-        return tokens, part.widened(part.array).astype(np.float64)
+        matrix, tokens = self.problem.matrix.dense, sampled_tokens(self.problem)
+        assert matrix is not None  # candidate edges are all taken
+        return tokens, matrix.part(tokens).numbers.astype(np.float64)
 
     def _largest_score(self) -> float:
         """The largest absolute score, of a sample of the tokens if there are many."""
         matrix = self.problem.matrix
-        scores = matrix.array.astype(np.float64) if isinstance(matrix, EdgeScores) else self._sample_scores()[1]
+        scores = matrix.numbers.astype(np.float64) if matrix.dense is None else self._sample_scores()[1]
         return float(np.abs(scores[scores > -np.inf]).max(initial=0.0))
 
     def _within(self, band: Band, before: Reals, after: Reals) -> bool:
@@ -243,7 +242,7 @@ class Opening:
 def profit_of(edges: Candidates, network: Network, prices: Reals) -> Reals:
     """What edges score above their prices."""
     rows, columns = network.line_prices(prices)
-    return np.asarray(edges.scores - rows[edges.tokens] - columns[edges.features])
+    return edges.profit(rows, columns)
 
 
 def _part(candidates: Candidates, mask: Mask) -> Candidates:

@@ -65,8 +65,7 @@ def test_only_candidates_cross_over() -> None:
     for given_limits in cases:
         device = HostDevice()
         problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), **given_limits)
-        assert isinstance(problem.matrix, DeviceScores)
-        reduced = reduction.candidates(problem, problem.matrix)
+        reduced = reduction.candidates(problem)
         assert reduced is not None
         assert reduced.matrix.n_edges < scores.size / 4
         assert_same(al.solve(problem), al.solve(al.Problem(scores, **given_limits)))
