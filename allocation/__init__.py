@@ -2,6 +2,7 @@
 
 from allocation import plot
 from allocation.arguments import is_on_device
+from allocation.cuda.scores import FixedTop
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
 from allocation.quotas import (
@@ -35,6 +36,7 @@ __all__ = [
     "ZIPF_BETA",
     "Auto",
     "Certificate",
+    "FixedTop",
     "Group",
     "InfeasibleError",
     "InvalidProblemError",

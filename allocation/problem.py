@@ -330,8 +330,8 @@ def _group(group: Any, label: str, size: int) -> Group:
         raise InvalidProblemError(f"{label}: expected a Group, found {shown(group)}")
     if isinstance(group.members, tuple) and len(group.members) == 2 and any(map(np.ndim, group.members)):
         raise InvalidProblemError(
-            f"{label}: a group is a set of one side. A block of tokens x features crosses both families, and then "
-            "the linear programme has fractional vertices: no exact integral answer in general"
+            f"{label}: expected a set of one side, found a pair. A block of tokens x features crosses both families, "
+            "and then the linear programme has fractional vertices: no exact integral answer in general"
         )
     members = np.unique(index_vector(group.members, f"{label}.members", size))
     members.setflags(write=False)

@@ -20,11 +20,28 @@ DEVICE_ENTRIES = 1 << 25
 
 @dataclass(frozen=True, eq=False)
 class FixedTop:
-    """The best entries of every group, all of it on the device and of sizes that the host knows beforehand.
+    """What `select_fixed` returns: the best entries of every group, on the device, padded to sizes known beforehand.
 
-    `positions` are flat and ascending, with room for the most that the caps allow: `count`, of one number, says how
-    many there are, and those past it are 0. `last` is per group the last score taken in float64, +inf where none is;
-    `refused` the best one refused, 0 where none is positive.
+    A group is the whole matrix under a budget, a token under token caps, a feature under feature caps.
+
+    Attributes
+    ----------
+    positions : (most,) int64
+        ``token * features + feature`` of each match, ascending, with room for the most that the caps allow; 0 past the
+        first `count`.
+    count : (1,) int64
+        How many matches there are.
+    last : (groups,) float64
+        The last score taken of each group, +inf where none is.
+    refused : (groups,) float64
+        The best score refused, 0 where none is positive: the price of a group that reaches its cap.
+
+    Examples
+    --------
+    >>> import allocation as al, torch
+    >>> top = al.select_fixed(torch.tensor([[3.0, 1.0, 2.0]], device="cuda"), budget=2)  # doctest: +SKIP
+    >>> top.positions, top.count, top.refused  # doctest: +SKIP
+    (tensor([0, 2], device='cuda:0'), tensor([2], device='cuda:0'), tensor([1.], device='cuda:0', dtype=torch.float64))
     """
 
     positions: Any

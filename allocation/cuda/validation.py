@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from allocation.arguments import TOO_LARGE, beyond_range, plain_tensor, refusal_of_entries
 from allocation.cuda.kernels import TYPES
 from allocation.cuda.scores import DeviceScores
-from allocation.errors import InvalidProblemError
+from allocation.errors import InvalidProblemError, warn_caller
 
 
 def device_scores(scores: Any, name: str = "scores", check_finite: bool = True) -> DeviceScores:
@@ -52,11 +51,9 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
         from allocation.cuda.kernel_engine import KernelEngine
         from allocation.cuda.torch_device import TorchDevice
     except ImportError:
-        warnings.warn(
+        warn_caller(
             "CuPy is not installed: CUDA tensors are selected by torch alone, which is slower; "
-            "pip install 'sae-allocation[cuda12]' or 'sae-allocation[cuda13]'",
-            RuntimeWarning,
-            stacklevel=5,
+            "pip install 'sae-allocation[cuda12]' or 'sae-allocation[cuda13]'"
         )
         from allocation.cuda.torch_engine import TorchEngine
 

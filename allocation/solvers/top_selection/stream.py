@@ -102,8 +102,8 @@ def _blocks(chunks: Any) -> Iterable[Any]:
         return _blocks_of(chunks())
     if isinstance(chunks, Iterator):
         raise InvalidProblemError(
-            f"chunks: {type(chunks).__name__} can be read only once; pass a list, the function that makes it, or an "
-            "object that starts anew"
+            f"chunks: expected blocks that can be read again, found {type(chunks).__name__}, which can be read only "
+            "once; pass a list, the function that makes it, or an object that starts anew"
         )
     return _blocks_of(chunks)
 
@@ -148,20 +148,20 @@ class _Reading:
         """Keep what may still matter of the next block."""
         if block.shape[1] != self.columns or block.type != self.type:
             raise InvalidProblemError(
-                f"chunks[{number}] has {block.shape[1]} features of type {block.type}, the first has "
-                f"{self.columns} of {self.type}"
+                f"chunks[{number}]: expected {self.columns} features of type {self.type}, as in the first, found "
+                f"{block.shape[1]} of {block.type}"
             )
         self._read(block.ordered)
 
     def _read(self, part: Any) -> None:
         """Survivors of some rows; where they are many, those of the first half raise the bracket for the second."""
         lower = self.lower if self.by_column else self.lower[0]
-        found = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
-        if found is None:
+        flat = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
+        if flat is None:
             for half in np.array_split(part, 2):
                 self._read(half)
             return
-        self.survivors.append(found, part.reshape(-1)[found], self.rows * self.columns)
+        self.survivors.append(flat, part.reshape(-1)[flat], self.rows * self.columns)
         self.rows += len(part)
         if self.survivors.size > self.room:
             self._raise_bracket()

@@ -181,5 +181,7 @@ def test_what_cannot_be_read_is_named() -> None:
     for scores, sentence in cases:
         with pytest.raises(al.InvalidProblemError, match=sentence):
             al.Problem(scores.view(StandInArray), budget=1)
-    with pytest.raises(al.InvalidProblemError, match=r"candidate edges are read in main memory; pass scores.get\(\)"):
+    with pytest.raises(
+        al.InvalidProblemError, match=r"expected main memory, .* found a CuPy array; pass scores.get\(\)"
+    ):
         al.Problem.from_edges([0], [0], np.ones(1).view(StandInArray), (1, 1), budget=1)

@@ -178,7 +178,17 @@ def test_bad_entries_are_counted_and_placed(type_name: str) -> None:
 def test_solvers_in_main_memory_say_that_they_copy() -> None:
     """The reference solves a copy, and the answer goes back to the device."""
     scores = drawn((6, 9), "tied", 2).astype(np.float32)
-    with pytest.warns(RuntimeWarning, match="LinearProgram works in main memory"):
+    with pytest.warns(RuntimeWarning, match="LinearProgram works in main memory") as caught:
         found = al.solve(al.Problem(on_device(scores, "float32"), budget=7), al.LinearProgram())
+    assert [warning.filename for warning in caught] == [__file__]
     assert found.objective == al.solve(al.Problem(scores, budget=7)).objective
     assert al.verify(al.Problem(on_device(scores, "float32"), budget=7), found).optimal
+
+
+def test_the_warning_names_the_line_that_solves() -> None:
+    """By way of `Auto` there are more calls between that line and the copy."""
+    scores = drawn((6, 9), "tied", 2).astype(np.float32)
+    problem = al.Problem(on_device(scores, "float32"), token_floors=[9, 0, 0, 0, 0, 0], token_caps=9)
+    with pytest.warns(RuntimeWarning, match="Laminar works in main memory") as caught:
+        al.solve(problem)
+    assert [warning.filename for warning in caught] == [__file__]
