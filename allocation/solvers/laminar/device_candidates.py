@@ -47,7 +47,7 @@ def candidates(problem: Problem) -> Problem | None:
 
 def _on_the_way(tree: Tree, limits: Indices, absent: int, tightest: np.ufunc) -> Indices:
     """The tightest limit of each leaf and of the groups around it, the root's not counted."""
-    found = np.full(tree.leaves, absent)
+    limit = np.full(tree.leaves, absent)
     for level in tree.ancestors[1:]:
-        found = np.where(level >= 0, tightest(found, limits[level]), found)
-    return np.asarray(found)
+        limit = np.where(level >= 0, tightest(limit, limits[level]), limit)
+    return np.asarray(limit)

@@ -73,15 +73,15 @@ class Laminar:
                     raise InfeasibleError(str(shortage)) from None
                 continue
             reals = scores.astype(np.float64)
-            found = margins(tree, lines, reals, taken)
-            if offers.priced(found.thresholds[: tree.leaves]):
+            worth = margins(tree, lines, reals, taken)
+            if offers.priced(worth.thresholds[: tree.leaves]):
                 break
         flat = np.sort(items[taken])
 
         def exact() -> tuple[Reals, Reals]:
             return margins(tree, lines, reals, taken, _best_refused(problem, axis, flat)).intervals()
 
-        prices = _prices(problem, tree, axis, found.prices, exact)
+        prices = _prices(problem, tree, axis, worth.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}
         return Solution.optimal(problem, problem.matrix.matches(flat), prices, stats)
 

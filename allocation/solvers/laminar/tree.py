@@ -213,8 +213,8 @@ def margins(tree: Tree, leaf: Indices, scores: Reals, taken: Mask, next_scores: 
     nodes = tree.parent.size
     gain, loss = np.full(nodes, -np.inf), np.full(nodes, np.inf)
     if next_scores is None:
-        left = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
-        gain[leaf[left]] = scores[left]
+        refused = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
+        gain[leaf[refused]] = scores[refused]
     else:
         gain[: tree.leaves] = next_scores
     loss[leaf[taken]] = scores[taken]

@@ -98,14 +98,14 @@ class Survivors:
     def _within(self, columns: NDArray[Any], first: int, stop: int) -> Indices:
         """Places of the survivors in some columns."""
         width = columns.dtype.type(stop - first)
-        found = [np.flatnonzero(columns[b] - columns.dtype.type(first) < width) + b.start for b in self._blocks()]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        parts = [np.flatnonzero(columns[b] - columns.dtype.type(first) < width) + b.start for b in self._blocks()]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
-    def _compress(self, kept: Any) -> None:
+    def _compress(self, marked: Any) -> None:
         """Keep the survivors that `kept(block)` marks, block by block."""
         at = 0
         for block in list(self._blocks()):
-            keep = kept(block)
+            keep = marked(block)
             stop = at + int(np.count_nonzero(keep))
             self._flat[at:stop], self._values[at:stop] = (
                 self._flat[block].compress(keep),

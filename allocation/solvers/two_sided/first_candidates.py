@@ -28,11 +28,11 @@ def first_candidates(edges: AllEdges, network: Network) -> Indices:
     matrix = edges.problem.matrix
     if matrix.dense is None or matrix.n_edges <= SMALL:
         return matrix.allowed()
-    found = []
+    best_of_sides = []
     for side in (0, 1):
         ranks = line_ranks(network, side)
-        found.append(edges.best_of_lines(side, np.arange(ranks.size), ranks, np.zeros(network.shape[1 - side])))
-    return union(*found)
+        best_of_sides.append(edges.best_of_lines(side, np.arange(ranks.size), ranks, np.zeros(network.shape[1 - side])))
+    return union(*best_of_sides)
 
 
 def line_ranks(network: Network, side: int) -> Indices:
@@ -49,8 +49,8 @@ def line_ranks(network: Network, side: int) -> Indices:
 def sampled_tokens(problem: Problem) -> Indices:
     """Tokens that stand for all; all of them if the problem is no larger than a sample."""
     n_tokens, n_features = problem.shape
-    number = min(n_tokens, max(64, SAMPLE // max(n_features, 1)))
-    return np.unique(np.linspace(0, n_tokens - 1, number).astype(np.int64))
+    size = min(n_tokens, max(64, SAMPLE // max(n_features, 1)))
+    return np.unique(np.linspace(0, n_tokens - 1, size).astype(np.int64))
 
 
 def sample_of(problem: Problem, tokens: Indices) -> Problem:
@@ -66,11 +66,11 @@ def sample_of(problem: Problem, tokens: Indices) -> Problem:
         most = None if of.cap is None else int(np.ceil(of.cap * by))
         return Group(members, most, None if of.floor is None else int(of.floor * by))
 
-    place = np.full(problem.shape[0], -1)
-    place[tokens] = np.arange(tokens.size)
+    row_of = np.full(problem.shape[0], -1)
+    row_of[tokens] = np.arange(tokens.size)
     token_groups = []
     for of in problem.token_groups:
-        members = place[of.members]
+        members = row_of[of.members]
         members = members[members >= 0]
         token_groups.append(group(members, of, members.size / max(len(of.members), 1)))
     floors = problem.feature_floors

@@ -32,7 +32,7 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
     caps = np.flatnonzero(leaving)
     n_tokens = problem.shape[0]
     edges = problem.matrix.count_allowed(inside[:n_tokens], ~inside[n_tokens : network.token_root])
-    demanded, left = int(network.lower[floors].sum()), int(network.upper[caps].sum()) + edges
+    demanded, room = int(network.lower[floors].sum()), int(network.upper[caps].sum()) + edges
     sides = [f"the caps of {_named(network, caps, network.upper)}"] if caps.size else []
     if edges or not sides:
         tokens = int(np.count_nonzero(inside[:n_tokens]))
@@ -41,7 +41,7 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
         sides.append(allowed if tokens and features else "no further match")
     return (
         f"the floors of {_named(network, floors, network.lower)} demand {demanded} matches, more than the "
-        f"{left} that {' and '.join(sides)} leave"
+        f"{room} that {' and '.join(sides)} leave"
     )
 
 

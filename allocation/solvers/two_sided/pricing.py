@@ -18,11 +18,11 @@ from allocation.scores import DenseScores
 from allocation.solvers.two_sided.block_passes import (
     beating,
     best_of_each,
-    best_places,
-    mixed,
+    best_positions,
+    hash24,
     reduced_profit,
     total_excess,
-    without_places,
+    without_positions,
 )
 from allocation.solvers.two_sided.side_prices import Candidates
 from allocation.threads import rows_per_block
@@ -103,7 +103,7 @@ class AllEdges:
         # the band may vanish beside the prices, and edges exactly at them still count
         strictly = band is None
 
-        def found(start: int, stop: int) -> Indices:
+        def of_block(start: int, stop: int) -> Indices:
             parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
             at, score = (matrix.get(part) for part in parts)
             token, feature = np.divmod(at, n_columns)
@@ -117,13 +117,13 @@ class AllEdges:
                 new = ~among(ids, left_out[inside])
                 ids, token, profit = ids[new], token[new], profit[new]
             if ranks is not None:
-                kept = _within_ranks(token, profit, ids, ranks[start:stop])
-                ids, profit = ids[kept], profit[kept]
+                within = _within_ranks(token, profit, ids, ranks[start:stop])
+                ids, profit = ids[within], profit[within]
             if share is None or ids.size <= share * (stop - start):
                 return ids
             return _thinned(ids, profit, int(share * (stop - start)))
 
-        parts = matrix.in_blocks(found, self.workers, BLOCK_BYTES)
+        parts = matrix.in_blocks(of_block, self.workers, BLOCK_BYTES)
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _comparison_type(self, *thresholds: Reals) -> Any:
@@ -152,19 +152,19 @@ class AllEdges:
         length, prices = self.problem.shape[1 - side], matrix.put(other_prices)
         wanted = np.minimum(wanted, length)
         size_class = np.frexp(wanted.astype(np.float64))[1]
-        found = [np.empty(0, np.int64)]
+        best_ids = [np.empty(0, np.int64)]
         step = rows_per_block(length, LINE_ENTRIES)
-        for number in np.unique(size_class[wanted > 0]):
-            alike = lines[size_class == number]
-            most = int(wanted[size_class == number].max())
+        for power in np.unique(size_class[wanted > 0]):
+            alike = lines[size_class == power]
+            most = int(wanted[size_class == power].max())
             for start in range(0, alike.size, step):
                 part = alike[start : start + step]
-                best = best_places(matrix.namespace, matrix.lines(side, part), prices, most)
-                place, scores = (matrix.get(array) for array in best)
-                line = np.broadcast_to(part[:, None], place.shape)
-                ids = line * n_columns + place if side == 0 else place * n_columns + line
-                found.append(ids[scores > -np.inf])
-        return np.concatenate(found)
+                best = best_positions(matrix.namespace, matrix.lines(side, part), prices, most)
+                across, scores = (matrix.get(array) for array in best)
+                line = np.broadcast_to(part[:, None], across.shape)
+                ids = line * n_columns + across if side == 0 else across * n_columns + line
+                best_ids.append(ids[scores > -np.inf])
+        return np.concatenate(best_ids)
 
     def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
         """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`.
@@ -175,7 +175,7 @@ class AllEdges:
         taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
         best = np.full(features.size, -np.inf)
         best_token = np.full(features.size, -1)
-        found = []
+        best_ids = []
         step = rows_per_block(n_columns)  # ties between blocks go to the first: the size decides which
         into, prices = matrix.put(features), matrix.put(columns[features])
         for start in range(0, tokens.size if features.size else 0, step):
@@ -184,17 +184,17 @@ class AllEdges:
             profit = reduced_profit(xp, block, matrix.put(rows[part]), prices)
             own = slice(*np.searchsorted(taken_rows, [start, start + step]))
             taken = (taken_rows[own] - start) * features.size + taken_columns[own]
-            profit = without_places(xp, profit, matrix.put(taken), -np.inf)
+            profit = without_positions(xp, profit, matrix.put(taken), -np.inf)
             # of equal ones not all lines may take the same
-            order = mixed(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
-            place, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
-            found.append((part * n_columns + features[place])[value > -np.inf])
+            order = hash24(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
+            column, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
+            best_ids.append((part * n_columns + features[column])[value > -np.inf])
             top, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 0))
             better = value > best
             best[better], best_token[better] = value[better], part[top[better]]
         hit = best_token >= 0
-        found.append(best_token[hit] * n_columns + features[hit])
-        return union(*found) if found else np.empty(0, np.int64)
+        best_ids.append(best_token[hit] * n_columns + features[hit])
+        return union(*best_ids) if best_ids else np.empty(0, np.int64)
 
 
 class ListedEdges(AllEdges):
@@ -244,25 +244,25 @@ def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, 
 
 
 def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:
-    """Of each line the best entries up to its rank, in some mixed order if equal; `lines` ascending."""
+    """Of each line the best entries up to its rank, equal ones in the order of `hash24`; `lines` ascending."""
     counts = np.bincount(lines, minlength=ranks.size)
-    kept = np.ones(lines.size, bool)
+    within = np.ones(lines.size, bool)
     stops = np.cumsum(counts)
     for line in np.flatnonzero(counts > ranks):
         own = slice(stops[line] - counts[line], stops[line])
-        kept[own] = _best(profit[own], ids[own], int(ranks[line]))
-    return kept
+        within[own] = _best(profit[own], ids[own], int(ranks[line]))
+    return within
 
 
 def _best(profit: Reals, ids: Indices, most: int) -> Mask:
-    """The `most` best entries, of which there are more; in some mixed order if equal."""
+    """The `most` best entries, of which there are more; equal ones in the order of `hash24`."""
     if most == 0:
         return np.zeros(ids.size, bool)
     last = np.partition(profit, ids.size - most)[ids.size - most]
     best = np.asarray(profit > last)
     ties = np.flatnonzero(profit == last)
     missing = most - int(np.count_nonzero(best))
-    chosen = np.argpartition(mixed(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
+    chosen = np.argpartition(hash24(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
     best[ties[chosen]] = True
     return best
 
@@ -274,4 +274,4 @@ def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
     if n_sure >= most:
         return ids[_best(profit, ids, most)]
     bound = int((most - n_sure) / (ids.size - n_sure) * (1 << 24))
-    return np.asarray(ids[sure | (mixed(np, ids) < bound)])
+    return np.asarray(ids[sure | (hash24(np, ids) < bound)])

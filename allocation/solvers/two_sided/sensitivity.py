@@ -16,7 +16,7 @@ import numpy as np
 from allocation.arrays import Indices, Mask, Reals, without
 from allocation.problem import Problem
 from allocation.scores import DenseScores
-from allocation.solvers.two_sided.block_passes import reduced_profit, shortest_steps, without_places
+from allocation.solvers.two_sided.block_passes import reduced_profit, shortest_steps, without_positions
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
 from allocation.threads import rows_per_block
@@ -118,10 +118,10 @@ class _Paths:
         while True:
             ends = (self.targets, self.sources) if towards else (self.sources, self.targets)
             graph = csr_array((self.costs, ends), shape=(n_nodes, n_nodes))
-            found = np.asarray(dijkstra(graph, indices=node))
-            ids = np.empty(0, np.int64) if self.dense is None else self._shortcuts(self.dense, found, towards)
+            distance = np.asarray(dijkstra(graph, indices=node))
+            ids = np.empty(0, np.int64) if self.dense is None else self._shortcuts(self.dense, distance, towards)
             if not ids.size:
-                return found
+                return distance
             self._add(ids)
 
     def _shortcuts(self, matrix: DenseScores, distance: Reals, towards: bool) -> Indices:
@@ -129,7 +129,7 @@ class _Paths:
         n_tokens, n_features = matrix.shape
         at_tokens, at_features = distance[:n_tokens], distance[n_tokens : n_tokens + n_features]
         matched = self.optimum.matched
-        found = []
+        shortcuts = []
         best, best_token = at_features.copy(), np.full(n_features, -1)
         step = rows_per_block(n_features)
         xp = matrix.namespace
@@ -141,17 +141,17 @@ class _Paths:
             inside = slice(*np.searchsorted(matched, [start * n_features, stop * n_features]))
             # rounded as in `_add`, so that an edge that has joined never looks shorter again
             profit = reduced_profit(xp, matrix.rows(start, stop), rows[start:stop], columns)
-            profit = without_places(xp, profit, matrix.put(matched[inside] - start * n_features), -np.inf)
+            profit = without_positions(xp, profit, matrix.put(matched[inside] - start * n_features), -np.inf)
             cost = xp.where(profit < 0, -profit, 0.0)
             if towards:
-                place, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths, 1))
+                feature, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths, 1))
                 better = value < at_tokens[start:stop]
-                found.append((np.arange(start, stop) * n_features + place)[better])
+                shortcuts.append((np.arange(start, stop) * n_features + feature)[better])
             else:
                 top, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths[start:stop], 0))
                 better = value < best
                 best[better], best_token[better] = value[better], start + top[better]
         if not towards:
             hit = np.flatnonzero(best_token >= 0)
-            found.append(best_token[hit] * n_features + hit)
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+            shortcuts.append(best_token[hit] * n_features + hit)
+        return np.concatenate(shortcuts) if shortcuts else np.empty(0, np.int64)

@@ -21,11 +21,11 @@ from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
 from allocation.solvers.two_sided.pricing import all_edges
-from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, Residual
+from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, ResidualNetwork
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
-from allocation.solvers.two_sided.side_prices import Candidates, Task
-from allocation.solvers.two_sided.starting_point import Opening, profit_of
-from allocation.solvers.two_sided.work_limit import Effort, SpentError
+from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
+from allocation.solvers.two_sided.starting_point import StartingPoint, profit_of
+from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
 
 EPS = float(np.finfo(np.float64).eps)
 # A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
@@ -88,10 +88,10 @@ class _Search:
         self.problem = problem
         self.options = options
         self.started = time.perf_counter()
-        self.effort = Effort(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
+        self.work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
         self.edges = all_edges(problem, options.workers)
-        self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit.deadline)
         self.passes = self.sweeps = self.phases = 0
         self.blocked = 0
         self.rough = False  # where rounding decides, paths need refinement
@@ -102,8 +102,8 @@ class _Search:
         # sums with wrong prices lose the last bit of a score
         given = self.options.warm_start if self.tolerance else None
         warm = _warm_prices(self.network, given)
-        prices, current, fixed = self.opening.run(warm)
-        self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
+        prices, current, fixed = self.starting_point.run(warm)
+        self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
         held = profit_of(current, self.network, prices) > 0
         potentials = self.network.potentials(prices)
         repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
@@ -128,32 +128,36 @@ class _Search:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
         near = self.rough
         while True:
-            residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
+            residual = ResidualNetwork(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
-                residual, current, functools.partial(self._task, fixed), self.effort, self.problem.matrix.is_integer
+                residual,
+                current,
+                functools.partial(self._sweep_problem, fixed),
+                self.work_limit,
+                self.problem.matrix.is_integer,
             )
             try:
-                self.effort.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
+                self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
                 if not self.rough:
                     done = scaling.run(potentials, held)
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
-                    done = refined(residual, potentials, held, near, self.effort)
+                    done = refined(residual, potentials, held, near, self.work_limit)
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:
-                advice = _SPENT if self.effort.seconds is None else _LONGER
+                advice = _SPENT if self.work_limit.seconds is None else _LONGER
                 raise NotCertifiedError(
-                    self._unproved(self.network.prices(potentials), str(self.effort), advice)
+                    self._unproved(self.network.prices(potentials), str(self.work_limit), advice)
                 ) from None
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
                 near = False
 
-    def _task(self, fixed: Indices, candidates: Candidates, prices: Reals) -> Task:
-        return self.opening.task(candidates, fixed, self.opening.band(candidates, prices))
+    def _sweep_problem(self, fixed: Indices, candidates: Candidates, prices: Reals) -> SweepProblem:
+        return self.starting_point.sweep_problem(candidates, fixed, self.starting_point.band(candidates, prices))
 
     def _through(self, inside: Mask, potentials: Reals, current: Candidates, fixed: Indices) -> Indices:
         """Edges that let flow out of a set of nodes; `InfeasibleError` if there are none."""
@@ -212,8 +216,8 @@ class _Search:
         seconds = time.perf_counter() - self.started
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
-        found = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
-        return Solution.optimal(problem, answer, found, stats)
+        prices_of_limits = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        return Solution.optimal(problem, answer, prices_of_limits, stats)
 
     def _without_idle(self, ids: Indices) -> Indices:
         """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
@@ -224,14 +228,14 @@ class _Search:
         network = self.network
         counts = network.counts_of(edges.tokens, edges.features)
         room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
-        kept = np.ones(ids.size, bool)
+        keep = np.ones(ids.size, bool)
         for at in idle:
             arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
             arcs = [arc for arc in arcs if arc >= 0]
             if (room[arcs] > 0).all():
                 room[arcs] -= 1
-                kept[at] = False
-        return ids[kept]
+                keep[at] = False
+        return ids[keep]
 
     def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
