@@ -51,7 +51,9 @@ class FixedTop:
 
 
 class Engine(Protocol):
-    """What computes on the device, inside its scope."""
+    """All that is asked of a device: where arrays are, what computes on them, and the selections, inside its scope."""
+
+    name: str
 
     @property
     def namespace(self) -> Any:
@@ -63,7 +65,7 @@ class Engine(Protocol):
     def wait(self) -> None:
         """Until what was computed can be read on any stream."""
 
-    def fixed(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
         """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1)."""
 
     def inspect(self, scores: DeviceScores) -> Indices:
@@ -156,7 +158,7 @@ class DeviceScores(DenseScores):
         Their positions, exactly as many as there are, on the device; per group the last score taken and the best one
         refused, in NumPy.
         """
-        top = self.engine.fixed(self, axis, caps, only_positive)
+        top = self.engine.padded_top(self, axis, caps, only_positive)
         flat = top.positions[: int(self.get(top.count)[0])]
         return flat, self.get(top.last), self.get(top.refused)
 

@@ -30,14 +30,13 @@ def _of_cupy(scores: Any, label: str) -> DeviceScores:
     import cupy
 
     from allocation.cuda.cupy_device import CupyDevice
-    from allocation.cuda.kernel_engine import KernelEngine
 
     name = scores.dtype.name
     _require_supported(name, label)
     device = CupyDevice(scores.device.id)
     with device.scope():
         array = cupy.ascontiguousarray(scores)
-    return DeviceScores(array.view("int16") if name == "bfloat16" else array, name, KernelEngine(device))
+    return DeviceScores(array.view("int16") if name == "bfloat16" else array, name, device)
 
 
 def _of_tensor(scores: Any, label: str) -> DeviceScores:
@@ -48,7 +47,6 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
     try:
         import cupy  # noqa: F401
 
-        from allocation.cuda.kernel_engine import KernelEngine
         from allocation.cuda.torch_device import TorchDevice
     except ImportError:
         warn_caller(
@@ -58,7 +56,7 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
         from allocation.cuda.torch_engine import TorchEngine
 
         return DeviceScores(tensor, name, TorchEngine(str(tensor.device)))
-    return DeviceScores(tensor, name, KernelEngine(TorchDevice(tensor.device.index)))
+    return DeviceScores(tensor, name, TorchDevice(tensor.device.index))
 
 
 def _require_supported(name: str, label: str) -> None:

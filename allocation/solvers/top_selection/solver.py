@@ -131,7 +131,7 @@ def _on_device(problem: Problem) -> Solution:
         flat, chosen = flat[within], Ends(*ends)
     matches = matrix.matches(flat)
     prices = prices_of_ends(problem, axis, best, chosen, matches[:2])
-    stats = {"engine": type(matrix.engine).__name__, "seconds": time.perf_counter() - started}
+    stats = {"engine": matrix.engine.name, "seconds": time.perf_counter() - started}
     return Solution.optimal(problem, matches, prices, stats)
 
 

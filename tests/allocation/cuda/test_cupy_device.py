@@ -141,7 +141,7 @@ def card(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stream = SimpleNamespace(cuda_stream=77, synchronize=lambda: STREAMS.append("waited"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda number: stream)
     monkeypatch.setattr(torch.cuda, "device", lambda number: nullcontext())
-    monkeypatch.setattr(torch_device.TorchDevice, "place", "cpu")
+    monkeypatch.setattr(torch_device.TorchDevice, "device", "cpu")
     torch_device._external_stream.cache_clear()
     STREAMS.clear()
     yield

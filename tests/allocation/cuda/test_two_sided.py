@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from allocation.solvers.two_sided import block_passes
@@ -63,7 +62,7 @@ def on_tensor(scores: np.ndarray, type_name: str = "") -> DeviceScores:
 
 def on_kernels(scores: np.ndarray, type_name: str = "") -> DeviceScores:
     device = HostDevice()
-    return DeviceScores(device.put(scores), type_name or scores.dtype.name, KernelEngine(device))
+    return DeviceScores(device.put(scores), type_name or scores.dtype.name, device)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.solvers.laminar import device_candidates
 from tests.allocation.cuda.host_device import HostDevice
@@ -42,7 +41,7 @@ def test_every_mix_of_nested_limits(problem: tuple[np.ndarray, dict[str, Any]]) 
     """Matches, prices and intervals, or that there is no answer."""
     scores, given_limits = problem
     device = HostDevice()
-    matrix = DeviceScores(device.put(scores), "float32", KernelEngine(device))
+    matrix = DeviceScores(device.put(scores), "float32", device)
     # so small a matrix would rather be copied
     with warnings.catch_warnings(), patch.object(device_candidates, "MOST", 1.0):
         warnings.filterwarnings("ignore", ".* works in main memory", RuntimeWarning)
@@ -64,7 +63,7 @@ def test_only_candidates_cross_over() -> None:
     ]
     for given_limits in cases:
         device = HostDevice()
-        problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), **given_limits)
+        problem = al.Problem(DeviceScores(device.put(scores), "float32", device), **given_limits)
         reduced = device_candidates.candidates(problem)
         assert reduced is not None
         assert reduced.matrix.n_edges < scores.size / 4
@@ -77,5 +76,5 @@ def test_minus_zero_ties_with_zero() -> None:
     scores[:, 3:9] = 0.0
     scores[:, 3] = -0.0
     device = HostDevice()
-    problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), token_floors=1, budget=2)
+    problem = al.Problem(DeviceScores(device.put(scores), "float32", device), token_floors=1, budget=2)
     assert al.solve(problem).features.tolist() == [3, 3]
