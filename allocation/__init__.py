@@ -2,9 +2,20 @@
 
 from allocation import plot
 from allocation.arguments import is_on_device
+from allocation.cuda.scores import FixedTop
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
-from allocation.quotas import QuotaLedger, ZipfFit, apportion, fit_zipf, uniform_quotas, zipf_quotas
+from allocation.quotas import (
+    ZIPF_ALPHA,
+    ZIPF_BETA,
+    QuotaLedger,
+    ZipfFit,
+    apportion,
+    fit_zipf,
+    uniform_quotas,
+    zipf_quotas,
+    zipf_weights,
+)
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
@@ -21,8 +32,11 @@ from allocation.verify import Certificate, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "ZIPF_ALPHA",
+    "ZIPF_BETA",
     "Auto",
     "Certificate",
+    "FixedTop",
     "Group",
     "InfeasibleError",
     "InvalidProblemError",
@@ -60,4 +74,5 @@ __all__ = [
     "uniform_quotas",
     "verify",
     "zipf_quotas",
+    "zipf_weights",
 ]

@@ -94,7 +94,7 @@ def index_vector(members: Any, name: str, size: int) -> Indices:
         raise InvalidProblemError(f"{name}: expected a vector of indices or a boolean mask, found shape {array.shape}")
     if array.dtype == bool:
         if array.size != size:
-            raise InvalidProblemError(f"{name}: a boolean mask must have length {size}, found {array.size}")
+            raise InvalidProblemError(f"{name}: expected a boolean mask of length {size}, found length {array.size}")
         return np.flatnonzero(array)
     if array.size == 0:
         return np.empty(0, np.int64)
@@ -125,11 +125,13 @@ def plain_tensor(tensor: Any, name: str) -> Any:
     """A tensor whose entries lie in memory as they are, and which asks for no gradient: that is the layer's work."""
     if tensor.requires_grad:
         raise InvalidProblemError(
-            f"{name}: the tensor requires grad; pass {name}.detach(), or use the layer choice(scores) for gradients"
+            f"{name}: expected a tensor without gradient, found one that requires grad; pass {name}.detach(), or use "
+            "the layer choice(scores) for gradients"
         )
     if str(tensor.layout) != "torch.strided":
         raise InvalidProblemError(
-            f"{name}: sparse tensors are not read; pass {name}.to_dense(), or their entries to Problem.from_edges"
+            f"{name}: expected a dense tensor, found a sparse one; pass {name}.to_dense(), or its entries to "
+            "Problem.from_edges"
         )
     return tensor.resolve_neg()
 
@@ -139,11 +141,12 @@ def beyond_range(block: Any) -> Any:
     return ((block > LARGEST_SCORE) & (block < math.inf)) | ((block < -LARGEST_SCORE) & (block > -math.inf))
 
 
-def refusal_of_entries(name: str, count: int, kind: str, place: tuple[int, int]) -> InvalidProblemError:
+def refusal_of_entries(name: str, count: int, kind: str, edge: tuple[int, int]) -> InvalidProblemError:
     """The sentence about entries that are NaN, +inf or too large."""
-    wanted = f"scores must lie within +-{LARGEST_SCORE:g}, so that their sums stay finite, or be -inf to forbid a match"
+    wanted = f"scores within +-{LARGEST_SCORE:g}, so that their sums stay finite"
     if kind in ("NaN", "+inf"):
-        wanted = "scores must be finite, or -inf to forbid a match"
+        wanted = "finite scores"
     return InvalidProblemError(
-        f"{name}: {count} entries are {kind}, the first at token {place[0]}, feature {place[1]}; {wanted}"
+        f"{name}: expected {wanted}, or -inf to forbid a match, found that {count} entries are {kind}, the first at "
+        f"token {edge[0]}, feature {edge[1]}"
     )

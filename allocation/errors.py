@@ -1,6 +1,9 @@
-"""What can go wrong, one exception a cause."""
+"""What can go wrong, one exception a cause; and warnings, which name the line that led to them."""
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 
 class InvalidProblemError(ValueError):
@@ -17,3 +20,11 @@ class UnsupportedProblemError(NotImplementedError):
 
 class NotCertifiedError(RuntimeError):
     """A solver ended without a certified optimum; the message gives the best gap and what to do."""
+
+
+def warn_caller(message: str) -> None:
+    """A `RuntimeWarning` at the line outside this package that called it, however many calls lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "allocation":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from allocation.arguments import LARGEST, array_of, count_of, index_vector, shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
+from allocation.nesting import nesting_of
 from allocation.notebook import card
-from allocation.scores import DenseScores, EdgeScores, Scores
+from allocation.scores import Scores
 from allocation.validation import dense_scores, edge_scores
 
 
@@ -107,7 +108,7 @@ class Problem:
         token_groups: Sequence[Group] = (),
         feature_groups: Sequence[Group] = (),
     ) -> None:
-        matrix = scores if isinstance(scores, (DenseScores, EdgeScores)) else dense_scores(scores)
+        matrix = scores if isinstance(scores, Scores) else dense_scores(scores)
         tokens, features = matrix.shape
         fields: dict[str, Any] = {
             "matrix": matrix,
@@ -151,13 +152,11 @@ class Problem:
     @property
     def scores(self) -> NDArray[Any]:
         """The scores as a NumPy array: the matrix, or one entry per candidate edge. bfloat16 comes as float32."""
-        if isinstance(self.matrix, EdgeScores) or self.matrix.type != "bfloat16":
-            return self.matrix.array
-        return self.matrix.widened(self.matrix.array)
+        return self.matrix.numbers if self.matrix.type == "bfloat16" else self.matrix.array
 
     def on_host(self) -> Problem:
         """The same problem with a copy of the scores in main memory; itself where they are there already."""
-        if not isinstance(self.matrix, DenseScores) or (matrix := self.matrix.on_host()) is self.matrix:
+        if (matrix := self.matrix.on_host()) is self.matrix:
             return self
         return Problem(matrix, **{name: value for name, value in vars(self).items() if name != "matrix"})
 
@@ -172,8 +171,7 @@ class Problem:
 
     @property
     def _size_text(self) -> str:
-        edges = f", {self.matrix.n_edges} edges" if isinstance(self.matrix, EdgeScores) else ""
-        return f"{self.shape[0]} tokens x {self.shape[1]} features{edges}, {self.matrix.type}"
+        return f"{self.matrix.size_text}, {self.matrix.type}"
 
     def _limit_texts(self, to: str) -> list[tuple[str, str]]:
         """Every limit that is given: its name, and its number or its range or how many there are."""
@@ -322,7 +320,7 @@ def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:
     if isinstance(groups, Group) or not isinstance(groups, Sequence):
         raise InvalidProblemError(f"{name}: expected a sequence of Group, found {shown(groups)}")
     checked = [_group(group, f"{name}[{number}]", size) for number, group in enumerate(groups)]
-    _refuse_crossing(checked, name, size)
+    nesting_of([group.members for group in checked], size, name)  # refuses groups that cross
     return tuple(checked)
 
 
@@ -332,30 +330,14 @@ def _group(group: Any, label: str, size: int) -> Group:
         raise InvalidProblemError(f"{label}: expected a Group, found {shown(group)}")
     if isinstance(group.members, tuple) and len(group.members) == 2 and any(map(np.ndim, group.members)):
         raise InvalidProblemError(
-            f"{label}: a group is a set of one side. A block of tokens x features crosses both families, and then "
-            "the linear programme has fractional vertices: no exact integral answer in general"
+            f"{label}: expected a set of one side, found a pair. A block of tokens x features crosses both families, "
+            "and then the linear programme has fractional vertices: no exact integral answer in general"
         )
     members = np.unique(index_vector(group.members, f"{label}.members", size))
     members.setflags(write=False)
     cap = None if group.cap is None else count_of(group.cap, f"{label}.cap")
     floor = None if group.floor is None else count_of(group.floor, f"{label}.floor")
     return Group(members, cap, floor)
-
-
-def _refuse_crossing(groups: list[Group], name: str, size: int) -> None:
-    """From the largest group down, each must lie inside one innermost group so far: `owner` holds that group."""
-    owner = np.full(size, -1)
-    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
-        members = groups[number].members
-        outer = np.unique(owner[members])
-        if outer.size > 1:
-            other = min((int(o) for o in outer if o >= 0), key=lambda g: len(groups[g].members))
-            shared = np.intersect1d(members, groups[other].members)
-            raise InvalidProblemError(
-                f"{name}[{other}] and {name}[{number}] cross: they share {shared.size} member(s), such as "
-                f"{shared[0]}, and neither holds the other; groups of one side must be nested, equal or disjoint"
-            )
-        owner[members] = number
 
 
 def _span(limits: Indices, to: str) -> str:

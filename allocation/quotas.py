@@ -17,6 +17,10 @@ from allocation.errors import InfeasibleError, InvalidProblemError
 
 # Below this total times entries, float64 shares rounded down never sum to more than the total.
 EXACT = 1 << 53
+ZIPF_ALPHA = 1.0
+"""Exponent of the Zipf-Mandelbrot curve that stands for densities not measured yet."""
+ZIPF_BETA = 150.0
+"""Rank offset of that curve."""
 
 
 def uniform_quotas(total: int, features: int, tokens: int | None = None) -> Indices:
@@ -86,8 +90,32 @@ def zipf_quotas(total: int, features: int, alpha: float, beta: float, tokens: in
     return apportion(zipf_weights(features, alpha, beta), total, tokens)
 
 
-def zipf_weights(features: int, alpha: float, beta: float) -> Reals:
-    """Zipf-Mandelbrot weights over ranks 1..features, with sum 1."""
+def zipf_weights(features: int, alpha: float = ZIPF_ALPHA, beta: float = ZIPF_BETA) -> Reals:
+    """Zipf-Mandelbrot weights in order of rank, with sum 1.
+
+    ::
+
+        w_r = (r + beta)^-alpha / sum_s (s + beta)^-alpha
+
+    Parameters
+    ----------
+    features : int
+    alpha : float, default 1
+        Exponent, 0 or more; 0 is uniform.
+    beta : float, default 150
+        Offset of the ranks, above -1.
+
+    Returns
+    -------
+    (features,) float64
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> al.zipf_weights(3, alpha=1.0, beta=0.0).round(3)
+    array([0.545, 0.273, 0.182])
+    """
+    features = count_of(features, "features")
     if (alpha := number_of(alpha, "alpha")) < 0:
         raise InvalidProblemError(f"alpha: expected 0 or more, found {alpha}")
     if (beta := number_of(beta, "beta")) <= -1:
@@ -226,11 +254,11 @@ def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
     ranks = np.empty(p.size, np.int64)
     ranks[order] = np.arange(p.size)
     firing = int(np.count_nonzero(p))
-    kept = int(np.ceil(firing * (1.0 - tail)))
-    if kept < 3:
-        raise InvalidProblemError(f"densities: a curve needs at least 3 firing features above the tail, found {kept}")
-    r = np.arange(1, kept + 1, dtype=np.float64)
-    log_p = np.log(p[order[:kept]])
+    ranked = int(np.ceil(firing * (1.0 - tail)))
+    if ranked < 3:
+        raise InvalidProblemError(f"densities: expected at least 3 firing features above the tail, found {ranked}")
+    r = np.arange(1, ranked + 1, dtype=np.float64)
+    log_p = np.log(p[order[:ranked]])
     weight = 1.0 / r
     weight /= weight.sum()
 
@@ -242,7 +270,7 @@ def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
         return slope, float(weight @ (log_p - y_mean - slope * (x - x_mean)) ** 2)
 
     # one coarse scan, since the error need not be unimodal, then a refinement around the best offset
-    grid = np.linspace(np.log(1e-3), np.log(10.0 * kept), 120)
+    grid = np.linspace(np.log(1e-3), np.log(10.0 * ranked), 120)
     best = int(np.argmin([line(b)[1] for b in grid]))
     bracket = (grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)])
     log_beta = float(
@@ -251,7 +279,7 @@ def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
     slope, error = line(log_beta)
     variance = float(weight @ (log_p - weight @ log_p) ** 2)
     r_squared = 1.0 - error / variance if variance > 0 else 1.0
-    return ZipfFit(max(-float(slope), 0.0), float(np.exp(log_beta)), r_squared, 1.0 - kept / p.size, ranks)
+    return ZipfFit(max(-float(slope), 0.0), float(np.exp(log_beta)), r_squared, 1.0 - ranked / p.size, ranks)
 
 
 class QuotaLedger:
@@ -323,6 +351,7 @@ def _sizes(total: Any, features: Any, tokens: Any) -> tuple[int, int, int | None
     if features >= 1 << 32:
         raise InvalidProblemError(f"features: expected fewer than 2^32, found {features}")
     most = features * tokens if tokens is not None else (np.inf if features else 0)
+    each = "" if tokens is None else f" of {tokens} tokens each"
     if total > most:
-        raise InfeasibleError(f"total: {total} matches do not fit {features} features of {tokens} tokens each ({most})")
+        raise InfeasibleError(f"total: expected at most {most} matches of {features} features{each}, found {total}")
     return total, features, tokens

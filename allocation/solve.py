@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import count_of, number_of, shown
-from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
@@ -163,15 +162,11 @@ def solve(
 def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The answer where the scores are; solvers that work in main memory get a copy of the scores, not in silence."""
     matrix = problem.matrix
-    if not isinstance(matrix, DeviceScores):
+    if not matrix.on_device:
         return solver.solve(problem, options)
     with matrix.scope():
         solution = solver.solve(localised(solver, problem), options)
-        matches = tuple(
-            matrix.engine.returned(matrix.put(part) if isinstance(part, np.ndarray) else part)
-            for part in (solution.tokens, solution.features, solution.values)
-        )
-        matrix.engine.wait()
+        matches = matrix.returned((solution.tokens, solution.features, solution.values))
     return dataclasses.replace(solution, _matches=matches, _scope=matrix.scope)
 
 

@@ -14,6 +14,8 @@ Block: TypeAlias = tuple[int, int]
 BLOCK_BYTES = 3 << 20
 # A run of blocks is bounded too, for what is found in it.
 RUN_BYTES = 1 << 26
+# Entries that passes in float64 hold at once where nothing says otherwise.
+BLOCK_ENTRIES = 1 << 17
 # Below this size starting threads costs more than it saves.
 SERIAL_BYTES = 1 << 22
 
@@ -72,6 +74,11 @@ def map_runs(
         return [work(run) for run in runs]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(work, runs))
+
+
+def rows_per_block(columns: int, entries: int = BLOCK_ENTRIES) -> int:
+    """Rows of so many columns that hold about so many entries; at least one."""
+    return max(1, entries // max(columns, 1))
 
 
 def available_cores() -> int:

@@ -52,7 +52,7 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
     columns = [index_vector(tokens, "tokens", size[0]), index_vector(features, "features", size[1])]
     if array.ndim != 1 or not (array.size == columns[0].size == columns[1].size):
         raise InvalidProblemError(
-            "from_edges: tokens, features and scores must be vectors of one length, found shapes "
+            "tokens, features, scores: expected vectors of one length, found shapes "
             f"{columns[0].shape}, {columns[1].shape} and {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
@@ -64,7 +64,9 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
     repeated = np.flatnonzero(flat[1:] == flat[:-1])
     if repeated.size:
         token, feature = divmod(int(flat[repeated[0]]), size[1])
-        raise InvalidProblemError(f"from_edges: the edge (token {token}, feature {feature}) is given twice")
+        raise InvalidProblemError(
+            f"tokens, features: expected each edge once, found (token {token}, feature {feature}) twice"
+        )
     kept = order[np.asarray(array[order] != -np.inf)] if array.dtype.kind == "f" else order
     return EdgeScores(columns[0][kept], columns[1][kept], array[kept], size, type_name)
 
@@ -84,9 +86,13 @@ def _as_array(scores: Any, name: str) -> tuple[Array, str]:
     if hasattr(scores, "detach") and "torch" in sys.modules:
         return _from_tensor(scores, name)
     if origin == "cupy":
-        raise InvalidProblemError(f"{name}: candidate edges are read in main memory; pass {name}.get()")
+        raise InvalidProblemError(
+            f"{name}: expected main memory, where candidate edges are read, found a CuPy array; pass {name}.get()"
+        )
     if origin == "scipy" and hasattr(scores, "tocoo"):
-        raise InvalidProblemError(f"{name}: sparse matrices are not read; pass their entries to Problem.from_edges")
+        raise InvalidProblemError(
+            f"{name}: expected a dense matrix, found a sparse one; pass its entries to Problem.from_edges"
+        )
     array = array_of(scores, name, "a numeric matrix")
     type_name = array.dtype.name
     if type_name == "bfloat16":  # the NumPy extension type of ml_dtypes
@@ -100,7 +106,7 @@ def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
     tensor = plain_tensor(tensor, name)
     if tensor.device.type != "cpu":
         raise InvalidProblemError(
-            f"{name}: tensors on {tensor.device} are not supported by this version; pass {name}.cpu()"
+            f"{name}: expected a tensor on the CPU or on a CUDA device, found one on {tensor.device}; pass {name}.cpu()"
         )
     type_name = str(tensor.dtype).removeprefix("torch.")
     if type_name not in FLOAT_TYPES and not type_name.startswith(("int", "uint")):

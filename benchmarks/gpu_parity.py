@@ -144,9 +144,9 @@ def no_waiting(gpu: Gpu) -> str:
         for axis, name in FIXED:
             caps = np.array([900]) if axis is None else np.arange(scores.shape[axis]) % 4
             with matrix.scope():
-                matrix.engine.fixed(matrix, axis, caps)  # compiles
+                matrix.engine.padded_top(matrix, axis, caps)  # compiles
                 with gpu.refusing_to_wait():
-                    found = matrix.engine.fixed(matrix, axis, caps)
+                    found = matrix.engine.padded_top(matrix, axis, caps)
                 count = int(matrix.get(found.count)[0])
             expected = al.solve(al.Problem(in_numpy(scores), **{name: int(caps[0]) if axis is None else caps}))
             assert count == len(expected.tokens)
@@ -163,11 +163,11 @@ def graph_capture(gpu: Gpu) -> str:
         matrix = device_scores(scores, check_finite=False)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side), matrix.scope():
-            matrix.engine.fixed(matrix, axis, caps)  # compiles, and fills the pool
+            matrix.engine.padded_top(matrix, axis, caps)  # compiles, and fills the pool
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), matrix.scope():
-            found = matrix.engine.fixed(matrix, axis, caps)
+            found = matrix.engine.padded_top(matrix, axis, caps)
         for batch in (others, normal(gpu, (512, 1024), seed=3)):
             scores.copy_(batch)
             graph.replay()

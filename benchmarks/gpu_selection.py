@@ -48,7 +48,7 @@ def _row(gpu: Gpu, kind: str, scores: Tensor) -> list[Any]:
 
     def fixed() -> None:
         with matrix.scope():
-            matrix.engine.fixed(matrix, axis, caps)
+            matrix.engine.padded_top(matrix, axis, caps)
 
     sides: dict[str, Callable[[], object]] = {
         "floor": scores.max,

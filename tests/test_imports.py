@@ -101,3 +101,16 @@ def test_sae_torch_uses_public_names_of_allocation_only() -> None:
         public = (*allocation.__all__, "__version__")
         found += [f"{file}:{node.lineno}: {node.attr}" for node in ours if node.attr not in public]
     assert not found, found
+
+
+def test_no_solver_asks_what_type_its_scores_are() -> None:
+    """Scores are one interface: another form of them is one class, and no solver changes."""
+    asking = []
+    for file in sorted((ROOT / "allocation").rglob("*.py")):
+        if file == ROOT / "allocation" / "problem.py":  # which takes either scores or what they are made of
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            asks = isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass")
+            if asks and "Scores" in ast.unparse(node.args[-1]):
+                asking.append(f"{file}:{node.lineno}")
+    assert not asking, asking

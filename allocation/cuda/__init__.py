@@ -1,1 +1,1 @@
-"""Selections where the scores are: CuPy arrays and CUDA tensors. Nothing here is imported without a CUDA array."""
+"""Selections where the scores are: CuPy arrays and CUDA tensors. CuPy and torch are imported on first use."""

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from allocation.arrays import Array
+from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.kernels import DIGIT, definitions, key_type, source
 
 
 @dataclass(frozen=True)
-class CupyDevice:
+class CupyDevice(KernelEngine):
     """One CUDA device; all work goes to CuPy's current stream there."""
 
     number: int

@@ -1,8 +1,7 @@
-"""The kernels' source for each number type, and the least a device must do: hold arrays and launch."""
+"""The kernels' source for each number type, and what they need where they run: arrays and launches."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,8 +39,8 @@ def key_type(type_name: str) -> str:
     return "uint64" if TYPES[type_name][0] == 64 else "uint32"
 
 
-class Device(Protocol):
-    """Where kernels run. Arrays are flat; the types are int64, uint32 and uint64."""
+class Launcher(Protocol):
+    """What kernels need where they run: flat arrays of int64, uint32 and uint64, and launches."""
 
     @property
     def digit(self) -> int:
@@ -59,27 +58,11 @@ class Device(Protocol):
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""
 
-    def get(self, array: Any) -> Array:
-        """A device array in NumPy."""
-
-    def scope(self) -> AbstractContextManager[None]:
-        """Makes the device and its stream current; everything else here happens inside."""
-
-    def wait(self) -> None:
-        """Until what was launched can be read on any stream."""
-
-    @property
-    def namespace(self) -> Any:
-        """The library whose functions compute on these arrays."""
-
     def flat(self, array: Any, type_name: str) -> Any:
         """The entries of a matrix side by side, as the type that the kernels read."""
 
     def reals(self, array: Any) -> Any:
         """64-bit patterns as float64."""
-
-    def returned(self, array: Any) -> Any:
-        """An array as callers of `allocation.solve` get it."""
 
     def launch(self, kernel: str, type_name: str, blocks: int, *arguments: Any) -> None:
         """Run a kernel with arrays and integers as arguments, after all that was launched before."""

@@ -7,8 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from allocation.arrays import Array, Indices, Reals
 from allocation.scores import DenseScores
+from allocation.threads import rows_per_block
 
 T = TypeVar("T")
 # Entries of a block in a pass on a device: a few arrays of this size in float64 exist at once.
@@ -17,11 +20,28 @@ DEVICE_ENTRIES = 1 << 25
 
 @dataclass(frozen=True, eq=False)
 class FixedTop:
-    """The best entries of every group, all of it on the device and of sizes that the host knows beforehand.
+    """What `select_fixed` returns: the best entries of every group, on the device, padded to sizes known beforehand.
 
-    `positions` are flat and ascending, with room for the most that the caps allow: `count`, of one number, says how
-    many there are, and those past it are 0. `last` is per group the last score taken in float64, +inf where none is;
-    `refused` the best one refused, 0 where none is positive.
+    A group is the whole matrix under a budget, a token under token caps, a feature under feature caps.
+
+    Attributes
+    ----------
+    positions : (most,) int64
+        ``token * features + feature`` of each match, ascending, with room for the most that the caps allow; 0 past the
+        first `count`.
+    count : (1,) int64
+        How many matches there are.
+    last : (groups,) float64
+        The last score taken of each group, +inf where none is.
+    refused : (groups,) float64
+        The best score refused, 0 where none is positive: the price of a group that reaches its cap.
+
+    Examples
+    --------
+    >>> import allocation as al, torch
+    >>> top = al.select_fixed(torch.tensor([[3.0, 1.0, 2.0]], device="cuda"), budget=2)  # doctest: +SKIP
+    >>> top.positions, top.count, top.refused  # doctest: +SKIP
+    (tensor([0, 2], device='cuda:0'), tensor([2], device='cuda:0'), tensor([1.], device='cuda:0', dtype=torch.float64))
     """
 
     positions: Any
@@ -30,17 +50,10 @@ class FixedTop:
     refused: Any
 
 
-@dataclass(frozen=True, eq=False)
-class Top:
-    """The same once the host has read the count: exactly the selected positions, and the ends in NumPy."""
-
-    flat: Any
-    last: Reals
-    refused: Reals
-
-
 class Engine(Protocol):
-    """What computes on the device, inside its scope."""
+    """All that is asked of a device: where arrays are, what computes on them, and the selections, inside its scope."""
+
+    name: str
 
     @property
     def namespace(self) -> Any:
@@ -52,7 +65,7 @@ class Engine(Protocol):
     def wait(self) -> None:
         """Until what was computed can be read on any stream."""
 
-    def fixed(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
         """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1)."""
 
     def inspect(self, scores: DeviceScores) -> Indices:
@@ -80,6 +93,11 @@ class DeviceScores(DenseScores):
         return self.shape[0] * self.shape[1]
 
     @property
+    def on_device(self) -> bool:
+        """It is."""
+        return True
+
+    @property
     def namespace(self) -> Any:
         """The library whose functions compute where the scores are."""
         return self.engine.namespace
@@ -96,6 +114,12 @@ class DeviceScores(DenseScores):
         """Makes current where the scores are."""
         return self.engine.scope()
 
+    def returned(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Matches as callers of `allocation.solve` get them: on the device, and readable on any stream."""
+        arrays = tuple(self.engine.returned(self.put(p) if isinstance(p, np.ndarray) else p) for p in parts)
+        self.engine.wait()
+        return arrays
+
     def widened(self, block: Any) -> Any:
         """16-bit floats as float32, unsigned integers of tensors as int64: what every library compares."""
         if hasattr(block, "detach"):
@@ -107,11 +131,6 @@ class DeviceScores(DenseScores):
         xp = self.namespace
         values = xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)
         return self.widened(values) if self.type == "bfloat16" else values
-
-    def matches(self, flat: Any) -> tuple[Any, Any, Any]:
-        """Tokens, features and scores at flat positions, on the device."""
-        width = max(self.shape[1], 1)
-        return flat // width, flat % width, self.values_at(flat)
 
     def at(self, flat: Any) -> DeviceScores:
         """The entries at flat positions, as a matrix of one row."""
@@ -130,14 +149,18 @@ class DeviceScores(DenseScores):
     def in_blocks(self, work: Callable[[int, int], T], workers: int | None, block_bytes: int) -> list[T]:
         """`[work(start, stop), ...]` over blocks of rows as large as a device likes them, whatever a core does."""
         rows, columns = self.shape
-        step = max(1, DEVICE_ENTRIES // max(columns, 1))
+        step = rows_per_block(columns, DEVICE_ENTRIES)
         return [work(start, min(start + step, rows)) for start in range(0, rows if columns else 0, step)]
 
-    def top(self, axis: int | None, caps: Indices, only_positive: bool = True) -> Top:
-        """The best entries of the whole matrix (None), of every row (0) or column (1); the host waits for the count."""
-        found = self.engine.fixed(self, axis, caps, only_positive)
-        flat = found.positions[: int(self.get(found.count)[0])]
-        return Top(flat, self.get(found.last), self.get(found.refused))
+    def top(self, axis: int | None, caps: Indices, only_positive: bool = True) -> tuple[Any, Reals, Reals]:
+        """The best entries of the whole matrix (None), of every row (0) or column (1); the host waits for the count.
+
+        Their positions, exactly as many as there are, on the device; per group the last score taken and the best one
+        refused, in NumPy.
+        """
+        top = self.engine.padded_top(self, axis, caps, only_positive)
+        flat = top.positions[: int(self.get(top.count)[0])]
+        return flat, self.get(top.last), self.get(top.refused)
 
     def on_host(self) -> DenseScores:
         """A copy in main memory."""

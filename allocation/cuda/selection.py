@@ -1,8 +1,8 @@
 """The top of the whole matrix, of every row or of every column on a CUDA device, without a decision on the host.
 
-The primitive of `solvers.price_search` as a fixed sequence of launches: *bracket* (a sample, or maxima of groups, gives
-a lower end), *compact* (one read keeps what reaches it), *finish* (radix selection among the survivors). The *check* is
-made on the device: where a list does not hold what matters, the finishing kernels read the scores instead.
+The primitive of `solvers.top_selection.whole` as one sequence of launches: *bracket* (a sample, or maxima of groups,
+gives a lower end), *compact* (one read keeps what reaches it), *finish* (radix selection among the survivors). The
+*check* is made on the device: where a list does not hold what matters, the finishing kernels read the scores instead.
 
 What is taken is described by a price and a position per group and drawn as one bit per entry, from which positions are
 written in order. So nothing depends on how blocks are scheduled.
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from allocation.arrays import Indices
-from allocation.cuda.kernels import TYPES, Device, key_type
+from allocation.cuda.kernels import TYPES, Launcher, key_type
+from allocation.cuda.scores import FixedTop
 
 # Entries sampled to bracket the price of a whole matrix; smaller matrices survive entirely.
 SAMPLE = 1 << 14
@@ -48,21 +49,7 @@ class Matrix:
         return self.shape[0] * self.shape[1]
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceSelection:
-    """What is selected, all of it on the device.
-
-    `positions` are flat and ascending, with room for the most that the caps allow; entries past `count` are 0. `last`
-    and `refused` hold, per group, the keys of the last entry taken and of the best one refused, 0 where there is none.
-    """
-
-    positions: Any
-    count: Any
-    last: Any
-    refused: Any
-
-
-def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE) -> DeviceSelection:
+def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPLE) -> FixedTop:
     """The largest `cap` positive entries of the matrix."""
     size, kind = matrix.size, key_type(matrix.type)
     cap = min(cap, size)
@@ -89,7 +76,7 @@ def select_whole(device: Device, matrix: Matrix, cap: int, sample: int = SAMPLE)
     return _selection(device, matrix, taken, cap, last, refused)
 
 
-def sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
+def sampled_end(device: Launcher, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
     """A key that a little more than `cap` entries very likely reach, and room for them."""
     size, kind = matrix.size, key_type(matrix.type)
     rank = (cap + 1) * sample / size
@@ -104,9 +91,7 @@ def sampled_end(device: Device, matrix: Matrix, cap: int, sample: int) -> tuple[
     return lower, room if room <= LISTED * size else 0
 
 
-def select_lines(
-    device: Device, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True
-) -> DeviceSelection:
+def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True) -> FixedTop:
     """The largest `caps[l]` entries, positive or merely allowed, of every row (axis 0) or column (axis 1)."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
@@ -144,7 +129,7 @@ def select_lines(
     return _selection(device, matrix, taken, int(caps.sum()), last, refused)
 
 
-def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, limits: Any, least: int) -> Any:
+def line_ends(device: Launcher, matrix: Matrix, axis: int, caps: Indices, limits: Any, least: int) -> Any:
     """A key per line that one more than its cap reach: from the maxima of groups, at least as many reach that."""
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
@@ -163,8 +148,8 @@ def line_ends(device: Device, matrix: Matrix, axis: int, caps: Indices, limits: 
     return lower
 
 
-def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> DeviceSelection:
-    """Positions of the bits in `taken`, at most `most` of them."""
+def _selection(device: Launcher, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> FixedTop:
+    """Positions of the bits in `taken`, at most `most` of them; scores of the keys `last` and `refused`."""
     positions, count = device.filled(most, "int64", 0), device.filled(1, "int64", 0)
     words = _words(matrix.size)
     if words and most:
@@ -173,10 +158,11 @@ def _selection(device: Device, matrix: Matrix, taken: Any, most: int, last: Any,
         device.launch("count_taken", matrix.type, blocks, taken, words, starts)
         device.launch("sum_counts", matrix.type, 1, starts, blocks, count)
         device.launch("write_positions", matrix.type, blocks, taken, words, starts, positions)
-    return DeviceSelection(positions, count, last, refused)
+    ends = [scores_of_keys(device, *end) for end in ((last, matrix.type, np.inf), (refused, matrix.type, 0.0))]
+    return FixedTop(positions, count, *ends)
 
 
-def scores_of_keys(device: Device, keys: Any, type_name: str, absent: float) -> Any:
+def scores_of_keys(device: Launcher, keys: Any, type_name: str, absent: float) -> Any:
     """Keys back to scores in float64; `absent` where the key is 0."""
     size = keys.shape[0]
     scores = device.empty(size, "int64")
@@ -186,7 +172,7 @@ def scores_of_keys(device: Device, keys: Any, type_name: str, absent: float) -> 
     return device.reals(scores)
 
 
-def _digits(device: Device, matrix: Matrix) -> int:
+def _digits(device: Launcher, matrix: Matrix) -> int:
     """Digits of a key and of a position."""
     bits = TYPES[matrix.type][0]
     return -(-bits // device.digit) + -(-max(matrix.size - 1, 1).bit_length() // device.digit)

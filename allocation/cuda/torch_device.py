@@ -13,6 +13,7 @@ import numpy as np
 
 from allocation.arrays import Array
 from allocation.cuda.cupy_device import launched
+from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.kernels import DIGIT
 from allocation.cuda.torch_namespace import torch_namespace
 
@@ -21,14 +22,14 @@ _KINDS = {"uint32": "int32", "uint64": "int64", "int64": "int64"}
 
 
 @dataclass(frozen=True)
-class TorchDevice:
+class TorchDevice(KernelEngine):
     """One CUDA device. Memory comes from torch's allocator alone, so that nothing is held twice or freed too early."""
 
     number: int
     digit: int = DIGIT
 
     @property
-    def place(self) -> str:
+    def device(self) -> str:
         """The device as torch names it."""
         return f"cuda:{self.number}"
 
@@ -54,26 +55,26 @@ class TorchDevice:
     @property
     def namespace(self) -> Any:
         """Torch, as the passes call it."""
-        return torch_namespace(self.place)
+        return torch_namespace(self.device)
 
     def empty(self, size: int, kind: str) -> Any:
         """A tensor with any content."""
         import torch
 
-        return torch.empty(size, dtype=getattr(torch, _KINDS[kind]), device=self.place)
+        return torch.empty(size, dtype=getattr(torch, _KINDS[kind]), device=self.device)
 
     def filled(self, size: int, kind: str, value: int) -> Any:
         """A tensor of one value, written by the device."""
         import torch
 
         bits = int(np.array(value, kind).view(_KINDS[kind]))
-        return torch.full((size,), bits, dtype=getattr(torch, _KINDS[kind]), device=self.place)
+        return torch.full((size,), bits, dtype=getattr(torch, _KINDS[kind]), device=self.device)
 
     def ramp(self, size: int, step: int) -> Any:
         """The int64 multiples 0, step, 2 step, ..."""
         import torch
 
-        return torch.arange(size, dtype=torch.int64, device=self.place) * step
+        return torch.arange(size, dtype=torch.int64, device=self.device) * step
 
     def put(self, array: Array) -> Any:
         """A NumPy array on the device, by way of memory from which it is copied without waiting."""
@@ -82,7 +83,7 @@ class TorchDevice:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if torch.cuda.is_available():
             tensor = tensor.pin_memory()
-        return tensor.to(self.place, non_blocking=True)
+        return tensor.to(self.device, non_blocking=True)
 
     def get(self, array: Any) -> Array:
         """A tensor in NumPy; bfloat16 as its bit patterns. Waits for the stream."""

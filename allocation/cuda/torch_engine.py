@@ -11,6 +11,7 @@ import numpy as np
 from allocation.arrays import Array, Indices
 from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.torch_namespace import torch_namespace
+from allocation.threads import rows_per_block
 
 # Entries for which ranks and places are held at once.
 BLOCK_ENTRIES = 1 << 22
@@ -21,6 +22,7 @@ class TorchEngine:
     """`torch.topk` for the prices; what lies above them, and the first of their equals. Slower, equally exact."""
 
     device: str
+    name: str = "TorchEngine"
 
     @property
     def namespace(self) -> Any:
@@ -31,13 +33,13 @@ class TorchEngine:
         """Makes the device current; torch's operations follow its current stream."""
         import torch
 
-        place = torch.device(self.device)
-        return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
+        device = torch.device(self.device)
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def wait(self) -> None:
         """Nothing to wait for: tensors are read on the stream they were made on."""
 
-    def fixed(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
         """The best entries of every group; the sequence of operations and all sizes follow from the caps alone."""
         import torch
 
@@ -76,10 +78,10 @@ class TorchEngine:
         import torch
 
         rows, columns = tensor.shape
-        found = torch.zeros(most + 1, dtype=torch.int64, device=tensor.device)
-        count, equals = found.new_zeros(1), found.new_zeros(1, columns if axis == 1 else 1)
+        positions = torch.zeros(most + 1, dtype=torch.int64, device=tensor.device)
+        count, equals = positions.new_zeros(1), positions.new_zeros(1, columns if axis == 1 else 1)
         price, room = (x[:, None] if axis == 0 else x[None, :] for x in (price, room))
-        step = max(1, BLOCK_ENTRIES // columns)
+        step = rows_per_block(columns, BLOCK_ENTRIES)
         for start in range(0, rows, step):
             block = tensor[start : start + step]
             own = slice(start, start + step) if axis == 0 else slice(None)
@@ -91,12 +93,12 @@ class TorchEngine:
             if axis != 0:
                 equals = rank[-1:, -1:] if axis is None else rank[-1:]
             taken = (above | (equal & (rank <= room[own]))).reshape(-1)
-            place = count + taken.cumsum(0)
-            # what is not taken goes to the place past the last
+            position = count + taken.cumsum(0)
+            # what is not taken goes to the position past the last
             flat = torch.arange(taken.numel(), device=tensor.device) + start * columns
-            found.scatter_(0, torch.where(taken, place - 1, most), flat)
-            count = place[-1:]
-        return found[:most], count
+            positions.scatter_(0, torch.where(taken, position - 1, most), flat)
+            count = position[-1:]
+        return positions[:most], count
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @cache
-def torch_namespace(place: str) -> Any:
+def torch_namespace(device: str) -> Any:
     """An array namespace whose new arrays are on this device."""
     import torch
 
@@ -17,7 +17,7 @@ def torch_namespace(place: str) -> Any:
         float32=torch.float32,
         float64=torch.float64,
         asarray=lambda array, dtype: array.to(dtype),
-        arange=lambda size: torch.arange(size, device=place),
+        arange=lambda size: torch.arange(size, device=device),
         argmax=torch.argmax,
         argmin=torch.argmin,
         argsort=torch.argsort,
@@ -29,7 +29,7 @@ def torch_namespace(place: str) -> Any:
         searchsorted=torch.searchsorted,
         squeeze=torch.squeeze,
         sum=torch.sum,
-        take=lambda array, places, axis: torch.index_select(array, axis, places),
-        take_along_axis=lambda array, places, axis: torch.take_along_dim(array, places, axis),
+        take=lambda array, positions, axis: torch.index_select(array, axis, positions),
+        take_along_axis=lambda array, positions, axis: torch.take_along_dim(array, positions, axis),
         where=torch.where,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from allocation.arguments import TOO_LARGE, beyond_range, plain_tensor, refusal_of_entries
 from allocation.cuda.kernels import TYPES
 from allocation.cuda.scores import DeviceScores
-from allocation.errors import InvalidProblemError
+from allocation.errors import InvalidProblemError, warn_caller
 
 
 def device_scores(scores: Any, name: str = "scores", check_finite: bool = True) -> DeviceScores:
@@ -31,14 +30,13 @@ def _of_cupy(scores: Any, label: str) -> DeviceScores:
     import cupy
 
     from allocation.cuda.cupy_device import CupyDevice
-    from allocation.cuda.kernel_engine import KernelEngine
 
     name = scores.dtype.name
     _require_supported(name, label)
     device = CupyDevice(scores.device.id)
     with device.scope():
         array = cupy.ascontiguousarray(scores)
-    return DeviceScores(array.view("int16") if name == "bfloat16" else array, name, KernelEngine(device))
+    return DeviceScores(array.view("int16") if name == "bfloat16" else array, name, device)
 
 
 def _of_tensor(scores: Any, label: str) -> DeviceScores:
@@ -49,19 +47,16 @@ def _of_tensor(scores: Any, label: str) -> DeviceScores:
     try:
         import cupy  # noqa: F401
 
-        from allocation.cuda.kernel_engine import KernelEngine
         from allocation.cuda.torch_device import TorchDevice
     except ImportError:
-        warnings.warn(
+        warn_caller(
             "CuPy is not installed: CUDA tensors are selected by torch alone, which is slower; "
-            "pip install 'sae-allocation[cuda12]' or 'sae-allocation[cuda13]'",
-            RuntimeWarning,
-            stacklevel=5,
+            "pip install 'sae-allocation[cuda12]' or 'sae-allocation[cuda13]'"
         )
         from allocation.cuda.torch_engine import TorchEngine
 
         return DeviceScores(tensor, name, TorchEngine(str(tensor.device)))
-    return DeviceScores(tensor, name, KernelEngine(TorchDevice(tensor.device.index)))
+    return DeviceScores(tensor, name, TorchDevice(tensor.device.index))
 
 
 def _require_supported(name: str, label: str) -> None:

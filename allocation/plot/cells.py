@@ -9,7 +9,6 @@ import numpy as np
 from allocation.arrays import Reals
 from allocation.plot.canvas import BLUE, INK, ORANGE, PALE, axes, whole_ticks
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solution import Solution
 
 if TYPE_CHECKING:
@@ -78,16 +77,14 @@ def _block_maxima(problem: Problem, step: int) -> Reals:
     """The best score of every block of `step` tokens and features, -inf where all are forbidden."""
     shape = [max(1, -(-size // step)) for size in problem.shape]
     best = np.full(shape, -np.inf)
-    scores = problem.matrix
-    if isinstance(scores, EdgeScores):
-        np.maximum.at(best, (scores.tokens // step, scores.features // step), scores.array.astype(np.float64))
-        return best
     rows, columns = problem.shape
-    if not rows or not columns:
-        return best
-    for line in range(shape[0]):
-        block = scores.rows(line * step, min((line + 1) * step, rows)).max(axis=0).astype(np.float64)
-        best[line] = np.maximum.reduceat(block, np.arange(0, columns, step))
+    if (matrix := problem.matrix.dense) is None:
+        tokens, features, scores = problem.matrix.matches(problem.matrix.allowed())
+        np.maximum.at(best, (tokens // step, features // step), scores.astype(np.float64))
+    elif rows and columns:
+        for line in range(shape[0]):
+            block = matrix.rows(line * step, min((line + 1) * step, rows)).max(axis=0).astype(np.float64)
+            best[line] = np.maximum.reduceat(block, np.arange(0, columns, step))
     return best
 
 

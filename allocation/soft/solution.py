@@ -14,7 +14,6 @@ from allocation.arrays import Reals
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.soft.forms import FORMS
 from allocation.soft.normal_equations import NormalEquations
 from allocation.solution import Prices, Status
@@ -125,11 +124,7 @@ class SoftSolution:
         """
         upstream = _cotangent(cotangent, self.allocation.shape)
         matrix = self.problem.matrix
-        if isinstance(matrix, EdgeScores):
-            dense = np.zeros(self.shape)
-            dense[matrix.tokens, matrix.features] = upstream
-            return self._gradient(dense)[matrix.tokens, matrix.features]
-        return self._gradient(upstream)
+        return matrix.gathered(self._gradient(matrix.spread(upstream, 0.0)))
 
     def _gradient(self, upstream: Reals) -> Reals:
         tokens, slopes = self.shape[0], self._slopes
@@ -174,6 +169,6 @@ def _cotangent(cotangent: Any, shape: tuple[int, ...]) -> Reals:
     if wrong.any():
         at = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), shape))
         raise InvalidProblemError(
-            f"cotangent: {int(wrong.sum())} entries are not finite, the first at {at} ({upstream[at]})"
+            f"cotangent: expected finite entries, found {int(wrong.sum())} others, the first at {at} ({upstream[at]})"
         )
     return upstream

@@ -11,7 +11,6 @@ from allocation.arguments import number_of, shown
 from allocation.arrays import Indices, Mask, Reals
 from allocation.errors import InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
-from allocation.scores import EdgeScores
 from allocation.soft.descent import minimise
 from allocation.soft.dual import Dual
 from allocation.soft.forms import FORMS
@@ -91,10 +90,10 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
             f"raise the temperature {heat:g}, or use al.solve, its limit at temperature 0"
         )
     totals = _closing_prices(point.prices.total, closed, scores, heat, form)
-    tokens, matrix = problem.shape[0], problem.matrix
+    tokens = problem.shape[0]
     return SoftSolution(
         problem,
-        point.shares[matrix.tokens, matrix.features] if isinstance(matrix, EdgeScores) else point.shares,
+        problem.matrix.gathered(point.shares),
         Prices(
             no_price() if problem.budget is None else Price(float(totals[-1])),
             no_price(tokens) if problem.token_caps is None else Price(totals[:tokens]),
@@ -144,12 +143,7 @@ def _checked_temperature(temperature: Any, best: float) -> float:
 
 def _dense(problem: Problem) -> Reals:
     """The scores as a float64 matrix, -inf where there is no edge."""
-    matrix = problem.matrix
-    if not isinstance(matrix, EdgeScores):
-        return problem.scores.astype(np.float64)
-    scores = np.full(matrix.shape, -np.inf)
-    scores[matrix.tokens, matrix.features] = matrix.array
-    return scores
+    return problem.matrix.spread(problem.scores.astype(np.float64), -np.inf)
 
 
 def _caps(problem: Problem) -> Reals:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
+from allocation.errors import warn_caller
 from allocation.problem import Problem
 from allocation.solution import Prices, Solution
 
@@ -65,11 +65,8 @@ def in_main_memory(solver: Solver, problem: Problem) -> Problem:
     """The problem with its scores in main memory; says so where that takes a copy from a device."""
     near = problem.on_host()
     if near is not problem:
-        warnings.warn(
-            f"{type(solver).__name__} works in main memory: the scores are copied there from the device",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        name = type(solver).__name__
+        warn_caller(f"{name} works in main memory: the scores are copied there from the device")
     return near
 
 

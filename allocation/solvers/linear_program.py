@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from allocation.arrays import Indices
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem, checked_problem
-from allocation.scores import EdgeScores
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, in_main_memory
 from allocation.verify import verify
@@ -80,7 +79,8 @@ def to_linear_program(problem: Problem) -> ProgramArrays:
     """
     from scipy.sparse import csr_array
 
-    tokens, features, scores = _edges(checked_problem(problem).on_host())
+    matrix = checked_problem(problem).on_host().matrix
+    tokens, features, scores = matrix.matches(matrix.allowed())
     rows: list[tuple[str, int, Indices, int, int]] = []
     if problem.budget is not None:
         rows.append(("budget", 0, np.arange(tokens.size), 1, problem.budget))
@@ -155,13 +155,7 @@ class LinearProgram:
         order = np.argsort(program.tokens[taken] * max(problem.shape[1], 1) + program.features[taken])
         tokens, features = program.tokens[taken][order], program.features[taken][order]
         matrix = problem.matrix
-        values = (
-            matrix.array[
-                np.searchsorted(_flat(problem, matrix.tokens, matrix.features), _flat(problem, tokens, features))
-            ]
-            if isinstance(matrix, EdgeScores)
-            else matrix.values_at(_flat(problem, tokens, features))
-        )
+        values = matrix.values_at(matrix.find(tokens, features))
         stats = {"passes": 1, "seconds": time.perf_counter() - started}
         solution = Solution.optimal(problem, (tokens, features, values), prices, stats)
         certificate = verify(problem, solution)
@@ -171,23 +165,6 @@ class LinearProgram:
                 f"{certificate.tolerance:.3g}: its own tolerances are wider than these scores need"
             )
         return solution
-
-
-def _flat(problem: Problem, tokens: Indices, features: Indices) -> Indices:
-    return tokens * problem.shape[1] + features
-
-
-def _edges(problem: Problem) -> tuple[Indices, Indices, NDArray[Any]]:
-    """Allowed edges, sorted by (token, feature)."""
-    matrix = problem.matrix
-    if isinstance(matrix, EdgeScores):
-        return matrix.tokens, matrix.features, matrix.array
-    scores = problem.scores
-    if matrix.is_integer:
-        tokens, features = np.divmod(np.arange(scores.size), max(problem.shape[1], 1))
-    else:
-        tokens, features = np.nonzero(scores != -np.inf)
-    return tokens, features, scores[tokens, features]
 
 
 def _vertex(

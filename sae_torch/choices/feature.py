@@ -20,8 +20,6 @@ from sae_torch.ops.segments import segment_sums
 
 # Weight of one batch in the running densities, once enough batches have been seen.
 DENSITY_RATE = 0.02
-# Zipf-Mandelbrot curve for feature choice from scratch, where no densities are known yet.
-DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 150.0
 # Pooled quotas below this are too small for their price to say much: the tracked threshold stands.
 LEAST_POOLED = 8
 # Rounds in which calibration passes on what features without enough positive scores leave; a share not worth it.
@@ -265,9 +263,7 @@ class FeatureChoice(Choice):
             return self.quotas
         if self.quotas == "uniform":
             return torch.full((n_features,), self.k / n_features, dtype=torch.float64)
-        ranks = torch.arange(1, n_features + 1, dtype=torch.float64)
-        weights = (ranks + DEFAULT_BETA) ** -DEFAULT_ALPHA
-        return _within_one(self.k * weights / weights.sum(), self.k)
+        return _within_one(self.k * torch.from_numpy(al.zipf_weights(n_features)), self.k)
 
     def batch_free(self) -> Threshold:
         """Matches above the feature's price; before the quotas are set, above the common one."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import allocation as al
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 
@@ -51,9 +52,9 @@ class TrainConfig:
     """The auxiliary loss reads every n-th token of a batch: faster steps, more silent features."""
     k_aux: int | None = None
     """Features per token in the auxiliary loss; by default half of d_model for "k", otherwise k."""
-    zipf_alpha: float = 1.0
+    zipf_alpha: float = al.ZIPF_ALPHA
     """Exponent of the density curve below which a feature counts as under-used."""
-    zipf_beta: float = 150.0
+    zipf_beta: float = al.ZIPF_BETA
     """Rank offset of that curve."""
     prefixes: tuple[int, ...] | None = None
     """Sizes of nested prefixes for `matryoshka_loss`, the last all features; None for the whole dictionary alone."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import allocation as al
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
@@ -28,10 +29,9 @@ class FeatureUsage:
             self.auxiliary = "none" if sae.choice.feeds_every_feature else "zipf"
         usual = sae.d_model // 2 if config.auxiliary == "k" else round(sae.choice.k)
         self.k_aux = config.k_aux or max(1, usual)
-        ranks = torch.arange(1, sae.n_features + 1, device=device, dtype=torch.float32)
-        curve = (ranks + config.zipf_beta) ** -config.zipf_alpha
+        weights = al.zipf_weights(sae.n_features, config.zipf_alpha, config.zipf_beta)
         # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
-        self.curve = (sae.choice.k * curve / curve.sum()).clamp_max(1.0)
+        self.curve = torch.from_numpy(sae.choice.k * weights).to(device, torch.float32).clamp_max(1.0)
 
     @property
     def dead(self) -> Tensor:

@@ -130,8 +130,14 @@ def test_any_value_is_accepted_or_refused_by_name(label: str) -> None:
 def test_the_problem_with_a_value_is_named() -> None:
     for scores, message in (
         (np.ma.masked_array(SCORES, SCORES > 3), "scores: .* masked entries, which would be read; fill them"),
-        (sparse.csr_array(SCORES), "scores: sparse matrices are not read; pass their entries to Problem.from_edges"),
-        (torch.eye(3).to_sparse(), r"scores: sparse tensors are not read; pass scores.to_dense\(\), or their entries"),
+        (
+            sparse.csr_array(SCORES),
+            "scores: expected a dense matrix, found a sparse one; pass its entries to Problem.from_edges",
+        ),
+        (
+            torch.eye(3).to_sparse(),
+            r"scores: expected a dense tensor, found a sparse one; pass scores.to_dense\(\), or its entries",
+        ),
         ({1, 2}, "scores: expected a numeric matrix, found set"),
         (Hostile(), "scores: expected a numeric matrix, found Hostile: no$"),
     ):

@@ -27,7 +27,7 @@ SCORES = np.arange(6.0).reshape(2, 3)
         ({"scores": None}, "scores: expected a numeric matrix, found None"),
         ({"scores": torch.ones(2, 2, requires_grad=True)}, r"requires grad; pass scores.detach\(\).*choice\(scores\)"),
         ({"scores": torch.ones(2, 2, dtype=torch.bool)}, "scores: expected .* integers, found dtype torch.bool"),
-        ({"scores": torch.ones(2, 2, device="meta")}, "scores: tensors on meta are not supported"),
+        ({"scores": torch.ones(2, 2, device="meta")}, "scores: expected a tensor on the CPU .* found one on meta"),
         ({"budget": -1}, "budget: expected 0 or more, found -1"),
         ({"budget": 2.0}, "budget: expected an integer, found 2.0"),
         ({"budget": True}, "budget: expected an integer, found True"),
@@ -44,10 +44,13 @@ SCORES = np.arange(6.0).reshape(2, 3)
             {"token_groups": [al.Group([0, 2])]},
             r"token_groups\[0\].members\[1\]: expected an index from 0 to 1, found 2",
         ),
-        ({"feature_groups": [al.Group([True, False])]}, r"boolean mask must have length 3, found 2"),
+        ({"feature_groups": [al.Group([True, False])]}, r"expected a boolean mask of length 3, found length 2"),
         ({"feature_groups": [al.Group([0.5])]}, "expected integer indices or a boolean mask, found float64"),
         ({"feature_groups": [al.Group([0], cap=-1)]}, r"feature_groups\[0\].cap: expected 0 or more, found -1"),
-        ({"token_groups": [al.Group(([0], [1, 2]), cap=1)]}, "a group is a set of one side.*fractional vertices"),
+        (
+            {"token_groups": [al.Group(([0], [1, 2]), cap=1)]},
+            "expected a set of one side, found a pair.*fractional vertices",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -71,13 +74,15 @@ def test_scores_whose_sums_may_overflow_are_refused_wherever_they_come_in(bad: f
     scores = np.zeros((300, 400))
     scores[7, 9] = scores[200, 3] = bad
     scores[0, 0], scores[0, 1], scores[0, 2] = -np.inf, 1e280, -1e280
-    sentence = "2 entries are beyond 1e\\+280, the first at token {}, feature {}; scores must lie within"
+    sentence = "expected scores within .*, found that 2 entries are beyond 1e\\+280, the first at token {}, feature {}"
     for given_scores in (scores, torch.from_numpy(scores)):
         with pytest.raises(al.InvalidProblemError, match="^scores: " + sentence.format(7, 9)):
             al.mutual_choice(given_scores, 3)
     with pytest.raises(al.InvalidProblemError, match=r"^chunks\[1\]: " + sentence.format(2, 9)):
         al.select_stream([scores[:5], scores[5:]], budget=3)
-    with pytest.raises(al.InvalidProblemError, match=r"^scores: 1 entries are beyond 1e\+280"):
+    with pytest.raises(
+        al.InvalidProblemError, match=r"^scores: expected scores within .* 1 entries are beyond 1e\+280"
+    ):
         al.Problem.from_edges([0, 1], [1, 0], [0.0, bad], (2, 2))
 
 
@@ -108,9 +113,9 @@ def test_laminarity_is_decided_as_by_pairs(families: list[set[int]]) -> None:
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        (([0, 0], [1, 1], [1.0, 2.0]), r"edge \(token 0, feature 1\) is given twice"),
+        (([0, 0], [1, 1], [1.0, 2.0]), r"expected each edge once, found \(token 0, feature 1\) twice"),
         (([0, 2], [1, 1], [1.0, 2.0]), r"tokens\[1\]: expected an index from 0 to 1, found 2"),
-        (([0], [1, 1], [1.0, 2.0]), "must be vectors of one length"),
+        (([0], [1, 1], [1.0, 2.0]), "tokens, features, scores: expected vectors of one length"),
         (([0], [1], [np.nan]), "1 entries are NaN"),
     ],
 )

@@ -43,8 +43,11 @@ def test_plain_zipf_overflows_and_the_excess_is_shared() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: al.uniform_quotas(10, 3, tokens=3), r"total: 10 matches do not fit 3 features of 3 tokens each \(9\)"),
-        (lambda: al.uniform_quotas(1, 0), "total: 1 matches do not fit 0 features"),
+        (
+            lambda: al.uniform_quotas(10, 3, tokens=3),
+            "total: expected at most 9 matches of 3 features of 3 tokens each, found 10",
+        ),
+        (lambda: al.uniform_quotas(1, 0), "total: expected at most 0 matches of 0 features, found 1"),
         (lambda: al.uniform_quotas(-1, 3), "total: expected 0 or more, found -1"),
         (lambda: al.uniform_quotas(1.5, 3), "total: expected an integer"),
         (lambda: al.zipf_quotas(3, 3, alpha=-1.0, beta=0.0), "alpha: expected 0 or more, found -1"),
@@ -121,3 +124,12 @@ def test_a_ledger_continues_from_its_state() -> None:
     copy = al.QuotaLedger(second.densities, owed=second.owed)
     for _ in range(20):
         np.testing.assert_array_equal(first.allot(1), copy.allot(1))
+
+
+def test_the_curve_of_unmeasured_densities_stands_once() -> None:
+    weights = al.zipf_weights(1000)
+    np.testing.assert_array_equal(weights, al.zipf_weights(1000, al.ZIPF_ALPHA, al.ZIPF_BETA))
+    assert weights.sum() == pytest.approx(1.0, rel=1e-14)
+    assert weights[0] / weights[849] == pytest.approx(1000 / 151)
+    with pytest.raises(al.InvalidProblemError, match="features: expected 0 or more, found -1"):
+        al.zipf_weights(-1)

@@ -319,7 +319,10 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         (np.ones((3, 2)), r"cotangent: expected the allocation's shape \(2, 3\), found \(3, 2\)"),
         (None, r"cotangent: expected an array of shape \(2, 3\), found None"),
         ("up", "cotangent: expected real numbers, found dtype <U2"),
-        ([[0, 0, 0], [0, np.nan, np.inf]], r"cotangent: 2 entries are not finite, the first at \(1, 1\) \(nan\)"),
+        (
+            [[0, 0, 0], [0, np.nan, np.inf]],
+            r"cotangent: expected finite entries, found 2 others, the first at \(1, 1\) \(nan\)",
+        ),
     ],
 )
 def test_bad_cotangents_are_named(cotangent: Any, message: str) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solvers.laminar.tree import UNLIMITED, Tree
 from allocation.solvers.top_selection.lines import column_bracket, columns_of, row_bracket
 from allocation.solvers.top_selection.whole import joined, sampled_bracket, smallest_positive
@@ -35,15 +34,14 @@ class Offers:
         self.counts = np.zeros(self.lines, np.int64)
         self.useful = self._useful()
         self.bracketed = np.zeros(self.lines, bool)
-        if isinstance(self.matrix, EdgeScores):
-            self.lower = np.zeros(0)
+        self.entries: Array = self.matrix.numbers
+        self.whole = self.matrix.dense is None or not self.entries.size
+        if self.whole:
             return
-        self.entries: Array = self.matrix.widened(self.matrix.array)
         kind = self.entries.dtype
         self.lowest: Any = np.finfo(kind).min if kind.kind == "f" else np.iinfo(kind).min
         self.lower = np.full(self.lines, smallest_positive(kind))
-        if self.entries.size:
-            self._first_bracket(problem.budget)
+        self._first_bracket(problem.budget)
 
     def _useful(self) -> Indices:
         """Most matches of each line: the least cap on its way to the root."""
@@ -86,18 +84,10 @@ class Offers:
 
     def ranked(self) -> tuple[Indices, Indices, Array]:
         """Flat positions, lines and scores of all offers: larger scores first, then smaller positions."""
-        if isinstance(self.matrix, EdgeScores):
-            flat, ends, scores = (
-                np.arange(self.matrix.n_edges),
-                (self.matrix.tokens, self.matrix.features),
-                self.matrix.array,
-            )
-        else:
-            flat = self._offered()
-            scores = self.entries.reshape(-1)[flat]
-            ends = np.divmod(flat, max(self.entries.shape[1], 1))
+        flat = np.arange(self.entries.size) if self.whole else self._offered()
+        scores = self.entries.reshape(-1)[flat]
         order = _descending(scores)
-        lines = ends[self.axis][order]
+        lines = self.matrix.ends(flat)[self.axis][order]
         self.counts = np.bincount(lines, minlength=self.lines)
         return flat[order], lines, scores[order]
 
@@ -113,7 +103,7 @@ class Offers:
 
     def widen(self, lines: Mask) -> bool:
         """Offer about twice as much of `lines`; False if all that could help is offered already."""
-        if isinstance(self.matrix, EdgeScores) or not self.entries.size:
+        if self.whole:
             return False
         more = np.flatnonzero(lines & (self.lower > self.lowest) & (self.counts < self.useful))
         if more.size == 0:
@@ -129,7 +119,7 @@ class Offers:
 
     def priced(self, thresholds: Reals) -> bool:
         """Whether no entry that was left out can score above its line's threshold; else such lines offer more."""
-        if isinstance(self.matrix, EdgeScores) or not self.entries.size:
+        if self.whole:
             return True
         # below the least positive number lie 0 and less
         end = np.where(self.lower == smallest_positive(self.entries.dtype), 0.0, self.lower.astype(np.float64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from allocation.arrays import Indices
@@ -14,7 +16,7 @@ from allocation.solvers.laminar.tree import ABSENT, UNLIMITED, Tree, laminar_tre
 MOST = 1 / 4
 
 
-def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
+def candidates(problem: Problem) -> Problem | None:
     """The same problem on candidate edges, with the same answer, prices and intervals; None where they are too many.
 
     What an optimum takes of a line is a prefix of its ranking, no longer than the least cap on the line's way to the
@@ -22,6 +24,7 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
     most what floors above it force, and beyond that only edges among the best of the whole matrix, up to the budget:
     with no caps at all, everything better than an unforced match is a match. (Mixed sides are not reduced.)
     """
+    matrix = cast(DeviceScores, problem.matrix)
     axis = 0 if problem.feature_caps is None and problem.feature_floors is None and not problem.feature_groups else 1
     tree = laminar_tree(problem, axis)
     caps, floors = _on_the_way(tree, tree.caps, UNLIMITED, np.minimum), _on_the_way(tree, tree.floors, 0, np.maximum)
@@ -34,9 +37,9 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
     if (budget is None and not capped.all()) or int(wanted.sum()) + (budget or 0) > MOST * matrix.n_edges:
         return None
     only_positive = bool((tree.floors == ABSENT).all())
-    flat = matrix.get(matrix.top(axis, wanted, only_positive).flat)
+    flat = matrix.get(matrix.top(axis, wanted, only_positive)[0])
     if budget is not None:
-        flat = np.union1d(flat, matrix.get(matrix.top(None, np.array([budget + 1])).flat))
+        flat = np.union1d(flat, matrix.get(matrix.top(None, np.array([budget + 1]))[0]))
     tokens, features, values = (matrix.get(part) for part in matrix.matches(matrix.put(flat)))
     edges = EdgeScores(tokens, features, values, problem.shape, matrix.type)
     return Problem(edges, **{name: value for name, value in vars(problem).items() if name != "matrix"})
@@ -44,7 +47,7 @@ def candidates(problem: Problem, matrix: DeviceScores) -> Problem | None:
 
 def _on_the_way(tree: Tree, limits: Indices, absent: int, tightest: np.ufunc) -> Indices:
     """The tightest limit of each leaf and of the groups around it, the root's not counted."""
-    found = np.full(tree.leaves, absent)
+    limit = np.full(tree.leaves, absent)
     for level in tree.ancestors[1:]:
-        found = np.where(level >= 0, tightest(found, limits[level]), found)
-    return np.asarray(found)
+        limit = np.where(level >= 0, tightest(limit, limits[level]), limit)
+    return np.asarray(limit)

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from allocation.arrays import Indices, Reals
-from allocation.cuda.scores import DeviceScores
 from allocation.errors import InfeasibleError
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solution import Price, Prices, Real, Solution, no_price
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
@@ -56,9 +54,9 @@ class Laminar:
 
     def localise(self, problem: Problem) -> Problem:
         """The candidate edges of a matrix on a device; in main memory, with a warning, where they would be too many."""
-        if not isinstance(problem.matrix, DeviceScores):
+        if not problem.matrix.on_device:
             return problem
-        return candidates(problem, problem.matrix) or in_main_memory(self, problem)
+        return candidates(problem) or in_main_memory(self, problem)
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
@@ -75,15 +73,15 @@ class Laminar:
                     raise InfeasibleError(str(shortage)) from None
                 continue
             reals = scores.astype(np.float64)
-            found = margins(tree, lines, reals, taken)
-            if offers.priced(found.thresholds[: tree.leaves]):
+            worth = margins(tree, lines, reals, taken)
+            if offers.priced(worth.thresholds[: tree.leaves]):
                 break
         flat = np.sort(items[taken])
 
         def exact() -> tuple[Reals, Reals]:
             return margins(tree, lines, reals, taken, _best_refused(problem, axis, flat)).intervals()
 
-        prices = _prices(problem, tree, axis, found.prices, exact)
+        prices = _prices(problem, tree, axis, worth.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}
         return Solution.optimal(problem, problem.matrix.matches(flat), prices, stats)
 
@@ -97,25 +95,9 @@ def limited_sides(problem: Problem) -> tuple[bool, bool]:
 
 def _best_refused(problem: Problem, axis: int, flat: Indices) -> Reals:
     """The largest score of every line that was not taken: one dense pass, for the intervals alone."""
-    matrix = problem.matrix
     best = np.full(problem.shape[axis], -np.inf)
-    if isinstance(matrix, EdgeScores):
-        left = np.ones(matrix.n_edges, bool)
-        left[flat] = False
-        np.maximum.at(best, (matrix.tokens, matrix.features)[axis][left], matrix.array[left].astype(np.float64))
-        return best
-    rows, columns = problem.shape
-    if columns == 0:
-        return best
-    step = max(1, (1 << 17) // columns)
-    for start in range(0, rows, step):
-        block = matrix.rows(start, min(start + step, rows)).astype(np.float64)
-        inside = flat[slice(*np.searchsorted(flat, [start * columns, (start + len(block)) * columns]))]
-        block.reshape(-1)[inside - start * columns] = -np.inf
-        if axis == 0:
-            best[start : start + len(block)] = block.max(axis=1)
-        else:
-            np.maximum(best, block.max(axis=0), out=best)
+    for block in problem.matrix.blocks(without=flat):
+        block.raise_best(best, axis)
     return best
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals, stable_order
 from allocation.errors import InfeasibleError
+from allocation.nesting import nesting_of
 from allocation.problem import Group, Problem
 
 # A cap and a floor that are never reached.
@@ -71,20 +72,12 @@ def laminar_tree(problem: Problem, axis: int) -> Tree:
     caps = (problem.token_caps, problem.feature_caps)[axis]
     floors = (problem.token_floors, problem.feature_floors)[axis]
     root = leaves + len(groups)
-    parent = np.full(root + 1, root)
-    parent[root] = -1
-    depth = np.ones(root + 1, np.int64)
-    depth[root] = 0
-    owner = np.full(leaves, root)
-    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
-        members = groups[number].members
-        node = leaves + number
-        if len(members):
-            parent[node] = owner[members[0]]
-            depth[node] = depth[parent[node]] + 1
-            owner[members] = node
-    parent[:leaves] = owner
-    depth[:leaves] = depth[owner] + 1
+    nesting = nesting_of([group.members for group in groups], leaves)
+    # -1, no group, is the root
+    parent_group = np.concatenate([nesting.innermost, nesting.around])
+    parent = np.append(np.where(parent_group < 0, root, leaves + parent_group), -1)
+    group_depth = np.append(nesting.depth + 1, 0)
+    depth = np.concatenate([group_depth[nesting.innermost] + 1, group_depth])
     return Tree(
         side=("token", "feature")[axis],
         leaves=leaves,
@@ -220,8 +213,8 @@ def margins(tree: Tree, leaf: Indices, scores: Reals, taken: Mask, next_scores: 
     nodes = tree.parent.size
     gain, loss = np.full(nodes, -np.inf), np.full(nodes, np.inf)
     if next_scores is None:
-        left = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
-        gain[leaf[left]] = scores[left]
+        refused = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
+        gain[leaf[refused]] = scores[refused]
     else:
         gain[: tree.leaves] = next_scores
     loss[leaf[taken]] = scores[taken]

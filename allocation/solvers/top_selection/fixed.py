@@ -63,4 +63,4 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
         axis, caps = 1, limits_of(feature_caps, "feature_caps", matrix.shape[1])
     assert caps is not None  # exactly one limit is given
     with matrix.scope():
-        return matrix.engine.fixed(matrix, axis, caps)
+        return matrix.engine.padded_top(matrix, axis, caps)

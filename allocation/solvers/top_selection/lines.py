@@ -82,12 +82,12 @@ def _row_survivors(ordered: Array, run: list[Block], wanted: Indices, hint: Arra
         return flat
     if hint is not None and 2 * np.count_nonzero(bad) > bad.size:
         return _row_survivors(ordered, run, wanted, None)
-    found = [flat[~bad[flat // columns]]]
+    survivors = [flat[~bad[flat // columns]]]
     again = np.flatnonzero(bad)
     for some in np.array_split(again, -(-again.size // (run[0][1] - run[0][0]))):
-        line, place = np.divmod(_tied_row_survivors(ordered[rows][some], wanted[rows][some]), columns)
-        found.append(some[line] * columns + place)
-    return np.sort(np.concatenate(found))
+        line, column = np.divmod(_tied_row_survivors(ordered[rows][some], wanted[rows][some]), columns)
+        survivors.append(some[line] * columns + column)
+    return np.sort(np.concatenate(survivors))
 
 
 def _tied_row_survivors(block: Array, wanted: Indices) -> Indices:
@@ -108,8 +108,8 @@ def _without_surplus(block: Array, wanted: Indices, at: Array, reaching: Mask, w
         at[spread] = np.maximum(_ranked(lines[spread], wanted[spread]), smallest_positive(block.dtype))
         strict[spread] = lines[spread] > at[spread, None]
         above[spread] = _counts(strict[spread])
-    line, place = _first_ties(lines, at, wanted - above)
-    strict[line, place] = True
+    line, column = _first_ties(lines, at, wanted - above)
+    strict[line, column] = True
     reaching[rows] = strict
     return np.flatnonzero(reaching)
 
@@ -161,9 +161,9 @@ def _column_survivors(
     if np.count_nonzero(failed) > columns // 4:
         return _column_survivors(ordered, wanted, workers, None)[0], reaching
     again = np.flatnonzero(failed)
-    found, _ = _column_survivors(ordered[:, again], wanted[again], workers, None)
-    row, place = np.divmod(found, again.size)
-    return np.sort(np.concatenate([flat[~failed[column]], row * columns + again[place]])), reaching
+    afresh, _ = _column_survivors(ordered[:, again], wanted[again], workers, None)
+    row, column_again = np.divmod(afresh, again.size)
+    return np.sort(np.concatenate([flat[~failed[column]], row * columns + again[column_again]])), reaching
 
 
 def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: int | None) -> Indices:
@@ -184,39 +184,39 @@ def _tied_column_survivors(ordered: Array, wanted: Indices, at: Array, workers: 
         above[spread] = _counts(lines > at[spread, None])
     if strict is None or spread.size:
         strict = compact(ordered, at, workers, strictly=True)
-    line, place = _first_ties(ordered.T, at, wanted - above)
-    return np.sort(np.concatenate([strict, place * at.size + line]))
+    column, row = _first_ties(ordered.T, at, wanted - above)
+    return np.sort(np.concatenate([strict, row * at.size + column]))
 
 
 def column_bracket(ordered: Array, wanted: Indices, workers: int | None) -> Array:
     """A value per column that at least `wanted` entries reach: few groups where few are wanted."""
     rows, columns = ordered.shape
     at = np.empty(columns, ordered.dtype)
-    left = np.arange(columns)
+    waiting = np.arange(columns)
     for groups in COLUMN_GROUPS:
-        if rows < 4 * groups or not left.size:
+        if rows < 4 * groups or not waiting.size:
             continue
-        few = wanted[left] <= FILLED * groups
-        chosen, left = left[few], left[~few]
+        few = wanted[waiting] <= FILLED * groups
+        chosen, waiting = waiting[few], waiting[~few]
         if chosen.size:
             part = ordered if chosen.size > columns // 2 else columns_of(ordered, chosen, workers)
             ranks = np.minimum(wanted, groups) if part is ordered else wanted[chosen]
             bracket = _column_maxima_ranked(part, groups, ranks, workers)
             at[chosen] = bracket[chosen] if part is ordered else bracket
-    if left.size:
-        at[left] = _ranked(np.ascontiguousarray(ordered[:, left].T), wanted[left])
+    if waiting.size:
+        at[waiting] = _ranked(np.ascontiguousarray(ordered[:, waiting].T), wanted[waiting])
     return at
 
 
 def columns_of(matrix: Array, columns: Indices, workers: int | None) -> Array:
     """Some columns of a matrix, gathered by all threads."""
-    found = np.empty((matrix.shape[0], columns.size), matrix.dtype)
+    gathered = np.empty((matrix.shape[0], columns.size), matrix.dtype)
 
     def gather(start: int, stop: int) -> None:
-        np.take(matrix[start:stop], columns, axis=1, out=found[start:stop], mode="clip")  # which writes directly
+        np.take(matrix[start:stop], columns, axis=1, out=gathered[start:stop], mode="clip")  # which writes directly
 
-    map_blocks(gather, found.shape[0], found.nbytes, workers)
-    return found
+    map_blocks(gather, gathered.shape[0], gathered.nbytes, workers)
+    return gathered
 
 
 def _column_maxima_ranked(part: Array, groups: int, ranks: Indices, workers: int | None) -> Array:
@@ -234,18 +234,18 @@ def _column_maxima_ranked(part: Array, groups: int, ranks: Indices, workers: int
 
 
 def _first_ties(lines: Array, at: Array, room: Indices) -> tuple[Indices, Indices]:
-    """Line and place of the first `room[i]` entries equal to `at[i]` in every line, reading no further than needed."""
+    """Line and position of the first `room[i]` entries equal to `at[i]` of every line, reading as far as needed."""
     room = np.maximum(room, 0)
-    found: list[tuple[Indices, Indices]] = []
+    ties: list[tuple[Indices, Indices]] = []
     start, width = 0, 64
     while start < lines.shape[1] and (open_lines := np.flatnonzero(room)).size:
         tied = lines[open_lines, start : start + width] == at[open_lines, None]
         tied &= np.cumsum(tied, axis=1, dtype=np.int64) <= room[open_lines, None]
-        line, place = np.nonzero(tied)
-        found.append((open_lines[line], place + start))
+        line, position = np.nonzero(tied)
+        ties.append((open_lines[line], position + start))
         room[open_lines] -= tied.sum(axis=1)
         start, width = start + width, min(2 * width, 4096)
-    return joined([line for line, _ in found]), joined([place for _, place in found])
+    return joined([line for line, _ in ties]), joined([position for _, position in ties])
 
 
 def _ranked(block: Array, ranks: Indices) -> Array:

@@ -13,13 +13,21 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arrays import Array, Indices, stable_order
+from allocation.arrays import Array, Indices, Reals, stable_order
 
 Keys: TypeAlias = NDArray[np.uint32]
 
 # Places beyond the survivors themselves that rows of equal width may take before groups are ranked by size.
 SPARE = 1 << 16
 LARGEST = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Per group the last score taken, +inf where none is, and the best one refused, 0 where none is positive."""
+
+    last: Reals
+    refused: Reals
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from allocation.arguments import in_memory
 from allocation.arrays import Array, Indices
 from allocation.cuda.scores import DeviceScores
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.scores import DenseScores, reals_at
 from allocation.solution import Price, Prices, Real, Solution, counts_of, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.top_selection.lines import select_columns, select_rows
-from allocation.solvers.top_selection.ranking import Selection, finish
+from allocation.solvers.top_selection.ranking import Ends, Selection, finish
 from allocation.solvers.top_selection.whole import select_whole
 
 # Expected prices are lowered by this share, so that they may fall a little before the hint fails: for the whole matrix,
@@ -67,8 +64,8 @@ class TopSelection:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
-        if isinstance(problem.matrix, DeviceScores):
-            return _on_device(problem, problem.matrix)
+        if problem.matrix.on_device:
+            return _on_device(problem)
         started = time.perf_counter()
         axis, caps = capped_side(problem)
         best = _select(problem, axis, np.minimum(caps, problem.matrix.n_edges), options)
@@ -91,12 +88,12 @@ def capped_side(problem: Problem) -> tuple[int | None, Indices]:
 
 
 def _select(problem: Problem, axis: int | None, caps: Indices, options: Options) -> Selection:
-    """The top of every group, whatever the budget. Positions are flat ones, or edge numbers."""
-    matrix = problem.matrix
-    if isinstance(matrix, EdgeScores):
-        positive = np.flatnonzero(matrix.array > 0)
-        ends = None if axis is None else (matrix.tokens, matrix.features)[axis][positive]
-        return finish(matrix.array[positive], positive, ends, np.minimum(caps, matrix.n_edges))
+    """The top of every group, whatever the budget. Positions are the ids of edges."""
+    entries = problem.matrix.entries
+    if (matrix := problem.matrix.dense) is None:
+        positive = np.flatnonzero(entries > 0)
+        groups = None if axis is None else problem.matrix.ends(positive)[axis]
+        return finish(entries[positive], positive, groups, np.minimum(caps, entries.size))
     hint = _just_below_prices(matrix, axis, options.warm_start)
     if axis is None:
         return select_whole(matrix.ordered, int(caps[0]), options.workers, hint)
@@ -118,47 +115,28 @@ def _just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices
 
 def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:
     """The best `budget` of what the groups took."""
-    matrix = problem.matrix
-    entries = matrix.array if isinstance(matrix, EdgeScores) else matrix.ordered.reshape(-1)
+    entries = problem.matrix.entries
     return finish(entries[best.flat], best.flat, None, np.array([min(budget, best.flat.size)]), best.passes)
 
 
-def _scores_at(problem: Problem, flat: Indices, absent: float) -> Array:
-    """Scores at positions as float64, `absent` where the position is -1."""
-    matrix = problem.matrix
-    if matrix.n_edges == 0:
-        return np.full(flat.shape, absent)
-    at = np.maximum(flat, 0)
-    values = matrix.values_at(at) if isinstance(matrix, DenseScores) else matrix.array[at]
-    return np.where(flat >= 0, values.astype(np.float64), absent)
-
-
-def _on_device(problem: Problem, matrix: DeviceScores) -> Solution:
+def _on_device(problem: Problem) -> Solution:
     """The same steps where the scores are: the top of every group, then the best of what they took."""
     started = time.perf_counter()
+    matrix = cast(DeviceScores, problem.matrix)
     axis, caps = capped_side(problem)
-    best = chosen = matrix.top(axis, caps)
-    flat = best.flat
+    flat, *ends = matrix.top(axis, caps)
+    best = chosen = Ends(*ends)
     if axis is not None and problem.budget is not None:
-        chosen = matrix.at(flat).top(None, np.array([problem.budget]))
-        flat = flat[chosen.flat]
+        within, *ends = matrix.at(flat).top(None, np.array([problem.budget]))
+        flat, chosen = flat[within], Ends(*ends)
     matches = matrix.matches(flat)
-    ends = [Ends(partial(np.copy, top.last), top.refused) for top in (best, chosen)]
-    prices = prices_of_ends(problem, axis, ends[0], ends[1], matches[:2])
-    stats = {"engine": type(matrix.engine).__name__, "seconds": time.perf_counter() - started}
+    prices = prices_of_ends(problem, axis, best, chosen, matches[:2])
+    stats = {"engine": matrix.engine.name, "seconds": time.perf_counter() - started}
     return Solution.optimal(problem, matches, prices, stats)
 
 
-@dataclass(frozen=True)
-class Ends:
-    """Per group the last score taken, +inf where none is, and the best one refused, 0 where none is positive."""
-
-    last: Callable[[], NDArray[np.float64]]
-    refused: NDArray[np.float64]
-
-
 def _ends(problem: Problem, selection: Selection) -> Ends:
-    return Ends(lambda: _scores_at(problem, selection.last, np.inf), _scores_at(problem, selection.refused, 0.0))
+    return Ends(reals_at(problem.matrix, selection.last, np.inf), reals_at(problem.matrix, selection.refused, 0.0))
 
 
 def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends, matches: tuple[Any, Any]) -> Prices:
@@ -170,7 +148,7 @@ def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends,
     """
     tokens, features = problem.shape
     reached = problem.budget is not None and len(matches[0]) == problem.budget
-    worst = float(chosen.last()[0]) if reached else 0.0
+    worst = float(chosen.last[0]) if reached else 0.0
     dropped = float(chosen.refused[0]) if reached else 0.0
     lam = dropped
     budget = Price(lam, lambda: (lam, worst)) if problem.budget is not None else no_price()
@@ -183,7 +161,7 @@ def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends,
 
     def bounds() -> tuple[Real, Real]:
         # a full group kept all it took, so its last is the one it had before the budget
-        last = np.where(full, best.last(), 0.0)
+        last = np.where(full, best.last, 0.0)
         lower = np.maximum(refused - worst, 0.0)
         return np.where(full, lower, 0.0), np.where(full, last - dropped, 0.0)
 

@@ -21,9 +21,11 @@ from allocation.problem import Problem
 from allocation.scores import DenseScores, EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.base import Options
-from allocation.solvers.top_selection.solver import Ends, TopSelection, prices_of_ends
-from allocation.solvers.top_selection.survivors import Survivors, Taken
+from allocation.solvers.top_selection.ranking import Ends
+from allocation.solvers.top_selection.solver import TopSelection, prices_of_ends
+from allocation.solvers.top_selection.survivors import Survivors
 from allocation.solvers.top_selection.whole import compact, smallest_positive
+from allocation.threads import rows_per_block
 from allocation.validation import dense_scores
 
 NO_BLOCKS = "there is no block to read"
@@ -100,8 +102,8 @@ def _blocks(chunks: Any) -> Iterable[Any]:
         return _blocks_of(chunks())
     if isinstance(chunks, Iterator):
         raise InvalidProblemError(
-            f"chunks: {type(chunks).__name__} can be read only once; pass a list, the function that makes it, or an "
-            "object that starts anew"
+            f"chunks: expected blocks that can be read again, found {type(chunks).__name__}, which can be read only "
+            "once; pass a list, the function that makes it, or an object that starts anew"
         )
     return _blocks_of(chunks)
 
@@ -124,7 +126,7 @@ def _split(matrix: Any) -> Iterator[Any]:
         matrix[:0]
     except Exception:  # a sparse tensor, for one
         raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(matrix)}") from None
-    step = max(1, READ_ENTRIES // max(columns, 1))
+    step = rows_per_block(columns, READ_ENTRIES)
     return (matrix[start : start + step] for start in range(0, max(rows, 1), step))
 
 
@@ -146,36 +148,36 @@ class _Reading:
         """Keep what may still matter of the next block."""
         if block.shape[1] != self.columns or block.type != self.type:
             raise InvalidProblemError(
-                f"chunks[{number}] has {block.shape[1]} features of type {block.type}, the first has "
-                f"{self.columns} of {self.type}"
+                f"chunks[{number}]: expected {self.columns} features of type {self.type}, as in the first, found "
+                f"{block.shape[1]} of {block.type}"
             )
         self._read(block.ordered)
 
     def _read(self, part: Any) -> None:
         """Survivors of some rows; where they are many, those of the first half raise the bracket for the second."""
         lower = self.lower if self.by_column else self.lower[0]
-        found = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
-        if found is None:
+        flat = compact(part, lower, most=SURPLUS) if len(part) > 1 else compact(part, lower)
+        if flat is None:
             for half in np.array_split(part, 2):
                 self._read(half)
             return
-        self.survivors.append(found, part.reshape(-1)[found], self.rows * self.columns)
+        self.survivors.append(flat, part.reshape(-1)[flat], self.rows * self.columns)
         self.rows += len(part)
         if self.survivors.size > self.room:
             self._raise_bracket()
 
     def _raise_bracket(self) -> None:
         """Drop all but the wanted of every group; what a full one holds at worst is its new lower end."""
-        ends = self.survivors.keep_best(self.wanted, self.by_column)
-        self.lower[ends.full] = ends.last[ends.full]
+        last, _ = self.survivors.keep_best(self.wanted, self.by_column)
+        self.lower = np.maximum(self.lower, last)
         self.room = self.survivors.size + SURPLUS
 
     def solution(self, started: float) -> Solution:
         """The answer, its prices and their intervals."""
         caps, budget = self.limits.feature_caps, self.limits.budget
-        best = chosen = self._ends(self.survivors.keep_best(self.wanted - 1, self.by_column))
+        best = chosen = self._ends(*self.survivors.keep_best(self.wanted - 1, self.by_column))
         if caps is not None and budget is not None:
-            chosen = self._ends(self.survivors.keep_best(np.array([budget]), False))
+            chosen = self._ends(*self.survivors.keep_best(np.array([budget]), False))
         tokens, features, entries = self.survivors.matches()
         values = self._values(entries)
         # of no edges: the shape and the limits are all that prices need
@@ -190,10 +192,10 @@ class _Reading:
         }
         return Solution.optimal(problem, (tokens, features, values), prices, stats)
 
-    def _ends(self, found: Taken) -> Ends:
+    def _ends(self, last: Array, refused: Array) -> Ends:
         """The ends of every group as numbers."""
-        last, refused = (self._values(entries).astype(np.float64) for entries in (found.last, found.refused))
-        return Ends(lambda: np.where(found.some, last, np.inf), np.where(found.more, refused, 0.0))
+        numbers = self._values(last).astype(np.float64)
+        return Ends(np.where(numbers > 0, numbers, np.inf), self._values(refused).astype(np.float64))
 
     def _values(self, entries: Array) -> Array:
         """Survivors in the scores' own type; bfloat16 as float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,8 @@ from allocation.solvers.top_selection.ranking import finish
 BATCH = 1 << 18
 
 
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """Per group the worst entry taken and the best one refused, and whether there are such entries."""
-
-    last: Array
-    refused: Array
-    some: Mask
-    more: Mask
-    full: Mask
-
-
 class Survivors:
-    """Flat positions in the stack, ascending, and their entries."""
+    """Flat positions in the stack, ascending, and their entries, which are positive."""
 
     def __init__(self, columns: int, kind: np.dtype[Any]) -> None:
         self.columns, self.size = max(columns, 1), 0
@@ -45,8 +33,12 @@ class Survivors:
         self._values[self.size : stop] = values
         self.size = stop
 
-    def keep_best(self, caps: Indices, by_column: bool) -> Taken:
-        """Drop all but the largest `caps[g]` of every group, a column or all; equal ones stay in order of position."""
+    def keep_best(self, caps: Indices, by_column: bool) -> tuple[Array, Array]:
+        """Drop all but the largest `caps[g]` of every group, a column or all; equal ones stay in order of position.
+
+        Of each group that reaches its cap the last entry taken, and of each the best one refused; 0 where there is
+        none.
+        """
         return self._best_of_columns(caps) if by_column else self._best_of_all(int(caps[0]))
 
     def matches(self) -> tuple[Indices, Indices, Array]:
@@ -59,18 +51,17 @@ class Survivors:
         self._flat, self._values, self.size = flat[:0], values[:0], 0
         return tokens, flat, values
 
-    def _best_of_all(self, cap: int) -> Taken:
+    def _best_of_all(self, cap: int) -> tuple[Array, Array]:
         values, size = self._values, self.size
         blank = np.zeros(1, values.dtype)
         if size <= cap or cap == 0:
-            last = values[:size].min(keepdims=True) if size else blank
-            best = values[:size].max(keepdims=True) if size else blank
+            last = values[:size].min(keepdims=True) if 0 < size == cap else blank
+            refused = values[:size].max(keepdims=True) if size > cap else blank
             self.size = min(size, cap)
-            more, any_left = np.array([size > cap]), np.array([self.size > 0])
-            return Taken(last, best, any_left, more, np.array([size >= cap]))
+            return last, refused
         ranked = values[:size].copy()
         ranked.partition(size - cap)  # at one rank, which vector units do
-        price, refused = ranked[size - cap], ranked[: size - cap].max()
+        price, below = ranked[size - cap], ranked[: size - cap].max()
         del ranked
         above = sum(int(np.count_nonzero(values[block] > price)) for block in self._blocks())
         ties = cap - above
@@ -84,10 +75,9 @@ class Survivors:
             return np.asarray(keep)
 
         self._compress(kept)
-        yes = np.array([True])
-        return Taken(blank + price, blank + refused, yes, yes, yes)
+        return blank + price, blank + below
 
-    def _best_of_columns(self, caps: Indices) -> Taken:
+    def _best_of_columns(self, caps: Indices) -> tuple[Array, Array]:
         columns = np.empty(self.size, np.uint16 if caps.size < 1 << 16 else np.uint32)
         sizes = np.zeros(caps.size, np.int64)
         for block in self._blocks():
@@ -102,19 +92,20 @@ class Survivors:
             for ends, found in ((last, best.last), (refused, best.refused)):
                 ends[first:stop] = np.where(found >= 0, self._values[found], 0) if at.size else 0
         self._compress(lambda block: keep[block])
-        return Taken(last, refused, np.minimum(sizes, caps) > 0, sizes > caps, sizes >= caps)
+        last[sizes < caps] = 0
+        return last, refused
 
     def _within(self, columns: NDArray[Any], first: int, stop: int) -> Indices:
         """Places of the survivors in some columns."""
         width = columns.dtype.type(stop - first)
-        found = [np.flatnonzero(columns[b] - columns.dtype.type(first) < width) + b.start for b in self._blocks()]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        parts = [np.flatnonzero(columns[b] - columns.dtype.type(first) < width) + b.start for b in self._blocks()]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
-    def _compress(self, kept: Any) -> None:
+    def _compress(self, marked: Any) -> None:
         """Keep the survivors that `kept(block)` marks, block by block."""
         at = 0
         for block in list(self._blocks()):
-            keep = kept(block)
+            keep = marked(block)
             stop = at + int(np.count_nonzero(keep))
             self._flat[at:stop], self._values[at:stop] = (
                 self._flat[block].compress(keep),

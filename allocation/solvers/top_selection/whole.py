@@ -71,21 +71,21 @@ def compact(
     """
     reaches = np.greater if strictly else np.greater_equal
     stride = entries.size // max(entries.shape[0], 1)
-    found = [0]  # threads may miss each other's count for a run or two, which only delays the stop
+    n_survivors = [0]  # threads may miss each other's count for a run or two, which only delays the stop
 
     def survivors(run: list[Block]) -> Indices | None:
-        left = None if most is None else most - found[0]
-        flat = places((reaches(entries[start:stop], lower) for start, stop in run), left)
+        room = None if most is None else most - n_survivors[0]
+        flat = places((reaches(entries[start:stop], lower) for start, stop in run), room)
         if flat is not None:
             flat += run[0][0] * stride
-        found[0] += entries.size if flat is None else flat.size
+        n_survivors[0] += entries.size if flat is None else flat.size
         return flat
 
     parts = map_runs(survivors, entries.shape[0], entries.nbytes, workers)
-    kept = [part for part in parts if part is not None]
-    if len(kept) < len(parts) or (most is not None and sum(part.size for part in kept) > most):
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts) or (most is not None and sum(part.size for part in whole) > most):
         return None
-    return joined(kept)
+    return joined(whole)
 
 
 def smallest_positive(dtype: np.dtype[Any]) -> Any:
@@ -119,8 +119,8 @@ def _counts(entries: Array, value: Any, workers: int | None) -> tuple[int, int]:
         block = entries[start:stop]
         return int(np.count_nonzero(block > value)), int(np.count_nonzero(block >= value))
 
-    found = map_blocks(count, entries.size, entries.nbytes, workers)
-    return sum(above for above, _ in found), sum(reaching for _, reaching in found)
+    counts = map_blocks(count, entries.size, entries.nbytes, workers)
+    return sum(above for above, _ in counts), sum(reaching for _, reaching in counts)
 
 
 def _partitioned_price(entries: Array, cap: int) -> Any:
@@ -147,14 +147,14 @@ def _select_at(entries: Array, price: Any, cap: int, workers: int | None, passes
 
 def _first_equal(entries: Array, value: Any, count: int) -> Indices:
     """Positions of the first `count` entries equal to `value`."""
-    found: list[Indices] = []
+    equals: list[Indices] = []
     step = 1 << 18
     for start in range(0, entries.size, step):
-        found.append(start + np.flatnonzero(entries[start : start + step] == value)[:count])
-        count -= found[-1].size
+        equals.append(start + np.flatnonzero(entries[start : start + step] == value)[:count])
+        count -= equals[-1].size
         if count <= 0:
             break
-    return joined(found)
+    return joined(equals)
 
 
 def _first_best_below(entries: Array, value: Any, workers: int | None) -> Indices:
@@ -166,8 +166,8 @@ def _first_best_below(entries: Array, value: Any, workers: int | None) -> Indice
         position = int(below.argmax())
         return below[position], -(start + position)
 
-    found = max(map_blocks(best, entries.size, entries.nbytes, workers), default=(0, 0))
-    return np.array([-found[1]]) if found[0] > 0 else np.empty(0, np.int64)
+    highest = max(map_blocks(best, entries.size, entries.nbytes, workers), default=(0, 0))
+    return np.array([-highest[1]]) if highest[0] > 0 else np.empty(0, np.int64)
 
 
 def joined(parts: list[Indices]) -> Indices:

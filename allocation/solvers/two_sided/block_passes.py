@@ -1,7 +1,7 @@
 """What a pass over all edges does with one block of scores, wherever the scores are.
 
 Written over the functions that array libraries share (NumPy, CuPy and torch have them, `array_api_strict` has nothing
-else): only the places and scores of the few edges found leave a block.
+else): only the positions and scores of the few edges found leave a block.
 """
 
 from __future__ import annotations
@@ -22,45 +22,50 @@ def as_float64(xp: Any, numbers: Any) -> Any:
 
 
 def beating(xp: Any, block: Any, rows: Any, columns: Any, strictly: bool) -> tuple[Any, Any]:
-    """Flat places and scores of the entries above (or at) the sum of a row's and a column's threshold."""
+    """Flat positions and scores of the entries above (or at) the sum of a row's and a column's threshold."""
     limits = rows[:, None] + columns[None, :]
     beats = block > limits if strictly else block >= limits
-    places = xp.nonzero(xp.reshape(beats, (-1,)))[0]
-    return places, xp.take(xp.reshape(block, (-1,)), places, axis=0)
+    positions = xp.nonzero(xp.reshape(beats, (-1,)))[0]
+    return positions, xp.take(xp.reshape(block, (-1,)), positions, axis=0)
+
+
+def reduced_profit(xp: Any, block: Any, rows: Any, columns: Any) -> Any:
+    """What the entries of a block score above the prices of their row and column, in float64."""
+    return as_float64(xp, block) - rows[:, None] - columns[None, :]
 
 
 def total_excess(xp: Any, block: Any, rows: Any, columns: Any) -> Any:
     """Sum of what entries score above the prices of their row and column."""
-    excess = as_float64(xp, block) - rows[:, None] - columns[None, :]
+    excess = reduced_profit(xp, block, rows, columns)
     return xp.sum(xp.where(excess > 0, excess, 0.0))
 
 
-def best_places(xp: Any, scores: Any, prices: Any, most: int) -> tuple[Any, Any]:
+def best_positions(xp: Any, scores: Any, prices: Any, most: int) -> tuple[Any, Any]:
     """Columns of the `most` entries of every row that score highest above the columns' prices, and their scores."""
     profit = as_float64(xp, scores) - prices[None, :]
     first = profit.shape[1] - most
     if hasattr(xp, "argpartition"):
-        places = xp.argpartition(profit, first, axis=1)[:, first:]
+        positions = xp.argpartition(profit, first, axis=1)[:, first:]
     else:
-        places = xp.argsort(profit, axis=1)[:, first:]
-    return places, xp.take_along_axis(scores, places, axis=1)
+        positions = xp.argsort(profit, axis=1)[:, first:]
+    return positions, xp.take_along_axis(scores, positions, axis=1)
 
 
-def without_places(xp: Any, values: Any, places: Any, absent: float) -> Any:
-    """The matrix with `absent` at flat places, which ascend. NumPy writes into the matrix given."""
+def without_positions(xp: Any, values: Any, positions: Any, absent: float) -> Any:
+    """The matrix with `absent` at flat positions, which ascend. NumPy writes into the matrix given."""
     if xp is np:
-        values.reshape(-1)[places] = absent
+        values.reshape(-1)[positions] = absent
         return values
-    if places.shape[0] == 0:
+    if positions.shape[0] == 0:
         return values
     every = xp.arange(values.shape[0] * values.shape[1])
-    at = xp.searchsorted(places, every)
-    last = places.shape[0] - 1
-    found = xp.take(places, xp.where(at > last, last, at), axis=0) == every
-    return xp.where(xp.reshape(found, values.shape), absent, values)
+    at = xp.searchsorted(positions, every)
+    last = positions.shape[0] - 1
+    absent_here = xp.take(positions, xp.where(at > last, last, at), axis=0) == every
+    return xp.where(xp.reshape(absent_here, values.shape), absent, values)
 
 
-def mixed(xp: Any, ids: Any) -> Any:
+def hash24(xp: Any, ids: Any) -> Any:
     """24 bits that look random, the same for the same int64 id."""
     bits = ids * _GOLDEN
     for shift, factor in ((30, _FIRST), (27, _SECOND)):
@@ -71,8 +76,8 @@ def mixed(xp: Any, ids: Any) -> Any:
 def best_of_each(xp: Any, profit: Any, order: Any, axis: int) -> tuple[Any, Any]:
     """Where each row's (axis 1) or column's largest entry is, and what it is; of equal ones that of highest `order`."""
     best = xp.max(profit, axis=axis, keepdims=True)
-    places = xp.argmax(xp.where(profit == best, order, -1), axis=axis)
-    return places, xp.squeeze(best, axis=axis)
+    positions = xp.argmax(xp.where(profit == best, order, -1), axis=axis)
+    return positions, xp.squeeze(best, axis=axis)
 
 
 def shortest_steps(xp: Any, costs: Any, lengths: Any, axis: int) -> tuple[Any, Any]:

@@ -12,12 +12,14 @@ is the price of the arc if it is a limit, and `S_ij - (prices of token i) - (pri
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from allocation.arrays import Indices, Reals
 from allocation.errors import InfeasibleError
-from allocation.problem import Group, Problem
+from allocation.nesting import nesting_of
+from allocation.problem import Problem
 
 # A bound that no flow reaches; sums of a few stay far below the range of int32, which SciPy's maximum flow counts in.
 UNBOUNDED = 1 << 29
@@ -44,6 +46,7 @@ class Network:
     """
 
     shape: tuple[int, int]
+    n_token_groups: int
     tails: Indices
     heads: Indices
     lower: Indices
@@ -54,6 +57,19 @@ class Network:
     def n_nodes(self) -> int:
         """Tokens, features, two roots and the groups."""
         return self.tails.size + 1
+
+    @cached_property
+    def blocks(self) -> dict[str, slice]:
+        """The arcs of each kind of limit, under the name that its prices have."""
+        sizes = (*self.shape, 1, self.n_token_groups)
+        starts = [0, *np.cumsum(sizes).tolist(), self.tails.size]
+        names = ("tokens", "features", "budget", "token_groups", "feature_groups")
+        return {name: slice(*ends) for name, *ends in zip(names, starts, starts[1:], strict=False)}
+
+    @property
+    def lines(self) -> tuple[slice, slice]:
+        """The arcs of the tokens, and of the features: each has the number of its node."""
+        return self.blocks["tokens"], self.blocks["features"]
 
     @property
     def budget_arc(self) -> int:
@@ -73,8 +89,7 @@ class Network:
     @property
     def most_matches(self) -> int:
         """No allocation has more: the budget, or what the tokens or the features may hold in all."""
-        leaves = self.upper[: self.shape[0]], self.upper[self.shape[0] : self.budget_arc]
-        return min(int(self.upper[self.budget_arc]), *(int(caps.sum()) for caps in leaves))
+        return min(int(self.upper[self.budget_arc]), *(int(self.upper[arcs].sum()) for arcs in self.lines))
 
     @property
     def hubs(self) -> Indices:
@@ -127,47 +142,31 @@ class Network:
 def network_of(problem: Problem) -> Network:
     """The circulation of a problem; `InfeasibleError` where a floor exceeds its own cap."""
     n_tokens, n_features = problem.shape
-    root = n_tokens + n_features
-    first_group = root + 2
-    token_parents, token_levels = _laminar(problem.token_groups, n_tokens, root, first_group)
-    later = first_group + len(problem.token_groups)
-    feature_parents, feature_levels = _laminar(problem.feature_groups, n_features, root + 1, later)
-    groups = len(problem.token_groups)
-    tails = np.concatenate(
-        [token_parents[:n_tokens], np.arange(n_tokens, root), [root + 1], token_parents[n_tokens:],
-         later + np.arange(len(problem.feature_groups))]
-    )  # fmt: skip
-    heads = np.concatenate(
-        [np.arange(n_tokens), feature_parents[:n_features], [root], first_group + np.arange(groups),
-         feature_parents[n_features:]]
-    )  # fmt: skip
-    lower, upper = _bounds(problem)
-    levels = [Level(np.arange(n_tokens), 0, np.arange(n_tokens))]
-    levels += [Level(arcs + root + 1, 0, np.where(of >= 0, of + root + 1, -1)) for arcs, of in token_levels]
-    levels.append(Level(np.arange(n_tokens, root), 1, np.arange(n_tokens, root)))
-    shift = root + 1 + groups
-    levels += [Level(arcs + shift, 1, np.where(of >= 0, of + shift, -1)) for arcs, of in feature_levels]
-    return Network(problem.shape, tails, heads, lower, upper, tuple(levels))
-
-
-def _laminar(
-    groups: tuple[Group, ...], size: int, root: int, first: int
-) -> tuple[Indices, list[tuple[Indices, Indices]]]:
-    """Parent node of every leaf and group, and the groups by depth, the deepest first, each with the group per leaf."""
-    innermost = np.full(size, -1)
-    parents, depth = np.full(size + len(groups), root), np.zeros(len(groups), np.int64)
-    levels: dict[int, tuple[list[int], Indices]] = {}
-    for number in sorted(range(len(groups)), key=lambda g: -len(groups[g].members)):
-        members = groups[number].members
-        outer = int(innermost[members[0]]) if len(members) else -1
-        if outer >= 0:
-            parents[size + number], depth[number] = first + outer, depth[outer] + 1
-        innermost[members] = number
-        arcs, of = levels.setdefault(int(depth[number]), ([], np.full(size, -1)))
-        arcs.append(number)
-        of[members] = number
-    parents[:size] = np.where(innermost >= 0, first + innermost, root)
-    return parents, [(np.array(arcs), of) for _, (arcs, of) in sorted(levels.items(), reverse=True)]
+    token_root = n_tokens + n_features
+    roots, first_group = (token_root, token_root + 1), token_root + 2
+    group_nodes = first_group, first_group + len(problem.token_groups)
+    nestings = [
+        nesting_of([group.members for group in groups], size)
+        for groups, size in zip((problem.token_groups, problem.feature_groups), problem.shape, strict=True)
+    ]
+    # the node around each line, and around each group: a group's, or the root where there is none
+    around = [
+        [np.where(groups < 0, root, first + groups) for groups in (nesting.innermost, nesting.around)]
+        for nesting, root, first in zip(nestings, roots, group_nodes, strict=True)
+    ]
+    lines = np.arange(n_tokens), np.arange(n_tokens, token_root)
+    groups = [first + np.arange(nesting.depth.size) for nesting, first in zip(nestings, group_nodes, strict=True)]
+    tails = np.concatenate([around[0][0], lines[1], [roots[1]], around[0][1], groups[1]])
+    heads = np.concatenate([lines[0], around[1][0], [roots[0]], groups[0], around[1][1]])
+    levels = []
+    for side in (0, 1):
+        first_arc = group_nodes[side] - 1  # one root has no arc of its own
+        levels.append(Level(lines[side], side, lines[side]))
+        levels += [
+            Level(of_depth + first_arc, side, np.where(group_of >= 0, group_of + first_arc, -1))
+            for of_depth, group_of in reversed(nestings[side].levels)
+        ]
+    return Network(problem.shape, len(problem.token_groups), tails, heads, *_bounds(problem), tuple(levels))
 
 
 def _bounds(problem: Problem) -> tuple[Indices, Indices]:

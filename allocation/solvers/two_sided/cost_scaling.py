@@ -18,9 +18,9 @@ import numpy as np
 
 from allocation.arrays import Mask, Reals
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, sweep
-from allocation.solvers.two_sided.primal_dual import FEW, Balanced, Residual
-from allocation.solvers.two_sided.side_prices import Candidates, Task
-from allocation.solvers.two_sided.work_limit import Effort
+from allocation.solvers.two_sided.primal_dual import FEW, Balanced, ResidualNetwork
+from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
+from allocation.solvers.two_sided.work_limit import WorkLimit
 
 # Units out of balance that need no grid.
 NEAR = 4 * FEW
@@ -34,14 +34,14 @@ EXACT_BITS = 51
 
 
 class Scaling:
-    """One balancing of a residual network; `task` states the price sweeps for candidates and the prices at hand."""
+    """One balancing of a residual network; `sweep_problem` states the sweeps of candidates at given prices."""
 
     def __init__(
-        self, residual: Residual, candidates: Candidates, task: Callable[[Candidates, Reals], Task], effort: Effort,
-        integer: bool,
+        self, residual: ResidualNetwork, candidates: Candidates,
+        sweep_problem: Callable[[Candidates, Reals], SweepProblem], work_limit: WorkLimit, integer: bool,
     ) -> None:  # fmt: skip
-        self.residual, self.candidates, self.task, self.effort = residual, candidates, task, effort
-        self.network = residual.network
+        self.residual, self.network, self.candidates = residual, residual.network, candidates
+        self.sweep_problem, self.work_limit = sweep_problem, work_limit
         self.integer = integer
         sizes = np.abs(candidates.scores[candidates.scores != 0])
         self.usual = float(np.median(sizes)) if sizes.size else 0.0
@@ -57,16 +57,16 @@ class Scaling:
             on = self.residual if exact else self.residual.on_grid(grid)
             if phases or not exact:
                 potentials, matched = self._swept(on, finest if exact else grid, potentials, matched)
-            found = on.settle(potentials, matched, self.effort, PATIENCE * (1 + stalled))
-            potentials, matched, phases = found.potentials, found.matched, phases + found.phases
-            if not found.done:
+            balanced = on.settle(potentials, matched, self.work_limit, PATIENCE * (1 + stalled))
+            potentials, matched, phases = balanced.potentials, balanced.matched, phases + balanced.phases
+            if not balanced.done:
                 stalled += 1
                 if exact and stalled > 1 and not self.integer:
-                    return replace(found, phases=phases)
+                    return replace(balanced, phases=phases)
                 everything = 2.0 * self.network.n_nodes * self._size(potentials)
                 grid = min(STEP**stalled * max(grid, self._smallest(potentials)), everything)
             elif exact:
-                return replace(found, phases=phases)
+                return replace(balanced, phases=phases)
             else:
                 grid = grid / STEP if grid / STEP > self._smallest(potentials) else 0.0
 
@@ -95,7 +95,7 @@ class Scaling:
         positive = size[np.searchsorted(size, 0.0, side="right") :]
         return float(max(size[min(FEW, size.size - 1)], positive[0])) if positive.size else 0.0
 
-    def _swept(self, on: Residual, grid: float, potentials: Reals, matched: Mask) -> tuple[Reals, Mask]:
+    def _swept(self, on: ResidualNetwork, grid: float, potentials: Reals, matched: Mask) -> tuple[Reals, Mask]:
         """Potentials on the grid, after price sweeps where much is out of balance and they help."""
         potentials = _rounded(potentials, grid)
         before = on.imbalance(potentials, matched)
@@ -106,9 +106,9 @@ class Scaling:
         candidates = replace(self.candidates, scores=scores)
         prices = network.prices(potentials)
         most = MOST_SWEEPS if on is self.residual else SWEEPS_ON_GRID
-        found = sweep(self.task(candidates, prices), prices, FEW, self.effort.deadline, most)
-        self.effort.spend(found.sweeps * scores.size)
-        swept = found.prices
+        result = sweep(self.sweep_problem(candidates, prices), prices, FEW, self.work_limit.deadline, most)
+        self.work_limit.spend(result.sweeps * scores.size)
+        swept = result.prices
         rows, columns = network.line_prices(swept)
         held = scores > rows[candidates.tokens] + columns[candidates.features]
         rounded = _rounded(network.potentials(swept), grid)

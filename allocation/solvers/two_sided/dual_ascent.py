@@ -17,7 +17,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Reals
 from allocation.solvers.two_sided.circulation import Network
-from allocation.solvers.two_sided.side_prices import Side, Task
+from allocation.solvers.two_sided.side_prices import Side, SweepProblem
 
 # Sweeps kept for the extrapolation, most sweeps, and sweeps without progress before giving up.
 MEMORY = 4
@@ -36,41 +36,43 @@ class SweepResult:
     sweeps: int
 
 
-def sweep(task: Task, start: Reals | None, enough: int, deadline: float, most: int = MOST_SWEEPS) -> SweepResult:
+def sweep(
+    problem: SweepProblem, start: Reals | None, enough: int, deadline: float, most: int = MOST_SWEEPS
+) -> SweepResult:
     """Price sweeps until the imbalance is at most `enough`, or no longer falls, or `deadline` has passed."""
-    sides = [Side(task, side) for side in (0, 1)]
+    sides = [Side(problem, side) for side in (0, 1)]
     # the tokens' prices and the budget's follow from those of the features, which alone are extrapolated
     state = sides[1].arcs
-    prices = np.zeros(task.network.tails.size) if start is None else start
+    prices = np.zeros(problem.network.tails.size) if start is None else start
     if start is None:  # both sides pay half: where one pays all, the limits of the other look slack
         prices[state] = sides[1].solve(prices)[state] / 2
     history: list[tuple[Reals, Reals]] = []
-    farthest = FARTHEST * float(np.abs(task.edges.scores).max(initial=0.0))
-    best, number, stale = prices, 0, 0
-    least = np.iinfo(np.int64).max if start is None else imbalance(task, prices)
-    while least > enough and number < most and stale < PATIENCE and time.perf_counter() < deadline:
-        number += 1
+    farthest = FARTHEST * float(np.abs(problem.edges.scores).max(initial=0.0))
+    best, sweeps, stale = prices, 0, 0
+    least = np.iinfo(np.int64).max if start is None else imbalance(problem, prices)
+    while least > enough and sweeps < most and stale < PATIENCE and time.perf_counter() < deadline:
+        sweeps += 1
         before = prices[state]
         for side in sides:
             prices = side.solve(prices)
-        prices = _shared(task.network, prices)
-        left = imbalance(task, prices)
-        stale = 0 if left < least else stale + 1
-        if left < least:
-            best, least = prices, left
+        prices = _shared(problem.network, prices)
+        now = imbalance(problem, prices)
+        stale = 0 if now < least else stale + 1
+        if now < least:
+            best, least = prices, now
         history = [*history, (before, prices[state])][-MEMORY:]
         if len(history) > 1:
             prices = prices.copy()
             prices[state] = _extrapolated(history, farthest)
-    return SweepResult(best, least, number)
+    return SweepResult(best, least, sweeps)
 
 
-def imbalance(task: Task, prices: Reals) -> int:
+def imbalance(problem: SweepProblem, prices: Reals) -> int:
     """Matches too many or too few, summed over all limits, if every open edge above its prices is matched."""
-    network, edges = task.network, task.edges
+    network, edges = problem.network, problem.edges
     rows, columns = network.line_prices(prices)
     matched = np.flatnonzero(edges.scores > rows[edges.tokens] + columns[edges.features])
-    counts = task.fixed + network.counts_of(edges.tokens[matched], edges.features[matched])
+    counts = problem.fixed + network.counts_of(edges.tokens[matched], edges.features[matched])
     return int(np.abs(counts - wanted_counts(network, prices, counts)).sum())
 
 
@@ -85,7 +87,7 @@ def _shared(network: Network, prices: Reals) -> Reals:
 
     Where any move of some range is as good, as with caps of equal sum, the middle: at its ends limits look slack.
     """
-    tokens, features = slice(0, network.shape[0]), slice(network.shape[0], network.budget_arc)
+    tokens, features = network.lines
     upper, lower = network.upper[: network.budget_arc], network.lower[: network.budget_arc]
     # the objective is convex and piecewise linear in what each feature pays more and each token less
     kinks = np.concatenate([prices[tokens], -prices[features]])
@@ -121,7 +123,7 @@ def _extrapolated(history: list[tuple[Reals, Reals]], farthest: float) -> Reals:
         return history[-1][1]
     gram[np.diag_indices_from(gram)] += 1e-10 * scale
     weights = np.linalg.solve(gram, steps @ residuals[-1])
-    found = images[-1] - weights @ np.diff(images, axis=0)
-    usable = (np.sign(found) == np.sign(images[-1])) & (np.abs(found) <= farthest)
-    extrapolated: Reals = np.where(usable, found, images[-1])
+    combined = images[-1] - weights @ np.diff(images, axis=0)
+    usable = (np.sign(combined) == np.sign(images[-1])) & (np.abs(combined) <= farthest)
+    extrapolated: Reals = np.where(usable, combined, images[-1])
     return extrapolated

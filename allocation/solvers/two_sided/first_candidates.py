@@ -12,7 +12,6 @@ import numpy as np
 
 from allocation.arrays import Indices, union
 from allocation.problem import Group, Problem
-from allocation.scores import DenseScores, EdgeScores
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
 
@@ -26,25 +25,23 @@ EXTRA = 8
 
 def first_candidates(edges: AllEdges, network: Network) -> Indices:
     """Ids of the best edges of every token and of every feature, ascending."""
-    if isinstance(edges.matrix, EdgeScores) or edges.matrix.n_edges <= SMALL:
-        return edges.allowed()
-    found = []
+    matrix = edges.problem.matrix
+    if matrix.dense is None or matrix.n_edges <= SMALL:
+        return matrix.allowed()
+    best_of_sides = []
     for side in (0, 1):
         ranks = line_ranks(network, side)
-        found.append(edges.best_of_lines(side, np.arange(ranks.size), ranks, np.zeros(network.shape[1 - side])))
-    return union(*found)
+        best_of_sides.append(edges.best_of_lines(side, np.arange(ranks.size), ranks, np.zeros(network.shape[1 - side])))
+    return union(*best_of_sides)
 
 
 def line_ranks(network: Network, side: int) -> Indices:
     """How many of its best edges each token (side 0) or feature (side 1) offers."""
-    n_tokens = network.shape[0]
-    arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
+    arcs, others = network.lines[side], network.lines[1 - side]
     length = network.shape[1 - side]
     upper, lower = network.upper[arcs], np.maximum(network.lower[arcs], 0)
     # without caps the share of what the others allow
-    budget = network.upper[[network.budget_arc]]
-    others = network.upper[n_tokens : network.budget_arc] if side == 0 else network.upper[:n_tokens]
-    total = min(int(budget[0]), int(others.sum()))
+    total = min(int(network.upper[network.budget_arc]), int(network.upper[others].sum()))
     usual = np.maximum(np.minimum(upper, -(-total // max(upper.size, 1))), lower)
     return np.asarray(np.minimum(WIDE * usual + EXTRA, length))
 
@@ -52,15 +49,15 @@ def line_ranks(network: Network, side: int) -> Indices:
 def sampled_tokens(problem: Problem) -> Indices:
     """Tokens that stand for all; all of them if the problem is no larger than a sample."""
     n_tokens, n_features = problem.shape
-    number = min(n_tokens, max(64, SAMPLE // max(n_features, 1)))
-    return np.unique(np.linspace(0, n_tokens - 1, number).astype(np.int64))
+    size = min(n_tokens, max(64, SAMPLE // max(n_features, 1)))
+    return np.unique(np.linspace(0, n_tokens - 1, size).astype(np.int64))
 
 
 def sample_of(problem: Problem, tokens: Indices) -> Problem:
     """The problem of some tokens, with their share of every limit that counts all tokens."""
     share = tokens.size / problem.shape[0]
-    matrix = problem.matrix
-    assert isinstance(matrix, DenseScores)
+    matrix = problem.matrix.dense
+    assert matrix is not None  # candidate edges are all taken
 
     def cap(limit: Indices, by: float) -> Indices:
         return np.asarray(np.where(limit > 0, np.maximum(np.rint(limit * by), 1), 0)).astype(np.int64)
@@ -69,11 +66,11 @@ def sample_of(problem: Problem, tokens: Indices) -> Problem:
         most = None if of.cap is None else int(np.ceil(of.cap * by))
         return Group(members, most, None if of.floor is None else int(of.floor * by))
 
-    place = np.full(problem.shape[0], -1)
-    place[tokens] = np.arange(tokens.size)
+    row_of = np.full(problem.shape[0], -1)
+    row_of[tokens] = np.arange(tokens.size)
     token_groups = []
     for of in problem.token_groups:
-        members = place[of.members]
+        members = row_of[of.members]
         members = members[members >= 0]
         token_groups.append(group(members, of, members.size / max(len(of.members), 1)))
     floors = problem.feature_floors

@@ -6,7 +6,6 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solvers.two_sided.circulation import Network
 
 # Limits named of each kind; the message stays short.
@@ -32,50 +31,31 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
     floors = np.flatnonzero(entering & (network.lower > 0))
     caps = np.flatnonzero(leaving)
     n_tokens = problem.shape[0]
-    edges = _edges_between(problem, inside[:n_tokens], ~inside[n_tokens : network.token_root])
-    demanded, left = int(network.lower[floors].sum()), int(network.upper[caps].sum()) + edges
-    sides = [f"the caps of {_named(network, problem, caps, network.upper)}"] if caps.size else []
+    edges = problem.matrix.count_allowed(inside[:n_tokens], ~inside[n_tokens : network.token_root])
+    demanded, room = int(network.lower[floors].sum()), int(network.upper[caps].sum()) + edges
+    sides = [f"the caps of {_named(network, caps, network.upper)}"] if caps.size else []
     if edges or not sides:
         tokens = int(np.count_nonzero(inside[:n_tokens]))
         features = int(np.count_nonzero(~inside[n_tokens : network.token_root]))
         allowed = f"the {edges} allowed matches of {tokens} token(s) with {features} feature(s)"
         sides.append(allowed if tokens and features else "no further match")
     return (
-        f"the floors of {_named(network, problem, floors, network.lower)} demand {demanded} matches, more than the "
-        f"{left} that {' and '.join(sides)} leave"
+        f"the floors of {_named(network, floors, network.lower)} demand {demanded} matches, more than the "
+        f"{room} that {' and '.join(sides)} leave"
     )
 
 
-def _edges_between(problem: Problem, tokens: Mask, features: Mask) -> int:
-    """Allowed edges from these tokens to these features."""
-    matrix = problem.matrix
-    if isinstance(matrix, EdgeScores):
-        return int(np.count_nonzero(tokens[matrix.tokens] & features[matrix.features]))
-    if matrix.is_integer:
-        return int(np.count_nonzero(tokens)) * int(np.count_nonzero(features))
-    total, xp, columns = 0, matrix.namespace, matrix.put(np.flatnonzero(features))
-    step = max(1, (1 << 18) // max(features.size, 1))
-    rows = np.flatnonzero(tokens)
-    for start in range(0, rows.size, step):
-        block = xp.take(matrix.lines(0, rows[start : start + step]), columns, axis=1)
-        total += int(xp.count_nonzero(block > -np.inf))
-    return total
-
-
-def _named(network: Network, problem: Problem, arcs: Indices, bounds: Indices) -> str:
+def _named(network: Network, arcs: Indices, bounds: Indices) -> str:
     """Limits by block, a few indices with their numbers and how many more."""
-    first_group = network.budget_arc + 1
-    starts = [0, problem.shape[0], network.budget_arc, first_group, first_group + len(problem.token_groups)]
-    names = ["tokens", "features", "budget", "token_groups", "feature_groups"]
     parts = []
-    for name, start, stop in zip(names, starts, [*starts[1:], network.tails.size], strict=True):
-        chosen = arcs[(arcs >= start) & (arcs < stop)]
+    for name, block in network.blocks.items():
+        chosen = arcs[(arcs >= block.start) & (arcs < block.stop)]
         if not chosen.size:
             continue
         if name == "budget":
             parts.append(f"budget ({bounds[chosen[0]]})")
             continue
-        shown = ", ".join(f"{arc - start} ({bounds[arc]})" for arc in chosen[:_SHOWN])
+        shown = ", ".join(f"{arc - block.start} ({bounds[arc]})" for arc in chosen[:_SHOWN])
         more = f" and {chosen.size - _SHOWN} more" if chosen.size > _SHOWN else ""
         parts.append(f"{name} {shown}{more}")
     return "; ".join(parts) or "nothing"

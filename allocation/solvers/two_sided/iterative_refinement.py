@@ -16,8 +16,8 @@ import numpy as np
 
 from allocation.arrays import Mask, Reals
 from allocation.solvers.two_sided.circulation import UNBOUNDED
-from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, Residual
-from allocation.solvers.two_sided.work_limit import Effort, SpentError
+from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, ResidualNetwork
+from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
 
 # From one grid to the next finer one; the third power after a grid that took few phases.
 STEP = 64.0
@@ -28,7 +28,7 @@ MOST_UNITS = 2.0**40
 LEAST = float(np.finfo(np.float64).tiny)
 
 
-def refined(residual: Residual, potentials: Reals, matched: Mask, near: bool, effort: Effort) -> Balanced:
+def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit) -> Balanced:
     """The optimal circulation, from any potentials; raises `BlockedError` or `SpentError`.
 
     From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores.
@@ -64,14 +64,14 @@ def refined(residual: Residual, potentials: Reals, matched: Mask, near: bool, ef
         # a limit that is none has no price
         charged = on.profits[:n_limits]
         none = np.where(charged > 0, network.upper >= UNBOUNDED, network.lower <= -UNBOUNDED)
-        found = on.settle(network.potentials(np.where(none, -charged, 0.0)), matched, effort)
-        if not found.done:
+        settled = on.settle(network.potentials(np.where(none, -charged, 0.0)), matched, work_limit)
+        if not settled.done:
             if not near:
                 raise SpentError
-            return refined(residual, *start, False, effort)
-        phases, matched = phases + max(found.phases, 1), found.matched
-        step = STEP if found.phases > QUICK else STEP**3
-        moved = found.potentials[heads] - found.potentials[tails]
+            return refined(residual, *start, False, work_limit)
+        phases, matched = phases + max(settled.phases, 1), settled.matched
+        step = STEP if settled.phases > QUICK else STEP**3
+        moved = settled.potentials[heads] - settled.potentials[tails]
         prices, lost = _sum(prices, moved[:n_limits])
         low = low + lost
         exact.profits = (exact.profits - on.profits) + (on.profits + moved)

@@ -14,17 +14,18 @@ import numpy as np
 
 from allocation.arrays import Array, Indices, Mask, Reals, among, union, without
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.scores import DenseScores
 from allocation.solvers.two_sided.block_passes import (
-    as_float64,
     beating,
     best_of_each,
-    best_places,
-    mixed,
+    best_positions,
+    hash24,
+    reduced_profit,
     total_excess,
-    without_places,
+    without_positions,
 )
 from allocation.solvers.two_sided.side_prices import Candidates
+from allocation.threads import rows_per_block
 
 # Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
 SINGLE = 2.0**-21
@@ -34,6 +35,8 @@ LARGE_SINGLE = 1e36
 SINGLE_HOLDS = ("float16", "bfloat16", "float32", "int8", "uint8", "int16", "uint16", "bool")
 # Bytes of scores per block: with the thresholds they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
+# Entries of the lines that are ranked at once: a device takes one wait for each such block.
+LINE_ENTRIES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,39 +53,31 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class AllEdges:
-    """Every allowed edge of a problem, by id: the flat position in the matrix, or the number of a candidate edge."""
+    """Every allowed edge of a problem, by id, found in a matrix wherever it is."""
 
     problem: Problem
     workers: int | None = None
 
     @property
-    def matrix(self) -> DenseScores | EdgeScores:
+    def matrix(self) -> DenseScores:
         """The scores."""
-        return self.problem.matrix
+        dense = self.problem.matrix.dense
+        assert dense is not None  # else `ListedEdges`
+        return dense
 
     def ends(self, ids: Indices) -> tuple[Indices, Indices]:
         """Token and feature of each edge."""
-        if isinstance(self.matrix, EdgeScores):
-            return self.matrix.tokens[ids], self.matrix.features[ids]
-        tokens, features = np.divmod(ids, max(self.problem.shape[1], 1))
-        return tokens, features
+        return self.problem.matrix.ends(ids)
 
     def values(self, ids: Indices) -> Array:
         """Scores in their own type (float32 for bfloat16)."""
-        if isinstance(self.matrix, EdgeScores):
-            return self.matrix.array[ids]
-        return self.matrix.get(self.matrix.values_at(self.matrix.put(ids)))
+        matrix = self.problem.matrix
+        return matrix.get(matrix.values_at(matrix.put(ids)))
 
     def candidates(self, ids: Indices) -> Candidates:
         """The edges as arrays of ends and float64 scores; `ids` ascending."""
         tokens, features = self.ends(ids)
         return Candidates(ids, tokens, features, self.values(ids).astype(np.float64))
-
-    def allowed(self) -> Indices:
-        """Ids of all edges that are not forbidden."""
-        if isinstance(self.matrix, EdgeScores) or self.matrix.is_integer:
-            return np.arange(self.matrix.n_edges)
-        return np.flatnonzero(self.matrix.widened(self.matrix.array).reshape(-1) > -np.inf)
 
     def above(
         self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
@@ -96,10 +91,6 @@ class AllEdges:
         n_rows, n_columns = self.problem.shape
         below = Band(np.zeros(n_rows), np.zeros(n_columns)) if band is None else band
         left_out = np.empty(0, np.int64) if but is None else but
-        if isinstance(self.matrix, EdgeScores):
-            tokens, features = self.matrix.tokens, self.matrix.features
-            profit = self.matrix.array.astype(np.float64) - rows[tokens] - columns[features]
-            return without(np.flatnonzero(profit > -below.at(tokens, features)), left_out)
         matrix = self.matrix
         low_rows, low_columns = rows - below.tokens, columns - below.features
         kind = self._comparison_type(rows, columns, low_rows, low_columns)
@@ -112,26 +103,27 @@ class AllEdges:
         # the band may vanish beside the prices, and edges exactly at them still count
         strictly = band is None
 
-        def found(start: int, stop: int) -> Indices:
+        def of_block(start: int, stop: int) -> Indices:
             parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
             at, score = (matrix.get(part) for part in parts)
             token, feature = np.divmod(at, n_columns)
-            profit = score.astype(np.float64) - rows[start + token] - columns[feature]
-            near = profit > -below.at(start + token, feature)
-            ids: Indices = at[near] + start * n_columns
+            survivors = Candidates(at + start * n_columns, start + token, feature, score.astype(np.float64))
+            profit = survivors.profit(rows, columns)
+            near = profit > -below.at(survivors.tokens, feature)
+            ids = survivors.ids[near]
             token, profit = token[near], profit[near]
             if left_out.size:
                 inside = slice(*np.searchsorted(left_out, [start * n_columns, stop * n_columns]))
                 new = ~among(ids, left_out[inside])
                 ids, token, profit = ids[new], token[new], profit[new]
             if ranks is not None:
-                kept = _within_ranks(token, profit, ids, ranks[start:stop])
-                ids, profit = ids[kept], profit[kept]
+                within = _within_ranks(token, profit, ids, ranks[start:stop])
+                ids, profit = ids[within], profit[within]
             if share is None or ids.size <= share * (stop - start):
                 return ids
             return _thinned(ids, profit, int(share * (stop - start)))
 
-        parts = matrix.in_blocks(found, self.workers, BLOCK_BYTES)
+        parts = matrix.in_blocks(of_block, self.workers, BLOCK_BYTES)
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _comparison_type(self, *thresholds: Reals) -> Any:
@@ -142,9 +134,6 @@ class AllEdges:
 
     def total_above(self, rows: Reals, columns: Reals) -> float:
         """Sum over all edges of what they score above their prices."""
-        if isinstance(self.matrix, EdgeScores):
-            spent = rows[self.matrix.tokens] + columns[self.matrix.features]
-            return float(np.maximum(self.matrix.array.astype(np.float64) - spent, 0.0).sum())
         matrix = self.matrix
         prices = matrix.put(rows), matrix.put(columns)
 
@@ -159,58 +148,90 @@ class AllEdges:
 
         Up to twice as many, so that lines which want about as many are looked at together.
         """
-        if isinstance(self.matrix, EdgeScores):
-            return np.empty(0, np.int64)  # all of them are candidates from the start
         matrix, n_columns = self.matrix, self.problem.shape[1]
         length, prices = self.problem.shape[1 - side], matrix.put(other_prices)
         wanted = np.minimum(wanted, length)
         size_class = np.frexp(wanted.astype(np.float64))[1]
-        found = [np.empty(0, np.int64)]
-        step = max(1, (1 << 18) // max(length, 1))
-        for number in np.unique(size_class[wanted > 0]):
-            alike = lines[size_class == number]
-            most = int(wanted[size_class == number].max())
+        best_ids = [np.empty(0, np.int64)]
+        step = rows_per_block(length, LINE_ENTRIES)
+        for power in np.unique(size_class[wanted > 0]):
+            alike = lines[size_class == power]
+            most = int(wanted[size_class == power].max())
             for start in range(0, alike.size, step):
                 part = alike[start : start + step]
-                best = best_places(matrix.namespace, matrix.lines(side, part), prices, most)
-                place, scores = (matrix.get(array) for array in best)
-                line = np.broadcast_to(part[:, None], place.shape)
-                ids = line * n_columns + place if side == 0 else place * n_columns + line
-                found.append(ids[scores > -np.inf])
-        return np.concatenate(found)
+                best = best_positions(matrix.namespace, matrix.lines(side, part), prices, most)
+                across, scores = (matrix.get(array) for array in best)
+                line = np.broadcast_to(part[:, None], across.shape)
+                ids = line * n_columns + across if side == 0 else across * n_columns + line
+                best_ids.append(ids[scores > -np.inf])
+        return np.concatenate(best_ids)
 
     def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
         """Ids of the best allowed edges from each of `tokens` into `features`, and of each feature from `tokens`.
 
         Those in `but`, which ascend, are left out.
         """
-        if isinstance(self.matrix, EdgeScores):
-            inside = np.isin(self.matrix.tokens, tokens) & np.isin(self.matrix.features, features)
-            return without(np.flatnonzero(inside), but)
         matrix, n_columns, xp = self.matrix, self.problem.shape[1], self.matrix.namespace
         taken_rows, taken_columns = _places(but, tokens, features, self.problem.shape)
         best = np.full(features.size, -np.inf)
         best_token = np.full(features.size, -1)
-        found = []
-        step = max(1, (1 << 17) // max(n_columns, 1))
+        best_ids = []
+        step = rows_per_block(n_columns)  # ties between blocks go to the first: the size decides which
         into, prices = matrix.put(features), matrix.put(columns[features])
         for start in range(0, tokens.size if features.size else 0, step):
             part = tokens[start : start + step]
-            scores = as_float64(xp, xp.take(matrix.lines(0, part), into, axis=1))
-            profit = scores - matrix.put(rows[part])[:, None] - prices[None, :]
+            block = xp.take(matrix.lines(0, part), into, axis=1)
+            profit = reduced_profit(xp, block, matrix.put(rows[part]), prices)
             own = slice(*np.searchsorted(taken_rows, [start, start + step]))
             taken = (taken_rows[own] - start) * features.size + taken_columns[own]
-            profit = without_places(xp, profit, matrix.put(taken), -np.inf)
+            profit = without_positions(xp, profit, matrix.put(taken), -np.inf)
             # of equal ones not all lines may take the same
-            order = mixed(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
-            place, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
-            found.append((part * n_columns + features[place])[value > -np.inf])
+            order = hash24(xp, matrix.put(part)[:, None] * n_columns + into[None, :])
+            column, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 1))
+            best_ids.append((part * n_columns + features[column])[value > -np.inf])
             top, value = (matrix.get(array) for array in best_of_each(xp, profit, order, 0))
             better = value > best
             best[better], best_token[better] = value[better], part[top[better]]
         hit = best_token >= 0
-        found.append(best_token[hit] * n_columns + features[hit])
-        return union(*found) if found else np.empty(0, np.int64)
+        best_ids.append(best_token[hit] * n_columns + features[hit])
+        return union(*best_ids) if best_ids else np.empty(0, np.int64)
+
+
+class ListedEdges(AllEdges):
+    """The same of candidate edges: few enough to look at all of them each time."""
+
+    def above(
+        self, rows: Reals, columns: Reals, band: Band | None = None, most: int | None = None,
+        ranks: Indices | None = None, but: Indices | None = None,
+    ) -> Indices:  # fmt: skip
+        """Ids of the edges whose score exceeds the prices at their ends less the band, ascending."""
+        edges = self._everything
+        least = 0.0 if band is None else -band.at(edges.tokens, edges.features)
+        ids = np.flatnonzero(edges.profit(rows, columns) > least)
+        return ids if but is None else without(ids, but)
+
+    def total_above(self, rows: Reals, columns: Reals) -> float:
+        """Sum over all edges of what they score above their prices."""
+        edges = self._everything
+        return float(np.maximum(edges.scores - (rows[edges.tokens] + columns[edges.features]), 0.0).sum())
+
+    def best_of_lines(self, side: int, lines: Indices, wanted: Indices, other_prices: Reals) -> Indices:
+        """None: all of them are candidates from the start."""
+        return np.empty(0, np.int64)
+
+    def leaving(self, tokens: Indices, features: Indices, rows: Reals, columns: Reals, but: Indices) -> Indices:
+        """Ids of all edges from `tokens` into `features`, without those in `but`."""
+        edges = self._everything
+        return without(np.flatnonzero(np.isin(edges.tokens, tokens) & np.isin(edges.features, features)), but)
+
+    @property
+    def _everything(self) -> Candidates:
+        return self.candidates(self.problem.matrix.allowed())
+
+
+def all_edges(problem: Problem, workers: int | None = None) -> AllEdges:
+    """The edges of a problem, by what holds its scores."""
+    return (ListedEdges if problem.matrix.dense is None else AllEdges)(problem, workers)
 
 
 def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, int]) -> tuple[Indices, Indices]:
@@ -223,25 +244,25 @@ def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, 
 
 
 def _within_ranks(lines: Indices, profit: Reals, ids: Indices, ranks: Indices) -> Mask:
-    """Of each line the best entries up to its rank, in some mixed order if equal; `lines` ascending."""
+    """Of each line the best entries up to its rank, equal ones in the order of `hash24`; `lines` ascending."""
     counts = np.bincount(lines, minlength=ranks.size)
-    kept = np.ones(lines.size, bool)
+    within = np.ones(lines.size, bool)
     stops = np.cumsum(counts)
     for line in np.flatnonzero(counts > ranks):
         own = slice(stops[line] - counts[line], stops[line])
-        kept[own] = _best(profit[own], ids[own], int(ranks[line]))
-    return kept
+        within[own] = _best(profit[own], ids[own], int(ranks[line]))
+    return within
 
 
 def _best(profit: Reals, ids: Indices, most: int) -> Mask:
-    """The `most` best entries, of which there are more; in some mixed order if equal."""
+    """The `most` best entries, of which there are more; equal ones in the order of `hash24`."""
     if most == 0:
         return np.zeros(ids.size, bool)
     last = np.partition(profit, ids.size - most)[ids.size - most]
     best = np.asarray(profit > last)
     ties = np.flatnonzero(profit == last)
     missing = most - int(np.count_nonzero(best))
-    chosen = np.argpartition(mixed(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
+    chosen = np.argpartition(hash24(np, ids[ties]), missing - 1)[:missing] if missing < ties.size else slice(None)
     best[ties[chosen]] = True
     return best
 
@@ -253,4 +274,4 @@ def _thinned(ids: Indices, profit: Reals, most: int) -> Indices:
     if n_sure >= most:
         return ids[_best(profit, ids, most)]
     bound = int((most - n_sure) / (ids.size - n_sure) * (1 << 24))
-    return np.asarray(ids[sure | (mixed(np, ids) < bound)])
+    return np.asarray(ids[sure | (hash24(np, ids) < bound)])

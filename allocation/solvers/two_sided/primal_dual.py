@@ -22,7 +22,7 @@ from allocation.arrays import Indices, Mask, Reals
 from allocation.solvers.two_sided.circulation import UNBOUNDED, Network
 from allocation.solvers.two_sided.dual_ascent import wanted_counts
 from allocation.solvers.two_sided.side_prices import Candidates
-from allocation.solvers.two_sided.work_limit import Effort
+from allocation.solvers.two_sided.work_limit import WorkLimit
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
@@ -48,7 +48,7 @@ class Balanced:
     done: bool
 
 
-class Residual:
+class ResidualNetwork:
     """The residual network of a flow on candidate edges. `fixed` tokens and features are matches outside it.
 
     The arcs are the limits, of profit 0 or a price already charged, and then the candidates, each a pair of opposite
@@ -123,7 +123,7 @@ class Residual:
         outflow = np.bincount(self.tails, weights=flow, minlength=n_nodes)
         return np.asarray(self.supply + np.rint(inflow - outflow).astype(np.int64))
 
-    def on_grid(self, grid: float, most: float = math.inf) -> Residual:
+    def on_grid(self, grid: float, most: float = math.inf) -> ResidualNetwork:
         """The same residual network, the profits rounded to multiples of `grid`, of which there are at most `most`."""
         coarse = copy.copy(self)
         with np.errstate(over="ignore"):
@@ -148,34 +148,34 @@ class Residual:
             longest = max(longest, distance[np.isfinite(distance)].max(initial=0.0))
         return longest
 
-    def settle(self, potentials: Reals, matched: Mask, effort: Effort, patience: float = math.inf) -> Balanced:
+    def settle(self, potentials: Reals, matched: Mask, work_limit: WorkLimit, patience: float = math.inf) -> Balanced:
         """Phases until every node is balanced; raises `BlockedError` or `SpentError`.
 
         It ends unbalanced where rounding hides all paths, or once `patience` phases achieve so little that more than
         twice as many would have to follow.
         """
         flow = self.start(potentials, matched)
-        phases, looked, before = 0, 0, math.inf
+        phases, last_check, before = 0, 0, math.inf
         while True:
-            effort.spend(self.tails.size)
+            work_limit.spend(self.tails.size)
             excess = self.excess(flow)
             # lines first, then what they left at the hubs
             of_lines = int(np.abs(excess[: self.network.token_root]).sum())
-            left = of_lines or int(np.abs(excess).sum())
-            if left == 0:
+            unbalanced = of_lines or int(np.abs(excess).sum())
+            if unbalanced == 0:
                 break
-            if left > before or phases == 0:
-                looked, before = phases, left
-            elif phases >= looked + patience:
-                if left > max(FEW, 2 * (before - left)):
+            if unbalanced > before or phases == 0:
+                last_check, before = phases, unbalanced
+            elif phases >= last_check + patience:
+                if unbalanced > max(FEW, 2 * (before - unbalanced)):
                     break
-                looked, before = phases, left
-            found = self._phase(potentials, flow, excess)
-            if found is None:
+                last_check, before = phases, unbalanced
+            moved = self._phase(potentials, flow, excess)
+            if moved is None:
                 break
-            potentials, flow = found
+            potentials, flow = moved
             phases += 1
-        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, left == 0)
+        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, unbalanced == 0)
 
     def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices] | None:
         """Potentials and flow after the shortest paths; None where rounding hides every path."""

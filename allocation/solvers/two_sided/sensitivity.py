@@ -9,20 +9,17 @@ Source: Ahuja, Magnanti, Orlin 1993, *Network Flows*, section 9.11 (sensitivity 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals, without
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
-from allocation.solvers.two_sided.block_passes import as_float64, shortest_steps, without_places
+from allocation.scores import DenseScores
+from allocation.solvers.two_sided.block_passes import reduced_profit, shortest_steps, without_positions
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
-
-# Entries of the score matrix in float64 at a time.
-BLOCK_ENTRIES = 1 << 17
+from allocation.threads import rows_per_block
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +35,12 @@ class Optimum:
 
 def price_bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of every arc's bound."""
-    matrix = optimum.edges.matrix
-    with nullcontext() if isinstance(matrix, EdgeScores) else matrix.scope():
+    with optimum.edges.problem.matrix.scope():
         return _bounds(optimum)
 
 
 def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     network, prices = optimum.network, optimum.prices
-    n_tokens = network.shape[0]
     counts = network.counts_of(*optimum.edges.ends(optimum.matched))
     floored = _floored(optimum.edges.problem)
     floors = np.maximum(network.lower, 0)
@@ -54,10 +49,9 @@ def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     lower, upper = np.zeros(prices.size), np.zeros(prices.size)
     reached = np.flatnonzero(at_cap | at_floor)
     paths = _Paths(optimum, counts)
-    n_token_groups = len(optimum.edges.problem.token_groups)
     token_side = np.zeros(prices.size, bool)
-    token_side[:n_tokens] = True
-    token_side[network.budget_arc : network.budget_arc + 1 + n_token_groups] = True
+    for name in ("tokens", "budget", "token_groups"):
+        token_side[network.blocks[name]] = True
     outer = np.where(token_side, network.tails, network.heads)
     for node in np.unique(outer[reached]):
         arcs = reached[outer[reached] == node]
@@ -96,21 +90,21 @@ class _Paths:
         prices = optimum.prices
         ahead, back = counts < network.upper, counts > np.maximum(network.lower, 0)
         matched = optimum.edges.candidates(optimum.matched)
-        profit = matched.scores - rows[matched.tokens] - columns[matched.features]
+        profit = matched.profit(rows, columns)
         n_tokens = network.shape[0]
         self.sources = np.concatenate([network.tails[ahead], network.heads[back], matched.features + n_tokens])
         self.targets = np.concatenate([network.heads[ahead], network.tails[back], matched.tokens])
         costs = np.concatenate([-prices[ahead], prices[back], profit])
         self.costs = np.maximum(costs, 0.0)
-        matrix = optimum.edges.matrix
-        self.dense = matrix if isinstance(matrix, DenseScores) else None
+        matrix = optimum.edges.problem.matrix
+        self.dense = matrix.dense
         near = np.arange(matrix.n_edges) if self.dense is None else optimum.near
         self._add(without(near, optimum.matched))
 
     def _add(self, ids: Indices) -> None:
         """Unmatched edges as arcs from token to feature."""
         edges = self.optimum.edges.candidates(ids)
-        profit = edges.scores - self.rows[edges.tokens] - self.columns[edges.features]
+        profit = edges.profit(self.rows, self.columns)
         self.sources = np.concatenate([self.sources, edges.tokens])
         self.targets = np.concatenate([self.targets, edges.features + self.optimum.network.shape[0]])
         self.costs = np.concatenate([self.costs, np.maximum(-profit, 0.0)])
@@ -124,10 +118,10 @@ class _Paths:
         while True:
             ends = (self.targets, self.sources) if towards else (self.sources, self.targets)
             graph = csr_array((self.costs, ends), shape=(n_nodes, n_nodes))
-            found = np.asarray(dijkstra(graph, indices=node))
-            ids = np.empty(0, np.int64) if self.dense is None else self._shortcuts(self.dense, found, towards)
+            distance = np.asarray(dijkstra(graph, indices=node))
+            ids = np.empty(0, np.int64) if self.dense is None else self._shortcuts(self.dense, distance, towards)
             if not ids.size:
-                return found
+                return distance
             self._add(ids)
 
     def _shortcuts(self, matrix: DenseScores, distance: Reals, towards: bool) -> Indices:
@@ -135,30 +129,29 @@ class _Paths:
         n_tokens, n_features = matrix.shape
         at_tokens, at_features = distance[:n_tokens], distance[n_tokens : n_tokens + n_features]
         matched = self.optimum.matched
-        found = []
+        shortcuts = []
         best, best_token = at_features.copy(), np.full(n_features, -1)
-        step = max(1, BLOCK_ENTRIES // max(n_features, 1))
+        step = rows_per_block(n_features)
         xp = matrix.namespace
         rows, columns, lengths = (
             matrix.put(x) for x in (self.rows, self.columns, at_features if towards else at_tokens)
         )
         for start in range(0, n_tokens if n_features else 0, step):
             stop = min(start + step, n_tokens)
-            scores = as_float64(xp, matrix.rows(start, stop))
             inside = slice(*np.searchsorted(matched, [start * n_features, stop * n_features]))
             # rounded as in `_add`, so that an edge that has joined never looks shorter again
-            profit = scores - rows[start:stop, None] - columns[None, :]
-            profit = without_places(xp, profit, matrix.put(matched[inside] - start * n_features), -np.inf)
+            profit = reduced_profit(xp, matrix.rows(start, stop), rows[start:stop], columns)
+            profit = without_positions(xp, profit, matrix.put(matched[inside] - start * n_features), -np.inf)
             cost = xp.where(profit < 0, -profit, 0.0)
             if towards:
-                place, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths, 1))
+                feature, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths, 1))
                 better = value < at_tokens[start:stop]
-                found.append((np.arange(start, stop) * n_features + place)[better])
+                shortcuts.append((np.arange(start, stop) * n_features + feature)[better])
             else:
                 top, value = (matrix.get(array) for array in shortest_steps(xp, cost, lengths[start:stop], 0))
                 better = value < best
                 best[better], best_token[better] = value[better], start + top[better]
         if not towards:
             hit = np.flatnonzero(best_token >= 0)
-            found.append(best_token[hit] * n_features + hit)
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+            shortcuts.append(best_token[hit] * n_features + hit)
+        return np.concatenate(shortcuts) if shortcuts else np.empty(0, np.int64)

@@ -27,9 +27,13 @@ class Candidates:
     features: Indices
     scores: Reals
 
+    def profit(self, rows: Reals, columns: Reals) -> Reals:
+        """The reduced profit: what each edge scores above the prices at its two ends."""
+        return np.asarray(self.scores - rows[self.tokens] - columns[self.features])
+
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class SweepProblem:
     """What to price: open edges, matches fixed outside them per limit, and whether edges were left out at the low end.
 
     `unit` is the distance kept from an order statistic that has no neighbour among the open edges, per limit.
@@ -63,9 +67,9 @@ class _Open:
 class Side:
     """All limits of the tokens (side 0) or of the features (side 1), and the budget."""
 
-    def __init__(self, task: Task, side: int) -> None:
-        self.task, self.side = task, side
-        network, edges = task.network, task.edges
+    def __init__(self, problem: SweepProblem, side: int) -> None:
+        self.problem, self.side = problem, side
+        network, edges = problem.network, problem.edges
         own = [level for level in network.levels if level.side == side]
         self.leaf_arcs, self.groups = own[0].arcs, own[1:]
         ends = (edges.tokens, edges.features)[side]
@@ -77,11 +81,11 @@ class Side:
         self.blocks = []
         # rows of like length share a block, so that padding at most doubles the edges
         size_class = np.frexp(degree.astype(np.float64))[1]
-        for number in np.unique(size_class[degree > 0]):
-            leaves = np.flatnonzero((degree > 0) & (size_class == number))
-            place = np.arange(int(degree[leaves].max()))
-            inside = place < degree[leaves, None]
-            positions = order[np.where(inside, starts[leaves, None] + place, 0)]
+        for power in np.unique(size_class[degree > 0]):
+            leaves = np.flatnonzero((degree > 0) & (size_class == power))
+            rank = np.arange(int(degree[leaves].max()))
+            inside = rank < degree[leaves, None]
+            positions = order[np.where(inside, starts[leaves, None] + rank, 0)]
             self.blocks.append(_Block(leaves, np.where(inside, positions, edges.scores.size), degree[leaves]))
 
     @property
@@ -91,7 +95,7 @@ class Side:
 
     def solve(self, before: Reals) -> Reals:
         """Prices as before, with those of this side and the budget optimal for the others."""
-        network, edges = self.task.network, self.task.edges
+        network, edges = self.problem.network, self.problem.edges
         budget = network.budget_arc
         others = before.copy()
         others[self.arcs] = 0.0
@@ -109,7 +113,7 @@ class Side:
         for level in self.groups:
             still_open = self._group_level(level, still_open, before, thresholds, caps, floors)
         root = np.array([budget])
-        spent = int(still_open.forced.sum()) + self.task.fixed[root]
+        spent = int(still_open.forced.sum()) + self.problem.fixed[root]
         degree = np.array([still_open.values.size])
         self._bounds(np.sort(still_open.values)[None], degree, root, spent, before, thresholds, caps, floors)
 
@@ -129,7 +133,7 @@ class Side:
     def _thresholds(self, prices: Reals) -> Reals:
         """Of each limit of this side and the budget: its price and those of all limits around it."""
         thresholds = prices.copy()
-        around = np.full(self.leaf_arcs.size, prices[self.task.network.budget_arc])
+        around = np.full(self.leaf_arcs.size, prices[self.problem.network.budget_arc])
         for level in reversed(self.groups):
             inside = np.flatnonzero(level.arc_of >= 0)
             around[inside] += prices[level.arc_of[inside]]
@@ -138,7 +142,7 @@ class Side:
         return thresholds
 
     def _leaves(self, values: Reals, before: Reals, thresholds: Reals, caps: Reals, floors: Reals) -> _Open:
-        network, fixed = self.task.network, self.task.fixed
+        network, fixed = self.problem.network, self.problem.fixed
         forced = np.zeros(self.leaf_arcs.size, np.int64)
         parts, leaves = [], []
         for block in self.blocks:
@@ -152,7 +156,7 @@ class Side:
             parts.append(ranked[chosen])
             leaves.append(np.repeat(block.leaves, last - first))
             forced[block.leaves] = first
-        if self.task.truncated:  # nothing is known about leaves without open edges but their price
+        if self.problem.truncated:  # nothing is known about leaves without open edges but their price
             at, price = thresholds[self.unlisted], before[self.unlisted]
             caps[self.unlisted] = np.where(price > 0, at, -np.inf)
             floors[self.unlisted] = np.where(price < 0, at, np.inf)
@@ -163,24 +167,24 @@ class Side:
         self, level: Level, inner: _Open, before: Reals, thresholds: Reals, caps: Reals, floors: Reals
     ) -> _Open:
         """Groups of one depth, one after the other."""
-        network, forced = self.task.network, inner.forced.copy()
+        network, forced = self.problem.network, inner.forced.copy()
         arc_of = level.arc_of[inner.leaves]
         order = np.argsort(arc_of, kind="stable")
         starts = np.searchsorted(arc_of[order], level.arcs)
         stops = np.searchsorted(arc_of[order], level.arcs, side="right")
-        kept = [order[arc_of[order] < 0]]
+        open_parts = [order[arc_of[order] < 0]]
         for arc, start, stop in zip(level.arcs, starts, stops, strict=True):
             own = order[start:stop]
             own = own[np.argsort(inner.values[own], kind="stable")]
             at = np.array([arc])
-            spent = self.task.fixed[at] + int(inner.forced[level.arc_of == arc].sum())
+            spent = self.problem.fixed[at] + int(inner.forced[level.arc_of == arc].sum())
             degree = np.array([own.size])
             self._bounds(inner.values[own][None], degree, at, spent, before, thresholds, caps, floors)
             first = int(np.clip(network.lower[arc] - spent[0], 0, own.size))
             last = int(np.clip(network.upper[arc] - spent[0], first, own.size))
             np.add.at(forced, inner.leaves[own[own.size - first :]], 1)
-            kept.append(own[own.size - last : own.size - first])
-        chosen = np.concatenate(kept)
+            open_parts.append(own[own.size - last : own.size - first])
+        chosen = np.concatenate(open_parts)
         return _Open(inner.values[chosen], inner.leaves[chosen], forced)
 
     def _bounds(
@@ -191,17 +195,17 @@ class Side:
 
         `ranked` holds a row of ascending values each, the last `degree` of them real, -inf before.
         """
-        network, unit = self.task.network, self.task.unit[arcs]
+        network, unit = self.problem.network, self.problem.unit[arcs]
         upper, lower = network.upper[arcs] - spent, network.lower[arcs] - spent
         at = thresholds[arcs]
         least, top = _ranked_value(ranked, degree), _ranked_value(ranked, np.ones_like(degree))
         least = np.where(degree > 0, least, np.inf)
         # a limit that lists too few edges asks for those below the least of them
-        below = np.minimum(at, least - unit) if self.task.truncated else np.full(at.size, -np.inf)
+        below = np.minimum(at, least - unit) if self.problem.truncated else np.full(at.size, -np.inf)
         bound = _between(ranked, degree, upper, unit)
         caps[arcs] = np.where(upper < degree, bound, np.where(before[arcs] > 0, below, -np.inf))
         # one whose floor others have met keeps its threshold above what is open
-        above = np.maximum(at, top + unit) if self.task.truncated else np.full(at.size, np.inf)
+        above = np.maximum(at, top + unit) if self.problem.truncated else np.full(at.size, np.inf)
         met = np.where((lower == 0) & (before[arcs] < 0), above, np.inf)
         floors[arcs] = met
         if (lower > 0).any():
@@ -218,12 +222,12 @@ def _ranked_value(ranked: Reals, rank: Indices) -> Reals:
     return np.where(rank <= 0, np.inf, np.where(rank > width, -np.inf, value))
 
 
-def _between(ranked: Reals, degree: Indices, kept: Indices, unit: Reals) -> Reals:
+def _between(ranked: Reals, degree: Indices, taken: Indices, unit: Reals) -> Reals:
     """A threshold that keeps the `kept` largest values of each row: halfway to the next one."""
-    kept = np.clip(kept, 0, degree)
-    last, after = _ranked_value(ranked, kept), _ranked_value(ranked, kept + 1)
+    taken = np.clip(taken, 0, degree)
+    last, after = _ranked_value(ranked, taken), _ranked_value(ranked, taken + 1)
     with np.errstate(invalid="ignore"):
         middle = after + (last - after) / 2
-    middle = np.where(middle >= last, after, middle)  # neighbours in the last bit: what is kept stays above
+    middle = np.where(middle >= last, after, middle)  # neighbours in the last bit: what is taken stays above
     middle = np.where(after == -np.inf, last - unit, middle)
     return np.asarray(np.where(last == np.inf, np.where(after == -np.inf, 0.0, after + unit), middle))

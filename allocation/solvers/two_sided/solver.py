@@ -20,12 +20,12 @@ from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
-from allocation.solvers.two_sided.pricing import AllEdges
-from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, Residual
+from allocation.solvers.two_sided.pricing import all_edges
+from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, ResidualNetwork
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
-from allocation.solvers.two_sided.side_prices import Candidates, Task
-from allocation.solvers.two_sided.starting_point import Opening, profit_of
-from allocation.solvers.two_sided.work_limit import Effort, SpentError
+from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
+from allocation.solvers.two_sided.starting_point import StartingPoint, profit_of
+from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
 
 EPS = float(np.finfo(np.float64).eps)
 # A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
@@ -88,10 +88,10 @@ class _Search:
         self.problem = problem
         self.options = options
         self.started = time.perf_counter()
-        self.effort = Effort(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
+        self.work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
-        self.edges = AllEdges(problem, options.workers)
-        self.opening = Opening(problem, self.network, self.edges, self.effort.deadline)
+        self.edges = all_edges(problem, options.workers)
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit.deadline)
         self.passes = self.sweeps = self.phases = 0
         self.blocked = 0
         self.rough = False  # where rounding decides, paths need refinement
@@ -101,9 +101,9 @@ class _Search:
     def run(self) -> Solution:
         # sums with wrong prices lose the last bit of a score
         given = self.options.warm_start if self.tolerance else None
-        warm = _warm_prices(self.problem, self.network, given)
-        prices, current, fixed = self.opening.run(warm)
-        self.passes, self.sweeps = self.opening.passes, self.opening.sweeps
+        warm = _warm_prices(self.network, given)
+        prices, current, fixed = self.starting_point.run(warm)
+        self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
         held = profit_of(current, self.network, prices) > 0
         potentials = self.network.potentials(prices)
         repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
@@ -128,32 +128,36 @@ class _Search:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
         near = self.rough
         while True:
-            residual = Residual(self.network, current, self.edges.ends(fixed), self.tolerance)
+            residual = ResidualNetwork(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
-                residual, current, functools.partial(self._task, fixed), self.effort, self.problem.matrix.is_integer
+                residual,
+                current,
+                functools.partial(self._sweep_problem, fixed),
+                self.work_limit,
+                self.problem.matrix.is_integer,
             )
             try:
-                self.effort.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
+                self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
                 if not self.rough:
                     done = scaling.run(potentials, held)
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
-                    done = refined(residual, potentials, held, near, self.effort)
+                    done = refined(residual, potentials, held, near, self.work_limit)
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:
-                advice = _SPENT if self.effort.seconds is None else _LONGER
+                advice = _SPENT if self.work_limit.seconds is None else _LONGER
                 raise NotCertifiedError(
-                    self._unproved(self.network.prices(potentials), str(self.effort), advice)
+                    self._unproved(self.network.prices(potentials), str(self.work_limit), advice)
                 ) from None
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
                 near = False
 
-    def _task(self, fixed: Indices, candidates: Candidates, prices: Reals) -> Task:
-        return self.opening.task(candidates, fixed, self.opening.band(candidates, prices))
+    def _sweep_problem(self, fixed: Indices, candidates: Candidates, prices: Reals) -> SweepProblem:
+        return self.starting_point.sweep_problem(candidates, fixed, self.starting_point.band(candidates, prices))
 
     def _through(self, inside: Mask, potentials: Reals, current: Candidates, fixed: Indices) -> Indices:
         """Edges that let flow out of a set of nodes; `InfeasibleError` if there are none."""
@@ -193,9 +197,8 @@ class _Search:
         most = 8 * self.network.n_nodes + 4 * ids.size
 
         def wrong(edges: Candidates, sign: float) -> Indices:
-            profit = edges.scores - rows[edges.tokens] - columns[edges.features]
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
-            return edges.ids[sign * profit > UNITS * EPS * size]
+            return edges.ids[sign * edges.profit(rows, columns) > UNITS * EPS * size]
 
         for limit in (most, None):
             above = self.edges.above(rows, columns, most=limit, but=ids)
@@ -213,8 +216,8 @@ class _Search:
         seconds = time.perf_counter() - self.started
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
-        found = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
-        return Solution.optimal(problem, answer, found, stats)
+        prices_of_limits = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        return Solution.optimal(problem, answer, prices_of_limits, stats)
 
     def _without_idle(self, ids: Indices) -> Indices:
         """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
@@ -225,14 +228,14 @@ class _Search:
         network = self.network
         counts = network.counts_of(edges.tokens, edges.features)
         room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
-        kept = np.ones(ids.size, bool)
+        keep = np.ones(ids.size, bool)
         for at in idle:
             arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
             arcs = [arc for arc in arcs if arc >= 0]
             if (room[arcs] > 0).all():
                 room[arcs] -= 1
-                kept[at] = False
-        return ids[kept]
+                keep[at] = False
+        return ids[keep]
 
     def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
@@ -250,33 +253,28 @@ class _Search:
 def _prices(problem: Problem, optimum: Optimum) -> Prices:
     """Prices by block; their intervals are computed together, when the first is asked for."""
     network = optimum.network
-    first_group = network.budget_arc + 1
-    starts = [0, problem.shape[0], network.budget_arc, first_group, first_group + len(problem.token_groups)]
     bounds = functools.cache(lambda: price_bounds(optimum))
 
-    def block(number: int) -> Price:
-        part = slice(starts[number], [*starts, network.tails.size][number + 1])
-        return Price(optimum.prices[part], lambda: (bounds()[0][part], bounds()[1][part]))
+    def price(block: slice) -> Price:
+        return Price(optimum.prices[block], lambda: (bounds()[0][block], bounds()[1][block]))
 
+    prices = {name: price(block) for name, block in network.blocks.items()}
     at = network.budget_arc
-    budget = no_price()
+    prices["budget"] = no_price()
     if problem.budget is not None:
-        budget = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
-    return Prices(budget, block(0), block(1), block(3), block(4))
+        prices["budget"] = Price(float(optimum.prices[at]), lambda: (float(bounds()[0][at]), float(bounds()[1][at])))
+    return Prices(**prices)
 
 
-def _warm_prices(problem: Problem, network: Network, warm_start: Prices | None) -> Reals | None:
+def _warm_prices(network: Network, warm_start: Prices | None) -> Reals | None:
     """Prices of a similar problem as one per arc; None if they do not fit this one."""
     if warm_start is None:
         return None
-    blocks = (
-        (warm_start.tokens, problem.shape[0]), (warm_start.features, problem.shape[1]), (warm_start.budget, 1),
-        (warm_start.token_groups, len(problem.token_groups)), (warm_start.feature_groups, len(problem.feature_groups)),
-    )  # fmt: skip
-    parts = [np.atleast_1d(np.asarray(price.value, np.float64)) for price, _ in blocks]
-    if any(part.shape != (size,) for part, (_, size) in zip(parts, blocks, strict=True)):
+    given = ((getattr(warm_start, name).value, block) for name, block in network.blocks.items())
+    parts = [(np.atleast_1d(np.asarray(value, np.float64)), block) for value, block in given]
+    if any(part.shape != (block.stop - block.start,) for part, block in parts):
         return None
-    prices = np.concatenate(parts)
+    prices = np.concatenate([part for part, _ in parts])
     allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
     allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
     return allowed if np.isfinite(allowed).all() else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.dual_ascent import SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
@@ -22,8 +22,8 @@ from allocation.solvers.two_sided.first_candidates import (
     sample_of,
     sampled_tokens,
 )
-from allocation.solvers.two_sided.pricing import AllEdges, Band
-from allocation.solvers.two_sided.side_prices import Candidates, Task
+from allocation.solvers.two_sided.pricing import AllEdges, Band, all_edges
+from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
 OPEN = 6
@@ -45,7 +45,7 @@ SMALLEST = 2.0**-960
 SETTLED = 24
 
 
-class Opening:
+class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
     def __init__(self, problem: Problem, network: Network, edges: AllEdges, deadline: float) -> None:
@@ -70,12 +70,12 @@ class Opening:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
             band = self.band(candidates, swept.prices)
-        for number in range(MOST_BANDS):
+        for band_round in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
-            per_line = OPEN_WARM if around is not None and number == 0 else KEPT
+            per_line = OPEN_WARM if around is not None and band_round == 0 else KEPT
             ids = union(self._above(swept.prices, band, per_line), current.ids[still_near])
             candidates = self.edges.candidates(ids)
-            off = imbalance(self.task(candidates, none, None), swept.prices)
+            off = imbalance(self.sweep_problem(candidates, none, None), swept.prices)
             far = self._safely_matched(
                 candidates, self._profit(candidates, swept.prices) >= band.at(candidates.tokens, candidates.features)
             )
@@ -92,7 +92,7 @@ class Opening:
     @property
     def large(self) -> bool:
         """Whether it pays to leave edges out."""
-        return isinstance(self.problem.matrix, DenseScores) and self.problem.matrix.n_edges > SMALL
+        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > SMALL
 
     def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
         """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
@@ -106,7 +106,7 @@ class Opening:
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
-        sample = Opening(problem, network_of(problem), AllEdges(problem, self.edges.workers), self.deadline)
+        sample = StartingPoint(problem, network_of(problem), all_edges(problem, self.edges.workers), self.deadline)
         prices, current, _ = sample.run(None)
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
@@ -123,16 +123,16 @@ class Opening:
         ranks = np.minimum(WIDE * np.minimum(network.upper[:n_tokens], n_features) + EXTRA, n_features)
         ids = self.edges.above(rows, columns, band, per_line * network.n_nodes + KEPT * network.most_matches, ranks)
         self.passes += 1
-        found = [ids]
+        parts = [ids]
         for side, ends in enumerate(self.edges.ends(ids)):
-            arcs = slice(0, n_tokens) if side == 0 else slice(n_tokens, network.budget_arc)
+            arcs = network.lines[side]
             needed = np.where(prices[arcs] > 0, network.upper[arcs], network.lower[arcs])
             counts = np.bincount(ends, minlength=needed.size)
             poor = np.flatnonzero((needed > 0) & (counts < needed + EXTRA // 2))
             if poor.size:
                 wanted = needed[poor] + EXTRA // 2
-                found.append(self.edges.best_of_lines(side, poor, wanted, (columns, rows)[side]))
-        return union(*found) if len(found) > 1 else ids
+                parts.append(self.edges.best_of_lines(side, poor, wanted, (columns, rows)[side]))
+        return union(*parts) if len(parts) > 1 else ids
 
     def _safely_matched(self, candidates: Candidates, far: Mask) -> Mask:
         """Of the edges far above their prices, those at whose limits not too many lie: those prices are wrong."""
@@ -147,11 +147,11 @@ class Opening:
     def _swept(
         self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
     ) -> SweepResult:
-        found = sweep(self.task(open_edges, fixed, band), start, enough, self.deadline)
-        self.sweeps += found.sweeps
-        return found
+        result = sweep(self.sweep_problem(open_edges, fixed, band), start, enough, self.deadline)
+        self.sweeps += result.sweeps
+        return result
 
-    def task(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> Task:
+    def sweep_problem(self, open_edges: Candidates, fixed: Indices, band: Band | None) -> SweepProblem:
         """The price sweeps of open edges, beside matches outside them."""
         counts = self.network.counts_of(*self.edges.ends(fixed))
         truncated = open_edges.ids.size < self.problem.matrix.n_edges
@@ -161,20 +161,20 @@ class Opening:
         if band is not None:
             widths = np.concatenate([band.tokens, band.features])
             unit = np.concatenate([widths, np.full(counts.size - widths.size, np.median(widths))]) / 2
-        return Task(self.network, open_edges, counts, truncated, unit)
+        return SweepProblem(self.network, open_edges, counts, truncated, unit)
 
     def band(self, candidates: Candidates, prices: Reals) -> Band:
         """A band around the prices that holds some edges of every token and of every feature, whatever their scale."""
         size = np.abs(self._profit(candidates, prices))
         shares = []
         by_size = np.argsort(size)
-        for ends, number in zip((candidates.tokens, candidates.features), self.network.shape, strict=True):
-            order = by_size[stable_order(ends[by_size], number)]
-            counts = np.bincount(ends, minlength=number)
+        for ends, size_of_side in zip((candidates.tokens, candidates.features), self.network.shape, strict=True):
+            order = by_size[stable_order(ends[by_size], size_of_side)]
+            counts = np.bincount(ends, minlength=size_of_side)
             starts = np.cumsum(counts) - counts
-            width = np.zeros(number)
-            found = np.flatnonzero(counts)
-            width[found] = size[order[starts[found] + np.minimum(counts[found], OPEN) - 1]]
+            width = np.zeros(size_of_side)
+            nonempty = np.flatnonzero(counts)
+            width[nonempty] = size[order[starts[nonempty] + np.minimum(counts[nonempty], OPEN) - 1]]
             shares.append(np.maximum(width, float(np.finfo(float).tiny)))
         return Band(*shares)
 
@@ -182,7 +182,7 @@ class Opening:
         """A band around given prices, from the edges of a few tokens; None if the prices are not worth a pass."""
         tokens, scores = self._sample_scores()
         rows, columns = self.network.line_prices(prices)
-        profit = scores - rows[tokens, None] - columns
+        profit = reduced_profit(np, scores, rows[tokens], columns)
         share = tokens.size / self.problem.shape[0]
         if self._misplaced(profit, tokens, prices) > MISPLACED * share * self.network.most_matches:
             return None
@@ -218,15 +218,14 @@ class Opening:
 
     def _sample_scores(self) -> tuple[Indices, Reals]:
         """A few tokens and their scores."""
-        matrix, tokens = self.problem.matrix, sampled_tokens(self.problem)
-        assert isinstance(matrix, DenseScores)
-        part = matrix.part(tokens)
-        return tokens, part.widened(part.array).astype(np.float64)
+        matrix, tokens = self.problem.matrix.dense, sampled_tokens(self.problem)
+        assert matrix is not None  # candidate edges are all taken
+        return tokens, matrix.part(tokens).numbers.astype(np.float64)
 
     def _largest_score(self) -> float:
         """The largest absolute score, of a sample of the tokens if there are many."""
         matrix = self.problem.matrix
-        scores = matrix.array.astype(np.float64) if isinstance(matrix, EdgeScores) else self._sample_scores()[1]
+        scores = matrix.numbers.astype(np.float64) if matrix.dense is None else self._sample_scores()[1]
         return float(np.abs(scores[scores > -np.inf]).max(initial=0.0))
 
     def _within(self, band: Band, before: Reals, after: Reals) -> bool:
@@ -243,7 +242,7 @@ class Opening:
 def profit_of(edges: Candidates, network: Network, prices: Reals) -> Reals:
     """What edges score above their prices."""
     rows, columns = network.line_prices(prices)
-    return np.asarray(edges.scores - rows[edges.tokens] - columns[edges.features])
+    return edges.profit(rows, columns)
 
 
 def _part(candidates: Candidates, mask: Mask) -> Candidates:

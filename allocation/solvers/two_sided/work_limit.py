@@ -15,7 +15,7 @@ class SpentError(Exception):
     """All that the solve may spend is spent."""
 
 
-class Effort:
+class WorkLimit:
     """Edges visited and time passed. Without seconds given, visits are bounded, so that every solve ends."""
 
     def __init__(self, seconds: float | None, size: int) -> None:

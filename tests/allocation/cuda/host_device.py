@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.kernels import definitions, source
+from allocation.cuda.selection import SAMPLE
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
 # Bytes around every array that no kernel may change, and what an array holds before anything is written to it.
@@ -31,11 +33,12 @@ def library(type_name: str, digit: int) -> ctypes.CDLL:
 
 
 @dataclass(eq=False)
-class HostDevice:
+class HostDevice(KernelEngine):
     """Runs kernels one thread at a time, in an order drawn from `seed`."""
 
     digit: int = 5
     seed: int = 0
+    sample: int = SAMPLE
     launched: list[str] = field(default_factory=list)
     _kept: list[np.ndarray] = field(default_factory=list)
 

@@ -20,7 +20,6 @@ import torch
 import allocation as al
 from allocation.cuda import cupy_device, torch_device
 from allocation.cuda.kernels import TYPES, definitions, source
-from allocation.cuda.scores import DeviceScores
 from allocation.cuda.validation import device_scores
 from sae_torch.matches import matches_of
 from tests.allocation.cuda.host_device import library
@@ -129,7 +128,7 @@ def test_arrays_of_cupy(type_name: str) -> None:
     held, plain = typed(drawn((40, 57), "tied", 1), type_name)
     for limits in LIMITS:
         problem = al.Problem(held.view(StandInArray), **limits)
-        assert isinstance(problem.matrix, DeviceScores)
+        assert problem.matrix.on_device
         solution = al.solve(problem)
         assert isinstance(solution.tokens, StandInArray)
         assert_same(solution, al.solve(al.Problem(plain, **limits)))
@@ -142,7 +141,7 @@ def card(cupy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stream = SimpleNamespace(cuda_stream=77, synchronize=lambda: STREAMS.append("waited"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda number: stream)
     monkeypatch.setattr(torch.cuda, "device", lambda number: nullcontext())
-    monkeypatch.setattr(torch_device.TorchDevice, "place", "cpu")
+    monkeypatch.setattr(torch_device.TorchDevice, "device", "cpu")
     torch_device._external_stream.cache_clear()
     STREAMS.clear()
     yield
@@ -182,5 +181,7 @@ def test_what_cannot_be_read_is_named() -> None:
     for scores, sentence in cases:
         with pytest.raises(al.InvalidProblemError, match=sentence):
             al.Problem(scores.view(StandInArray), budget=1)
-    with pytest.raises(al.InvalidProblemError, match=r"candidate edges are read in main memory; pass scores.get\(\)"):
+    with pytest.raises(
+        al.InvalidProblemError, match=r"expected main memory, .* found a CuPy array; pass scores.get\(\)"
+    ):
         al.Problem.from_edges([0], [0], np.ones(1).view(StandInArray), (1, 1), budget=1)

@@ -11,7 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import allocation as al
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from tests.allocation.cuda.host_device import HostDevice
@@ -77,7 +76,7 @@ def test_torch_alone(type_name: str, axis: int | None) -> None:
         tensor = tensor.view(torch.bfloat16) if type_name == "bfloat16" else tensor
         engine = TorchEngine("cpu")
         with Sequence() as sequence:
-            found = engine.fixed(DeviceScores(tensor, type_name, engine), axis, CAPS[axis])
+            found = engine.padded_top(DeviceScores(tensor, type_name, engine), axis, CAPS[axis])
         assert_fixed(found, plain, axis)
         sequences.append(sequence.seen)
     assert all(sequence == sequences[0] for sequence in sequences)
@@ -91,7 +90,7 @@ def test_torch_alone_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         engine = TorchEngine("cpu")
         for axis in CAPS:
             matrix = DeviceScores(torch.from_numpy(plain), "float32", engine)
-            assert_fixed(engine.fixed(matrix, axis, CAPS[axis]), plain, axis)
+            assert_fixed(engine.padded_top(matrix, axis, CAPS[axis]), plain, axis)
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1])
@@ -101,9 +100,8 @@ def test_kernels(type_name: str, axis: int | None) -> None:
     sequences = []
     for kind in KINDS:
         held, plain = typed(drawn(SHAPE, kind, 1), type_name)
-        device = Unread()
-        engine = KernelEngine(device, sample=256)
-        found = engine.fixed(DeviceScores(device.put(held), type_name, engine), axis, CAPS[axis])
+        device = Unread(sample=256)
+        found = device.padded_top(DeviceScores(device.put(held), type_name, device), axis, CAPS[axis])
         assert_fixed(found, plain, axis)
         sequences.append(device.launched)
     assert all(sequence == sequences[0] for sequence in sequences)

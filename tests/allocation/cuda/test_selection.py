@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import allocation as al
 from allocation.cuda import selection
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.kernels import TYPES as KERNEL_TYPES
 from allocation.cuda.scores import DeviceScores
 from tests.allocation.cuda.host_device import HostDevice
@@ -24,7 +23,7 @@ TYPE_WIDTHS = {name: bits for name, (bits, _) in KERNEL_TYPES.items()}
 def on_device(scores: np.ndarray, type_name: str, **options: Any) -> DeviceScores:
     """A matrix on the emulated device."""
     device = HostDevice(**options)
-    return DeviceScores(device.put(np.ascontiguousarray(scores)), type_name, KernelEngine(device))
+    return DeviceScores(device.put(np.ascontiguousarray(scores)), type_name, device)
 
 
 @settings(max_examples=150)
@@ -55,8 +54,8 @@ def test_small_problems_of_every_type(problem: tuple[np.ndarray, dict[str, Any]]
 def test_whole_matrix(shape: tuple[int, int], kind: str, type_name: str, budget: int, seed: int, sample: int) -> None:
     """With a bracket from a small sample, right or wrong, and without."""
     held, plain = typed(drawn(shape, kind, seed), type_name)
-    device = HostDevice(seed=seed)
-    matrix = DeviceScores(device.put(held), type_name, KernelEngine(device, sample=sample))
+    device = HostDevice(seed=seed, sample=sample)
+    matrix = DeviceScores(device.put(held), type_name, device)
     assert_same(al.solve(al.mutual_choice(matrix, budget)), al.solve(al.mutual_choice(plain, budget)))
 
 
@@ -90,7 +89,7 @@ def test_the_sampled_end_is_that_of_the_sample() -> None:
     """A list as long as expected, its lower end the wanted-th largest of the sample."""
     scores = np.abs(drawn((70, 600), "generic", 1)).astype(np.float32)
     matrix = on_device(scores, "float32")
-    lower, room = selection.sampled_end(matrix.engine.device, matrix.engine.bits(matrix), 80, 1500)
+    lower, room = selection.sampled_end(matrix.engine, matrix.engine.bits(matrix), 80, 1500)
     steps = np.arange(1500, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     places = [int(step) * scores.size >> 64 for step in steps]
     wanted = room * 1500 // (selection.WIDE * scores.size)
@@ -106,11 +105,11 @@ def test_the_ends_of_lines_are_those_of_their_groups(axis: int, shape: tuple[int
     caps = np.random.default_rng(0).integers(0, 4, shape[axis])
     matrix = on_device(scores, "float32", digit=6)
     lower = selection.line_ends(
-        matrix.engine.device,
+        matrix.engine,
         matrix.engine.bits(matrix),
         axis,
         caps,
-        matrix.engine.device.put(caps),
+        matrix.engine.put(caps),
         selection.smallest_positive("float32"),
     )
     lines = scores if axis == 0 else scores.T
@@ -127,7 +126,7 @@ def test_the_order_of_threads_changes_nothing(digit: int) -> None:
     answers = []
     for seed in range(12 if digit == 5 else 2):
         matrix = on_device(scores, "float32", digit=digit, seed=1000 * seed)
-        device = matrix.engine.device
+        device = matrix.engine
         whole = selection.select_whole(device, matrix.engine.bits(matrix), 333, sample=256)
         lines = selection.select_lines(device, matrix.engine.bits(matrix), 1, np.full(300, 5))
         answers.append([part.tobytes() for part in (*vars(whole).values(), *vars(lines).values())])
@@ -157,7 +156,7 @@ def test_any_alignment(offset: int, type_name: str) -> None:
     scores = drawn((1, 3000), "generic", 5).astype(type_name)
     device = HostDevice()
     array = device.put(scores)[:, offset:]
-    matrix = DeviceScores(array.reshape(1, -1), type_name, KernelEngine(device))
+    matrix = DeviceScores(array.reshape(1, -1), type_name, device)
     assert_same(al.solve(al.mutual_choice(matrix, 40)), al.solve(al.mutual_choice(scores[:, offset:], 40)))
 
 
@@ -178,7 +177,17 @@ def test_bad_entries_are_counted_and_placed(type_name: str) -> None:
 def test_solvers_in_main_memory_say_that_they_copy() -> None:
     """The reference solves a copy, and the answer goes back to the device."""
     scores = drawn((6, 9), "tied", 2).astype(np.float32)
-    with pytest.warns(RuntimeWarning, match="LinearProgram works in main memory"):
+    with pytest.warns(RuntimeWarning, match="LinearProgram works in main memory") as caught:
         found = al.solve(al.Problem(on_device(scores, "float32"), budget=7), al.LinearProgram())
+    assert [warning.filename for warning in caught] == [__file__]
     assert found.objective == al.solve(al.Problem(scores, budget=7)).objective
     assert al.verify(al.Problem(on_device(scores, "float32"), budget=7), found).optimal
+
+
+def test_the_warning_names_the_line_that_solves() -> None:
+    """By way of `Auto` there are more calls between that line and the copy."""
+    scores = drawn((6, 9), "tied", 2).astype(np.float32)
+    problem = al.Problem(on_device(scores, "float32"), token_floors=[9, 0, 0, 0, 0, 0], token_caps=9)
+    with pytest.warns(RuntimeWarning, match="Laminar works in main memory") as caught:
+        al.solve(problem)
+    assert [warning.filename for warning in caught] == [__file__]

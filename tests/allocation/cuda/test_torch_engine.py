@@ -101,7 +101,7 @@ def test_equal_caps_copy_nothing(axis: int | None, caps: list[int], monkeypatch:
     expected = al.solve(al.Problem(scores, **{name: caps[0]}))
     monkeypatch.delattr(TorchEngine, "put")
     for kind in (matrix, on_torch(scores[:0], "float32")):
-        found = kind.engine.fixed(kind, axis, np.array(caps[: kind.shape[0] if axis == 0 else None]))
+        found = kind.engine.padded_top(kind, axis, np.array(caps[: kind.shape[0] if axis == 0 else None]))
         if kind is matrix:
             flat = found.positions[: int(found.count[0])].numpy()
             np.testing.assert_array_equal(flat, expected.tokens * 9 + expected.features)

@@ -17,7 +17,6 @@ import allocation
 import allocation.validation
 import sae_torch as st
 from allocation.cuda import validation as cuda_validation
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_device import TorchDevice
 from sae_torch.choices import thresholds
@@ -36,7 +35,7 @@ class NoNumbers(TorchDevice):
     """The memory that the kernels are given, and no kernels."""
 
     @property
-    def place(self) -> str:
+    def device(self) -> str:
         return "meta"
 
     @contextmanager
@@ -91,7 +90,7 @@ def test_a_step_holds_one_matrix_and_a_third_of_a_card(name: str, monkeypatch: p
     monkeypatch.setattr(
         cuda_validation,
         "_of_tensor",
-        lambda scores, label: DeviceScores(scores, "bfloat16", KernelEngine(NoNumbers(0))),
+        lambda scores, label: DeviceScores(scores, "bfloat16", NoNumbers(0)),
     )
     # Triton's kernel compares without a matrix
     monkeypatch.setattr(

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
-from allocation.solvers.laminar import device_candidates as reduction
+from allocation.solvers.laminar import device_candidates
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import assert_same, drawn
 from tests.allocation.strategies import laminar_families, limits
@@ -42,9 +41,9 @@ def test_every_mix_of_nested_limits(problem: tuple[np.ndarray, dict[str, Any]]) 
     """Matches, prices and intervals, or that there is no answer."""
     scores, given_limits = problem
     device = HostDevice()
-    matrix = DeviceScores(device.put(scores), "float32", KernelEngine(device))
+    matrix = DeviceScores(device.put(scores), "float32", device)
     # so small a matrix would rather be copied
-    with warnings.catch_warnings(), patch.object(reduction, "MOST", 1.0):
+    with warnings.catch_warnings(), patch.object(device_candidates, "MOST", 1.0):
         warnings.filterwarnings("ignore", ".* works in main memory", RuntimeWarning)
         found = al.solve(al.Problem(matrix, **given_limits), al.Laminar(), throw=False)
     expected = al.solve(al.Problem(scores, **given_limits), al.Laminar(), throw=False)
@@ -64,9 +63,8 @@ def test_only_candidates_cross_over() -> None:
     ]
     for given_limits in cases:
         device = HostDevice()
-        problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), **given_limits)
-        assert isinstance(problem.matrix, DeviceScores)
-        reduced = reduction.candidates(problem, problem.matrix)
+        problem = al.Problem(DeviceScores(device.put(scores), "float32", device), **given_limits)
+        reduced = device_candidates.candidates(problem)
         assert reduced is not None
         assert reduced.matrix.n_edges < scores.size / 4
         assert_same(al.solve(problem), al.solve(al.Problem(scores, **given_limits)))
@@ -78,5 +76,5 @@ def test_minus_zero_ties_with_zero() -> None:
     scores[:, 3:9] = 0.0
     scores[:, 3] = -0.0
     device = HostDevice()
-    problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), token_floors=1, budget=2)
+    problem = al.Problem(DeviceScores(device.put(scores), "float32", device), token_floors=1, budget=2)
     assert al.solve(problem).features.tolist() == [3, 3]

@@ -127,18 +127,22 @@ def test_whatever_holds_the_rows_they_are_read_once_in_bounded_memory(on_disk: P
 @pytest.mark.parametrize(
     ("chunks", "limits", "message"),
     [
-        (iter([np.eye(2)]), {"budget": 1}, "list_iterator can be read only once; pass a list"),
-        ((b for b in [np.eye(2)]), {"budget": 1}, "generator can be read only once"),
+        (iter([np.eye(2)]), {"budget": 1}, "found list_iterator, which can be read only once; pass a list"),
+        ((b for b in [np.eye(2)]), {"budget": 1}, "found generator, which can be read only once"),
         (3, {"budget": 1}, "chunks: expected blocks of rows, found 3"),
         ([np.eye(2)], {}, "budget, feature_caps: expected at least one of them"),
         (
             [np.eye(2), np.eye(3)],
             {"budget": 1},
-            r"chunks\[1\] has 3 features of type float64, the first has 2 of float64",
+            r"chunks\[1\]: expected 2 features of type float64, as in the first, found 3 of float64",
         ),
-        ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, r"chunks\[1\] has 2 features of type float32"),
+        ([np.eye(2), np.eye(2, dtype=np.float32)], {"budget": 1}, r"chunks\[1\]: expected 2 .* found 2 of float32"),
         ([np.eye(2)], {"feature_caps": [1, 2, 3]}, "feature_caps: expected an integer or 2 integers"),
-        ([np.eye(2), np.eye(2) * np.nan], {"budget": 1}, r"chunks\[1\]: 4 entries are NaN"),
+        (
+            [np.eye(2), np.eye(2) * np.nan],
+            {"budget": 1},
+            r"chunks\[1\]: expected finite scores, .* found that 4 entries are NaN",
+        ),
         (np.ones(2), {"budget": 1}, r"expected blocks of rows, found one ndarray of shape \(2,\)"),
         (lambda: 3, {"budget": 1}, "expected blocks of rows, found 3"),
         ("rows", {"budget": 1}, "chunks: expected blocks of rows, found 'rows'"),

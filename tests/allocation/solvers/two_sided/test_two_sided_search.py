@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates
-from allocation.solvers.two_sided import starting_point as opening
-from allocation.solvers.two_sided import work_limit as effort
+from allocation.solvers.two_sided import first_candidates, starting_point, work_limit
 from allocation.solvers.two_sided.dual_ascent import _extrapolated
 from allocation.solvers.two_sided.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
@@ -59,7 +57,7 @@ def certified(problem: al.Problem, **options: Any) -> al.Solution:
 @pytest.mark.parametrize("scores", SCORES)
 def test_minimum_cost_flow_finds_no_better_value(scores: str, limits: str) -> None:
     problem = al.Problem(SCORES[scores], **LIMITS[limits])
-    assert problem.scores.size > opening.SMALL
+    assert problem.scores.size > starting_point.SMALL
     assert certified(problem).objective == best_value(problem)
 
 
@@ -149,8 +147,8 @@ def test_a_deadline_holds_where_floors_leave_no_allocation_known() -> None:
 
 def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = al.Problem(GENERIC, token_caps=8, feature_caps=6)
-    monkeypatch.setattr(effort, "FREE_VISITS", 0)
-    monkeypatch.setattr(effort, "MOST_VISITS", 1)
+    monkeypatch.setattr(work_limit, "FREE_VISITS", 0)
+    monkeypatch.setattr(work_limit, "MOST_VISITS", 1)
     with pytest.raises(
         al.NotCertifiedError,
         match=r"stopped after \d+ visits to edges without a proof: .* best gap .* LinearProgram\(\)",
