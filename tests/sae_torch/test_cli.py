@@ -35,7 +35,7 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
         (["demo", "--k", "0"], "k is 0, expected at least 1"),
         (["demo", "--k", "5000"], "k is 5000, expected at most the 4608 features"),
         (["harvest", "--split", "valid"], "--split"),
-        (["demo", "--model", "./nowhere"], "model is './nowhere', expected a folder or GGUF file there, found nothing"),
+        (["demo", "--model", "./nowhere"], "model ./nowhere: expected a folder or a GGUF file, found nothing"),
     ],
 )
 def test_wrong_arguments_get_one_sentence_and_exit_code_2(
