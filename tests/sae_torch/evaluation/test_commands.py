@@ -124,7 +124,7 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
         (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--k", "0"], "k is 0, expected a"),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out"], "is not the one of held-out"),
         (["report", "--evaluations", "none.json"], "none.json: expected a file of `sae-torch evaluate`, found nothing"),
-        (["report", "--evaluations", "taken"], "taken: not a file of `sae-torch evaluate`"),
+        (["report", "--evaluations", "taken"], "taken: expected a file of `sae-torch evaluate`, found something"),
         (["report", "--evaluations", "taken", "--out", "taken"], "taken exists already; choose another --out"),
         (["report", "--evaluations", "taken", "--out", "saes"], "saes is a folder, expected a file to write"),
     ],
