@@ -110,7 +110,7 @@ class SparseCodes:
         """The same matches with other values."""
         return SparseCodes(self.tokens, self.features, values, self.shape, self.count, self._layout)
 
-    def among(self, start: int, stop: int) -> SparseCodes:
+    def feature_range(self, start: int, stop: int) -> SparseCodes:
         """The matches with features from `start` to before `stop`."""
         inside = (self.features >= start) & (self.features < stop)
         if self.count is None:

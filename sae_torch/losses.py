@@ -85,7 +85,7 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     for start, stop in itertools.pairwise(sizes):
         codes = out.codes
         if (start, stop) != (0, sae.n_features):
-            codes = codes.among(start, stop)
+            codes = codes.feature_range(start, stop)
         x_hat = x_hat + decode(codes, sae.W_dec)
         total = total + _squared_error(x_hat - x)
     return total / len(prefixes)

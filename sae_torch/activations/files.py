@@ -23,18 +23,24 @@ def open_activations(path: Path | str, column: str | None = None) -> Rows:
 
     Parameters
     ----------
-    path
+    path : path
         A folder of shards that `harvest` wrote, a folder of SAELens cached activations (Arrow files), a ``.npy``
         file of shape ``(tokens, d_model)`` or ``(windows, length, d_model)``, or a folder of such files.
-    column
-        Of Arrow files: the hook's name, where there is more than one.
+    column : str, optional
+        Column of the Arrow files, that is the hook's name, where there is more than one.
+
+    Returns
+    -------
+    Activations or ArrayRows
 
     Raises
     ------
     CorruptShardError
         If a file is truncated or altered, or a shard comes from another harvest than the first.
     InputError
-        If there is nothing of the kind, or types or widths are mixed.
+        If there is nothing of the kind, or types or widths differ.
+    ModuleNotFoundError
+        If Arrow files need pyarrow, which is not installed; the text has the install line.
 
     Examples
     --------
@@ -42,21 +48,21 @@ def open_activations(path: Path | str, column: str | None = None) -> Rows:
     >>> from sae_torch.activations import open_activations
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.save(f"{folder}/x.npy", np.zeros((10, 4), np.float16))
-    ...     found = open_activations(folder)
-    >>> len(found), found.d_model
+    ...     activations = open_activations(folder)
+    >>> len(activations), activations.d_model
     (10, 4)
     """
-    place = Path(path).expanduser()
-    if place.is_file() and place.suffix == ".npy":
-        return _arrays([place])
-    if not place.is_dir():
-        found = "a file of another kind" if place.exists() else "nothing"
-        raise InputError(f"activations {place}: expected a folder or a .npy file, found {found}")
+    path = Path(path).expanduser()
+    if path.is_file() and path.suffix == ".npy":
+        return _arrays([path])
+    if not path.is_dir():
+        there = "a file of another kind" if path.exists() else "nothing"
+        raise InputError(f"activations {path}: expected a folder or a .npy file, found {there}")
     for suffix, read in ((".safetensors", _shards), (".arrow", _arrow), (".npy", _arrays)):
-        files = sorted(file for file in place.glob(f"*{suffix}") if not file.name.startswith("."))
+        files = sorted(file for file in path.glob(f"*{suffix}") if not file.name.startswith("."))
         if files:
             return _arrow(files, column) if suffix == ".arrow" else read(files)
-    raise InputError(f"activations {place}: expected .safetensors, .arrow or .npy files, found none")
+    raise InputError(f"activations {path}: expected .safetensors, .arrow or .npy files, found none")
 
 
 def _shards(files: list[Path]) -> Activations:
@@ -64,7 +70,7 @@ def _shards(files: list[Path]) -> Activations:
     for index, file in enumerate(files):
         if file.stem != f"{index:05d}":
             raise CorruptShardError(
-                f"{file.parent} lacks shard {index:05d}.safetensors, the next is {file.name}: harvest again"
+                f"{file.parent}: expected shard {index:05d}.safetensors next, found {file.name}; harvest again"
             )
         expect = {} if not shards else {k: v for k, v in shards[0].header.items() if k not in _OWN}
         shards.append(read_shard(file, expect=expect))
@@ -77,7 +83,9 @@ def _arrays(files: list[Path]) -> ArrayRows:
         try:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise CorruptShardError(f"{file} is damaged or no array of numbers ({error})") from error
+            raise CorruptShardError(
+                f"{file}: expected an array of numbers, found something else or a damaged file ({error})"
+            ) from error
         arrays.append(array.reshape(-1, array.shape[-1]) if array.ndim == 3 else array)
     return ArrayRows(arrays, [str(file) for file in files], {"activations": "NumPy files", **_identity(files)})
 
@@ -96,12 +104,15 @@ def _arrow(files: list[Path], column: str | None = None) -> ArrayRows:
             table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
             features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
         except (pa.ArrowInvalid, OSError, TypeError, KeyError, ValueError) as error:
-            raise CorruptShardError(f"{file} is damaged or no Arrow file of `datasets` ({error})") from error
+            raise CorruptShardError(
+                f"{file}: expected an Arrow file of `datasets`, found something else or a damaged file ({error})"
+            ) from error
         named = [name for name, feature in features.items() if feature.get("_type") == "Array2D"]
-        if (column is not None and column not in named) or (column is None and len(named) != 1):
+        if column is not None and column not in named:
+            raise InputError(f"column: expected one of the activation columns {named} of {file}, found {column!r}")
+        if column is None and len(named) != 1:
             raise InputError(
-                f"{file} has the activation columns {named}, expected "
-                + (f"{column!r} among them" if column is not None else "one, or the name of one")
+                f"column: expected the name of one, or one activation column in {file}, found the columns {named}"
             )
         chosen = column or named[0]
         width = int(features[chosen]["shape"][-1])
@@ -114,7 +125,10 @@ def _arrow(files: list[Path], column: str | None = None) -> ArrayRows:
 
 
 def _identity(files: list[Path]) -> dict[str, str]:
-    """Names, sizes and both ends of all files: reading terabytes to identify them would take longer than training."""
+    """Digest of the names, sizes, first and last bytes of all files.
+
+    To read terabytes whole would take longer than training.
+    """
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size

@@ -1,4 +1,4 @@
-"""Windows of text through a language model: the rows that are kept, at every site asked for."""
+"""Windows of text through a language model: activations at every site asked for."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 
 def require_length(language_model: LanguageModel, window: int) -> None:
-    """A window must not be longer than the model's context."""
+    """Refuse windows longer than the model's context.
+
+    Raises
+    ------
+    InputError
+        If they are.
+    """
     longest = getattr(getattr(language_model.model, "config", None), "max_position_embeddings", None)
     if longest is not None and window > longest:
-        raise InputError(f"window is {window}, expected at most the {longest} positions of {language_model.name}")
+        raise InputError(f"window: expected at most the {longest} positions of {language_model.name}, found {window}")
 
 
 def shards_of(
@@ -37,36 +43,64 @@ def shards_of(
     headers: Mapping[str, dict[str, str]],
     bar: tqdm[NoReturn],
 ) -> dict[str, Shard]:
-    """Activations of some windows at every site, from one pass through the model."""
+    """Activations of some windows at every site, from one pass through the model.
+
+    Parameters
+    ----------
+    config : HarvestConfig
+        How they are harvested.
+    sites : sequence of str
+        Where they are taken.
+    language_model : LanguageModel
+        The model.
+    windows : Windows
+        All windows.
+    part : slice
+        Which of them.
+    headers : mapping of str to dict
+        Provenance by site; the names of the documents are added.
+    bar : tqdm
+        Progress bar, moved on by the tokens after position 0.
+
+    Returns
+    -------
+    dict of str to Shard
+
+    Raises
+    ------
+    InputError
+        If an activation is not finite or too large for the type in the shards.
+    """
     token_ids = windows.token_ids[part]
-    found: dict[str, list[Tensor]] = {site: [] for site in sites}
+    hidden: dict[str, list[Tensor]] = {site: [] for site in sites}
     for batch in torch.split(token_ids, config.windows_per_batch):
         outputs = outputs_at(language_model.model, sites, batch.to(language_model.device))
         for site, output in zip(sites, outputs, strict=True):
-            found[site].append(hidden_state(output).to("cpu", torch.float32))
+            hidden[site].append(hidden_state(output).to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
     documents, names = _named(windows, part)
     return {
-        site: _kept(config, site, torch.cat(found[site]), token_ids, documents, headers[site] | {"documents": names})
+        site: _shard(config, site, torch.cat(hidden[site]), token_ids, documents, headers[site] | {"documents": names})
         for site in sites
     }
 
 
-def _kept(
+def _shard(
     config: HarvestConfig, site: str, hidden: Tensor, token_ids: Tensor, documents: Tensor, header: dict[str, str]
 ) -> Shard:
+    """The rows that are neither at position 0 nor of extreme norm, and the text they come from."""
     first = 0 if config.keep_first else 1
     norms = hidden.norm(dim=-1)
-    kept = torch.zeros(token_ids.shape, dtype=torch.bool)
+    usable = torch.zeros(token_ids.shape, dtype=torch.bool)
     # position 0 never moves the median; not "norms <= ...": a NaN must reach the check below, not leave in silence
-    kept[:, first:] = ~(norms[:, first:] > config.norm_multiple * norms[:, 1:].median())
-    window, position = kept.nonzero(as_tuple=True)
-    stored = hidden[kept].to(config.stored)
+    usable[:, first:] = ~(norms[:, first:] > config.norm_multiple * norms[:, 1:].median())
+    window, position = usable.nonzero(as_tuple=True)
+    stored = hidden[usable].to(config.stored)
     if not torch.isfinite(stored).all():
+        largest, name = float(hidden[usable].abs().max()), str(config.stored).removeprefix("torch.")
         raise InputError(
-            f"activations at {site} are not finite or reach {float(hidden[kept].abs().max()):.3g}, expected at most "
-            f"{torch.finfo(config.stored).max:.6g} so that {str(config.stored).removeprefix('torch.')} can hold them; "
-            "choose another site or store another type"
+            f"activations at {site}: expected finite values of at most {torch.finfo(config.stored).max:.6g}, so that "
+            f"{name} can hold them, found {largest:.3g}; choose another site or store another type"
         )
     return Shard(
         activations=stored,
@@ -79,6 +113,6 @@ def _kept(
 
 
 def _named(windows: Windows, part: slice) -> tuple[Tensor, str]:
-    """Documents of a part by index among those that occur in it, and their names as JSON."""
+    """For each token of a part the index of its document in the names that occur there, and those names as JSON."""
     occurring, documents = torch.unique(windows.documents[part], return_inverse=True)
     return documents.to(torch.int32), json.dumps([windows.names[index] for index in occurring.tolist()])

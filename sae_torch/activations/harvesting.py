@@ -27,15 +27,15 @@ from sae_torch.errors import InputError
 
 @dataclass(frozen=True)
 class HarvestPlan:
-    """Where a harvest lies and how much of it is there.
+    """Where a harvest lies, and how much of it is there.
 
     Parameters
     ----------
-    folder
+    folder : path
         Folder of the split's shards.
-    tokens
+    tokens : int
         Tokens asked for.
-    finished
+    finished : tuple of Shard
         Activations in the finished shards, in order from the first.
     """
 
@@ -54,7 +54,9 @@ class HarvestPlan:
         return self.tokens_finished >= self.tokens
 
     def prepare(self) -> None:
-        """Make the folder and clean it; before the model loads, so that a wrong folder costs no time.
+        """Make the folder and clean it.
+
+        Called before the model loads, so that a wrong folder costs no time.
 
         Raises
         ------
@@ -66,27 +68,59 @@ class HarvestPlan:
             remove_leftovers(self.folder)
             writable = os.access(self.folder, os.W_OK)
         except OSError as error:
-            raise InputError(f"cache folder {self.folder} cannot be made ({error.strerror})") from error
+            raise InputError(
+                f"cache: expected a folder that can be made, found {self.folder} ({error.strerror})"
+            ) from error
         if not writable:
-            raise InputError(f"cache folder {self.folder} cannot be written")
+            raise InputError(f"cache: expected a folder that can be written, found {self.folder}, which cannot")
 
 
 def cache_folder() -> Path:
-    """``sae-allocation`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
+    """Where harvests lie: ``sae-allocation`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``).
+
+    Examples
+    --------
+    >>> from sae_torch.activations import cache_folder
+    >>> cache_folder().name
+    'sae-allocation'
+    """
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sae-allocation"
 
 
 def plan(config: HarvestConfig, split: str, tokens: int, cache: Path | None = None) -> HarvestPlan:
-    """Find the finished shards of a harvest; every one of them is checked.
+    """Find the finished shards of a harvest, and check every one of them.
+
+    Parameters
+    ----------
+    config : HarvestConfig
+        What is harvested.
+    split : {"train", "dev", "test"}
+        Of which documents.
+    tokens : int
+        Number of activations asked for, at least 1.
+    cache : path, optional
+        Cache folder; None takes `cache_folder()`.
+
+    Returns
+    -------
+    HarvestPlan
 
     Raises
     ------
     CorruptShardError
         If a shard is damaged or comes from another harvest.
+    InputError
+        If `tokens` is below 1.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import HarvestConfig, plan
+    >>> plan(HarvestConfig(), "train", 250_000).complete  # doctest: +SKIP
+    False
     """
     if tokens < 1:
-        raise InputError(f"tokens is {tokens}, expected at least 1")
+        raise InputError(f"tokens: expected at least 1, found {tokens}")
     provenance = config.provenance(split)
     identity = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
     readable = "-".join(
@@ -115,23 +149,27 @@ def harvest(
 
     ``x_i = h(text)_i`` at the site, position 0 of each window and extreme norms left out.
 
-    Shards are written one by one, each atomically, so an interrupted harvest continues where it stopped
-    and a later call with more tokens only adds shards. The model stops at the site.
+    Shards are written one by one, each atomically: an interrupted harvest continues where it stopped, and a later call
+    with more tokens only adds shards. The model stops at the site.
 
     Parameters
     ----------
-    config
+    config : HarvestConfig
         What is harvested.
-    split
-        ``"train"``, ``"dev"`` or ``"test"``.
-    tokens
+    split : {"train", "dev", "test"}
+        Of which documents.
+    tokens : int
         Number of activations; the answer holds exactly these many.
-    cache
+    cache : path, optional
         Cache folder; None takes `cache_folder()`.
-    language_model
+    language_model : LanguageModel, optional
         A model that is already loaded; None loads it only if shards are missing.
-    progress
+    progress : bool
         Whether to show a progress bar with tokens per second.
+
+    Returns
+    -------
+    Activations
 
     Raises
     ------
@@ -163,24 +201,43 @@ def harvest_sites(
 ) -> dict[str, Activations]:
     """Activations of several sites from one pass of the text through the model, as `harvest` gives those of one.
 
-    Every site has shards of its own, the same as a harvest of it alone would write; `config.site` plays no part.
+    Every site has shards of its own, the same as a harvest of it alone would write.
+
+    Parameters
+    ----------
+    config : HarvestConfig
+        What is harvested; its own site plays no part.
+    sites : sequence of str
+        Where activations are taken.
+    split, tokens, cache, language_model, progress : as in `harvest`
+        `tokens` is the number of activations at each site.
+
+    Returns
+    -------
+    dict of str to Activations
+        By site.
+
+    Raises
+    ------
+    CorruptShardError, InputError, OSError
+        As `harvest` does.
 
     Examples
     --------
     >>> sites = ("hidden_states[11]", "model.layers.10.mlp")
-    >>> found = harvest_sites(HarvestConfig(), sites, "train", 250_000)  # doctest: +SKIP
+    >>> activations = harvest_sites(HarvestConfig(), sites, "train", 250_000)  # doctest: +SKIP
     """
     plans = {site: plan(replace(config, site=site), split, tokens, cache) for site in dict.fromkeys(sites)}
-    missing = [found for found in plans.values() if not found.complete]
-    if missing:
-        for found in missing:
-            found.prepare()
-        _require_space(missing)
+    incomplete = [each for each in plans.values() if not each.complete]
+    if incomplete:
+        for each in incomplete:
+            each.prepare()
+        _require_space(incomplete)
         if language_model is None:
             language_model = load_language_model(config.model, config.dtype, config.device)
         require_length(language_model, config.window)
         plans = _harvest(config, plans, split, language_model, progress)
-    return {site: Activations(found.finished, tokens) for site, found in plans.items()}
+    return {site: Activations(each.finished, tokens) for site, each in plans.items()}
 
 
 def _harvest(
@@ -192,7 +249,7 @@ def _harvest(
     code = {"code": code_version(), "torch": torch.__version__, "transformers": version("transformers")}
     headers = {site: replace(config, site=site).provenance(split) | code for site in plans}
     per_shard = config.windows_per_shard * (config.window - 1)
-    slowest = min(plans.values(), key=lambda found: found.tokens_finished)
+    slowest = min(plans.values(), key=lambda each: each.tokens_finished)
     rows = slowest.tokens_finished
     total = rows + per_shard * -(-(slowest.tokens - rows) // per_shard)
     with tqdm(
@@ -203,15 +260,15 @@ def _harvest(
         unit_scale=True,
         disable=not progress,
     ) as bar:
-        while lagging := {site: found for site, found in plans.items() if not found.complete}:
-            index = min(len(found.finished) for found in lagging.values())
-            together = [site for site, found in lagging.items() if len(found.finished) == index]
+        while lagging := {site: each for site, each in plans.items() if not each.complete}:
+            index = min(len(each.finished) for each in lagging.values())
+            together = [site for site, each in lagging.items() if len(each.finished) == index]
             start = index * config.windows_per_shard
             if start >= len(windows):
-                found = plans[together[0]]
+                short = plans[together[0]]
                 raise InputError(
-                    f"the {split} split holds {found.tokens_finished} tokens at {together[0]}, expected at least the "
-                    f"{found.tokens} asked for"
+                    f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at "
+                    f"{together[0]}, found {short.tokens}"
                 )
             part = slice(start, start + config.windows_per_shard)
             shards = shards_of(config, together, language_model, windows, part, headers, bar)
@@ -224,18 +281,18 @@ def _harvest(
     return plans
 
 
-def _require_space(missing: Sequence[HarvestPlan]) -> None:
-    """Room for what is still to come; the first shard tells how large it is."""
+def _require_space(plans: Sequence[HarvestPlan]) -> None:
+    """Require room for what is still to come; the first shard tells how large it is."""
     needed = 0
-    for found in missing:
-        if found.finished:
-            bytes_per_row = found.finished[0].activations[0].nbytes
-            needed += (found.tokens - found.tokens_finished) * bytes_per_row
-    free = shutil.disk_usage(missing[0].folder).free
+    for each in plans:
+        if each.finished:
+            bytes_per_row = each.finished[0].activations[0].nbytes
+            needed += (each.tokens - each.tokens_finished) * bytes_per_row
+    free = shutil.disk_usage(plans[0].folder).free
     if needed > free:
         raise InputError(
-            f"cache folder {missing[0].folder} has {free / 1e9:.2f} GB left, expected {needed / 1e9:.2f} GB for the "
-            "activations asked for"
+            f"cache: expected {needed / 1e9:.2f} GB free for the activations asked for, found {free / 1e9:.2f} GB in "
+            f"{plans[0].folder}"
         )
 
 

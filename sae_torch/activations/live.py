@@ -17,34 +17,34 @@ from sae_torch.activations.language_model import LanguageModel, load_language_mo
 from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.errors import InputError
 
-# Batches at the end that are kept, since calibration asks for them again.
-KEPT_TOKENS = 1 << 17
+# Tokens of the last batches that stay in memory, since calibration asks for them again.
+LAST_TOKENS = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
 class LiveReader:
     """Harvest while training: the rows that `harvest` would write, shuffled within a pool in memory.
 
-    Windows come in the order of their seed, so a pool mixes documents from everywhere. Nothing is stored: a run that is
-    resumed reads on from about the window where it stopped, with other batches than it would have had, so that **it is
-    not promised to end with the same bits**. For several runs on the same activations harvest once.
+    Windows come in the order of their seed, so a pool mixes documents from everywhere. Nothing is stored. A run that is
+    resumed reads on from about the window where it stopped, with other batches than it would have had: **it is not
+    promised to end with the same bits**. For several runs on the same activations harvest once.
 
     Parameters
     ----------
-    config
+    config : HarvestConfig
         What is harvested.
-    tokens
-        Activations in all.
-    batch_size
-        Tokens per batch.
-    seed
+    tokens : int
+        Activations in all, at least one batch.
+    batch_size : int
+        Tokens per batch, at least 1.
+    seed : int
         Seed of the order within pools.
-    pool_tokens
-        Rows in memory that are shuffled with one another.
-    split
-        Which documents.
-    language_model
-        A model that is already loaded.
+    pool_tokens : int
+        Rows in memory that are shuffled with one another, at least 1.
+    split : {"train", "dev", "test"}
+        Of which documents.
+    language_model : LanguageModel, optional
+        A model that is already loaded; None loads it when the first batch is asked for.
 
     Raises
     ------
@@ -71,9 +71,9 @@ class LiveReader:
     def __post_init__(self) -> None:
         for name in ("batch_size", "pool_tokens"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if len(self) == 0:
-            raise InputError(f"{self.tokens} tokens do not fill one batch of {self.batch_size}")
+            raise InputError(f"tokens: expected at least one batch of {self.batch_size}, found {self.tokens}")
 
     def __len__(self) -> int:
         return self.tokens // self.batch_size
@@ -89,18 +89,18 @@ class LiveReader:
         return self._rows(0).shape[1]
 
     def batch(self, step: int) -> Tensor:
-        """One of the last batches, or if it is gone another from about that place in the text."""
-        for number, x in self._last:
-            if number == step:
+        """One of the last batches, or if it is gone another from about that window of the text."""
+        for earlier, x in self._last:
+            if earlier == step:
                 return x
         # the ones after it are asked for next, and a pool holds them anyway
         self._last.clear()
-        for _ in itertools.islice(self.from_step(step), self._kept):
+        for _ in itertools.islice(self.from_step(step), self._last_batches):
             pass
         return self._last[0][1]
 
     def from_step(self, step: int) -> Generator[Tensor, None, None]:
-        """Batches from about the window on where batch `step` would begin."""
+        """Batches from step `step` on, from about the window where it would begin."""
         shard = step * self.batch_size // (self.config.windows_per_shard * (self.config.window - 1))
         generator = torch.Generator().manual_seed(self.seed + shard)
         pool: list[Tensor] = []
@@ -127,12 +127,12 @@ class LiveReader:
 
     def _keep(self, step: int, x: Tensor) -> None:
         self._last.append((step, x))
-        while len(self._last) > self._kept:
+        while len(self._last) > self._last_batches:
             self._last.popleft()
 
     @property
-    def _kept(self) -> int:
-        return max(1, KEPT_TOKENS // self.batch_size)
+    def _last_batches(self) -> int:
+        return max(1, LAST_TOKENS // self.batch_size)
 
     def _rows(self, shard: int) -> Tensor:
         """Rows of some windows, as a harvest would store them."""
@@ -142,12 +142,13 @@ class LiveReader:
         start = shard * config.windows_per_shard
         if start >= len(windows):
             raise InputError(
-                f"the {self.split} split is used up at window {len(windows)}, expected text for {self.tokens} tokens"
+                f"tokens: expected at most what the {len(windows)} windows of the {self.split} split hold, "
+                f"found {self.tokens}"
             )
         part = slice(start, start + config.windows_per_shard)
         with tqdm(disable=True) as bar:
-            found = shards_of(config, (config.site,), self._model, windows, part, {config.site: {}}, bar)
-        return found[config.site].activations
+            shards = shards_of(config, (config.site,), self._model, windows, part, {config.site: {}}, bar)
+        return shards[config.site].activations
 
     @cached_property
     def _model(self) -> LanguageModel:
@@ -163,6 +164,6 @@ class LiveReader:
         most = len(windows) * (self.config.window - (0 if self.config.keep_first else 1))
         if most < self.tokens:
             raise InputError(
-                f"the {self.split} split holds {most} tokens, expected at least the {self.tokens} asked for"
+                f"tokens: expected at most what the {self.split} split holds, {most} tokens, found {self.tokens}"
             )
         return windows

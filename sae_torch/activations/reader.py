@@ -21,7 +21,7 @@ BLOCKS, BLOCK_ROWS = 256, 1024
 
 
 class Stream(Protocol):
-    """Batches by number, from which a run can go on anywhere: `ActivationReader`, or `LiveReader` without a disk."""
+    """Batches by step, from which a run can go on anywhere: `ActivationReader`, or `LiveReader` without a disk."""
 
     @property
     def batch_size(self) -> int:
@@ -41,11 +41,11 @@ class Stream(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, step: int) -> Tensor:
-        """One batch by its number."""
+        """One batch by its step, ``(tokens, d_model)``."""
         ...
 
     def from_step(self, step: int) -> Generator[Tensor, None, None]:
-        """The batches from number `step` on."""
+        """The batches from step `step` on."""
         ...
 
     def origin(self, step: int) -> str:
@@ -57,36 +57,36 @@ class Stream(Protocol):
 class ActivationReader:
     """Batches of activations in an order that a seed fixes.
 
-    A set that fits one pool is permuted row by row. A larger one is cut into blocks of neighbouring rows; blocks drawn
-    from everywhere fill a pool, and the pool's rows are permuted. Every pass over the reader gives the same batches,
-    and every batch can be had alone: `from_step` goes on anywhere.
+    A set that fits one pool is permuted row by row. A larger one is cut into blocks of neighbouring rows. Blocks drawn
+    from everywhere fill a pool, and the pool's rows are permuted. Every pass over the reader gives the same batches.
+    Every batch can be had alone: `from_step` goes on anywhere.
 
-    Memory holds one pool's permutation (8 bytes per row) and a few batches; the rows stay mapped to their files, where
+    Memory holds one pool's permutation (8 bytes per row) and a few batches. The rows stay mapped to their files, where
     one pool's worth of them is read at a time.
 
     Parameters
     ----------
-    activations
+    activations : Rows
         Where the rows come from: `Activations`, or what `open_activations` returns.
-    batch_size
-        Tokens per batch.
-    seed
+    batch_size : int
+        Tokens per batch, at least 1.
+    seed : int
         Seed of the permutations.
-    dtype
-        Of the batches.
-    drop_last
+    dtype : torch.dtype
+        Type of the batches.
+    drop_last : bool
         Whether to leave out an incomplete last batch of a pass.
-    passes
-        How often every row comes, each time in another order.
-    pool_tokens
-        Rows that are shuffled with one another.
-    prefetch
+    passes : int
+        How often every row comes, each time in another order, at least 1.
+    pool_tokens : int
+        Rows that are shuffled with one another, at least 1.
+    prefetch : int
         Batches that a thread reads ahead; 0 reads when asked.
 
     Raises
     ------
     InputError
-        If there is not one full batch.
+        If there is not one full batch, or a number is too small.
 
     Examples
     --------
@@ -111,10 +111,10 @@ class ActivationReader:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("passes", 1), ("pool_tokens", 1), ("prefetch", 0)):
             if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         if len(self) == 0:
             raise InputError(
-                f"{len(self.activations)} tokens do not fill one batch of {self.batch_size}: "
+                f"activations: expected at least one batch of {self.batch_size} tokens, found {len(self.activations)}; "
                 "harvest more tokens or take a smaller batch"
             )
 
@@ -141,22 +141,28 @@ class ActivationReader:
         return self.from_step(0)
 
     def batch(self, step: int) -> Tensor:
-        """One batch by its number, counted from 0 over all passes."""
+        """One batch by its step, ``(tokens, d_model)``; steps are counted from 0 over all passes.
+
+        Raises
+        ------
+        IndexError
+            If there is no such step.
+        """
         return self._gathered(step, _Order(self))
 
     def from_step(self, step: int) -> Generator[Tensor, None, None]:
-        """The batches from number `step` on."""
+        """The batches from step `step` on."""
         order = _Order(self)
         steps = range(step, len(self))
         if not self.prefetch:
-            for number in steps:
-                yield self._gathered(number, order)
+            for each in steps:
+                yield self._gathered(each, order)
             return
         ahead: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="activations") as thread:
             try:
-                for number in steps:
-                    ahead.append(thread.submit(self._gathered, number, order))
+                for each in steps:
+                    ahead.append(thread.submit(self._gathered, each, order))
                     if len(ahead) > self.prefetch:
                         yield ahead.popleft().result()
                 while ahead:
@@ -169,25 +175,25 @@ class ActivationReader:
         """Where a batch comes from, for a message."""
         rows = self._rows(step, _Order(self))
         header = self.activations.header
-        place = ", ".join(str(header[name]) for name in ("activations", "model", "site", "split") if name in header)
+        source = ", ".join(str(header[name]) for name in ("activations", "model", "site", "split") if name in header)
         shown = ", ".join(str(row) for row in rows[:4].tolist())
-        return f"batch {step} of seed {self.seed}: {len(rows)} rows ({shown}, ...) of {place or 'the activations'}"
+        return f"batch {step} of seed {self.seed}: {len(rows)} rows ({shown}, ...) of {source or 'the activations'}"
 
     def _gathered(self, step: int, order: _Order) -> Tensor:
         return self.activations.gather(self._rows(step, order), self.dtype)
 
     def _rows(self, step: int, order: _Order) -> Tensor:
         if not 0 <= step < len(self):
-            raise IndexError(f"batch {step}, expected 0 to {len(self) - 1}")
-        turn, number = divmod(step, self.batches_per_pass)
-        start = number * self.batch_size
+            raise IndexError(f"step: expected 0 to {len(self) - 1}, found {step}")
+        turn, step_of_pass = divmod(step, self.batches_per_pass)
+        start = step_of_pass * self.batch_size
         stop = min(start + self.batch_size, len(self.activations))
         parts = []
         while start < stop:
             pool, within = order.locate(start)
-            found = order.pool(turn, pool)[within : within + stop - start]
-            parts.append(found)
-            start += len(found)
+            rows = order.pool(turn, pool)[within : within + stop - start]
+            parts.append(rows)
+            start += len(rows)
         return torch.cat(parts)
 
 
@@ -205,7 +211,7 @@ class _Order:
         self.pool = lru_cache(maxsize=2)(self._pool)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """The pool of a position in a pass, and the place in that pool; the last pool takes the incomplete block."""
+        """The pool of a position in a pass, and the position in that pool; the last one takes the incomplete block."""
         pool = min(position // (self.per_pool * self.block), self.pools - 1)
         return pool, position - pool * self.per_pool * self.block
 

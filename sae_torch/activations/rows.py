@@ -15,7 +15,16 @@ from sae_torch.errors import InputError
 
 
 class Rows(Protocol):
-    """Activations by row index: `Activations` of shards, `ArrayRows` of other files, or a class of your own."""
+    """Activations by row index: `Activations` of shards, `ArrayRows` of other files, or a class of your own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sae_torch.activations import ArrayRows, Rows
+    >>> rows: Rows = ArrayRows((np.eye(2),))
+    >>> len(rows), rows.d_model
+    (2, 2)
+    """
 
     @property
     def d_model(self) -> int:
@@ -30,7 +39,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Rows by index, ``(len(rows), d_model)``, in the order of `rows`."""
+        """Rows by index, ``(len(rows), d_model)`` of type `dtype`, in the order of `rows`."""
         ...
 
 
@@ -40,17 +49,17 @@ class ArrayRows:
 
     Parameters
     ----------
-    arrays
-        ``(rows, d_model)`` each, all of one floating-point type and width.
-    names
+    arrays : sequence of (rows, d_model) arrays
+        The arrays, all of one floating-point type and width.
+    names : sequence of str
         What each is called in messages.
-    header
+    header : mapping of str to str
         Where they come from.
 
     Raises
     ------
     InputError
-        If an array has another shape or type; the text names it.
+        If an array has another shape or type, which the text names, or there is no row.
 
     Examples
     --------
@@ -70,13 +79,14 @@ class ArrayRows:
             name = self.names[index] if self.names else f"array {index}"
             if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
                 raise InputError(
-                    f"{name} holds {array.dtype} of shape {array.shape}, expected floating-point rows (tokens, d_model)"
+                    f"{name}: expected floating-point rows (tokens, d_model), found {array.dtype} of shape "
+                    f"{array.shape}"
                 )
             first = self.arrays[0]
             if (array.dtype, array.shape[1]) != (first.dtype, first.shape[1]):
                 raise InputError(
-                    f"{name} holds {array.dtype} of width {array.shape[1]}, expected {first.dtype} of width "
-                    f"{first.shape[1]} like {self.names[0] if self.names else 'array 0'}"
+                    f"{name}: expected {first.dtype} of width {first.shape[1]} like "
+                    f"{self.names[0] if self.names else 'array 0'}, found {array.dtype} of width {array.shape[1]}"
                 )
         if not len(self):
             raise InputError(f"{', '.join(self.names) or 'arrays'}: expected at least one row, found none")
@@ -90,7 +100,13 @@ class ArrayRows:
         return int(self.arrays[0].shape[1])
 
     def gather(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Rows by index, ``(len(rows), d_model)``, in the order of `rows`."""
+        """Rows by index, ``(len(rows), d_model)`` of type `dtype`, in the order of `rows`.
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        """
         out = torch.empty(len(rows), self.d_model, dtype=dtype)
         for owner, where, local in located(rows, [array.shape[0] for array in self.arrays]):
             out[where] = torch.from_numpy(self.arrays[owner][local.numpy()]).to(dtype)
@@ -98,13 +114,30 @@ class ArrayRows:
 
 
 def located(rows: Tensor, sizes: Sequence[int]) -> list[tuple[int, Tensor, Tensor]]:
-    """For each part that is touched: its index, which of `rows` lie in it, and their local indices."""
+    """For each part that is touched: its index, which of `rows` lie in it, and their local indices.
+
+    Parameters
+    ----------
+    rows : (rows,) int64
+        Indices over all parts after one another.
+    sizes : sequence of int
+        Rows of each part.
+
+    Returns
+    -------
+    list of (int, (rows,) int64, (rows,) int64)
+
+    Raises
+    ------
+    IndexError
+        If an index is out of range.
+    """
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= sum(sizes)):
-        raise IndexError(f"rows span {int(rows.min())} to {int(rows.max())}, expected 0 to {sum(sizes) - 1}")
-    ends = torch.tensor(sizes).cumsum(0)
-    owners = torch.searchsorted(ends, rows, right=True)
-    found = []
+        raise IndexError(f"rows: expected 0 to {sum(sizes) - 1}, found {int(rows.min())} to {int(rows.max())}")
+    stops = torch.tensor(sizes).cumsum(0)
+    owners = torch.searchsorted(stops, rows, right=True)
+    parts = []
     for owner in torch.unique(owners).tolist():
         where = (owners == owner).nonzero().squeeze(1)
-        found.append((owner, where, rows[where] - (int(ends[owner]) - sizes[owner])))
-    return found
+        parts.append((owner, where, rows[where] - (int(stops[owner]) - sizes[owner])))
+    return parts

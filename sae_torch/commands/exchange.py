@@ -54,18 +54,37 @@ class Import:
     def run(self) -> None:
         """Read, write, and say what was written."""
         if self.k is not None and not self.k > 0:
-            raise InputError(f"k is {self.k:g}, expected a positive number of features per token")
+            raise InputError(f"k: expected a positive number of features per token, found {self.k:g}")
         convert(self.folder, self.out, "saelens", self.k, {"model_name": self.model_name, "hook_name": self.hook_name})
 
 
 def convert(folder: Path, out: Path, to: str, k: float | None, recorded: dict[str, str | None]) -> None:
-    """Read a folder in whatever format it is and write it in another."""
+    """Read a folder in whatever format it is, and write it in another.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of the autoencoder.
+    out : path
+        Folder to write, missing or empty.
+    to : {"dictionary-learning", "sparsify", "saelens"}
+        Format to write.
+    k : float, optional
+        Mean number of features per token, where the folder does not say it.
+    recorded : mapping of str to str or None
+        Entries of the metadata that replace those of the folder; None leaves one as it is.
+
+    Raises
+    ------
+    InputError
+        If `folder` is of no known format, `out` holds something, or the format cannot hold the autoencoder.
+    """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists already; choose another --out")
-    found = format_of(folder)
-    sae = FORMATS[found].load(folder, k=k)
-    metadata = FORMATS[found].metadata(folder) | {name: value for name, value in recorded.items() if value is not None}
+        raise InputError(f"out: expected a folder that holds nothing, found {out}; choose another --out")
+    read = format_of(folder)
+    sae = FORMATS[read].load(folder, k=k)
+    metadata = FORMATS[read].metadata(folder) | {name: value for name, value in recorded.items() if value is not None}
     FORMATS[to].save(sae, out, metadata=metadata)
     choice = f"{type(sae.choice).__name__} of k = {sae.choice.k:g}"
-    print(f"{folder} ({found}): {sae.n_features} features of width {sae.d_model}, {choice}")
+    print(f"{folder} ({read}): {sae.n_features} features of width {sae.d_model}, {choice}")
     print(f"{out} ({to})")

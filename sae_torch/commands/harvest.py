@@ -22,12 +22,20 @@ class Harvest(HarvestOptions):
     """More sites, from the same pass through the model."""
 
     def run(self) -> None:
-        """Harvest and say where the shards lie."""
+        """Harvest, and say where the shards lie.
+
+        Raises
+        ------
+        InputError
+            If something given cannot be used.
+        InterruptedRunError
+            If the user interrupts it; finished shards stay on disk.
+        """
         config, sites = self.config(), dict.fromkeys((self.site, *self.also))
         try:
-            found = harvest_sites(config, tuple(sites), self.split, self.tokens, self.cache, progress=True)
+            harvested = harvest_sites(config, tuple(sites), self.split, self.tokens, self.cache, progress=True)
         except KeyboardInterrupt:
             raise InterruptedRunError(f"while harvesting the {self.split} split") from None
-        for site, activations in found.items():
+        for site, activations in harvested.items():
             folder = plan(replace(config, site=site), self.split, 1, self.cache).folder
             print(f"{len(activations)} activations of width {activations.d_model} in {folder}")

@@ -26,9 +26,15 @@ class Report:
     """Replace the page."""
 
     def run(self) -> None:
-        """Read, render, write."""
+        """Read, render, write.
+
+        Raises
+        ------
+        InputError
+            If a file is no evaluation, or the page exists and `overwrite` is False.
+        """
         if not self.evaluations:
-            raise InputError("evaluations: expected at least one file")
+            raise InputError("evaluations: expected at least one file, found none")
         require_free(self.out, self.overwrite)
         files = {path: EvaluationFile.read(path) for path in self.evaluations}
         times = Counter(evaluation.name for file in files.values() for evaluation in file.evaluations)

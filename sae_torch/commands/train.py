@@ -14,13 +14,13 @@ class Train(RunConfig):
     """Train autoencoders on one stream of activations, several at once if `sweep` lists values.
 
     The same command again goes on where it was interrupted. On the CPU the result is then the same to the last bit as
-    that of a run that was not.
+    that of a run without interruption.
     """
 
     config: Path | None = None
     """TOML or YAML file with any of these settings; options beside it count more."""
     allow_inexact: bool = False
-    """Go on from a checkpoint although versions, processor or number of threads have changed."""
+    """Go on from a checkpoint although versions, CPU or number of threads have changed."""
 
     def run(self) -> None:
         """Train, and say where the autoencoders lie."""

@@ -25,14 +25,14 @@ class BatchMode:
 
     Parameters
     ----------
-    batch_size
+    batch_size : int
         Tokens allocated together.
-    order
+    order : {"shuffled", "topical"}
         ``"shuffled"``: every batch mixes the documents; ``"topical"``: document by document.
-    nmse, l0
+    nmse, l0 : float
         As in `Quality`.
-    agreement
-        Matches shared with the batch-free mode over matches of either.
+    agreement : float
+        Matches shared with the batch-free mode over matches of either, from 0 to 1.
     """
 
     batch_size: int
@@ -44,7 +44,10 @@ class BatchMode:
 
 @contextlib.contextmanager
 def batch_allocation(sae: SparseAutoencoder) -> Iterator[None]:
-    """Training mode without gradients; the mode, statistics and ledgers of quotas are restored afterwards."""
+    """Training mode without gradients, while the context lasts.
+
+    The mode, the statistics and the ledgers of quotas are restored afterwards.
+    """
     training = sae.training
     kept = [(buffer, buffer.clone()) for buffer in sae.choice.buffers()]
     sae.train()
@@ -70,22 +73,29 @@ def batch_sensitivity(
     ``agreement = |A and A'| / |A or A'|`` with the matches `A` of the batch and `A'` of each token by itself
 
     Quotas below one match a batch are carried from batch to batch, as in training. Both orders hold the same tokens, so
-    a difference between them comes from who shares a batch. Without text (plain arrays) there is no topical order, and
-    it is left out. An incomplete last batch is left out too. Thresholds per feature without their quotas, as folders of
-    others have them, say nothing of batches: the list is empty.
+    a difference between them comes from who shares a batch.
+
+    Plain arrays have no text, so that the topical order is left out. An incomplete last batch is left out. Thresholds
+    per feature without their quotas, as folders of other libraries have them, say nothing of batches: the list is
+    empty.
 
     Parameters
     ----------
-    sae
+    sae : SparseAutoencoder
         The autoencoder; mode and statistics stay as they are.
-    activations
+    activations : Rows
         Held-out activations.
-    batch_sizes
-        Sizes to try; those above the number of tokens are left out.
-    tokens
+    batch_sizes : sequence of int
+        Tokens per batch, to be compared; sizes above the number of tokens are left out.
+    tokens : int
         How many tokens, whole documents first.
-    seed
-        Of the shuffle.
+    seed : int
+        Seed of the shuffle.
+
+    Returns
+    -------
+    list of BatchMode
+        By size, and for each size by order.
     """
     if not sae.choice.has_batch_problem:
         return []
@@ -102,9 +112,10 @@ def batch_sensitivity(
 
 
 def document_order(activations: Activations) -> Tensor:
-    """Row indices document by document, in the order the shards name them; within one as the rows lie.
+    """Row indices document by document, ``(len(activations),)`` int64.
 
-    Windows are shuffled before they are stored, so that this is not their order in the text.
+    Documents come in the order in which the shards name them, the rows of one as they lie. Windows are shuffled before
+    they are stored, so that this is not the order of the text.
     """
     numbers: dict[str, int] = {}
     documents = []
@@ -141,7 +152,7 @@ def _measure(sae: SparseAutoencoder, activations: Rows, rows: Tensor, size: int,
 
 
 def _together(choice: Choice, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Matches of a batch; unlike `select` without gradients, quotas not yet due move on to the next one."""
+    """Tokens and features of a batch's matches; unlike `select` without gradients it moves quotas on to the next."""
     return matches_of(al.solve(choice.problem(scores, advance=True), warm_start=choice.expected_prices(len(scores))))
 
 

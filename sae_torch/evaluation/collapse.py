@@ -18,12 +18,19 @@ class DecoderCosines:
 
     Parameters
     ----------
-    nearest
-        ``(features,)`` index of the closest other row.
-    cosine
-        ``(features,)`` float32, the cosine with it.
-    mean_absolute
+    nearest : (features,) int64
+        Index of the closest other row.
+    cosine : (features,) float32
+        Cosine with it.
+    mean_absolute : float
         Mean of the absolute cosine over all pairs; random rows have about ``sqrt(2 / (pi d_model))``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sae_torch.evaluation import DecoderCosines
+    >>> DecoderCosines(torch.tensor([1, 0]), torch.tensor([0.95, 0.95]), 0.95).alike
+    1.0
     """
 
     nearest: Tensor
@@ -36,7 +43,7 @@ class DecoderCosines:
         return float((self.cosine > ALIKE).double().mean())
 
     def quantile(self, share: float) -> float:
-        """Quantile of the cosine with the closest row."""
+        """Quantile of the cosine with the closest row, `share` from 0 to 1."""
         # a sort, since torch.quantile takes 2^24 entries at most
         return float(torch.sort(self.cosine).values[round(share * (len(self.cosine) - 1))])
 
@@ -50,14 +57,19 @@ def decoder_cosines(W_dec: Tensor) -> DecoderCosines:
 
     Parameters
     ----------
-    W_dec
-        ``(features, d_model)``, at least two rows.
+    W_dec : (features, d_model) float tensor
+        At least two rows, on any device.
+
+    Returns
+    -------
+    DecoderCosines
+        In main memory.
 
     Examples
     --------
     >>> import torch
-    >>> found = decoder_cosines(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]]))
-    >>> found.nearest.tolist(), round(found.alike, 3)
+    >>> cosines = decoder_cosines(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]]))
+    >>> cosines.nearest.tolist(), round(cosines.alike, 3)
     ([1, 2, 1], 0.667)
     """
     rows = torch.nn.functional.normalize(W_dec.detach().float(), dim=1)

@@ -17,11 +17,11 @@ class TokenContext:
 
     Parameters
     ----------
-    before, token, after
+    before, token, after : str
         The text before the token, the token itself, the text after it.
-    value
-        The feature's activation.
-    document
+    value : float
+        Activation of the feature.
+    document : str
         Name of the document.
     """
 
@@ -38,13 +38,13 @@ class FeatureContexts:
 
     Parameters
     ----------
-    feature
-        Its index.
-    rank
-        Its rank by density, from 1.
-    density
+    feature : int
+        Index of the feature.
+    rank : int
+        Rank by density, from 1.
+    density : float
         Share of tokens on which it fires.
-    contexts
+    contexts : tuple of TokenContext
         Its largest activations, largest first.
     """
 
@@ -58,6 +58,18 @@ def spread_features(quality: Quality, count: int) -> list[int]:
     """Features at ranks of density that are evenly spread on a log scale: no feature is picked by hand.
 
     Only features that fire at least as often as contexts are remembered take part; all of them where `count` allows.
+
+    Parameters
+    ----------
+    quality : Quality
+        Counts and remembered activations of the features.
+    count : int
+        Features asked for; equal ranks make fewer.
+
+    Returns
+    -------
+    list of int
+        Feature indices, the densest first.
     """
     order = quality.counts.argsort(descending=True, stable=True)
     alive = int((quality.counts >= quality.top_rows.shape[1]).sum())
@@ -75,25 +87,30 @@ def feature_contexts(
 
     Parameters
     ----------
-    quality
+    quality : Quality
         Measured on `activations`.
-    activations
+    activations : Activations
         The same activations, whose shards hold the text.
-    tokenizer
+    tokenizer : transformers tokenizer
         Tokenizer of the harvested model.
-    features
-        Features to show.
-    count
+    features : list of int
+        Indices of the features to show.
+    count : int
         Contexts per feature, at most as many as `quality` remembers.
+
+    Returns
+    -------
+    list of FeatureContexts
+        In the order of `features`.
     """
     order = quality.counts.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(1, len(order) + 1)
-    found = []
+    shown = []
     for feature in features:
         pairs = zip(quality.top_rows[feature].tolist(), quality.top_values[feature].tolist(), strict=True)
         contexts = [_context(activations, tokenizer, row, value) for row, value in pairs if row >= 0]
-        found.append(
+        shown.append(
             FeatureContexts(
                 feature=feature,
                 rank=int(rank[feature]),
@@ -101,7 +118,7 @@ def feature_contexts(
                 contexts=tuple(contexts[:count]),
             )
         )
-    return found
+    return shown
 
 
 def _context(activations: Activations, tokenizer: Any, row: int, value: float) -> TokenContext:

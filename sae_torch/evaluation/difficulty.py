@@ -22,15 +22,16 @@ class Difficulty:
 
     Parameters
     ----------
-    k
+    k : int
         Features that every token gets where difficulty is measured.
-    difficulty
-        Mean squared error of each group when every token gets its best k features, over the mean variance.
-    l0
+    difficulty : tuple of float
+        Mean squared error of each group when every token gets its best k features, over the tokens' mean squared
+        distance from their mean.
+    l0 : tuple of float
         Mean number of features on the tokens of each group.
-    error
-        Mean squared error of each group as the autoencoder runs, over the mean variance.
-    correlation
+    error : tuple of float
+        Mean squared error of each group as the autoencoder runs, over the same distance.
+    correlation : float or None
         Spearman's rank correlation of difficulty and number of features; None if all tokens have the same number.
     """
 
@@ -52,14 +53,18 @@ def token_difficulty(
 
     Parameters
     ----------
-    sae
+    sae : SparseAutoencoder
         The autoencoder; it is put in evaluation mode and back.
-    activations
+    activations : Rows
         Held-out activations.
-    tokens
+    tokens : int, optional
         How many of them, the first; None takes all.
-    batch_size
+    batch_size : int
         Tokens per forward pass.
+
+    Returns
+    -------
+    Difficulty
     """
     count = len(activations) if tokens is None else min(tokens, len(activations))
     # half of 2.5 is 3 here, and at least 1

@@ -22,15 +22,15 @@ class EdgeSwapNull:
 
     Parameters
     ----------
-    nmse, total_score
-        Of the matches as they are; the score is the sum of ``S_ij`` over the matches, per token.
-    null_nmse, null_total_score
+    nmse, total_score : float
+        Figures of the matches as they are; the score is the sum of ``S_ij`` over the matches, per token.
+    null_nmse, null_total_score : float
         Mean over the draws of the null.
-    null_nmse_deviation, null_total_score_deviation
+    null_nmse_deviation, null_total_score_deviation : float
         Standard deviation over the draws.
-    unmoved
+    unmoved : float
         Mean share of the matches that a draw left where it was, for instance because a feature fires on every token.
-    draws
+    draws : int
         Number of draws.
     """
 
@@ -53,18 +53,19 @@ def swap_edges(tokens: Indices, features: Indices, n_features: int, rounds: int 
 
     Parameters
     ----------
-    tokens, features
-        The two ends of every match, no match twice.
-    n_features
+    tokens, features : (matches,) int64
+        Token and feature of every match, no match twice.
+    n_features : int
         Number of features.
-    rounds
+    rounds : int
         Rounds of swaps; every match takes part in each.
-    seed
-        Of the pairing.
+    seed : int
+        Seed of the pairing.
 
     Returns
     -------
-    The new feature of every match; the tokens stay.
+    (matches,) int64
+        The new feature of every match; the tokens stay.
 
     Examples
     --------
@@ -97,20 +98,24 @@ def edge_swap_null(
     of the null
 
     A method that only decides how many features a token gets, and how many tokens a feature, but not which, would do
-    no better than this.
+    no better than the null.
 
     Parameters
     ----------
-    sae
+    sae : SparseAutoencoder
         The autoencoder; its batch-free matches are judged.
-    activations
+    activations : Rows
         Held-out activations.
-    tokens
+    tokens : int
         How many of them, spread evenly.
-    draws
-        Random allocations.
-    seed
-        Of the draws.
+    draws : int
+        Random allocations, at least 1.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    EdgeSwapNull
     """
     count = min(tokens, len(activations))
     rows = torch.linspace(0, len(activations) - 1, count, dtype=torch.float64).long()
@@ -127,13 +132,13 @@ def edge_swap_null(
             return float(error) / variation, float(scores[chosen, new].double().sum()) / count
 
         nmse, total = judged(features)
-        found, unmoved = [], []
+        figures, unmoved = [], []
         for draw in range(draws):
             swapped = swap_edges(chosen.cpu().numpy(), features.cpu().numpy(), sae.n_features, seed=seed + draw)
             new = torch.from_numpy(swapped).to(features)
-            found.append(judged(new))
+            figures.append(judged(new))
             unmoved.append(float((new == features).double().mean()) if len(new) else 1.0)
-    errors, totals = zip(*found, strict=True)
+    errors, totals = zip(*figures, strict=True)
     return EdgeSwapNull(
         nmse=nmse,
         total_score=total,

@@ -26,7 +26,19 @@ from sae_torch.evaluation.model_loss import ModelLoss
 
 @dataclass(frozen=True)
 class ZipfCurve:
-    """Zipf-Mandelbrot curve through the densities, see `allocation.fit_zipf`."""
+    """Zipf-Mandelbrot curve through the densities, see `allocation.fit_zipf`.
+
+    Parameters
+    ----------
+    alpha, beta : float
+        Exponent and offset of the curve.
+    r_squared : float
+        Share of the variance of the log densities that it explains.
+    excluded : float
+        Share of the features that the fit leaves out.
+    densities : tuple of float
+        The curve, one density per feature, the largest first.
+    """
 
     alpha: float
     beta: float
@@ -37,7 +49,19 @@ class ZipfCurve:
 
 @dataclass(frozen=True)
 class Cosines:
-    """Cosine of every decoder row with the closest other one, see `DecoderCosines`."""
+    """Cosine of every decoder row with the closest other one, see `DecoderCosines`.
+
+    Parameters
+    ----------
+    median, highest_percent : float
+        Quantiles of the cosine at 0.5 and 0.99.
+    alike : float
+        Share of the rows with another one at a cosine above 0.9.
+    mean_absolute : float
+        Mean of the absolute cosine over all pairs.
+    histogram : tuple of float
+        Shares of the rows in 50 equal bins of the cosine from 0 to 1, negative cosines counted as 0.
+    """
 
     median: float
     highest_percent: float
@@ -48,7 +72,17 @@ class Cosines:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """Cross-entropy and divergence of the language model, see `ModelLoss`."""
+    """Cross-entropy and divergence of the language model in nats per token, see `ModelLoss`.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Predicted tokens.
+    ce_clean, ce_spliced, ce_mean, ce_zero : float
+        Cross-entropy with the model's own activations, the reconstructions, the mean activation, zeros.
+    kl_spliced, kl_mean, kl_zero : float
+        Divergence of the predictions from the clean ones.
+    """
 
     n_tokens: int
     ce_clean: float
@@ -60,7 +94,15 @@ class ModelFigures:
     kl_zero: float
 
     def recovered(self, baseline: str, of: str = "ce") -> float:
-        """Share of what an ablation (``"zero"``, ``"mean"``) adds that the reconstruction avoids."""
+        """Share of what an ablation adds that the reconstruction avoids.
+
+        Parameters
+        ----------
+        baseline : {"zero", "mean"}
+            The ablation.
+        of : {"ce", "kl"}
+            Cross-entropy or divergence.
+        """
         against: float = getattr(self, f"{of}_{baseline}")
         spliced: float = getattr(self, f"{of}_spliced")
         return (against - spliced) / (against - (self.ce_clean if of == "ce" else 0.0))
@@ -72,24 +114,38 @@ class Evaluation:
 
     Parameters
     ----------
-    name
-        What it is called.
-    choice, k
-        Its choice and mean number of features per token.
-    d_model, n_features, n_tokens
-        Sizes.
-    nmse, fvu, cosine, l0, dead, underused
+    name : str
+        Name of the autoencoder in tables and on pages.
+    choice : str
+        Class of its choice.
+    k : float
+        Mean number of features per token that it was made for.
+    d_model, n_features, n_tokens : int
+        Width, number of features, number of tokens it was measured on.
+    nmse, fvu, cosine, l0 : float
         See `Quality`.
-    counts
+    dead, underused : int
+        See `Quality`.
+    counts : tuple of int
         Tokens on which each feature fires.
-    histogram
+    histogram : tuple of int
         ``histogram[n]`` tokens have `n` features.
-    zipf, cosines, batch_modes, difficulty, null, model
-        See `ZipfCurve`, `Cosines`, `BatchMode`, `Difficulty`, `EdgeSwapNull`, `ModelFigures`.
-    features
+    zipf : ZipfCurve, optional
+        Curve through the densities, where at least three features fire.
+    cosines : Cosines, optional
+        How close the decoder rows lie to each other.
+    batch_modes : tuple of BatchMode
+        What the batch does.
+    difficulty : Difficulty, optional
+        Features against the difficulty of tokens.
+    null : EdgeSwapNull, optional
+        The null of matching.
+    model : ModelFigures, optional
+        Loss of the language model.
+    features : tuple of FeaturePage
         Feature pages.
-    curve
-        Training loss over the tokens seen, two sequences, where it is known.
+    curve : (tuple of float, tuple of float), optional
+        Tokens seen, and the training loss there, where it is known.
     """
 
     name: str
@@ -117,7 +173,17 @@ class Evaluation:
 
     @classmethod
     def of(cls, name: str, sae: SparseAutoencoder, quality: Quality) -> Evaluation:
-        """The figures that one pass over the activations gives."""
+        """The figures that one pass over the activations gives.
+
+        Parameters
+        ----------
+        name : str
+            Name of the autoencoder.
+        sae : SparseAutoencoder
+            The autoencoder.
+        quality : Quality
+            What `measure` gave.
+        """
         return cls(
             name=name,
             choice=type(sae.choice).__name__,
@@ -137,7 +203,7 @@ class Evaluation:
         )
 
     def with_model_loss(self, loss: ModelLoss) -> Evaluation:
-        """With the figures of the language model, where `loss` knows the autoencoder by its name."""
+        """The same evaluation with the figures of the language model, which `loss` holds under its name."""
         figures = ModelFigures(
             n_tokens=loss.n_tokens,
             ce_clean=loss.clean,
@@ -195,42 +261,53 @@ def evaluate(
 
     Parameters
     ----------
-    name
-        What the autoencoder is called.
-    sae
+    name : str
+        Name of the autoencoder in tables and on pages.
+    sae : SparseAutoencoder
         The autoencoder; its mode and statistics stay as they are.
-    activations
+    activations : Rows
         Held-out activations, harvested ones if feature pages are to have contexts.
-    language_model
-        For the words of contexts and for the logit lens; None leaves feature pages out.
-    batch_sizes, batch_tokens
-        See `batch_sensitivity`; no sizes leave it out.
-    null_tokens
-        See `edge_swap_null`; 0 leaves it out.
-    pages, contexts
+    language_model : LanguageModel, optional
+        Model for the words of contexts and for the logit lens; None leaves feature pages out.
+    batch_sizes : sequence of int
+        See `batch_sensitivity`; none leave it out.
+    batch_tokens : int
+        Tokens for it.
+    null_tokens : int
+        Tokens for `edge_swap_null`; 0 leaves it out.
+    pages, contexts : int
         Feature pages, spread over the ranks of density, and contexts on each.
-    seed
-        Of the shuffle and the null.
-    progress
+    seed : int
+        Seed of the shuffle and of the null.
+    progress : bool
         Whether to show progress bars.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InputError
+        If the activations do not have the autoencoder's width, or do not vary.
 
     Examples
     --------
     >>> import torch, sae_torch as st
     >>> from sae_torch.activations import ArrayRows
     >>> sae = st.SparseAutoencoder(4, 16, choice=st.TokenChoice(k=2))
-    >>> found = evaluate("untrained", sae, ArrayRows((torch.randn(500, 4).numpy(),)), batch_sizes=(100,))
-    >>> found.l0 <= 2, found.batch_modes[0].agreement
+    >>> evaluation = evaluate("untrained", sae, ArrayRows((torch.randn(500, 4).numpy(),)), batch_sizes=(100,))
+    >>> evaluation.l0 <= 2, evaluation.batch_modes[0].agreement
     (True, 1.0)
     """
     quality = measure(sae, activations, top=contexts, progress=f"evaluate {name}" if progress else None)
-    found = Evaluation.of(name, sae, quality)
+    evaluation = Evaluation.of(name, sae, quality)
     cosines = decoder_cosines(sae.W_dec) if sae.n_features > 1 else None
     shown: tuple[FeaturePage, ...] = ()
     if language_model is not None and isinstance(activations, Activations) and cosines is not None:
         shown = feature_pages(sae, quality, activations, language_model, cosines, pages, contexts)
     return dataclasses.replace(
-        found,
+        evaluation,
         cosines=None if cosines is None else _cosine_figures(cosines),
         difficulty=token_difficulty(sae, activations),
         batch_modes=tuple(batch_sensitivity(sae, activations, batch_sizes=batch_sizes, tokens=batch_tokens, seed=seed)),
@@ -265,7 +342,7 @@ def _page(values: Mapping[str, Any]) -> FeaturePage:
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only."""
+    """The values with tuples for lists, since JSON knows lists only."""
 
     def frozen(value: Any) -> Any:
         return tuple(frozen(item) for item in value) if isinstance(value, list) else value

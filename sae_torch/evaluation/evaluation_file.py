@@ -24,17 +24,33 @@ class EvaluationFile:
 
     Parameters
     ----------
-    evaluations
+    evaluations : tuple of Evaluation
         One per autoencoder.
-    facts
+    facts : mapping of str to str
         What was run, by label.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sae_torch.evaluation import EvaluationFile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "evaluation.json")
+    ...     EvaluationFile((), {"Site": "hidden_states[11]"}).write(path)
+    ...     EvaluationFile.read(path)
+    EvaluationFile(evaluations=(), facts={'Site': 'hidden_states[11]'})
     """
 
     evaluations: tuple[Evaluation, ...]
     facts: Mapping[str, str]
 
     def write(self, path: Path) -> None:
-        """Write all of it or nothing."""
+        """Write all of it or nothing, into a folder that is made if it is missing.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
         content: dict[str, Any] = {"format": FORMAT, "facts": dict(self.facts)}
         content["evaluations"] = [evaluation.as_json() for evaluation in self.evaluations]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,25 +58,27 @@ class EvaluationFile:
 
     @classmethod
     def read(cls, path: Path) -> EvaluationFile:
-        """Read a file.
+        """Read a file that `write` wrote.
 
         Raises
         ------
         InputError
-            If it is not there or holds something else.
+            If it is not there, is of another format, or holds something else.
         """
         if not path.is_file():
             raise InputError(f"{path}: expected a file of `sae-torch evaluate`, found nothing")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
-                raise InputError(f"{path}: format {content['format']!r}, expected {FORMAT}; evaluate again")
+                raise InputError(f"{path}: expected format {FORMAT}, found {content['format']!r}; evaluate again")
             evaluations = tuple(Evaluation.from_json(values) for values in content["evaluations"])
             return cls(evaluations, dict(content["facts"]))
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: not a file of `sae-torch evaluate` ({error!r})") from None
+            raise InputError(
+                f"{path}: expected a file of `sae-torch evaluate`, found something else ({error!r})"
+            ) from None
 
 
 def tables(evaluations: Sequence[Evaluation]) -> str:
@@ -121,7 +139,7 @@ def _correlation(value: float | None) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN; a figure that does not exist is null there."""
+    """The value with None for NaN, since JSON has no NaN: a figure that does not exist is null there."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

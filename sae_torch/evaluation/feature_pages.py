@@ -19,13 +19,19 @@ class FeaturePage:
 
     Parameters
     ----------
-    feature, rank, density
-        Index, rank by density from 1, share of the tokens on which it fires.
-    nearest, cosine
-        The feature with the closest decoder row, and its cosine.
-    promotes, suppresses
-        Tokens by the logit lens.
-    contexts
+    feature : int
+        Index of the feature.
+    rank : int
+        Rank by density, from 1.
+    density : float
+        Share of the tokens on which it fires.
+    nearest : int
+        The feature with the closest decoder row.
+    cosine : float
+        Cosine with that row.
+    promotes, suppresses : tuple of str
+        Tokens by the logit lens, strongest first.
+    contexts : tuple of TokenContext
         Where it is largest.
     """
 
@@ -48,10 +54,26 @@ def feature_pages(
     pages: int,
     contexts: int,
 ) -> tuple[FeaturePage, ...]:
-    """Pages of features spread over the ranks of density."""
+    """Pages of features spread over the ranks of density.
+
+    Parameters
+    ----------
+    sae : SparseAutoencoder
+        The autoencoder.
+    quality : Quality
+        Measured on `activations`.
+    activations : Activations
+        Held-out activations, whose shards hold the text.
+    language_model : LanguageModel
+        The model they come from.
+    cosines : DecoderCosines
+        Of the autoencoder's decoder.
+    pages, contexts : int
+        Features to show, and contexts of each.
+    """
     features = spread_features(quality, pages)
     words = logit_lens(language_model, sae.W_dec, features)
-    found = feature_contexts(quality, activations, language_model.tokenizer, features, contexts)
+    shown = feature_contexts(quality, activations, language_model.tokenizer, features, contexts)
     return tuple(
         FeaturePage(
             feature=one.feature,
@@ -63,5 +85,5 @@ def feature_pages(
             suppresses=suppresses,
             contexts=one.contexts,
         )
-        for one, (promotes, suppresses) in zip(found, words, strict=True)
+        for one, (promotes, suppresses) in zip(shown, words, strict=True)
     )

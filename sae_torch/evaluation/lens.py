@@ -25,36 +25,38 @@ def logit_lens(
 
     Parameters
     ----------
-    language_model
+    language_model : LanguageModel
         The model whose activations the autoencoder explains.
-    W_dec
-        ``(features, d_model)`` decoder.
-    features
+    W_dec : (features, d_model) float tensor
+        Decoder, on any device.
+    features : sequence of int
         Which rows.
-    count
+    count : int
         Tokens on each side.
 
     Returns
     -------
-    For each feature, the tokens it promotes, strongest first, and those it suppresses; empty if the model has no head.
+    list of (tuple of str, tuple of str)
+        For each feature, the tokens it promotes, strongest first, and those it suppresses; empty if the model has no
+        head.
     """
     head = _head(language_model.model)
     if head is None:
         return [((), ()) for _ in features]
     weight = next(head.parameters())
     norm = _final_norm(language_model.model)
-    found = []
+    promoted_suppressed = []
     with torch.no_grad():
         for part in torch.split(torch.tensor(list(features), dtype=torch.int64), ROWS_AT_ONCE):
             rows = W_dec.detach()[part.to(W_dec.device)].to(weight.device, weight.dtype)
             logits = head(rows if norm is None else norm(rows)).float()
             top = logits.topk(count, dim=1).indices.tolist()
             bottom = logits.topk(count, dim=1, largest=False).indices.tolist()
-            found += [
+            promoted_suppressed += [
                 (_words(language_model.tokenizer, high), _words(language_model.tokenizer, low))
                 for high, low in zip(top, bottom, strict=True)
             ]
-    return found
+    return promoted_suppressed
 
 
 def _words(tokenizer: Any, token_ids: list[int]) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ def _head(model: Any) -> nn.Module | None:
 def _final_norm(model: Any) -> nn.Module | None:
     base = getattr(model, "base_model", model)
     for name in FINAL_NORMS:
-        found = getattr(base, name, None)
-        if isinstance(found, nn.Module):
-            return found
+        norm = getattr(base, name, None)
+        if isinstance(norm, nn.Module):
+            return norm
     return None

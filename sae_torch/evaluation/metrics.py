@@ -21,22 +21,32 @@ class Quality:
 
     Parameters
     ----------
-    nmse
+    nmse : float
         ``sum ||x - x_hat||^2 / sum ||x - mean(x)||^2`` over all tokens, the two sums taken separately.
-    counts
-        ``(n_features,)`` int64, tokens on which each feature fires.
-    histogram
-        int64, ``histogram[n]`` is the number of tokens with `n` features.
-    top_rows
-        ``(n_features, top)`` int64, rows of the activations on which each feature is largest, -1 where it
-        fires on fewer; ties go to the smaller row.
-    top_values
-        ``(n_features, top)`` float32, its values there.
-    fvu
+    counts : (n_features,) int64
+        Tokens on which each feature fires.
+    histogram : (most + 1,) int64
+        ``histogram[n]`` is the number of tokens with `n` features, up to the most that a token has.
+    top_rows : (n_features, top) int64
+        Rows of the activations on which each feature is largest, -1 where it fires on fewer; ties go to the smaller
+        row.
+    top_values : (n_features, top) float32
+        Its activations there.
+    fvu : float
         Fraction of variance unexplained, ``sum ||e - mean(e)||^2 / sum ||x - mean(x)||^2`` with ``e = x - x_hat``: the
         NMSE without what a constant shift would mend.
-    cosine
+    cosine : float
         Mean over the tokens of the cosine between ``x`` and ``x_hat``, 0 where one of them is zero.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> from sae_torch.activations import ArrayRows
+    >>> from sae_torch.evaluation import measure
+    >>> sae = st.SparseAutoencoder(4, 16, choice=st.TokenChoice(k=2))
+    >>> quality = measure(sae, ArrayRows((torch.randn(500, 4).numpy(),)))
+    >>> quality.n_tokens, quality.l0 <= 2
+    (500, True)
     """
 
     nmse: float
@@ -75,7 +85,19 @@ class Quality:
 
 @contextlib.contextmanager
 def batch_free(sae: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode is restored afterwards."""
+    """Evaluation mode without gradients while the context lasts; the mode is restored afterwards.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sae_torch.evaluation import batch_free
+    >>> layer = nn.Linear(2, 2)
+    >>> with batch_free(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
     training = sae.training
     sae.eval()
     try:
@@ -101,28 +123,41 @@ def measure(
 
     Parameters
     ----------
-    sae
-        A `sae_torch.SparseAutoencoder`; it is put in evaluation mode and back.
-    activations
+    sae : SparseAutoencoder
+        The autoencoder; it is put in evaluation mode and back.
+    activations : Rows
         Held-out activations.
-    batch_size
+    batch_size : int
         Tokens per forward pass.
-    top
+    top : int
         Largest activations to remember per feature.
-    progress
+    progress : str, optional
         Label of a progress bar; None shows none.
+
+    Returns
+    -------
+    Quality
+        In main memory.
 
     Raises
     ------
     InputError
         If the activations do not have the autoencoder's width, or do not vary.
+
+    Examples
+    --------
+    >>> import torch, sae_torch as st
+    >>> from sae_torch.activations import ArrayRows
+    >>> sae = st.SparseAutoencoder(4, 16, choice=st.TokenChoice(k=2))
+    >>> measure(sae, ArrayRows((torch.randn(500, 4).numpy(),)), top=3).top_rows.shape
+    torch.Size([16, 3])
     """
     from tqdm import tqdm
 
     parameter = next(sae.parameters())
     d_model = sae.W_dec.shape[1]
     if activations.d_model != d_model:
-        raise InputError(f"activations are {activations.d_model} wide, expected the autoencoder's {d_model}")
+        raise InputError(f"activations: expected the autoencoder's width of {d_model}, found {activations.d_model}")
     error = 0.0
     squares = 0.0
     total = torch.zeros(activations.d_model, dtype=torch.float64)
@@ -160,15 +195,15 @@ def measure(
     assert best is not None
     variation = squares - float(total.square().sum()) / n
     if not variation > 0:
-        raise InputError(f"the {n} activations are all equal, expected activations that vary")
+        raise InputError(f"activations: expected rows that vary, found {n} that are all equal")
     unexplained = error - float(total_error.square().sum()) / n
     return Quality(error / variation, counts, histogram, best.rows, best.values, unexplained / variation, cosines / n)
 
 
-def _add(left: Tensor, right: Tensor) -> Tensor:
-    out = torch.zeros(max(len(left), len(right)), dtype=left.dtype)
-    out[: len(left)] += left
-    out[: len(right)] += right
+def _add(one: Tensor, other: Tensor) -> Tensor:
+    out = torch.zeros(max(len(one), len(other)), dtype=one.dtype)
+    out[: len(one)] += one
+    out[: len(other)] += other
     return out
 
 
@@ -202,5 +237,5 @@ class _Best:
         both_rows = torch.cat([self.rows, new_rows], dim=1)
         both_values = torch.cat([self.values, new_values], dim=1)
         # the old ones come first and have smaller rows, so a stable sort keeps the tie rule
-        kept = both_values.argsort(dim=1, stable=True, descending=True)[:, :top]
-        return _Best(both_rows.gather(1, kept), both_values.gather(1, kept))
+        best = both_values.argsort(dim=1, stable=True, descending=True)[:, :top]
+        return _Best(both_rows.gather(1, best), both_values.gather(1, best))

@@ -30,17 +30,24 @@ class ModelLoss:
 
     Parameters
     ----------
-    clean
-        With the model's own activations.
-    zero, mean
-        With every activation at the site replaced by zeros, by the mean activation.
-    spliced
-        With each named replacement.
-    n_tokens
+    clean : float
+        Cross-entropy with the model's own activations.
+    zero, mean : float
+        Cross-entropy with every activation at the site replaced by zeros, by the mean activation.
+    spliced : mapping of str to float
+        Cross-entropy with each named replacement.
+    n_tokens : int
         Predicted tokens.
-    kl
+    kl : mapping of str to float
         Mean divergence of the predictions from the clean ones, in nats, for ``"zero"``, ``"mean"`` and
         ``"spliced NAME"``.
+
+    Examples
+    --------
+    >>> from sae_torch.evaluation import ModelLoss
+    >>> loss = ModelLoss(clean=3.0, zero=11.0, mean=8.0, spliced={"mine": 4.0}, n_tokens=1000)
+    >>> loss.recovered("mine", "zero"), loss.recovered("mine", "mean")
+    (0.875, 0.8)
     """
 
     clean: float
@@ -51,12 +58,20 @@ class ModelLoss:
     kl: Mapping[str, float] = field(default_factory=dict)
 
     def recovered(self, name: str, baseline: str = "zero") -> float:
-        """Loss recovered, ``(baseline - spliced) / (baseline - clean)``; baseline ``"zero"`` or ``"mean"``."""
+        """Loss recovered, ``(baseline - spliced) / (baseline - clean)``.
+
+        Parameters
+        ----------
+        name : str
+            Name of the replacement.
+        baseline : {"zero", "mean"}
+            The ablation.
+        """
         against: float = {"zero": self.zero, "mean": self.mean}[baseline]
         return (against - self.spliced[name]) / (against - self.clean)
 
     def kl_recovered(self, name: str, baseline: str = "zero") -> float:
-        """Divergence recovered, ``1 - KL(spliced) / KL(baseline)``."""
+        """Divergence recovered, ``1 - KL(spliced) / KL(baseline)``; parameters as of `recovered`."""
         return 1.0 - self.kl[f"spliced {name}"] / self.kl[baseline]
 
 
@@ -81,20 +96,24 @@ def model_loss(
 
     Parameters
     ----------
-    language_model
+    language_model : LanguageModel
         The model, a causal one.
-    site
+    site : str
         ``"hidden_states[n]"`` or the path of a module.
-    windows
-        ``(windows, length)`` token ids.
-    mean
-        ``(d_model,)``, replaces activations in mean ablation.
-    replacements
+    windows : (windows, length) integer tensor
+        Token ids, at least 3 in a window.
+    mean : (d_model,) float tensor
+        What replaces activations in mean ablation.
+    replacements : mapping of str to callable
         By name, a function from ``(tokens, d_model)`` float32 activations to as many others.
-    windows_per_batch
+    windows_per_batch : int
         Windows in one forward pass.
-    progress
+    progress : str, optional
         Label of a progress bar; None shows none.
+
+    Returns
+    -------
+    ModelLoss
 
     Raises
     ------
@@ -106,11 +125,11 @@ def model_loss(
 
     if not language_model.is_causal:
         raise InputError(
-            f"language_model {language_model.name!r} is a {type(language_model.model).__name__}, which predicts "
-            "no next token; expected a causal language model"
+            f"language_model: expected a causal language model, found {language_model.name!r}, a "
+            f"{type(language_model.model).__name__}, which predicts no next token"
         )
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
-        raise InputError(f"windows have shape {tuple(windows.shape)}, expected (windows, length) with length >= 3")
+        raise InputError(f"windows: expected shape (windows, length) with length >= 3, found {tuple(windows.shape)}")
     resumable = resolve_site(language_model.model, site) in list(blocks(language_model.model))
     continued = resumed_at if resumable else forced_at
     cases: dict[str, Replacement | None] = {
@@ -168,7 +187,7 @@ def _replaced(hidden: Tensor, replacement: Replacement) -> Tensor:
 
 @contextlib.contextmanager
 def forced_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
-    """Let a site hold a given output; everything before it runs in vain."""
+    """Let a site hold a given output while the context lasts; everything before it runs in vain."""
     handle = hook_at(model, site, lambda *_: output)
     try:
         yield
@@ -178,18 +197,19 @@ def forced_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumed_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
-    """Let the model start at a site with a given output there: the blocks up to it are passed over.
+    """Let the model start at a site with a given output there, while the context lasts.
 
-    Everything around the blocks (masks, rotary embeddings, final norm, head) stays the model's own code.
+    The blocks up to the site are passed over. Everything around the blocks (masks, rotary embeddings, final norm, head)
+    stays the model's own code.
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module
         A transformers model.
-    site
+    site : str
         The output of a block.
-    output
-        What that block shall return, a tensor or a tuple as it does itself.
+    output : tensor or tuple
+        What that block shall return, of the kind it returns itself.
 
     Raises
     ------
@@ -198,7 +218,7 @@ def resumed_at(model: nn.Module, site: str, output: Any) -> Iterator[None]:
     """
     target, layers = resolve_site(model, site), list(blocks(model))
     if target not in layers:
-        raise InputError(f"site is {site!r}, expected the output of a block, since the model is resumed there")
+        raise InputError(f"site: expected the output of a block, since the model is resumed there, found {site!r}")
     skipped = layers[: layers.index(target) + 1]
 
     def passed_over(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The folder of one run: nothing half-written, nothing of another configuration, and what is finished is kept."""
+"""The folder of one run: nothing half-written, nothing of another configuration, and what is finished stays."""
 
 from __future__ import annotations
 
@@ -17,17 +17,29 @@ RESULTS, REPORT, UNFINISHED = "results.json", "report.html", "unfinished"
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """Where a run keeps what it finishes, and publishes its results at the end.
+    """Where a run stores what it finishes, and publishes its results at the end.
 
-    Until the end everything lies in the subfolder ``unfinished``, so that older results of the same
-    configuration stay whole while they are made again.
+    Until the end everything lies in the subfolder ``unfinished``, so that older results of the same configuration stay
+    whole while they are made again.
 
     Parameters
     ----------
-    path
+    path : path
         The folder.
-    configuration
-        What determines the results; plain JSON values.
+    configuration : mapping
+        What determines the results, by name; plain JSON values.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sae_torch.evaluation import ResultsFolder
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     folder = ResultsFolder(pathlib.Path(path), {"seed": 0})
+    ...     folder.claim()
+    ...     _ = folder.write_part("mine", lambda part: None)
+    ...     folder.publish({"nmse": 0.2}, "<p>0.2</p>")
+    ...     sorted(file.name for file in folder.path.iterdir())
+    ['mine', 'report.html', 'results.json']
     """
 
     path: Path
@@ -54,7 +66,8 @@ class ResultsFolder:
             difference = self._difference(file)
             if difference:
                 raise InputError(
-                    f"{file} is of another run ({difference}); choose another --out or replace it with --overwrite"
+                    f"{file}: expected results of this configuration, found others ({difference}); choose another "
+                    "--out or replace them with --overwrite"
                 )
         if (self.working / RESULTS).exists() and self._difference(self.working / RESULTS):
             shutil.rmtree(self.working)
@@ -69,7 +82,20 @@ class ResultsFolder:
         return folder if folder.is_dir() else None
 
     def write_part(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a folder; it gets its name only when it is complete."""
+        """Let `write` fill a folder, which gets its name only when it is complete.
+
+        Parameters
+        ----------
+        name : str
+            Name of the part.
+        write : callable path -> None
+            Fills the folder at that path.
+
+        Returns
+        -------
+        path
+            The complete folder.
+        """
         temporary = self.working / f"{name}.tmp"
         temporary.mkdir()
         try:
@@ -80,12 +106,12 @@ class ResultsFolder:
         return temporary.rename(self.working / name)
 
     def publish(self, results: Mapping[str, Any], report: str) -> None:
-        """Move the parts, the report and the results to their places; the results come last."""
+        """Move the parts, the report and the results out of ``unfinished``; the results come last."""
         for part in sorted(folder for folder in self.working.iterdir() if folder.is_dir()):
-            place = self.path / part.name
-            if place.exists():
-                shutil.rmtree(place)
-            part.rename(place)
+            published = self.path / part.name
+            if published.exists():
+                shutil.rmtree(published)
+            part.rename(published)
         write_text(self.path / REPORT, report)
         write_text(self.path / RESULTS, json.dumps({"configuration": self.configuration, **results}, indent=2))
         shutil.rmtree(self.working)
@@ -96,7 +122,7 @@ class ResultsFolder:
             there = json.loads(file.read_text(encoding="utf-8"))["configuration"]
             names = sorted(name for name in {*there, *self.configuration} if self._value(there, name) != self[name])
         except (ValueError, KeyError, TypeError):
-            return "it is not results of this program"
+            return "not of this program"
         return ", ".join(f"{name} {self._value(there, name)} there, {self[name]} here" for name in names)
 
     def __getitem__(self, name: str) -> Any:

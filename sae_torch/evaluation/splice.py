@@ -50,22 +50,21 @@ def splice(
 
     Parameters
     ----------
-    model
+    model : torch.nn.Module
         A transformers model.
-    site
+    site : str
         ``"hidden_states[n]"`` or a module path; the module's output is a tensor or a tuple that starts with one.
-    sae
-        An autoencoder with ``encode`` and ``decode``; ``torch.nn.Identity()`` replaces activations by
-        themselves.
-    error_term
+    sae : autoencoder or torch.nn.Identity
+        Anything with ``encode`` and ``decode``; ``torch.nn.Identity()`` replaces activations by themselves.
+    error_term : bool
         Whether to add what the autoencoder misses, so that only the intervention changes the activations.
-    ablate
+    ablate : iterable of int
         Features whose activation becomes 0.
-    scale
+    scale : mapping of int to float, optional
         Factor by feature, for features whose activation is multiplied.
-    add
+    add : mapping of int to float, optional
         What is added to the activation of a feature on every token, whether it is active there or not: steering.
-    skip_first
+    skip_first : bool
         Whether position 0 keeps its activation: autoencoders here never train on it.
 
     Raises
@@ -86,16 +85,18 @@ def splice(
     """
     factors, added = _factors(ablate, scale), _finite("add", add)
     if isinstance(sae, nn.Identity) and (factors or added):
-        raise InputError("an identity has no features, but `ablate`, `scale` or `add` names some")
+        raise InputError(
+            "sae: expected an autoencoder with the features that `ablate`, `scale` or `add` name, found an identity"
+        )
 
     def replace(output: Any, kwargs: Mapping[str, Any]) -> Any:
         hidden = hidden_state(output)
         flat = hidden.reshape(-1, hidden.shape[-1])
         rows = _rows_after_first(hidden, kwargs) if skip_first else None
-        kept = flat if rows is None else flat[rows]
-        if len(kept) == 0:
+        replaced = flat if rows is None else flat[rows]
+        if len(replaced) == 0:
             return output
-        new = _reconstruct(sae, kept, factors, added, error_term)
+        new = _reconstruct(sae, replaced, factors, added, error_term)
         if rows is not None:
             new = flat.index_copy(0, rows, new)
         return with_hidden_state(output, new.view(hidden.shape))
@@ -112,16 +113,16 @@ def _factors(ablate: Iterable[int], scale: Mapping[int, float] | None) -> dict[i
     scaled = _finite("scale", scale)
     both = sorted(ablated.keys() & scaled.keys())
     if both:
-        raise InputError(f"feature {both[0]} is in `ablate` and in `scale`, expected in one of them")
+        raise InputError(f"feature {both[0]}: expected in `ablate` or in `scale`, found in both")
     return ablated | scaled
 
 
 def _finite(name: str, given: Mapping[int, float] | None) -> dict[int, float]:
-    numbers = {int(feature): float(number) for feature, number in (given or {}).items()}
-    for feature, number in numbers.items():
-        if not math.isfinite(number):
-            raise InputError(f"{name}: expected a finite number for feature {feature}, found {number}")
-    return numbers
+    values = {int(feature): float(value) for feature, value in (given or {}).items()}
+    for feature, value in values.items():
+        if not math.isfinite(value):
+            raise InputError(f"{name}: expected a finite number for feature {feature}, found {value}")
+    return values
 
 
 def _reconstruct(
@@ -167,7 +168,7 @@ def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:
 def _require_features(named: Iterable[int], n_features: int) -> None:
     wrong = [feature for feature in named if not 0 <= feature < n_features]
     if wrong:
-        raise InputError(f"feature {wrong[0]} does not exist, expected 0 to {n_features - 1}")
+        raise InputError(f"feature: expected 0 to {n_features - 1}, found {wrong[0]}")
 
 
 def _rows_after_first(hidden: Tensor, kwargs: Mapping[str, Any]) -> Tensor:

@@ -56,24 +56,27 @@ def contents(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--text", "./nowhere"], "text is './nowhere', expected a folder or a .jsonl file there, found nothing"),
+        (["--text", "./nowhere"], "text ./nowhere: expected a folder or a .jsonl file, found nothing"),
         (["--text", "./empty"], "text empty: expected .txt files, found none"),
         (["--text", "./blank"], "text ./blank: expected documents with text, found 1 without any"),
-        (["--model", "./nowhere"], "model is './nowhere', expected a folder or GGUF file there, found nothing"),
-        (["--model", "./text"], "model is './text', expected a folder with a config.json, found none in it"),
-        (["--model", "no/such-model"], "model 'no/such-model' cannot be loaded"),
-        (["--site", "hidden_states[9]"], "site is 'hidden_states[9]', but LlamaForCausalLM has 4 blocks"),
-        (["--site", "layers.7"], "site is 'layers.7', which is no module of LlamaForCausalLM"),
-        (["--also", "layers.7"], "site is 'layers.7', which is no module of LlamaForCausalLM"),
-        (["--window", "65"], "window is 65, expected at most the 64 positions of ./model"),
+        (["--model", "./nowhere"], "model ./nowhere: expected a folder or a GGUF file, found nothing"),
+        (["--model", "./text"], "model ./text: expected a folder with a config.json, found none in it"),
+        (
+            ["--model", "no/such-model"],
+            "model no/such-model: expected a model that transformers can load, found none: ",
+        ),
+        (["--site", "hidden_states[9]"], "LlamaForCausalLM has 4 blocks, found 'hidden_states[9]'; for"),
+        (["--site", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),
+        (["--also", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),
+        (["--window", "65"], "window: expected at most the 64 positions of ./model, found 65"),
         (["--window", "1"], "window is 1, expected at least 2"),
         (["--norm-multiple", "0.5"], "norm_multiple is 0.5, expected more than 1"),
-        (["--tokens", "0"], "tokens is 0, expected at least 1"),
-        (["--tokens", "9000"], "expected at least the 9000 asked for"),
-        (["--held-out", "0.7"], "held_out is 0.7, expected a share from 0 to below 0.5"),
-        (["--split", "test", "--held-out", "0"], "none of the 30 documents falls into the test split"),
+        (["--tokens", "0"], "tokens: expected at least 1, found 0"),
+        (["--tokens", "9000"], "tokens at hidden_states[2], found 9000"),
+        (["--held-out", "0.7"], "held_out: expected a share from 0 to below 0.5, found 0.7"),
+        (["--split", "test", "--held-out", "0"], "one document in the test split, found none of the 30"),
         (["--dtype", "float8"], "--dtype"),
-        (["--cache", "x.npy"], "cache folder x.npy/activations/"),
+        (["--cache", "x.npy"], "cache: expected a folder that can be made, found x.npy/activations/"),
     ],
 )
 def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
@@ -88,10 +91,10 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
     [
         (["--activations", "nowhere"], "activations nowhere: expected a folder or a .npy file, found nothing"),
         (["--activations", "text"], "activations text: expected .safetensors, .arrow or .npy files, found none"),
-        (["--activations", "mixed"], "mixed/b.npy holds float16 of width 8, expected float32 of width 8"),
-        (["--activations", "wide"], "wide/b.npy holds float32 of width 9, expected float32 of width 8"),
-        (["--activations", "whole"], "whole/a.npy holds int64 of shape (4, 8), expected floating-point rows"),
-        (["--reader.batch-size", "601"], "600 tokens do not fill one batch of 601"),
+        (["--activations", "mixed"], "mixed/b.npy: expected float32 of width 8 like mixed/a.npy, found float16"),
+        (["--activations", "wide"], "like wide/a.npy, found float32 of width 9"),
+        (["--activations", "whole"], "whole/a.npy: expected floating-point rows (tokens, d_model), found int64"),
+        (["--reader.batch-size", "601"], "activations: expected at least one batch of 601 tokens, found 600"),
         (["--sae.k", "17"], "k is 17, expected more than 0 and at most the 16 features"),
         (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),
         (
@@ -182,10 +185,12 @@ def test_folders_that_cannot_be_written(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
         assert complaint(TRAIN, capsys) == "sae-torch: run: Permission denied"
-        assert "cannot be made (Permission denied)" in complaint(HARVEST, capsys)
+        text = complaint(HARVEST, capsys)
+        assert "cache: expected a folder that can be made, found " in text
+        assert text.endswith(" (Permission denied)")
     access: Callable[..., bool] = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
-    assert "cannot be written" in complaint(HARVEST, capsys)
+    assert "cache: expected a folder that can be written, found " in complaint(HARVEST, capsys)
 
 
 def test_a_finished_run_is_not_written_over(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

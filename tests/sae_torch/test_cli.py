@@ -30,12 +30,12 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
             "--batch-size 9; perhaps you meant --reader.batch-size; `sae-torch train --help`",
         ),
         (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
-        (["demo", "--tokens", "100"], "tokens is 100, expected at least one batch of 2048 (batch_size)"),
-        (["demo", "--tokens", "-1"], "tokens is -1, expected at least one batch of 2048 (batch_size)"),
-        (["demo", "--k", "0"], "k is 0, expected at least 1"),
-        (["demo", "--k", "5000"], "k is 5000, expected at most the 4608 features"),
+        (["demo", "--tokens", "100"], "tokens: expected at least one batch of 2048 (batch_size), found 100"),
+        (["demo", "--tokens", "-1"], "tokens: expected at least one batch of 2048 (batch_size), found -1"),
+        (["demo", "--k", "0"], "k: expected at least 1, found 0"),
+        (["demo", "--k", "5000"], "k: expected at most the 4608 features, found 5000"),
         (["harvest", "--split", "valid"], "--split"),
-        (["demo", "--model", "./nowhere"], "model is './nowhere', expected a folder or GGUF file there, found nothing"),
+        (["demo", "--model", "./nowhere"], "model ./nowhere: expected a folder or a GGUF file, found nothing"),
     ],
 )
 def test_wrong_arguments_get_one_sentence_and_exit_code_2(
@@ -105,7 +105,7 @@ def test_the_module_runs_as_a_program() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "sae-torch: tokens is 100, expected at least one batch of 2048 (batch_size); "
+        "sae-torch: tokens: expected at least one batch of 2048 (batch_size), found 100; "
         "`sae-torch demo --help` lists what there is.\n"
     )
 

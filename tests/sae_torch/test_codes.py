@@ -55,9 +55,9 @@ def test_entries_past_the_count_are_ignored(tokens: int, features: int, share: f
         assert matches.count is None
         for name in ("tokens", "features", "values"):
             assert torch.equal(getattr(matches, name), getattr(exact, name))
-        half = codes.among(0, max(1, features // 2))
-        assert torch.equal(half.to_dense(), exact.among(0, max(1, features // 2)).to_dense())
-        assert torch.equal(half.feature_counts, exact.among(0, max(1, features // 2)).feature_counts)
+        half = codes.feature_range(0, max(1, features // 2))
+        assert torch.equal(half.to_dense(), exact.feature_range(0, max(1, features // 2)).to_dense())
+        assert torch.equal(half.feature_counts, exact.feature_range(0, max(1, features // 2)).feature_counts)
         inputs = [t.detach().clone().requires_grad_() for t in (x, sae.W_enc, sae.b_enc, sae.b_dec)]
         active = codes.with_values(selected_preactivations(codes, *inputs))
         x_hat = decode(active, sae.W_dec, sae.b_dec)

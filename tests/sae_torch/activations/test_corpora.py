@@ -75,22 +75,22 @@ def test_sotu_is_a_name() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda place: str(place / "nowhere"), "expected a folder or a .jsonl file there, found nothing"),
+        (lambda place: str(place / "nowhere"), "expected a folder or a .jsonl file, found nothing"),
         (lambda place: str(place), "expected .txt files, found none"),
-        (lambda place: _written(place / "a.txt", b"\xff\xfe") and str(place), "not readable as UTF-8"),
+        (lambda place: _written(place / "a.txt", b"\xff\xfe") and str(place), "expected UTF-8, found something else ("),
         (
             lambda place: _written(place / "a.txt", b" \n") and str(place),
             "expected documents with text, found 1",
         ),
-        (lambda place: _written(place / "a.csv", b"a,b"), "expected a folder, or a .jsonl or .jsonl.gz file"),
-        (lambda place: _written(place / "a.jsonl", b"{"), "not readable as JSON lines"),
+        (lambda place: _written(place / "a.csv", b"a,b"), "a .jsonl or .jsonl.gz file, found a file of another kind"),
+        (lambda place: _written(place / "a.jsonl", b"{"), "expected JSON lines, found something else ("),
         (
             lambda place: _written(place / "a.jsonl", b'{"a": "b"}'),
             "expected a text in field 'text', found ['a']",
         ),
         (lambda place: _written(place / "a.jsonl", b"[]"), "line 1: expected a text in field 'text', found list"),
         (lambda place: _written(place / "a.jsonl", b""), "expected documents with text, found 0 without any"),
-        (lambda place: _written(place / "a.jsonl.gz", b"no gzip"), "not readable as JSON lines"),
+        (lambda place: _written(place / "a.jsonl.gz", b"no gzip"), "expected JSON lines, found something else ("),
     ],
 )
 def test_what_is_no_text_is_named(make: Any, message: str, tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def _written(path: Path, content: bytes) -> str:
 
 
 def test_a_dataset_that_cannot_be_had_is_named() -> None:
-    with pytest.raises(InputError, match=r"'no/such-dataset' is no folder or file here, and `datasets` cannot load"):
+    with pytest.raises(InputError, match=r"no/such-dataset: expected .* `datasets` can load, found none of them"):
         Corpus("no/such-dataset").documents("train")
 
 
 def test_an_empty_split_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "alone"}))
-    with pytest.raises(InputError, match=r"none of the 1 documents falls into the test split \(held_out 0\)"):
+    with pytest.raises(InputError, match=r"one document in the test split, found none of the 1 \(held_out 0\)"):
         Corpus(str(path), held_out=0.0).documents("test")

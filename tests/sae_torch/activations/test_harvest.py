@@ -179,7 +179,9 @@ def test_what_float16_cannot_hold_is_refused(
     block = tiny_language_model.model.get_submodule("model.layers.1")
     handle = block.register_forward_hook(lambda module, inputs, output: torch.full_like(output, value))
     try:
-        with pytest.raises(InputError, match=r"activations at hidden_states\[2\] are not finite or reach"):
+        with pytest.raises(
+            InputError, match=r"activations at hidden_states\[2\]: expected finite values of at most 65504,"
+        ):
             harvest(tiny_harvest, "train", 100, cache=tmp_path, language_model=tiny_language_model)
     finally:
         handle.remove()
@@ -191,7 +193,9 @@ def test_more_tokens_than_the_split_holds_are_refused(
 ) -> None:
     # 600 words make 37 windows of 15 kept tokens
     assert len(harvest(tiny_harvest, "test", 555, cache=tmp_path, language_model=tiny_language_model)) == 555
-    with pytest.raises(InputError, match=r"the test split holds 555 tokens .* expected at least the 556 asked for"):
+    with pytest.raises(
+        InputError, match=r"tokens: expected at most what the test split holds, 555 tokens .*, found 556"
+    ):
         harvest(tiny_harvest, "test", 556, cache=tmp_path, language_model=tiny_language_model)
 
 
@@ -200,7 +204,7 @@ def test_bad_settings_are_refused(tiny_harvest: HarvestConfig, tmp_path: Path) -
         dataclasses.replace(tiny_harvest, window=1)
     with pytest.raises(InputError, match="norm_multiple is 1, expected more than 1"):
         dataclasses.replace(tiny_harvest, norm_multiple=1)
-    with pytest.raises(InputError, match="tokens is 0, expected at least 1"):
+    with pytest.raises(InputError, match="tokens: expected at least 1, found 0"):
         plan(tiny_harvest, "train", 0, tmp_path)
 
 
@@ -209,7 +213,9 @@ def test_an_unwritable_cache_fails_before_the_model_loads(
 ) -> None:
     (tmp_path / "activations").write_text("a file where a folder should be")
     monkeypatch.setattr("sae_torch.activations.harvesting.load_language_model", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(InputError, match=r"cache folder .* cannot be made \((Not a directory|File exists)\)"):
+    with pytest.raises(
+        InputError, match=r"cache: expected a folder that can be made.* \((Not a directory|File exists)"
+    ):
         harvest(tiny_harvest, "train", 100, cache=tmp_path)
 
 

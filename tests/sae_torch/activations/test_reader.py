@@ -61,9 +61,9 @@ def test_the_order_does_not_depend_on_how_rows_lie_in_shards() -> None:
 
 
 def test_too_few_rows_for_one_batch_are_refused() -> None:
-    with pytest.raises(InputError, match="5 tokens do not fill one batch of 8: harvest more tokens"):
+    with pytest.raises(InputError, match="expected at least one batch of 8 tokens, found 5; harvest more tokens"):
         ActivationReader(numbered(5), batch_size=8)
-    with pytest.raises(InputError, match="batch_size is 0, expected at least 1"):
+    with pytest.raises(InputError, match="batch_size: expected at least 1, found 0"):
         ActivationReader(numbered(5), batch_size=0)
 
 

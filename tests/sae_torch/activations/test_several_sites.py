@@ -87,7 +87,7 @@ def test_other_types_are_stored_and_checked(
 def test_windows_longer_than_the_models_context_are_refused(
     tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"window is 65, expected at most the 64 positions of"):
+    with pytest.raises(InputError, match=r"window: expected at most the 64 positions of .*, found 65"):
         harvest(dataclasses.replace(tiny_harvest, window=65), "train", 100, tmp_path, tiny_language_model)
 
 
@@ -98,7 +98,7 @@ def test_too_little_space_is_said_after_the_first_shard(
 
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(harvesting.shutil, "disk_usage", lambda _: usage)  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match=r"has 0.00 GB left, expected 0.00 GB for the activations asked for"):
+    with pytest.raises(InputError, match=r"cache: expected 0.00 GB free for the activations asked for, found 0.00"):
         harvest(tiny_harvest, "train", 300, tmp_path, tiny_language_model)
     assert len(headers(tmp_path)) == 1
 
@@ -173,11 +173,11 @@ def test_a_live_reader_says_when_the_text_is_used_up(
     tiny_harvest: HarvestConfig, tiny_language_model: LanguageModel
 ) -> None:
     reader = LiveReader(tiny_harvest, tokens=1126, batch_size=64, language_model=tiny_language_model)
-    with pytest.raises(InputError, match=r"the train split holds 1125 tokens, expected at least the 1126 asked for"):
+    with pytest.raises(InputError, match=r"tokens: expected at most what the train split holds, 1125 .*, found 1126"):
         reader.d_model  # noqa: B018  # before the first batch
     dropping = dataclasses.replace(tiny_harvest, norm_multiple=1.01)
     reader = LiveReader(dropping, tokens=1125, batch_size=64, language_model=tiny_language_model)
-    with pytest.raises(InputError, match=r"the train split is used up at window 75, expected text for 1125 tokens"):
+    with pytest.raises(InputError, match=r"tokens: expected .* the 75 windows of the train split hold, found 1125"):
         list(reader.from_step(0))
-    with pytest.raises(InputError, match="10 tokens do not fill one batch of 64"):
+    with pytest.raises(InputError, match="tokens: expected at least one batch of 64, found 10"):
         LiveReader(tiny_harvest, tokens=10, batch_size=64)

@@ -35,11 +35,11 @@ def test_later_blocks_do_not_run(tiny_language_model: LanguageModel) -> None:
 
 def test_unknown_sites_are_refused_with_what_there_is(tiny_language_model: LanguageModel) -> None:
     model = tiny_language_model.model
-    with pytest.raises(InputError, match=r"LlamaForCausalLM has 4 blocks; expected an index from 0 to 3"):
+    with pytest.raises(InputError, match=r"site: expected an index from 0 to 3, since LlamaForCausalLM has 4 blocks"):
         resolve_site(model, "hidden_states[4]")
-    with pytest.raises(InputError, match=r"no module of LlamaForCausalLM; expected .* one of: model, lm_head"):
+    with pytest.raises(InputError, match=r"site: expected .* one of model, lm_head, found .* no module of LlamaFor"):
         resolve_site(model, "transformer.h.3")
-    with pytest.raises(InputError, match="Linear has no list of None blocks"):
+    with pytest.raises(InputError, match=r"expected a list of None blocks in Linear, .* found none"):
         resolve_site(nn.Linear(2, 2), "hidden_states[1]")
 
 
@@ -47,7 +47,7 @@ def test_a_site_that_is_never_reached_is_refused(tiny_language_model: LanguageMo
     model = tiny_language_model.model
     model.unused = nn.Linear(2, 2)
     try:
-        with pytest.raises(InputError, match="site is 'unused', but the forward pass never reaches it"):
+        with pytest.raises(InputError, match="site: expected a module that the forward pass reaches, found 'unused'"):
             output_at(model, "unused", torch.ones(1, 4, dtype=torch.long))
     finally:
         del model.unused
@@ -59,5 +59,5 @@ def test_tensor_and_tuple_outputs_keep_their_form() -> None:
     assert hidden_state((x, "cache")) is x
     assert with_hidden_state(x, y) is y
     assert with_hidden_state((x, "cache"), y) == (y, "cache")
-    with pytest.raises(TypeError, match="returned dict, expected a tensor or a tuple"):
+    with pytest.raises(TypeError, match="expected a tensor or a tuple of one, found dict"):
         hidden_state({})

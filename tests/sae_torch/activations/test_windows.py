@@ -22,5 +22,5 @@ def test_windows_are_the_concatenation_cut_and_shuffled(tiny_language_model: Lan
 
 
 def test_text_shorter_than_a_window_is_refused(tiny_language_model: LanguageModel) -> None:
-    with pytest.raises(InputError, match="the text holds 3 tokens, expected at least one window of 10"):
+    with pytest.raises(InputError, match="text: expected at least one window of 10 tokens, found 3 tokens"):
         pack_windows(tiny_language_model.tokenizer, [Document("short", "w1 w2 w3")], length=10)

@@ -149,7 +149,7 @@ def test_a_saved_autoencoder_that_differs_is_a_defect(
 
 def test_fields_of_the_demo_are_documented_and_checked() -> None:
     assert {field.name for field in dataclasses.fields(Demo)} >= {"tokens", "seed", "out", "cache", "overwrite"}
-    with pytest.raises(InputError, match="test_tokens is 0, expected at least 1"):
+    with pytest.raises(InputError, match="test_tokens: expected at least 1, found 0"):
         Demo(test_tokens=0)
 
 

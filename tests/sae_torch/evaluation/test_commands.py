@@ -106,25 +106,31 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
         (["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"], "nowhere: expected the folder of an"),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "no"], "no: expected a folder or a .npy file"),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "saes"], "expected .safetensors, .arrow or"),
-        (["evaluate", "--autoencoders", "saes/token", "saes/token", "--activations", "held-out"], "is given twice"),
+        (
+            ["evaluate", "--autoencoders", "saes/token", "saes/token", "--activations", "held-out"],
+            "folder once, found saes/token twice",
+        ),
         (
             ["evaluate", "--autoencoders", "saes/token", "--activations", "wide.npy"],
-            "of width 16, but those in wide.npy",
+            "activations wide.npy: expected the width 16 that token reads, found 7",
         ),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--out", "taken"], "taken exists"),
         (
             ["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--tokens", "1"],
-            "tokens is 1, exp",
+            "tokens: expected at least 2, found 1",
         ),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--tokens", "9999"], "there are"),
         (
             ["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--pages", "-1"],
-            "pages is -1, exp",
+            "pages: expected 0 or more, found -1",
         ),
-        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--k", "0"], "k is 0, expected a"),
-        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out"], "is not the one of held-out"),
+        (
+            ["evaluate", "--autoencoders", "saes/token", "--activations", "held-out", "--k", "0"],
+            "k: expected a positive number",
+        ),
+        (["evaluate", "--autoencoders", "saes/token", "--activations", "held-out"], "expected the one of held-out"),
         (["report", "--evaluations", "none.json"], "none.json: expected a file of `sae-torch evaluate`, found nothing"),
-        (["report", "--evaluations", "taken"], "taken: not a file of `sae-torch evaluate`"),
+        (["report", "--evaluations", "taken"], "taken: expected a file of `sae-torch evaluate`, found something"),
         (["report", "--evaluations", "taken", "--out", "taken"], "taken exists already; choose another --out"),
         (["report", "--evaluations", "taken", "--out", "saes"], "saes is a folder, expected a file to write"),
     ],
@@ -135,7 +141,7 @@ def test_wrong_arguments_write_nothing(
     (place / "taken").write_text("mine")
     np.save(place / "wide.npy", np.zeros((10, 7), np.float32))
     other = open_held_out(place).header["model"]
-    if "is not the one" in message:  # a model on disk, but another one
+    if "expected the one of" in message:  # a model on disk, but another one
         (place / other).mkdir()
         (place / other / "config.json").write_text("{}")
     before = sorted(place.rglob("*"))

@@ -280,10 +280,10 @@ def test_an_evaluation_goes_through_its_file(sae: st.SparseAutoencoder, tmp_path
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1, "facts": {}, "evaluations": [{}]}', "[1"])
 def test_other_files_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text(content)
-    with pytest.raises(InputError, match=r"e\.json: not a file of `sae-torch evaluate`"):
+    with pytest.raises(InputError, match=r"e\.json: expected a file of `sae-torch evaluate`, found something else"):
         EvaluationFile.read(tmp_path / "e.json")
     (tmp_path / "e.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="format 99, expected 1; evaluate again"):
+    with pytest.raises(InputError, match="expected format 1, found 99; evaluate again"):
         EvaluationFile.read(tmp_path / "e.json")
     with pytest.raises(InputError, match="found nothing"):
         EvaluationFile.read(tmp_path / "none.json")

@@ -100,13 +100,13 @@ def test_activations_that_do_not_vary_are_refused() -> None:
     activations = make_activations(4)
     shard: Any = activations.shards[0]
     shard.activations.fill_(1.0)
-    with pytest.raises(InputError, match="the 16 activations are all equal"):
+    with pytest.raises(InputError, match="activations: expected rows that vary, found 16 that are all equal"):
         measure(PlainAutoencoder(6, 3), activations)
 
 
 def test_another_width_is_named() -> None:
     sae: nn.Module = PlainAutoencoder(6, 3)
-    with pytest.raises(InputError, match="activations are 5 wide, expected the autoencoder's 6"):
+    with pytest.raises(InputError, match="activations: expected the autoencoder's width of 6, found 5"):
         measure(sae, make_activations(4, d_model=5))
 
 

@@ -104,11 +104,11 @@ def test_the_model_is_restored_after_an_error(tiny_language_model: LanguageModel
 
 def test_sites_that_cannot_be_resumed_and_short_windows_are_refused(tiny_language_model: LanguageModel) -> None:
     with (
-        pytest.raises(InputError, match=r"'model\.layers\.1\.mlp', expected the output of a block"),
+        pytest.raises(InputError, match=r"site: expected the output of a block, .* found 'model\.layers\.1\.mlp'"),
         resumed_at(tiny_language_model.model, "model.layers.1.mlp", torch.zeros(1)),
     ):
         pass
-    with pytest.raises(InputError, match=r"shape \(4, 2\), expected \(windows, length\) with length >= 3"):
+    with pytest.raises(InputError, match=r"expected shape \(windows, length\) with length >= 3, found \(4, 2\)"):
         model_loss(tiny_language_model, SITE, make_windows(4, 2), torch.zeros(16), {})
 
 

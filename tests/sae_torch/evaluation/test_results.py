@@ -121,7 +121,9 @@ def test_results_of_another_configuration_are_refused(tmp_path: Path, published:
         first.publish({"results": 1}, "first")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     second = ResultsFolder(tmp_path, {"tokens": 6, "seed": 0})
-    with pytest.raises(InputError, match=r"results\.json is of another run \(tokens 5 there, 6 here\); choose another"):
+    with pytest.raises(
+        InputError, match=r"results\.json: expected .* others \(tokens 5 there, 6 here\); choose another"
+    ):
         second.claim()
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     second.claim(overwrite=True)
@@ -132,7 +134,7 @@ def test_results_of_another_configuration_are_refused(tmp_path: Path, published:
 @pytest.mark.parametrize("content", ["{}", "[1]", "not json", '{"configuration": 3}', '{"results": []}'])
 def test_a_file_of_something_else_is_never_overwritten(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(InputError, match="it is not results of this program"):
+    with pytest.raises(InputError, match=r"of this configuration, found others \(not of this program\)"):
         ResultsFolder(tmp_path, {"tokens": 5}).claim()
     assert (tmp_path / "results.json").read_text() == content
 

@@ -186,19 +186,19 @@ def test_gradients_pass_through(sae: PlainAutoencoder) -> None:
 def test_bad_interventions_are_refused(tiny_language_model: LanguageModel, sae: PlainAutoencoder) -> None:
     model = tiny_language_model.model
     with (
-        pytest.raises(InputError, match="feature 3 is in `ablate` and in `scale`"),
+        pytest.raises(InputError, match="feature 3: expected in `ablate` or in `scale`, found in both"),
         splice(model, SITE, sae, ablate=[3], scale={3: 2.0}),
     ):
         pass
-    with pytest.raises(InputError, match="feature 40 does not exist, expected 0 to 39"):  # noqa: SIM117
+    with pytest.raises(InputError, match="feature: expected 0 to 39, found 40"):  # noqa: SIM117
         with splice(model, SITE, sae, ablate=[40]):
             logits(tiny_language_model)
     with (
-        pytest.raises(InputError, match="an identity has no features"),
+        pytest.raises(InputError, match=r"sae: expected an autoencoder with the features .* found an identity"),
         splice(model, SITE, nn.Identity(), ablate=[1]),
     ):
         pass
-    with pytest.raises(InputError, match="feature -1 does not exist"):  # noqa: SIM117
+    with pytest.raises(InputError, match="feature: expected 0 to 39, found -1"):  # noqa: SIM117
         with splice(model, SITE, sae, add={-1: 2.0}):
             logits(tiny_language_model)
     with (

@@ -164,8 +164,14 @@ def test_the_commands_go_there_and_back(tmp_path: Path, capsys: pytest.CaptureFi
         ),
         (["export", "--folder", "ours", "--out", "o", "--format", "sparsify"], "holds token choice only"),
         (["export", "--folder", "ours", "--out", "o", "--format", "onnx"], "--format"),
-        (["export", "--folder", "ours", "--out", "ours", "--format", "saelens"], "ours exists already; choose another"),
-        (["import", "--folder", "ours", "--out", "o", "--k", "-2"], "k is -2, expected a positive number"),
+        (
+            ["export", "--folder", "ours", "--out", "ours", "--format", "saelens"],
+            "out: expected a folder that holds nothing, found ours;",
+        ),
+        (
+            ["import", "--folder", "ours", "--out", "o", "--k", "-2"],
+            "k: expected a positive number of features per token, found -2",
+        ),
         (["import", "--folder", "ours"], "--out"),
     ],
 )
