@@ -18,7 +18,7 @@ import allocation as al
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
-from allocation.solvers.two_sided import block_passes as passes
+from allocation.solvers.two_sided import block_passes
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import drawn, typed
 
@@ -148,19 +148,19 @@ def test_steps_of_a_pass(rows: int, columns: int, seed: int) -> None:
     block = rng.integers(-3, 4, (rows, columns)).astype(float)
     row, column = rng.integers(-2, 3, rows).astype(float), rng.integers(-2, 3, columns).astype(float)
     places = np.flatnonzero(rng.random(rows * columns) < 0.3)
-    order = passes.mixed(np, np.arange(rows * columns).reshape(rows, columns))
+    order = block_passes.mixed(np, np.arange(rows * columns).reshape(rows, columns))
     assert np.unique(order).size == order.size
 
     def steps(xp: Any, put: Any) -> list[np.ndarray]:
         b, r, c = put(block.copy()), put(row), put(column)
-        found = [*passes.beating(xp, b, r, c, True), *passes.beating(xp, b, r, c, False)]
-        found += [passes.total_excess(xp, b, r, c), passes.without_places(xp, b, put(places), -np.inf)]
+        found = [*block_passes.beating(xp, b, r, c, True), *block_passes.beating(xp, b, r, c, False)]
+        found += [block_passes.total_excess(xp, b, r, c), block_passes.without_places(xp, b, put(places), -np.inf)]
         b = put(block.copy())
-        found += [passes.mixed(xp, put(np.arange(rows * columns)))]
+        found += [block_passes.mixed(xp, put(np.arange(rows * columns)))]
         for axis in (0, 1):
-            found += passes.best_of_each(xp, b, put(order), axis)
-            found += passes.shortest_steps(xp, b, (r, c)[axis], axis)
-        place, score = (np.asarray(part) for part in passes.best_places(xp, b, c, columns // 2 + 1))
+            found += block_passes.best_of_each(xp, b, put(order), axis)
+            found += block_passes.shortest_steps(xp, b, (r, c)[axis], axis)
+        place, score = (np.asarray(part) for part in block_passes.best_places(xp, b, c, columns // 2 + 1))
         return [np.asarray(part) for part in found] + [np.sort(score - column[place], axis=1)]
 
     plain = steps(np, lambda array: array)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import allocation as al
 from allocation.cuda.kernel_engine import KernelEngine
 from allocation.cuda.scores import DeviceScores
-from allocation.solvers.laminar import device_candidates as reduction
+from allocation.solvers.laminar import device_candidates
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import assert_same, drawn
 from tests.allocation.strategies import laminar_families, limits
@@ -44,7 +44,7 @@ def test_every_mix_of_nested_limits(problem: tuple[np.ndarray, dict[str, Any]]) 
     device = HostDevice()
     matrix = DeviceScores(device.put(scores), "float32", KernelEngine(device))
     # so small a matrix would rather be copied
-    with warnings.catch_warnings(), patch.object(reduction, "MOST", 1.0):
+    with warnings.catch_warnings(), patch.object(device_candidates, "MOST", 1.0):
         warnings.filterwarnings("ignore", ".* works in main memory", RuntimeWarning)
         found = al.solve(al.Problem(matrix, **given_limits), al.Laminar(), throw=False)
     expected = al.solve(al.Problem(scores, **given_limits), al.Laminar(), throw=False)
@@ -66,7 +66,7 @@ def test_only_candidates_cross_over() -> None:
         device = HostDevice()
         problem = al.Problem(DeviceScores(device.put(scores), "float32", KernelEngine(device)), **given_limits)
         assert isinstance(problem.matrix, DeviceScores)
-        reduced = reduction.candidates(problem, problem.matrix)
+        reduced = device_candidates.candidates(problem, problem.matrix)
         assert reduced is not None
         assert reduced.matrix.n_edges < scores.size / 4
         assert_same(al.solve(problem), al.solve(al.Problem(scores, **given_limits)))

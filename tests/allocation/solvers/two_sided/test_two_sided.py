@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates
-from allocation.solvers.two_sided import starting_point as opening
+from allocation.solvers.two_sided import first_candidates, starting_point
 from tests.allocation.strategies import any_limits, any_problem, one_sided, score_matrices
 
 LIMITS = ("budget", "token_caps", "token_floors", "feature_caps", "feature_floors", "token_groups", "feature_groups")
@@ -31,7 +30,7 @@ def certified(problem: al.Problem, **options: Any) -> al.Solution:
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """One promising edge per limit to begin with, however small the problem: pricing has to find the others."""
-    monkeypatch.setattr(opening, "SMALL", 0)
+    monkeypatch.setattr(starting_point, "SMALL", 0)
     for name, value in (("SMALL", 0), ("WIDE", 0), ("EXTRA", 1)):
         monkeypatch.setattr(first_candidates, name, value)
 
