@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates
-from allocation.solvers.two_sided import starting_point as opening
-from allocation.solvers.two_sided import work_limit as effort
+from allocation.solvers.two_sided import first_candidates, starting_point, work_limit
 from allocation.solvers.two_sided.dual_ascent import _extrapolated
 from allocation.solvers.two_sided.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
@@ -59,7 +56,7 @@ def certified(problem: al.Problem, **options: Any) -> al.Solution:
 @pytest.mark.parametrize("scores", SCORES)
 def test_minimum_cost_flow_finds_no_better_value(scores: str, limits: str) -> None:
     problem = al.Problem(SCORES[scores], **LIMITS[limits])
-    assert problem.scores.size > opening.SMALL
+    assert problem.scores.size > starting_point.SMALL
     assert certified(problem).objective == best_value(problem)
 
 
@@ -133,24 +130,23 @@ def test_out_of_time_is_an_error_with_the_best_gap() -> None:
     assert bound >= optimum * (1 - 1e-5)
     failed = al.solve(problem, max_seconds=1e-9, throw=False)
     assert failed.status is al.Status.NOT_CERTIFIED
-    with pytest.raises(al.NotCertifiedError):
+    with pytest.raises(al.NotCertifiedError, match="stopped after 1e-09 seconds"):
         failed.mask()
 
 
 def test_a_deadline_holds_where_floors_leave_no_allocation_known() -> None:
     problem = al.Problem(GENERIC, **LIMITS["budget, caps, floors"])
-    started = time.perf_counter()
     with pytest.raises(
-        al.NotCertifiedError, match=r"no allocation that meets the floors is known yet.* gap is infinite"
+        al.NotCertifiedError,
+        match=r"stopped after 1e-09 seconds .* no allocation that meets the floors is known yet.* gap is infinite",
     ):
         al.solve(problem, max_seconds=1e-9)
-    assert time.perf_counter() - started < 60
 
 
 def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = al.Problem(GENERIC, token_caps=8, feature_caps=6)
-    monkeypatch.setattr(effort, "FREE_VISITS", 0)
-    monkeypatch.setattr(effort, "MOST_VISITS", 1)
+    monkeypatch.setattr(work_limit, "FREE_VISITS", 0)
+    monkeypatch.setattr(work_limit, "MOST_VISITS", 1)
     with pytest.raises(
         al.NotCertifiedError,
         match=r"stopped after \d+ visits to edges without a proof: .* best gap .* LinearProgram\(\)",
