@@ -1,4 +1,4 @@
-"""What a user installs: a wheel that needs numpy and scipy alone, and imports that stay quick."""
+"""What a user installs: a wheel that needs numpy and scipy alone, and imports that stay light."""
 
 from __future__ import annotations
 
@@ -40,15 +40,12 @@ def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: 
     assert "pip install 'sae-allocation[torch]'" in said
 
 
-def test_importing_allocation_is_quick_and_needs_no_torch() -> None:
-    """Below 0.3 s beyond NumPy, the best of three, and nothing heavy comes along."""
+def test_importing_allocation_reads_few_modules_and_needs_no_torch() -> None:
+    """What an import takes is the modules it reads: beyond NumPy, its own and a few of the standard library."""
     script = (
-        "import time, sys, numpy\nstart = time.perf_counter()\nimport allocation\n"
-        "print(time.perf_counter() - start)\n"
-        "assert not {'torch', 'cupy', 'matplotlib', 'scipy.optimize'} & set(sys.modules)"
+        "import sys, numpy\nbefore = set(sys.modules)\nimport allocation\n"
+        "assert not {'torch', 'cupy', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "print(*sorted(m for m in set(sys.modules) - before if m.split('.')[0] != 'allocation'))"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for _ in range(3)
-    ]
-    assert min(map(float, runs)) < 0.3
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(run.stdout.split()) <= 60, run.stdout

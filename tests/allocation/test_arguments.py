@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +114,6 @@ CALLS = calls()
 def test_any_value_is_accepted_or_refused_by_name(label: str) -> None:
     name = label.split()[0]
     for value in wrong_values():
-        start = time.perf_counter()
         try:
             CALLS[label](value)
         except (al.InvalidProblemError, al.InfeasibleError) as error:
@@ -124,7 +122,6 @@ def test_any_value_is_accepted_or_refused_by_name(label: str) -> None:
             assert limit in text or "from_edges" in text or (name == "shape" and "index from 0 to 0" in text), text
             assert "\n" not in text
             assert len(text) < 400
-        assert time.perf_counter() - start < 20, (label, shown(value))
 
 
 def test_the_problem_with_a_value_is_named() -> None:

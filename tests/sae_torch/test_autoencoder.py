@@ -147,14 +147,13 @@ def test_bad_arguments_are_named(call: Any, message: str) -> None:
 
 
 def test_the_import_is_light() -> None:
-    """Below a second beyond torch, without the libraries of the command line, the language model, the compiler."""
+    """A few modules beyond torch and its own, none of the command line, the language model, the compiler."""
     script = (
-        "import time, sys, torch\nstart = time.perf_counter()\nimport sae_torch\nprint(time.perf_counter() - start)\n"
-        "assert not {'transformers', 'matplotlib', 'tyro', 'torch._dynamo'} & set(sys.modules)"
+        "import sys, torch\nbefore = set(sys.modules)\nimport sae_torch\n"
+        "assert not {'transformers', 'matplotlib', 'tyro', 'torch._dynamo'} & set(sys.modules)\n"
+        "own = 'allocation', 'sae_torch'\n"
+        "print(*sorted(m for m in set(sys.modules) - before if m.split('.')[0] not in own))"
     )
     root = Path(__file__).parents[2]
-    runs = [
-        subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
-    assert min(map(float, runs)) < 1.0
+    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert len(run.stdout.split()) <= 60, run.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_the_selection_is_that_of_the_solver(tokens: int, features: int, seed: i
     )
     expected = al.solve(problem, throw=False)
     if expected.status is al.Status.INFEASIBLE:
-        with pytest.raises(al.InfeasibleError):
+        with pytest.raises(al.InfeasibleError, match=f"^{re.escape(str(expected.error))}"):
             choice.mask(scores)
         return
     assert al.verify(problem, expected).optimal

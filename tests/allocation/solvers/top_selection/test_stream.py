@@ -16,8 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import allocation as al
-from allocation.solvers.top_selection import stream as streaming
-from allocation.solvers.top_selection import survivors
+from allocation.solvers.top_selection import stream, survivors
 from tests.allocation.strategies import limits, score_matrices
 
 
@@ -52,7 +51,7 @@ def test_bit_identical_however_small_the_memory(
 ) -> None:
     scores, blocks, limits = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "SURPLUS", surplus)
+        patch.setattr(stream, "SURPLUS", surplus)
         patch.setattr(survivors, "BATCH", batch)
         streamed = al.select_stream(blocks, **limits)
     problem = al.Problem(scores, **limits)

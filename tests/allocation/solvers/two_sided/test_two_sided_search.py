@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import numpy as np
@@ -131,18 +130,17 @@ def test_out_of_time_is_an_error_with_the_best_gap() -> None:
     assert bound >= optimum * (1 - 1e-5)
     failed = al.solve(problem, max_seconds=1e-9, throw=False)
     assert failed.status is al.Status.NOT_CERTIFIED
-    with pytest.raises(al.NotCertifiedError):
+    with pytest.raises(al.NotCertifiedError, match="stopped after 1e-09 seconds"):
         failed.mask()
 
 
 def test_a_deadline_holds_where_floors_leave_no_allocation_known() -> None:
     problem = al.Problem(GENERIC, **LIMITS["budget, caps, floors"])
-    started = time.perf_counter()
     with pytest.raises(
-        al.NotCertifiedError, match=r"no allocation that meets the floors is known yet.* gap is infinite"
+        al.NotCertifiedError,
+        match=r"stopped after 1e-09 seconds .* no allocation that meets the floors is known yet.* gap is infinite",
     ):
         al.solve(problem, max_seconds=1e-9)
-    assert time.perf_counter() - started < 60
 
 
 def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
