@@ -13,6 +13,7 @@ import allocation as al
 from sae_torch.choices.choice import Choice, MutualChoice, Progress
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold
+from sae_torch.choices.zipf import zipf_densities
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
@@ -263,7 +264,7 @@ class FeatureChoice(Choice):
             return self.quotas
         if self.quotas == "uniform":
             return torch.full((n_features,), self.k / n_features, dtype=torch.float64)
-        return _within_one(self.k * torch.from_numpy(al.zipf_weights(n_features)), self.k)
+        return _within_one(zipf_densities(self.k, n_features), self.k)
 
     def batch_free(self) -> Threshold:
         """Matches above the feature's price; before the quotas are set, above the common one."""

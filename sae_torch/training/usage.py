@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import allocation as al
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.choices.feature import DENSITY_RATE
+from sae_torch.choices.zipf import zipf_densities
 from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
 from sae_torch.training.config import TrainConfig
 
@@ -29,9 +29,9 @@ class FeatureUsage:
             self.auxiliary = "none" if sae.choice.feeds_every_feature else "zipf"
         usual = sae.d_model // 2 if config.auxiliary == "k" else round(sae.choice.k)
         self.k_aux = config.k_aux or max(1, usual)
-        weights = al.zipf_weights(sae.n_features, config.zipf_alpha, config.zipf_beta)
         # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
-        self.curve = torch.from_numpy(sae.choice.k * weights).to(device, torch.float32).clamp_max(1.0)
+        shape = (sae.n_features, config.zipf_alpha, config.zipf_beta)
+        self.curve = zipf_densities(sae.choice.k, *shape, dtype=torch.float32, device=device).clamp_max(1.0)
 
     @property
     def dead(self) -> Tensor:
