@@ -36,8 +36,9 @@ from sae_torch.training.trainer import PROBE_TOKENS, Trainer
 from sae_torch.training.upload import uploaded
 
 CONFIG = "config.toml"
-# Sections and fields that do not change the result.
+# Most tokens that are shuffled with one another in live mode, which holds them in memory.
 LIVE_POOL = 1 << 17
+# Sections and fields that do not change the result.
 INCIDENTAL = ("out", "checkpoints", "metrics")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
 
