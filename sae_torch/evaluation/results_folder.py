@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.errors import InputError
-from sae_torch.files import write_text
+from sae_torch.files import new_folder, write_text
 
 RESULTS, REPORT, UNFINISHED = "results.json", "report.html", "unfinished"
 
@@ -70,14 +70,10 @@ class ResultsFolder:
 
     def write_part(self, name: str, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a folder; it gets its name only when it is complete."""
-        temporary = self.working / f"{name}.tmp"
-        temporary.mkdir()
-        try:
-            write(temporary)
-        except BaseException:
-            shutil.rmtree(temporary)
-            raise
-        return temporary.rename(self.working / name)
+        folder = self.working / name
+        with new_folder(folder) as beside:
+            write(beside)
+        return folder
 
     def publish(self, results: Mapping[str, Any], report: str) -> None:
         """Move the parts, the report and the results to their places; the results come last."""

@@ -327,7 +327,7 @@ def _determining(config: RunConfig) -> dict[str, Any]:
 
 def _is_leftover(name: str) -> bool:
     """Whether a run that was killed at its start leaves such a file."""
-    return name == ".lock" or (name.startswith(f"{CONFIG}.") and name.endswith(".tmp"))
+    return name == ".lock" or (name.lstrip(".").startswith(f"{CONFIG}.") and name.endswith(".tmp"))
 
 
 def _source(reader: Stream) -> dict[str, str]:
