@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 
 
@@ -27,7 +29,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     ----------
     sae : SparseAutoencoder
     batches : iterable of (tokens, d_model) tensors
-        Training activations, not the ones to be judged on. Encoded two times, so the batches are kept.
+        Training activations, not the ones to be judged on. They are kept, since feature choice encodes them as often as
+        it shares out quotas anew, up to four times; mutual choice once.
 
     Raises
     ------
@@ -43,25 +46,44 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     >>> round(sae.eval()(x).codes.l0, 1)
     4.0
     """
+
+    def scores(x: Tensor) -> Iterator[Any]:
+        # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
+        rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.n_features)
+        return (sae.scores(part.to(sae.W_enc)) for part in torch.split(x, max(1, rows)))
+
+    calibrate_choice(sae.choice, scores, batches)
+
+
+@torch.no_grad()
+def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], batches: Iterable[Tensor]) -> None:
+    """Set the thresholds of a choice as `calibrate` does, whatever computes the scores.
+
+    Parameters
+    ----------
+    choice : Choice
+    scores : function of a batch
+        Its scores, in one or more blocks of tokens; called anew on each pass over the batches.
+    batches : iterable of (tokens, d_model) tensors
+
+    Raises
+    ------
+    InputError
+        If there is no batch.
+    """
     kept = list(batches)
     tokens = sum(x.shape[0] for x in kept)
     if tokens == 0:
         raise InputError("batches: calibration needs at least one token of activations, found none")
-    sae.choice.calibrate(_ScoreBlocks(sae, kept), tokens)
+    choice.calibrate(_ScoreBlocks(scores, kept), tokens)
 
 
 @dataclass(frozen=True)
 class _ScoreBlocks:
-    """Scores of every batch, encoded anew on each pass."""
+    """The scores of every batch, as often as they are read."""
 
-    sae: SparseAutoencoder
+    scores: Callable[[Tensor], Iterable[Any]]
     batches: list[Tensor]
 
     def __iter__(self) -> Iterator[Any]:
-        chunk, n_features = self.sae.feature_chunk, self.sae.n_features
-        for x in self.batches:
-            # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
-            rows = len(x) if chunk is None else max(1, len(x) * chunk // n_features)
-            for part in torch.split(x, max(1, rows)):
-                with torch.no_grad():
-                    yield self.sae.scores(part.to(self.sae.W_enc))
+        return itertools.chain.from_iterable(map(self.scores, self.batches))

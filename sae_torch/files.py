@@ -1,14 +1,94 @@
-"""Files that no reader sees half of, and refusals that name the file."""
+"""Files and folders that no reader sees half of, and refusals that name the file."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sae_torch.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write to instead of a file; at the end it takes the file's place, flushed to the disk.
+
+    A write that fails leaves the file as it was. So does a process that is killed, and perhaps ``.<name>.<pid>.tmp``.
+
+    Parameters
+    ----------
+    file : Path
+
+    Yields
+    ------
+    Path
+        Beside the file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sae_torch.files import replacing
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.txt")
+    ...     with replacing(file) as beside:
+    ...         _ = beside.write_text("whole")
+    ...     file.read_text()
+    'whole'
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        beside.touch()
+        mode = beside.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
+        yield beside
+        beside.chmod(mode)
+        _flush(beside)
+        beside.replace(file)
+        _flush(file.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill instead of one that is not there yet; at the end it gets its name, flushed to the disk.
+
+    A process that is killed leaves at most ``.<name>.tmp``.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Yields
+    ------
+    Path
+        Beside the folder.
+    """
+    beside = folder.with_name(f".{folder.name}.tmp")
+    beside.mkdir()
+    try:
+        yield beside
+        for path in (*beside.rglob("*"), beside):
+            _flush(path)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    _flush(folder.parent)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file so that it holds all of the text or what it held before."""
+    with replacing(file) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as JSON, as `write_text` does."""
+    write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -22,24 +102,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as JSON."""
-    replace(file, lambda path: path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
-
-
-def replace(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the file, then take its place."""
-    part = file.with_name(file.name + ".part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # as the user's umask has it; safetensors would keep others from reading
-        write(part)
-        part.chmod(mode)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def require_free(path: Path, overwrite: bool) -> None:
     """Refuse a file that is there already, unless it may be replaced."""
     if path.is_dir():
@@ -48,14 +110,12 @@ def require_free(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} exists already; choose another --out or replace it with --overwrite")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that `path` holds all of it or what it held before."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def _flush(path: Path) -> None:
+    """Have the disk keep a file, or the names in a folder."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and keeps their names itself
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_torch.files import write_text
+
 if TYPE_CHECKING:
     from benchmarks.study.cell import Cell
 
@@ -97,12 +99,7 @@ class Records:
                 raise ValueError(f"{self.file}: {cell.name} is recorded already")
             whole = json.dumps({"cell": asdict(cell), **line}) + "\n"
             before = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
-            part = self.file.with_name(f".{self.file.name}.part")
-            with part.open("w", encoding="utf-8") as stream:
-                stream.write(before + whole)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self.file)
+            write_text(self.file, before + whole)
         self.read()
 
     def __contains__(self, cell: object) -> bool:

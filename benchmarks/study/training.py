@@ -21,6 +21,7 @@ import sae_torch as st
 from benchmarks.study.cell import Cell
 from benchmarks.study.methods import METHODS
 from benchmarks.study.request import DECAY, WARM_UP, Request, blank
+from sae_torch.files import write_text
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 PACKAGES = ("numpy", "scipy", "torch", "dictionary-learning", "eai-sparsify")
@@ -83,7 +84,7 @@ def train(folder: Path) -> None:
         "versions": _versions(),
         "threads": torch.get_num_threads(),
     }
-    (folder / TRAINING).write_text(json.dumps(about), encoding="utf-8")
+    write_text(folder / TRAINING, json.dumps(about))
 
 
 def _versions() -> dict[str, str]:

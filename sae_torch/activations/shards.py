@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from sae_torch.activations.rows import located
 from sae_torch.errors import InputError
+from sae_torch.files import replacing
 
 TENSORS = ("activations", "window", "position", "token_ids", "documents")
 _LEFTOVER_SECONDS = 3600.0
@@ -59,8 +59,6 @@ class Shard:
 def write_shard(path: Path, shard: Shard) -> None:
     """Write a shard so that `path` either holds all of it or does not exist.
 
-    The tensors go to a temporary file beside `path`, are flushed to the disk, and are renamed.
-
     Raises
     ------
     OSError
@@ -70,14 +68,8 @@ def write_shard(path: Path, shard: Shard) -> None:
 
     tensors = {name: getattr(shard, name).contiguous() for name in TENSORS}
     header = dict(shard.header) | {"sha256": _digest(tensors)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=header)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata=header)
 
 
 def read_shard(path: Path, expect: Mapping[str, str] | None = None, verify: bool = True) -> Shard:

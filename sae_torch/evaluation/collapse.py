@@ -51,7 +51,7 @@ class DecoderCosines:
 def decoder_cosines(W_dec: Tensor) -> DecoderCosines:
     """Closest row of every decoder row, and the mean absolute cosine.
 
-    ``cos_jl = <W_j, W_l> / (||W_j|| ||W_l||)``, and for each j the l other than j with the largest
+    ``cos_jl = <W_j, W_l> / (||W_j|| ||W_l||)``; the closest row of j is the l other than j with the largest ``cos_jl``.
 
     Rows of norm 0 have cosine 0 with all others.
 

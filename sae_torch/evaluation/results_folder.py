@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.errors import InputError
-from sae_torch.files import write_text
+from sae_torch.files import new_folder, write_text
 
 RESULTS, REPORT, UNFINISHED = "results.json", "report.html", "unfinished"
 
@@ -96,14 +96,10 @@ class ResultsFolder:
         path
             The complete folder.
         """
-        temporary = self.working / f"{name}.tmp"
-        temporary.mkdir()
-        try:
-            write(temporary)
-        except BaseException:
-            shutil.rmtree(temporary)
-            raise
-        return temporary.rename(self.working / name)
+        folder = self.working / name
+        with new_folder(folder) as beside:
+            write(beside)
+        return folder
 
     def publish(self, results: Mapping[str, Any], report: str) -> None:
         """Move the parts, the report and the results out of ``unfinished``; the results come last."""

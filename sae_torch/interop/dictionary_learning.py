@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.files import read_json, replace, write_json
+from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.files import check_tensors, read_state_dict, require
 from sae_torch.interop.inference_form import InferenceForm
 
@@ -86,7 +86,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     }
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    replace(place / WEIGHTS, lambda path: torch.save(tensors, path))
+    with replacing(place / WEIGHTS) as beside, beside.open("wb") as stream:
+        torch.save(tensors, stream)  # by its name, a file would hold the name of the one beside
     write_json(place / CONFIG, {"trainer": trainer, "buffer": {"ctx_len": known.get("context_size")}})
     return place
 

@@ -111,11 +111,11 @@ class InferenceForm:
         )
 
     def absorb_b_dec(self) -> InferenceForm:
-        """The form of weights whose encoder reads `x` itself, not `x - b_dec`."""
+        """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""
         return replace(self, b_enc=self.b_enc + self.b_dec @ self.W_enc)
 
     def restore_b_dec(self) -> InferenceForm:
-        """Weights of the same function for an encoder that reads `x` itself."""
+        """The way back: weights of the same function for an encoder that reads `x` itself."""
         return replace(self, b_enc=self.b_enc - self.b_dec @ self.W_enc)
 
     def choice(self, k: float | None, place: str) -> Choice:

@@ -19,7 +19,7 @@ import allocation
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
-from sae_torch.files import read_json, replace, write_json
+from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
@@ -102,11 +102,13 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     (place / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
-    replace(place / WEIGHTS, lambda path: save_file(form.tensors, path))
+    with replacing(place / WEIGHTS) as beside:
+        save_file(form.tensors, beside)
     quotas = sae.choice.density_targets()
     if quotas is not None:
         kept = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
-        replace(place / SPARSITY, lambda path: save_file(kept, path))
+        with replacing(place / SPARSITY) as beside:
+            save_file(kept, beside)
     write_json(place / CONFIG, config)
     return place
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import allocation
+from sae_torch.calibration import calibrate_choice
 from sae_torch.choices.balanced import BalancedChoice
 from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
 from sae_torch.choices.feature import FeatureChoice
-from sae_torch.errors import InputError
 
 # SAELens casts checkpoints to the dtype of the weights: bytes survive that, counts and densities do not.
 STATISTICS, PACKED = "activation_fn.", "activation_fn.packed"
@@ -103,14 +103,9 @@ def _classes() -> dict[str, tuple[Any, Any]]:
             if self.cfg.rescale_acts_by_decoder_norm:
                 self.activation_fn.choice.rescale(1.0 / scaling_factor)  # the decoder was divided by it
 
-        @torch.no_grad()
         def calibrate(self, batches: Iterable[Tensor]) -> None:
             """Set the thresholds to the prices of one pooled problem over all batches, at frozen weights."""
-            kept = list(batches)
-            tokens = sum(x.shape[0] for x in kept)
-            if tokens == 0:
-                raise InputError("batches: calibration needs at least one token of activations, found none")
-            self.activation_fn.choice.calibrate(_Scores(self._scores, kept), tokens)
+            calibrate_choice(self.activation_fn.choice, lambda x: [self._scores(x)], batches)
 
         def _scores(self, x: Tensor) -> Tensor:
             scores: Tensor = self.process_sae_in(x) @ self.W_enc + self.b_enc
@@ -214,14 +209,3 @@ def _classes() -> dict[str, tuple[Any, Any]]:
 
     configurations = (TokenChoiceConfig, MutualChoiceConfig, FeatureChoiceConfig, BalancedChoiceConfig)
     return {config.architecture(): (AllocationSAE, config) for config in configurations}
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of every batch, encoded anew on each pass."""
-
-    scores: Callable[[Tensor], Tensor]
-    batches: list[Tensor]
-
-    def __iter__(self) -> Any:
-        return map(self.scores, self.batches)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.files import read_json, replace, write_json
+from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm
 
@@ -77,7 +77,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     }
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    replace(place / WEIGHTS, lambda path: save_file(tensors, path))
+    with replacing(place / WEIGHTS) as beside:
+        save_file(tensors, beside)
     write_json(place / CONFIG, config)
     return place
 

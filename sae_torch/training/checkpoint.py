@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import IO, Any, cast
 import torch
 
 from sae_torch.errors import InputError
+from sae_torch.files import new_folder
 
 STATE, MANIFEST, FINISHED = "state.pt", "manifest.json", "finished"
 
@@ -56,19 +56,10 @@ class Checkpoints:
         place = self.folder / (FINISHED if finished else f"step-{step:09d}")
         if place.exists():
             return place
-        temporary = self.folder / f".{place.name}.tmp"
-        temporary.mkdir()
-        try:
-            digest = _write_state(temporary / STATE, state)
+        with new_folder(place) as beside:
+            digest = _write_state(beside / STATE, state)
             manifest = {**facts, "step": step, "sha256": digest}
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for path in (temporary / MANIFEST, temporary):
-                _flush(path)
-            temporary.rename(place)
-            _flush(self.folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         self._forget()
         return place
 
@@ -126,7 +117,7 @@ def _damaged(checkpoint: Path, error: Exception) -> InputError:
 
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> str:
-    """Write and flush a state; its digest."""
+    """Write a state; its digest."""
     with path.open("wb") as stream:
         hashed = _Hashing(stream)
         try:
@@ -136,8 +127,6 @@ def _write_state(path: Path, state: Mapping[str, Any]) -> str:
             if hashed.error is not None:
                 raise hashed.error from None
             raise
-        stream.flush()
-        os.fsync(stream.fileno())
     return hashed.digest.hexdigest()
 
 
@@ -163,12 +152,3 @@ class _Hashing(io.RawIOBase):
     def flush(self) -> None:
         if not self.stream.closed:
             self.stream.flush()
-
-
-def _flush(path: Path) -> None:
-    """Have the file system keep a file or a folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

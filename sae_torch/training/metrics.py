@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from sae_torch.files import write_text
 from sae_torch.training.run_config import MetricsOptions
 
 METRICS = "metrics.jsonl"
@@ -37,9 +37,7 @@ class JsonLines:
         kept: list[str] = []
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, after_step)]
-        part = path.with_name(f".{path.name}.tmp")
-        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, "".join(f"{line}\n" for line in kept))
         self.stream = path.open("a", encoding="utf-8")
 
     def write(self, step: int, name: str, values: Mapping[str, float]) -> None:

@@ -36,8 +36,9 @@ from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
 
 CONFIG = "config.toml"
-# Sections and fields that do not change the result.
+# Most tokens that are shuffled with one another in live mode, which holds them in memory.
 LIVE_POOL = 1 << 17
+# Sections and fields that do not change the result.
 INCIDENTAL = ("out", "checkpoints", "metrics")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
 
@@ -326,7 +327,7 @@ def _determining(config: RunConfig) -> dict[str, Any]:
 
 def _is_leftover(name: str) -> bool:
     """Whether a run that was killed at its start leaves such a file."""
-    return name == ".lock" or (name.startswith(f"{CONFIG}.") and name.endswith(".tmp"))
+    return name == ".lock" or (name.lstrip(".").startswith(f"{CONFIG}.") and name.endswith(".tmp"))
 
 
 def _source(reader: Stream) -> dict[str, str]:

@@ -86,7 +86,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
 
     Raises
     ------
-    InputError
+    ValueError
         If no point can be shown.
     """
     shown = [
