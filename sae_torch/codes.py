@@ -61,8 +61,8 @@ class SparseCodes:
         """The matches alone; waits for the device once, where their number is not known yet."""
         if self.count is None:
             return self
-        kept = slice(0, int(self.count))
-        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape)
+        matches = slice(0, int(self.count))
+        return SparseCodes(self.tokens[matches], self.features[matches], self.values[matches], self.shape)
 
     @property
     def token_offsets(self) -> Tensor:
@@ -114,11 +114,11 @@ class SparseCodes:
         """The matches with features from `start` to before `stop`."""
         inside = (self.features >= start) & (self.features < stop)
         if self.count is None:
-            kept, count = inside.nonzero().squeeze(1), None
+            order, count = inside.nonzero().squeeze(1), None
         else:
             inside &= self._layout["within"]
-            kept, count = torch.argsort(inside.logical_not(), stable=True), inside.sum()
-        return SparseCodes(self.tokens[kept], self.features[kept], self.values[kept], self.shape, count)
+            order, count = torch.argsort(inside.logical_not(), stable=True), inside.sum()
+        return SparseCodes(self.tokens[order], self.features[order], self.values[order], self.shape, count)
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""

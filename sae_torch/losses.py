@@ -204,7 +204,7 @@ def aux_zipf_loss(
     x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
     error = (x - x_hat).detach()
     if is_on_device(pre):
-        codes = sae.codes_at(x, pre, *_best_fixed(pre, weights, k_aux))
+        codes = sae.codes_at(x, pre, *_best_padded(pre, weights, k_aux))
         loss = _squared_error(error - decode(codes.with_values(codes.values * weights[codes.features]), sae.W_dec))
         return loss * (weights > 0).any()
     lacking = weights.nonzero().squeeze(1)
@@ -219,8 +219,8 @@ def aux_zipf_loss(
 def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Tokens and features of the best weighted scores of every token; only the columns that take part are read."""
     if not isinstance(pre, Tensor):
-        ends = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
-        return ends[0].to(weights.device), ends[1].to(weights.device)
+        tokens, features = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
+        return tokens.to(weights.device), features.to(weights.device)
     factors = weights[lacking].to(pre.dtype)
 
     def best(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -230,17 +230,17 @@ def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: i
 
     # gathered and searched while a CPU's cache holds them
     parts = al.map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
-    tokens, features = (torch.cat(ends) for ends in zip((lacking[:0], lacking[:0]), *parts, strict=True))
+    tokens, features = (torch.cat(parts) for parts in zip((lacking[:0], lacking[:0]), *parts, strict=True))
     return tokens, features
 
 
-def _best_fixed(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best_padded(pre: Tensor, weights: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same on a GPU, with the count, and without waiting for it: columns of weight 0 have nothing positive."""
-    found = []
+    blocks = []
     for start, rows in _row_blocks(pre):
         best = padded_matches(rows * weights.to(pre.dtype), token_caps=min(most, pre.shape[1]))
-        found.append((best.tokens + start, best.features, best.within))
-    tokens, features, within = (torch.cat(parts) for parts in zip(*found, strict=True))
+        blocks.append((best.tokens + start, best.features, best.within))
+    tokens, features, within = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     order = torch.argsort(within.logical_not(), stable=True)  # the matches of all blocks first
     return tokens[order], features[order], within.sum()
 
@@ -256,9 +256,9 @@ def _weighted(rows: Tensor, features: Tensor, weights: Tensor) -> Tensor:
     """Only the columns that take part, times their weights."""
     if rows.dtype not in (torch.float32, torch.float64):
         return rows[:, features] * weights
-    found = rows.numpy().take(features.numpy(), axis=1)
-    found *= weights.numpy()
-    return torch.from_numpy(found)
+    weighted = rows.numpy().take(features.numpy(), axis=1)
+    weighted *= weights.numpy()
+    return torch.from_numpy(weighted)
 
 
 def shortfall(densities: Tensor, curve: Tensor) -> Tensor:

@@ -90,11 +90,11 @@ class HarvestConfig(_Recipe):
     def __post_init__(self) -> None:
         for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
             if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         if not self.stored.is_floating_point:
-            raise InputError(f"stored is {self.stored}, expected a floating-point type")
+            raise InputError(f"stored: expected a floating-point type, found {self.stored}")
         if not self.norm_multiple > 1:
-            raise InputError(f"norm_multiple is {self.norm_multiple}, expected more than 1")
+            raise InputError(f"norm_multiple: expected more than 1, found {self.norm_multiple}")
 
     def provenance(self, split: str) -> dict[str, str]:
         """Identity of the activations of one split, found without loading the model."""

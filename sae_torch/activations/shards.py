@@ -167,7 +167,7 @@ class Activations:
     def __post_init__(self) -> None:
         held = sum(map(len, self.shards))
         if not 0 < self.n_tokens <= held:
-            raise InputError(f"n_tokens is {self.n_tokens}, expected between 1 and the {held} rows of the shards")
+            raise InputError(f"n_tokens: expected between 1 and the {held} rows of the shards, found {self.n_tokens}")
 
     def __len__(self) -> int:
         return self.n_tokens

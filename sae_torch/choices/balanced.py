@@ -188,13 +188,13 @@ class BalancedChoice(Choice):
     def calibrate(self, chunks: Any, tokens: int) -> None:
         """Prices of one pooled problem over as many of the tokens as fit a quarter of a gigabyte."""
         assert self.n_features is not None
-        most, kept = max(1, POOLED_ENTRIES // self.n_features), []
+        most, blocks = max(1, POOLED_ENTRIES // self.n_features), []
         for block in chunks:
-            kept.append(block[:most])
-            most -= kept[-1].shape[0]
+            blocks.append(block[:most])
+            most -= blocks[-1].shape[0]
             if not most:
                 break
-        pooled = torch.cat(kept)
+        pooled = torch.cat(blocks)
         count = pooled.shape[0]
         floors = caps = None
         if self.feature_floors is not None:

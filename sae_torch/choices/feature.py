@@ -177,13 +177,13 @@ class FeatureChoice(Choice):
 
     def settings(self) -> dict[str, Any]:
         """The schedule of the quotas, and the curve that was fitted."""
-        found: dict[str, Any] = super().settings()
-        found["quotas"] = self.quotas if isinstance(self.quotas, str) else "given"
-        found["switch"] = self.switch
+        settings: dict[str, Any] = super().settings()
+        settings["quotas"] = self.quotas if isinstance(self.quotas, str) else "given"
+        settings["switch"] = self.switch
         if self.zipf is not None:
             names = ("alpha", "beta", "r_squared", "excluded")
-            found["zipf"] = {name: getattr(self.zipf, name) for name in names}
-        return found
+            settings["zipf"] = {name: getattr(self.zipf, name) for name in names}
+        return settings
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> FeatureChoice:
@@ -302,9 +302,9 @@ class FeatureChoice(Choice):
         self.tracker.restart(torch.where(keep, theta, price))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureChoice:
-        kept = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
+        on_host = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._buffers.update(kept)
+        self._buffers.update(on_host)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -84,12 +84,12 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         "lm_name": known.get("model_name"),
         "submodule_name": site or None,
     }
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with replacing(place / WEIGHTS) as beside, beside.open("wb") as stream:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / WEIGHTS) as beside, beside.open("wb") as stream:
         torch.save(tensors, stream)  # by its name, a file would hold the name of the one beside
-    write_json(place / CONFIG, {"trainer": trainer, "buffer": {"ctx_len": known.get("context_size")}})
-    return place
+    write_json(path / CONFIG, {"trainer": trainer, "buffer": {"ctx_len": known.get("context_size")}})
+    return path
 
 
 def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
@@ -119,16 +119,16 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     InputError
         If a file is missing, does not fit, or holds a class that has no equivalent here; the message names it.
     """
-    place = Path(folder)
-    require(place, (CONFIG, WEIGHTS), "dictionary_learning")
-    trainer = _trainer(place)
+    path = Path(folder)
+    require(path, (CONFIG, WEIGHTS), "dictionary_learning")
+    trainer = _trainer(path)
     kind = trainer.get("dict_class")
     if kind not in READABLE:
-        raise InputError(f"{place / CONFIG}: expected dict_class {', '.join(READABLE)}, found {kind!r}")
-    tensors = read_state_dict(place / WEIGHTS)
-    form = _form(place / WEIGHTS, kind, tensors)
+        raise InputError(f"{path / CONFIG}: expected dict_class {', '.join(READABLE)}, found {kind!r}")
+    tensors = read_state_dict(path / WEIGHTS)
+    form = _form(path / WEIGHTS, kind, tensors)
     recorded = int(tensors["k"]) if "k" in tensors else trainer.get("k") or trainer.get("target_l0")
-    return form.autoencoder(form.choice(k or recorded, str(place / CONFIG)), str(place / WEIGHTS))
+    return form.autoencoder(form.choice(k or recorded, str(path / CONFIG)), str(path / WEIGHTS))
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -138,15 +138,15 @@ def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     site = trainer.get("submodule_name")
     if site is None and trainer.get("layer") is not None:
         site = f"blocks.{trainer['layer']}.hook_resid_post"
-    found = {"model_name": trainer.get("lm_name"), "hook_name": site, "context_size": buffer.get("ctx_len")}
-    return {name: value for name, value in found.items() if value is not None}
+    facts = {"model_name": trainer.get("lm_name"), "hook_name": site, "context_size": buffer.get("ctx_len")}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
-def _trainer(place: Path) -> dict[str, Any]:
-    found = read_json(place / CONFIG).get("trainer")
-    if not isinstance(found, dict):
-        raise InputError(f"{place / CONFIG}: expected an object named trainer, found {type(found).__name__}")
-    return found
+def _trainer(path: Path) -> dict[str, Any]:
+    trainer = read_json(path / CONFIG).get("trainer")
+    if not isinstance(trainer, dict):
+        raise InputError(f"{path / CONFIG}: expected an object named trainer, found {type(trainer).__name__}")
+    return trainer
 
 
 def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:

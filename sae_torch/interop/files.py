@@ -35,20 +35,20 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     import pickle
 
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{file}: not readable as a state dict: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{file}: expected a state dict, found something else")
-    return found
+    return state
 
 
 def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Every named tensor must be there, in shape, and finite."""
     for name, shape in shapes.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        if found != shape:
-            raise InputError(f"{file}: {name} must have shape {shape}, found {found}")
+        shape_there = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if shape_there != shape:
+            raise InputError(f"{file}: {name}: expected shape {shape}, found {shape_there}")
         if not bool(torch.isfinite(tensors[name]).all()):
             raise InputError(f"{file}: {name} holds NaN or infinite values")
 

@@ -118,19 +118,19 @@ class InferenceForm:
         """The way back: weights of the same function for an encoder that reads `x` itself."""
         return replace(self, b_enc=self.b_enc - self.b_dec @ self.W_enc)
 
-    def choice(self, k: float | None, place: str) -> Choice:
+    def choice(self, k: float | None, path: str) -> Choice:
         """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature."""
         if self.k is not None:
             return TokenChoice(self.k)
         if k is None:
-            raise InputError(f"{place}: the mean number of features per token is not recorded; pass load(folder, k=)")
+            raise InputError(f"{path}: the mean number of features per token is not recorded; pass load(folder, k=)")
         theta = self._scaled_threshold()
         if theta is None or bool((theta == theta[0]).all()):
             return MutualChoice(k)
         return FeatureChoice(k)
 
-    def autoencoder(self, choice: Choice, place: str) -> SparseAutoencoder:
-        """The module, in eval mode; `place` is named in errors.
+    def autoencoder(self, choice: Choice, path: str) -> SparseAutoencoder:
+        """The module, in eval mode; `path` is named in errors.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class InferenceForm:
         norms = self.norms
         if self.k is not None and bool(norms.max() - norms.min() > 2 * self._tolerance * norms.max()):
             raise InputError(
-                f"{place}: the format ranks a token's features without the norms of their decoder rows, which this one "
+                f"{path}: the format ranks a token's features without the norms of their decoder rows, which this one "
                 f"counts, and they differ ({float(norms.min()):.4g} to {float(norms.max()):.4g})"
             )
         d_model, n_features = self.W_enc.shape

@@ -99,18 +99,18 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         **(metadata or {}),
         "allocation": {"version": allocation.__version__, **settings(sae.choice)},
     }
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
-    with replacing(place / WEIGHTS) as beside:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
+    with replacing(path / WEIGHTS) as beside:
         save_file(form.tensors, beside)
     quotas = sae.choice.density_targets()
     if quotas is not None:
-        kept = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
-        with replacing(place / SPARSITY) as beside:
-            save_file(kept, beside)
-    write_json(place / CONFIG, config)
-    return place
+        frequencies = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
+        with replacing(path / SPARSITY) as beside:
+            save_file(frequencies, beside)
+    write_json(path / CONFIG, config)
+    return path
 
 
 def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
@@ -147,26 +147,26 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     ...     torch.equal(st.load(st.save(sae, folder))(x).x_hat, sae(x).x_hat)
     True
     """
-    place = Path(folder)
-    require(place, (CONFIG, WEIGHTS), "SAELens")
-    config = _current(read_json(place / CONFIG))
-    _refuse_others(place / CONFIG, config)
-    form = _form(place, config, read_safetensors(place / WEIGHTS))
-    choice = _choice(place, config, form, k)
+    path = Path(folder)
+    require(path, (CONFIG, WEIGHTS), "SAELens")
+    config = _current(read_json(path / CONFIG))
+    _refuse_others(path / CONFIG, config)
+    form = _form(path, config, read_safetensors(path / WEIGHTS))
+    choice = _choice(path, config, form, k)
     choice.build(form.b_enc.numel())
-    if (place / SPARSITY).is_file():
-        targets = read_safetensors(place / SPARSITY).get("quota_densities")
+    if (path / SPARSITY).is_file():
+        targets = read_safetensors(path / SPARSITY).get("quota_densities")
         if targets is not None:
             choice.set_density_targets(targets)
-    return form.autoencoder(choice, str(place / WEIGHTS))
+    return form.autoencoder(choice, str(path / WEIGHTS))
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a folder says about its autoencoder: model, site, text, ours under ``allocation``."""
     config = read_json(Path(folder) / CONFIG)
-    found = config.get("metadata")
-    if isinstance(found, dict):
-        return found
+    recorded = config.get("metadata")
+    if isinstance(recorded, dict):
+        return recorded
     # before version 6 the keys lay beside the others
     return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
 
@@ -195,13 +195,13 @@ def _refuse_others(file: Path, config: dict[str, Any]) -> None:
             raise InputError(f"{file}: {key} = {config[key]!r} is not supported")
 
 
-def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
-    file, architecture = place / CONFIG, config["architecture"]
+def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
+    file, architecture = path / CONFIG, config["architecture"]
     d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
     shapes |= {"threshold": (F,)} if architecture in ("jumprelu", OURS_ALONE) else {}
     shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
-    check_tensors(place / WEIGHTS, tensors, shapes)
+    check_tensors(path / WEIGHTS, tensors, shapes)
     dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InputError(f"{file}: dtype must be a floating-point type, found {config['dtype']!r}")
@@ -221,18 +221,18 @@ def _form(place: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> In
     return changed(form, threshold=threshold.to(dtype))
 
 
-def _choice(place: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:
+def _choice(path: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:
     described = config.get("metadata") or {}
     ours = described.get("allocation") or {}
     mean = k or ours.get("k") or config.get("k") or described.get("l0")
     name = ours.get("choice")
     if form.k is not None or mean is None or name is None:
-        return form.choice(mean, str(place / CONFIG))
+        return form.choice(mean, str(path / CONFIG))
     kind = Choice.named(name)
     if kind is None:
-        choice = form.choice(mean, str(place / CONFIG))
+        choice = form.choice(mean, str(path / CONFIG))
         warnings.warn(
-            f"{place / CONFIG}: choice {name} is not defined here, so its thresholds are loaded as "
+            f"{path / CONFIG}: choice {name} is not defined here, so its thresholds are loaded as "
             f"{type(choice).__name__}; import the module that defines it first to train on or to allocate batches",
             stacklevel=3,
         )

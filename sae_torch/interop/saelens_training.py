@@ -114,9 +114,9 @@ def _classes() -> dict[str, tuple[Any, Any]]:
         def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
             super().process_state_dict_for_saving(state_dict)
             names = [name for name in state_dict if name.startswith(STATISTICS)]
-            kept = {name: state_dict.pop(name).contiguous() for name in names}
-            if kept:
-                state_dict[PACKED] = torch.frombuffer(bytearray(save(kept)), dtype=torch.uint8)
+            statistics = {name: state_dict.pop(name).contiguous() for name in names}
+            if statistics:
+                state_dict[PACKED] = torch.frombuffer(bytearray(save(statistics)), dtype=torch.uint8)
 
         def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
             super().process_state_dict_for_loading(state_dict)
@@ -146,9 +146,9 @@ def _classes() -> dict[str, tuple[Any, Any]]:
             return JumpReLUSAEConfig
 
         def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
-            found: dict[str, Any] = super().get_inference_sae_cfg_dict()
+            config: dict[str, Any] = super().get_inference_sae_cfg_dict()
             ours = {"version": allocation.__version__, **settings(self.make_choice())}
-            return found | {"metadata": found["metadata"] | {"allocation": ours}}
+            return config | {"metadata": config["metadata"] | {"allocation": ours}}
 
     @dataclass(kw_only=True)
     class TokenChoiceConfig(AllocationConfig):

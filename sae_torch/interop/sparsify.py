@@ -75,12 +75,12 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         "multi_topk": False,
         "d_in": sae.d_model,
     }
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with replacing(place / WEIGHTS) as beside:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / WEIGHTS) as beside:
         save_file(tensors, beside)
-    write_json(place / CONFIG, config)
-    return place
+    write_json(path / CONFIG, config)
+    return path
 
 
 def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
@@ -106,26 +106,26 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     InputError
         If a file is missing or does not fit, or the coder is a transcoder, has a skip connection or another activation.
     """
-    place = Path(folder)
-    require(place, (CONFIG, WEIGHTS), "sparsify")
-    config = read_json(place / CONFIG)
+    path = Path(folder)
+    require(path, (CONFIG, WEIGHTS), "sparsify")
+    config = read_json(path / CONFIG)
     for key, expected in SUPPORTED.items():
         if config.get(key, expected) != expected:
-            raise InputError(f"{place / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
-    d = read_whole_number(place / CONFIG, config, "d_in")
+            raise InputError(f"{path / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
+    d = read_whole_number(path / CONFIG, config, "d_in")
     named = "num_latents" if config.get("num_latents") else "expansion_factor"
-    F = read_whole_number(place / CONFIG, config, named) * (1 if named == "num_latents" else d)
-    tensors = read_safetensors(place / WEIGHTS)
+    F = read_whole_number(path / CONFIG, config, named) * (1 if named == "num_latents" else d)
+    tensors = read_safetensors(path / WEIGHTS)
     shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "W_dec": (F, d), "b_dec": (d,)}
-    check_tensors(place / WEIGHTS, tensors, shapes)
+    check_tensors(path / WEIGHTS, tensors, shapes)
     form = InferenceForm(
         W_enc=tensors["encoder.weight"].T,
         b_enc=tensors["encoder.bias"],
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
-        k=read_whole_number(place / CONFIG, config, "k"),
+        k=read_whole_number(path / CONFIG, config, "k"),
     )
-    return form.autoencoder(form.choice(None, str(place / CONFIG)), str(place / WEIGHTS))
+    return form.autoencoder(form.choice(None, str(path / CONFIG)), str(path / WEIGHTS))
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:

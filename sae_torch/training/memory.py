@@ -54,7 +54,7 @@ def fit_to_gpu(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
 
     Choices that read the whole matrix, and steps that become a graph, stay as they are.
     """
-    found = {}
+    chunks = {}
     for name, trainer in trainers.items():
         sae = trainer.sae
         if not is_on_device(sae.W_dec) or sae.feature_chunk is not None:
@@ -64,5 +64,5 @@ def fit_to_gpu(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
         size = (sae.score_dtype or sae.W_dec.dtype).itemsize
         chunk = fitting_chunk(tokens, sae.n_features, size, room_for_scores(trainers.values(), sae.W_dec.device))
         if chunk is not None:
-            sae.feature_chunk = found[name] = chunk
-    return found
+            sae.feature_chunk = chunks[name] = chunk
+    return chunks

@@ -34,10 +34,10 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, after_step: int) -> None:
-        kept: list[str] = []
+        lines: list[str] = []
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, after_step)]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, after_step)]
+        write_text(path, "".join(f"{line}\n" for line in lines))
         self.stream = path.open("a", encoding="utf-8")
 
     def write(self, step: int, name: str, values: Mapping[str, float]) -> None:

@@ -189,13 +189,13 @@ class Run:
             )
         state = read_state(newest)
         for name, trainer in trainers.items():
-            kept = state["trainers"][name]
-            if kept["steps"] != len(reader):
+            saved = state["trainers"][name]
+            if saved["steps"] != len(reader):
                 raise InputError(
-                    f"{newest} is of a run of {kept['steps']} steps, the activations now give {len(reader)}; restore "
+                    f"{newest} is of a run of {saved['steps']} steps, the activations now give {len(reader)}; restore "
                     "them or choose another --out"
                 )
-            trainer.load_state_dict(kept, len(reader) * reader.batch_size)
+            trainer.load_state_dict(saved, len(reader) * reader.batch_size)
         _restore_random(state["random"])
         self._say(f"going on from {newest}")
         return int(state["step"])
@@ -245,8 +245,8 @@ class Run:
                         self._check_losses(step, reader, trainers)
                         self._write(step, reader, _states(trainers))
                 if self.interruption.requested and step < len(reader):
-                    place = self._write(step, reader, _states(trainers))
-                    raise InterruptedRunError(f"after step {step}, kept in {place}", code=0)
+                    checkpoint = self._write(step, reader, _states(trainers))
+                    raise InterruptedRunError(f"after step {step}, kept in {checkpoint}", code=0)
         finally:
             for sink in sinks:
                 sink.close()
@@ -321,8 +321,8 @@ def _determining(config: RunConfig) -> dict[str, Any]:
             else:
                 yield f"{prefix}{name}", value
 
-    kept = {name: value for name, value in to_plain(config).items() if name not in INCIDENTAL}
-    return {name: value for name, value in flat(kept) if name not in INCIDENTAL_FIELDS}
+    determining = {name: value for name, value in to_plain(config).items() if name not in INCIDENTAL}
+    return {name: value for name, value in flat(determining) if name not in INCIDENTAL_FIELDS}
 
 
 def _is_leftover(name: str) -> bool:

@@ -85,11 +85,11 @@ class SaeOptions:
         if given and self.choice != "balanced":
             raise InputError(f"{given[0]}: only balanced choice takes it, found choice {self.choice}")
         if self.n_features < 1:
-            raise InputError(f"n_features is {self.n_features}, expected at least 1")
+            raise InputError(f"n_features: expected at least 1, found {self.n_features}")
         if self.feature_chunk is not None and self.feature_chunk < 1:
-            raise InputError(f"feature_chunk is {self.feature_chunk}, expected at least 1")
+            raise InputError(f"feature_chunk: expected at least 1, found {self.feature_chunk}")
         if not 0 < self.k <= self.n_features:
-            raise InputError(f"k is {self.k:g}, expected more than 0 and at most the {self.n_features} features")
+            raise InputError(f"k: expected more than 0 and at most the {self.n_features} features, found {self.k:g}")
 
     def autoencoder(self, d_model: int, device: str) -> SparseAutoencoder:
         """The autoencoder as it begins."""
@@ -158,7 +158,7 @@ class CheckpointOptions:
     def __post_init__(self) -> None:
         for name in ("every", "keep"):
             if getattr(self, name) < 1:
-                raise InputError(f"checkpoints.{name} is {getattr(self, name)}, expected at least 1")
+                raise InputError(f"checkpoints.{name}: expected at least 1, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class MetricsOptions:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise InputError(f"metrics.every is {self.every}, expected at least 1")
+            raise InputError(f"metrics.every: expected at least 1, found {self.every}")
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,13 @@ class RunConfig:
         if self.live and self.activations is not None:
             raise InputError(f"live: activations lie in {self.activations} already, expected one of the two")
         if self.live and self.reader.passes > 1:
-            raise InputError(f"reader.passes is {self.reader.passes}, expected 1 in live mode, which stores nothing")
+            raise InputError(
+                f"reader.passes: expected 1 in live mode, which stores nothing, found {self.reader.passes}"
+            )
         if self.activations is None and self.harvest.tokens < self.reader.batch_size:
             raise InputError(
-                f"harvest.tokens is {self.harvest.tokens}, expected at least one batch of {self.reader.batch_size} "
-                "(reader.batch_size)"
+                f"harvest.tokens: expected at least one batch of {self.reader.batch_size} (reader.batch_size), found "
+                f"{self.harvest.tokens}"
             )
         require_device(self.device)
         for sae, train in self.autoencoders().values():  # every combination is checked before anything runs
@@ -231,16 +233,16 @@ class RunConfig:
         swept = {option.name: getattr(self.sweep, option.name) for option in fields(self.sweep)}
         swept = {name: values for name, values in swept.items() if values}
         trained = {option.name for option in fields(TrainConfig)}
-        found: dict[str, tuple[SaeOptions, TrainConfig]] = {}
+        combinations: dict[str, tuple[SaeOptions, TrainConfig]] = {}
         for values in itertools.product(*swept.values()):
             changes = dict(zip(swept, values, strict=True))
             sae = replace(self.sae, **{n: v for n, v in changes.items() if n not in trained})
             train = replace(self.train, **{n: v for n, v in changes.items() if n in trained})
             name = _slug({"choice": sae.choice, "k": sae.k} | changes)
-            if name in found:
+            if name in combinations:
                 raise InputError(f"sweep: {name} comes two times")
-            found[name] = (sae, train)
-        return found
+            combinations[name] = (sae, train)
+        return combinations
 
 
 def require_device(device: str) -> None:

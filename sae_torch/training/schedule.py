@@ -59,5 +59,5 @@ class Annealing:
 
     def at(self, step: int) -> float:
         """Features per token at a step, counted from 0."""
-        left = max(0.0, 1.0 - step / max(self.share * self.steps, 1.0))
-        return self.k + (self.start - self.k) * left
+        remaining = max(0.0, 1.0 - step / max(self.share * self.steps, 1.0))
+        return self.k + (self.start - self.k) * remaining

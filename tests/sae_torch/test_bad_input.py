@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[str, Any]:
         (["--site", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),
         (["--also", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),
         (["--window", "65"], "window: expected at most the 64 positions of ./model, found 65"),
-        (["--window", "1"], "window is 1, expected at least 2"),
+        (["--window", "1"], "window: expected at least 2, found 1"),
         (["--norm-multiple", "0.5"], "norm_multiple is 0.5, expected more than 1"),
         (["--tokens", "0"], "tokens: expected at least 1, found 0"),
         (["--tokens", "9000"], "tokens at hidden_states[2], found 9000"),
@@ -116,7 +116,7 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--metrics.trackio", "p"], "metrics.trackio: trackio is not installed, run `pip install trackio`"),
         (["--out", "x.npy"], "x.npy"),
         (["--out", "text"], "text holds other files and no config.toml; choose another --out"),
-        (["--checkpoints.keep", "0"], "checkpoints.keep is 0, expected at least 1"),
+        (["--checkpoints.keep", "0"], "checkpoints.keep: expected at least 1, found 0"),
         (["--train.prefixes", "4", "8"], "prefixes: expected increasing positive sizes that end with all 16 features"),
         (
             ["--train.prefixes", "4", "16", "--sweep.n-features", "16", "32"],

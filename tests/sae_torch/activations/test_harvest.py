@@ -200,9 +200,9 @@ def test_more_tokens_than_the_split_holds_are_refused(
 
 
 def test_bad_settings_are_refused(tiny_harvest: HarvestConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="window is 1, expected at least 2"):
+    with pytest.raises(InputError, match="window: expected at least 2, found 1"):
         dataclasses.replace(tiny_harvest, window=1)
-    with pytest.raises(InputError, match="norm_multiple is 1, expected more than 1"):
+    with pytest.raises(InputError, match="norm_multiple: expected more than 1, found 1"):
         dataclasses.replace(tiny_harvest, norm_multiple=1)
     with pytest.raises(InputError, match="tokens: expected at least 1, found 0"):
         plan(tiny_harvest, "train", 0, tmp_path)

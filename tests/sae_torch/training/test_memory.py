@@ -103,5 +103,5 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(sae: Any, tra
 
 
 def test_a_chunk_is_a_number_of_features() -> None:
-    with pytest.raises(st.InputError, match="feature_chunk is 0, expected at least 1"):
+    with pytest.raises(st.InputError, match="feature_chunk: expected at least 1, found 0"):
         SaeOptions(feature_chunk=0)
