@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, Any]:
         (["--also", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),
         (["--window", "65"], "window: expected at most the 64 positions of ./model, found 65"),
         (["--window", "1"], "window: expected at least 2, found 1"),
-        (["--norm-multiple", "0.5"], "norm_multiple is 0.5, expected more than 1"),
+        (["--norm-multiple", "0.5"], "norm_multiple: expected more than 1, found 0.5"),
         (["--tokens", "0"], "tokens: expected at least 1, found 0"),
         (["--tokens", "9000"], "tokens at hidden_states[2], found 9000"),
         (["--held-out", "0.7"], "held_out: expected a share from 0 to below 0.5, found 0.7"),
@@ -95,7 +95,7 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--activations", "wide"], "like wide/a.npy, found float32 of width 9"),
         (["--activations", "whole"], "whole/a.npy: expected floating-point rows (tokens, d_model), found int64"),
         (["--reader.batch-size", "601"], "activations: expected at least one batch of 601 tokens, found 600"),
-        (["--sae.k", "17"], "k is 17, expected more than 0 and at most the 16 features"),
+        (["--sae.k", "17"], "k: expected more than 0 and at most the 16 features, found 17"),
         (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),
         (
             ["--sae.choice", "feature", "--sae.token-caps", "3"],
@@ -104,7 +104,7 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--sweep.k", "2", "2"], "sweep: balanced-k2 comes two times"),
         (
             ["--sae.choice", "feature", "--train.k-start", "4", "--train.k-annealing", "0.9"],
-            "the quotas are fitted at 0.85 (switch)",
+            "FeatureChoice fixes it at 0.85 of the steps",
         ),
         (["--device", "cuda:7"], "device is 'cuda:7', which torch cannot use here"),
         (["--device", "abacus"], "device is 'abacus', which torch cannot use here"),

@@ -119,7 +119,9 @@ def test_rows_are_those_of_the_shards_in_order() -> None:
         assert torch.equal(activations.gather(rows), whole[rows].float())
     with pytest.raises(IndexError, match=f"expected 0 to {len(whole) - 1}"):
         activations.gather(torch.tensor([len(whole)]))
-    with pytest.raises(InputError, match=f"n_tokens: expected between 1 and the {len(whole)} rows of the shards, found 99"):
+    with pytest.raises(
+        InputError, match=f"n_tokens: expected between 1 and the {len(whole)} rows of the shards, found 99"
+    ):
         Activations(shards, 99)
 
 

@@ -103,7 +103,7 @@ def test_folders_of_others_are_read(tmp_path: Path) -> None:
         (lambda p: (p / "cfg.json").write_text("{"), "cfg.json: not readable as JSON"),
         (lambda p: (p / "sae_weights.safetensors").write_bytes(b"x" * 20), "not readable as safetensors"),
         (lambda p: _edit(p, architecture="gated"), "expected architecture jumprelu, topk, .*, found 'gated'"),
-        (lambda p: _edit(p, d_in=7), r"W_enc must have shape \(7, 20\), found \(6, 20\)"),
+        (lambda p: _edit(p, d_in=7), r"W_enc: expected shape \(7, 20\), found \(6, 20\)"),
         (lambda p: _edit(p, d_sae="many"), "d_sae must be a whole number from 1, found 'many'"),
         (
             lambda p: _edit(p, normalize_activations="layer_norm"),
