@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocation import threads
-from allocation.arrays import places
+from allocation.arrays import true_positions
 from allocation.solvers.top_selection import ranking as finish_module
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import finish
@@ -24,11 +24,11 @@ def test_places_are_the_true_entries(parts: list[tuple[int, float]], data: st.Da
     rng = np.random.default_rng(data.draw(st.integers(0, 9)))
     masks = [rng.random((size, 3)) < share for size, share in parts]
     everything = np.concatenate([np.empty(0, bool), *(mask.reshape(-1) for mask in masks)])
-    np.testing.assert_array_equal(places(masks), np.flatnonzero(everything))
+    np.testing.assert_array_equal(true_positions(masks), np.flatnonzero(everything))
     true = int(everything.sum())
-    np.testing.assert_array_equal(places(masks, true), np.flatnonzero(everything))
+    np.testing.assert_array_equal(true_positions(masks, true), np.flatnonzero(everything))
     if true > 8:
-        assert places(masks, true // 8 - 1) is None
+        assert true_positions(masks, true // 8 - 1) is None
 
 
 @given(st.data())
