@@ -17,7 +17,7 @@ Reals: TypeAlias = NDArray[np.float64]
 DENSE = 1 / 8
 
 
-def places(masks: Iterable[Mask], most: int | None = None) -> Indices | None:
+def true_positions(masks: Iterable[Mask], most: int | None = None) -> Indices | None:
     """Ascending flat positions of the true entries of masks that follow one another.
 
     Eight entries are looked at as one word, most of which are 0. None as soon as there are more than `most`, where
@@ -31,15 +31,15 @@ def places(masks: Iterable[Mask], most: int | None = None) -> Indices | None:
         entries = mask.reshape(-1)
         words = _words(entries)
         hit = words != 0
-        found = int(np.count_nonzero(hit))
-        dense = found > DENSE * hit.size
-        count += int(np.count_nonzero(entries)) if dense else found
+        n_hit = int(np.count_nonzero(hit))
+        dense = n_hit > DENSE * hit.size
+        count += int(np.count_nonzero(entries)) if dense else n_hit
         if most is not None and count > most:
             return None
         if dense:
             done += [_unpacked(starts, sparse), start + np.flatnonzero(entries)]
             starts, sparse = [], []
-        elif found:
+        elif n_hit:
             at = np.flatnonzero(hit)
             starts.append(start)
             sparse.append((at, words[at]))
@@ -84,7 +84,7 @@ def without(ids: Indices, others: Indices) -> Indices:
     return ids[~among(ids, others)]
 
 
-def stable_order(ends: Indices, number: int) -> Indices:
-    """The order that groups things by these ends, numbers below `number`, and keeps it within each."""
-    narrow = np.uint16 if number < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
-    return np.asarray(np.argsort(ends.astype(narrow), kind="stable"))
+def stable_order(groups: Indices, n_groups: int) -> Indices:
+    """The order that brings each of the `n_groups` groups together, and keeps it within each."""
+    narrow = np.uint16 if n_groups < 1 << 16 else np.int64  # NumPy's stable sort of 16 bits is a radix sort
+    return np.asarray(np.argsort(groups.astype(narrow), kind="stable"))

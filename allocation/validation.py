@@ -67,8 +67,8 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
         raise InvalidProblemError(
             f"tokens, features: expected each edge once, found (token {token}, feature {feature}) twice"
         )
-    kept = order[np.asarray(array[order] != -np.inf)] if array.dtype.kind == "f" else order
-    return EdgeScores(columns[0][kept], columns[1][kept], array[kept], size, type_name)
+    allowed = order[np.asarray(array[order] != -np.inf)] if array.dtype.kind == "f" else order
+    return EdgeScores(columns[0][allowed], columns[1][allowed], array[allowed], size, type_name)
 
 
 def _shape(shape: Any) -> tuple[int, int]:

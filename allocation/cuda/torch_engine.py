@@ -13,7 +13,7 @@ from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.torch_namespace import torch_namespace
 from allocation.threads import rows_per_block
 
-# Entries for which ranks and places are held at once.
+# Entries for which ranks and positions are held at once.
 BLOCK_ENTRIES = 1 << 22
 
 
@@ -74,7 +74,7 @@ class TorchEngine:
         return FixedTop(positions, count, torch.where(taken > 0, last, torch.inf), refused.double())
 
     def _positions(self, tensor: Any, axis: int | None, price: Any, room: Any, most: int) -> tuple[Any, Any]:
-        """Ascending places of what exceeds its group's price, and of as many of its equals as there is room for."""
+        """Ascending positions of what exceeds its group's price, and of as many of its equals as there is room for."""
         import torch
 
         rows, columns = tensor.shape
@@ -102,12 +102,12 @@ class TorchEngine:
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""
-        found = []
+        counts = []
         tensor: Any = scores.array
         for bad in (tensor.isnan(), tensor.isposinf()):
-            places = bad.reshape(-1).nonzero().squeeze(1)
-            found += [places.numel(), int(places[0]) if places.numel() else scores.n_edges]
-        return np.array(found)
+            positions = bad.reshape(-1).nonzero().squeeze(1)
+            counts += [positions.numel(), int(positions[0]) if positions.numel() else scores.n_edges]
+        return np.array(counts)
 
     def put(self, array: Array) -> Any:
         """A NumPy array on the device."""

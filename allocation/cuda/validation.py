@@ -69,11 +69,11 @@ def _require_supported(name: str, label: str) -> None:
 def _refuse(matrix: DeviceScores, label: str) -> None:
     """One read on the device, and one look at four numbers; a second read of float64, which alone may be too large."""
     with matrix.scope():
-        found = [int(number) for number in matrix.engine.inspect(matrix)]
+        counts = [int(number) for number in matrix.engine.inspect(matrix)]
         if matrix.type == "float64":
             xp = matrix.namespace
             beyond = xp.nonzero(xp.reshape(beyond_range(matrix.array), (-1,)))[0]
-            found += [len(beyond), int(beyond[0]) if len(beyond) else 0]
-    for kind, count, first in zip(("NaN", "+inf", TOO_LARGE), found[::2], found[1::2], strict=False):
+            counts += [len(beyond), int(beyond[0]) if len(beyond) else 0]
+    for kind, count, first in zip(("NaN", "+inf", TOO_LARGE), counts[::2], counts[1::2], strict=False):
         if count:
             raise refusal_of_entries(label, count, kind, divmod(first, matrix.shape[1]))

@@ -28,8 +28,8 @@ class Laminar:
                  floor_g <= sum over g <= cap_g   for single tokens and nested groups of tokens (or all of features)
 
     A laminar family of caps is a laminar matroid; with floors, the pass from the leaves upwards keeps what floors force
-    and the best of the rest (`tree.take`). It runs on candidates above a price per line (`offers`); the prices it
-    returns prove that no other match can enter, or name the lines that must offer more.
+    and the best of the rest (`tree.take`). It runs on what lies above a price per line (`candidates.Offers`); the
+    prices it returns prove that no other match can enter, or name the lines that must offer more.
 
     Ties go to the larger score, then the smaller token, then the smaller feature.
 

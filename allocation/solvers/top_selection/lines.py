@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, Mask, places
+from allocation.arrays import Array, Indices, Mask, true_positions
 from allocation.solvers.top_selection.ranking import Selection, finish
 from allocation.solvers.top_selection.whole import compact, joined, smallest_positive
 from allocation.threads import Block, map_blocks, map_runs
@@ -68,7 +68,7 @@ def _row_survivors(ordered: Array, run: list[Block], wanted: Indices, hint: Arra
         at = np.maximum(row_bracket(block, wanted[start:stop]), smallest) if hint is None else hint[start:stop]
         return np.asarray(block >= at[:, None])
 
-    flat = places((reaching(*block) for block in run), int(WIDE * wanted[rows].sum()) + 64 * wanted[rows].size)
+    flat = true_positions((reaching(*block) for block in run), int(WIDE * wanted[rows].sum()) + 64 * wanted[rows].size)
     if flat is None:
         if hint is not None:
             return _row_survivors(ordered, run, wanted, None)

@@ -66,7 +66,7 @@ class Survivors:
         above = sum(int(np.count_nonzero(values[block] > price)) for block in self._blocks())
         ties = cap - above
 
-        def kept(block: slice) -> Mask:
+        def best_of_block(block: slice) -> Mask:
             nonlocal ties
             keep = values[block] > price
             tied = np.flatnonzero(values[block] == price)[:ties]
@@ -74,7 +74,7 @@ class Survivors:
             ties -= tied.size
             return np.asarray(keep)
 
-        self._compress(kept)
+        self._compress(best_of_block)
         return blank + price, blank + below
 
     def _best_of_columns(self, caps: Indices) -> tuple[Array, Array]:
@@ -96,13 +96,13 @@ class Survivors:
         return last, refused
 
     def _within(self, columns: NDArray[Any], first: int, stop: int) -> Indices:
-        """Places of the survivors in some columns."""
+        """Where the survivors of some columns are."""
         width = columns.dtype.type(stop - first)
         parts = [np.flatnonzero(columns[b] - columns.dtype.type(first) < width) + b.start for b in self._blocks()]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def _compress(self, marked: Any) -> None:
-        """Keep the survivors that `kept(block)` marks, block by block."""
+        """Keep the survivors where `marked(block)` is true, block by block."""
         at = 0
         for block in list(self._blocks()):
             keep = marked(block)

@@ -4,7 +4,7 @@ A group is the whole matrix (here), a row or a column (`lines`). Selecting its t
 
 1. *bracket*: a lower end below the price, from a sample or from maxima that cannot fail;
 2. *compact*: one pass keeps the positions of entries from the lower end upwards;
-3. *finish*: exact selection among the few survivors, ties to the smaller index (`finish.py`);
+3. *finish*: exact selection among the few survivors, ties to the smaller index (`ranking.finish`);
 4. *check*: a group with too few survivors, or too many to keep, gets a better bracket.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, places
+from allocation.arrays import Array, Indices, true_positions
 from allocation.solvers.top_selection.ranking import Selection, finish
 from allocation.threads import Block, map_blocks, map_runs
 
@@ -75,7 +75,7 @@ def compact(
 
     def survivors(run: list[Block]) -> Indices | None:
         room = None if most is None else most - n_survivors[0]
-        flat = places((reaches(entries[start:stop], lower) for start, stop in run), room)
+        flat = true_positions((reaches(entries[start:stop], lower) for start, stop in run), room)
         if flat is not None:
             flat += run[0][0] * stride
         n_survivors[0] += entries.size if flat is None else flat.size

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocation import threads
-from allocation.arrays import places
-from allocation.solvers.top_selection import ranking
+from allocation.arrays import true_positions
+from allocation.solvers.top_selection import ranking as finish_module
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import finish
 from allocation.threads import map_blocks, map_runs
@@ -24,15 +24,15 @@ def test_places_are_the_true_entries(parts: list[tuple[int, float]], data: st.Da
     rng = np.random.default_rng(data.draw(st.integers(0, 9)))
     masks = [rng.random((size, 3)) < share for size, share in parts]
     everything = np.concatenate([np.empty(0, bool), *(mask.reshape(-1) for mask in masks)])
-    np.testing.assert_array_equal(places(masks), np.flatnonzero(everything))
+    np.testing.assert_array_equal(true_positions(masks), np.flatnonzero(everything))
     true = int(everything.sum())
-    np.testing.assert_array_equal(places(masks, true), np.flatnonzero(everything))
+    np.testing.assert_array_equal(true_positions(masks, true), np.flatnonzero(everything))
     if true > 8:
-        assert places(masks, true // 8 - 1) is None
+        assert true_positions(masks, true // 8 - 1) is None
 
 
 @given(st.data())
-@pytest.mark.parametrize("spare", [0, ranking.SPARE])
+@pytest.mark.parametrize("spare", [0, finish_module.SPARE])
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.int64])
 def test_finish_takes_the_first_of_the_largest_of_every_group(kind: Any, spare: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -45,7 +45,7 @@ def test_finish_takes_the_first_of_the_largest_of_every_group(kind: Any, spare: 
     values = rng.integers(1, data.draw(st.sampled_from([2, 4, 100])), size).astype(kind)
     caps = rng.integers(0, 12, count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "SPARE", spare)
+        patch.setattr(finish_module, "SPARE", spare)
         found = finish(values, flat, groups, caps)
     taken: list[int] = []
     for group in range(count):
