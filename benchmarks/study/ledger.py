@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 from sae_torch.files import write_text
 
@@ -22,9 +23,9 @@ FINISHED, FAILED = "finished", "failed"
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder that exists; others who ask for it wait."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)  # a FileLock opens no folder
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_descriptor(descriptor)
         yield
     finally:
         os.close(descriptor)
@@ -37,18 +38,17 @@ def tried(path: Path) -> Iterator[bool]:
     Who gets the lock after another must look again at what that one did.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    lock = FileLock(path, fallback_to_soft=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        lock.acquire(blocking=False)
+    except Timeout:
         yield False
         return
     try:
         yield True
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        path.unlink(missing_ok=True)  # whoever waits for it sees that it is gone, and makes another
+        lock.release()
 
 
 class Records:

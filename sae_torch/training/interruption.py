@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from filelock import FileLock, Timeout
+
 from sae_torch.errors import InputError
 
 
@@ -60,14 +62,13 @@ def sole_user(folder: Path) -> Iterator[None]:
     InputError
         If another process holds it.
     """
+    # never by a file that is merely there: one that a killed process left would lock the folder for good
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
-        import fcntl
-    except ModuleNotFoundError:  # no such locks on this system
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"{folder} is in use by another process; wait for it or choose another --out") from None
+    try:
         yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder} is in use by another process; wait for it or choose another --out") from None
-        yield
+    finally:
+        lock.release()
