@@ -76,7 +76,7 @@ class Laminar:
                 continue
             reals = scores.astype(np.float64)
             found = margins(tree, lines, reals, taken)
-            if offers.priced(found.thresholds[: tree.leaves]):
+            if offers.priced(found.thresholds[: tree.leaves], tree.under_floors_of(lines[taken & (scores == 0)])):
                 break
         flat = np.sort(items[taken])
 
