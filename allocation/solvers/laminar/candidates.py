@@ -117,13 +117,18 @@ class Offers:
         self.lower[more] = np.where(lower < self.lower[more], lower, self.lowest)
         return True
 
-    def priced(self, thresholds: Reals) -> bool:
-        """Whether no entry that was left out can score above its line's threshold; else such lines offer more."""
+    def priced(self, thresholds: Reals, tied: Mask) -> bool:
+        """Whether no entry that was left out can score above its line's threshold; else such lines offer more.
+
+        In `tied` lines nor may it score exactly 0: those are ties with a match of score 0 that a floor forces.
+        """
         if self.whole:
             return True
         # below the least positive number lie 0 and less
-        end = np.where(self.lower == smallest_positive(self.entries.dtype), 0.0, self.lower.astype(np.float64))
-        doubtful = np.flatnonzero((end > thresholds) & (self.lower > self.lowest))
+        only_positive = self.lower == smallest_positive(self.entries.dtype)
+        end = np.where(only_positive, 0.0, self.lower.astype(np.float64))
+        ties = only_positive & tied & (thresholds == 0)
+        doubtful = np.flatnonzero(((end > thresholds) | ties) & (self.lower > self.lowest))
         if doubtful.size == 0:
             return True
         doubtful = self._bracket_capped(doubtful)

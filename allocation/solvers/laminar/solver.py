@@ -74,7 +74,7 @@ class Laminar:
                 continue
             reals = scores.astype(np.float64)
             worth = margins(tree, lines, reals, taken)
-            if offers.priced(worth.thresholds[: tree.leaves]):
+            if offers.priced(worth.thresholds[: tree.leaves], tree.under_floors_of(lines[taken & (scores == 0)])):
                 break
         flat = np.sort(items[taken])
 

@@ -58,6 +58,11 @@ class Tree:
         chosen[nodes] = True
         return np.asarray(np.any([chosen[level] for level in self.ancestors], axis=0))
 
+    def under_floors_of(self, leaves: Indices) -> Mask:
+        """Which leaves lie in a group with a floor that holds one of `leaves` too."""
+        groups = np.unique([level[leaves] for level in self.ancestors])
+        return self.leaves_below(groups[(groups >= self.leaves) & (self.floors[groups] > 0)])
+
     def label(self, node: int) -> str:
         """What the user calls a node."""
         if node < self.leaves:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 import allocation as al
+from tests.allocation.integer_program import best_value, limits_of
 from tests.allocation.strategies import any_problem
 
 
@@ -17,6 +18,10 @@ def test_integer_programme_linear_programme_and_certificate_agree(problem: al.Pr
     program = al.to_linear_program(problem)
     relaxed = linprog(program.c, program.A_ub, program.b_ub, bounds=program.bounds) if program.c.size else None
     solution = al.solve(problem, al.LinearProgram(), throw=False)
+    best = best_value(problem.scores, limits_of(problem))
+    assert (best is None) == (solution.status is al.Status.INFEASIBLE)
+    if best is not None:
+        assert solution.objective == pytest.approx(best, rel=1e-12, abs=1e-12)
     if program.c.size and program.b_ub.size:
         integral = milp(
             program.c,
@@ -34,7 +39,7 @@ def test_integer_programme_linear_programme_and_certificate_agree(problem: al.Pr
         assert "demand" in str(solution.error)
 
 
-@given(any_problem())
+@given(any_problem(agreed=False))
 @settings(max_examples=40)
 def test_an_infeasible_answer_names_limits_that_contradict_each_other(problem: al.Problem) -> None:
     """The named floors and caps alone, on the same edges, are infeasible already."""

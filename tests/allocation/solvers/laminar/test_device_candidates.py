@@ -15,7 +15,7 @@ from allocation.cuda.scores import DeviceScores
 from allocation.solvers.laminar import device_candidates
 from tests.allocation.cuda.host_device import HostDevice
 from tests.allocation.cuda.matrices import assert_same, drawn
-from tests.allocation.strategies import laminar_families, limits
+from tests.allocation.strategies import limits_around, names_of_limits, planned
 
 
 @st.composite
@@ -25,14 +25,8 @@ def nested(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any]]:
     scores = drawn(shape, draw(st.sampled_from(["generic", "tied"])), draw(st.integers(0, 99))).astype(np.float32)
     scores[scores < -1] = -np.inf
     scores[:, ::2][scores[:, ::2] == 0] = -0.0  # which ties with 0.0
-    side, size = draw(st.sampled_from([("token", shape[0]), ("feature", shape[1])]))
-    given_limits: dict[str, Any] = {f"{side}_groups": draw(laminar_families(size))}
-    for name, most in (("caps", 4), ("floors", 2)):
-        if draw(st.booleans()):
-            given_limits[f"{side}_{name}"] = draw(limits(size, most))
-    if draw(st.booleans()):
-        given_limits["budget"] = draw(st.integers(0, 25))
-    return scores, given_limits
+    names = draw(names_of_limits(2, draw(st.sampled_from(["token", "feature"]))))
+    return scores, draw(limits_around(draw(planned(scores)), names))
 
 
 @settings(max_examples=200)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from allocation import threads
 from allocation.arrays import true_positions
-from allocation.solvers.top_selection import ranking as finish_module
+from allocation.solvers.top_selection import ranking
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import finish
 from allocation.threads import map_blocks, map_runs
@@ -32,7 +32,7 @@ def test_places_are_the_true_entries(parts: list[tuple[int, float]], data: st.Da
 
 
 @given(st.data())
-@pytest.mark.parametrize("spare", [0, finish_module.SPARE])
+@pytest.mark.parametrize("spare", [0, ranking.SPARE])
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.int64])
 def test_finish_takes_the_first_of_the_largest_of_every_group(kind: Any, spare: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -45,7 +45,7 @@ def test_finish_takes_the_first_of_the_largest_of_every_group(kind: Any, spare: 
     values = rng.integers(1, data.draw(st.sampled_from([2, 4, 100])), size).astype(kind)
     caps = rng.integers(0, 12, count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish_module, "SPARE", spare)
+        patch.setattr(ranking, "SPARE", spare)
         found = finish(values, flat, groups, caps)
     taken: list[int] = []
     for group in range(count):
