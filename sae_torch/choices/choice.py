@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import allocation as al
 from sae_torch.choices.recomputation import MatchMemory
+from sae_torch.choices.statistics import Statistics
 from sae_torch.choices.thresholds import BatchFree, FrequencyTracker, Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
@@ -47,11 +48,11 @@ class Progress:
     k: float | None = None
 
 
-class Choice(nn.Module):
+class Choice(Statistics):
     """A sparsifying activation: which token is matched with which feature.
 
     Statistics and thresholds change once per training-mode forward with gradients enabled, never in eval mode or under
-    `torch.no_grad()`.
+    `torch.no_grad()`. Casts of the module leave them their type.
 
     A subclass says `problem` (or `limits`, if they stand on one side), `observe`, `batch_free`, `rescale` and
     `calibrate`. The other methods have defaults that suit most.
@@ -94,8 +95,8 @@ class Choice(nn.Module):
             raise InputError(f"k: expected a positive number of features per token, found {k!r}")
         self.k = k
         self.n_features: int | None = None
-        # only where the next search starts, so no part of the state
-        self._last_prices: al.Prices | None = None
+        # values by name; only where the next search starts, so no part of the state
+        self._last_prices: dict[str, Any] | None = None
         self.memory = MatchMemory()
 
     def forward(self, scores: Tensor) -> SparseCodes:
@@ -156,7 +157,7 @@ class Choice(nn.Module):
         solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
         tokens, features = matches_of(solution)
         if observe:
-            self._last_prices = solution.prices.without_intervals()
+            self._last_prices = {name: price.value for name, price in vars(solution.prices).items()}
             self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, blocks have too
         return tokens, features
 
@@ -195,7 +196,9 @@ class Choice(nn.Module):
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """Where the search for the batch's prices starts; it changes the time, never the answer."""
-        return self._last_prices
+        if self._last_prices is None:
+            return None
+        return al.Prices(**{name: al.Price(value) for name, value in self._last_prices.items()}).without_intervals()
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Update statistics from a training batch."""
@@ -235,14 +238,12 @@ class Choice(nn.Module):
         """
         if self._last_prices is None:
             return {"prices": None}
-        prices = vars(self._last_prices)
-        return {"prices": {name: torch.from_numpy(np.array(price.value)) for name, price in prices.items()}}
+        return {"prices": {name: torch.from_numpy(np.array(value)) for name, value in self._last_prices.items()}}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `carried_state` gave."""
         if state["prices"] is not None:
-            values = {name: v.numpy() if v.ndim else float(v) for name, v in state["prices"].items()}
-            self._last_prices = al.Prices(**{name: al.Price(v) for name, v in values.items()}).without_intervals()
+            self._last_prices = {name: v.numpy() if v.ndim else float(v) for name, v in state["prices"].items()}
 
     def density_targets(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The share of tokens that every feature shall have, (features,) on `device`; None where nothing is set."""

@@ -7,9 +7,10 @@ threshold rises while its feature fires more often than it should, and falls whi
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import allocation as al
+from sae_torch.choices.statistics import Statistics
 from sae_torch.codes import SparseCodes
 from sae_torch.matches import matches_of
 from sae_torch.ops.counting import count_above
@@ -21,7 +22,7 @@ DAMPING = 10.0
 COUNTED = 1 << 22
 
 
-class BatchFree(nn.Module):
+class BatchFree(Statistics):
     """What a choice is at inference: it decides about one token at a time.
 
     Attributes
@@ -81,7 +82,7 @@ class Threshold(BatchFree):
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
-        return scores.detach() > self.theta.to(scores.device)
+        return scores.detach() > self.theta.to(scores.device).view(-1)  # a lone number would be rounded to their type
 
 
 class TokenLimits(BatchFree):
@@ -117,7 +118,7 @@ class TokenLimits(BatchFree):
         return matches_of(al.solve(al.Problem(profit, token_caps=cap, token_floors=floors)))
 
 
-class FrequencyTracker(nn.Module):
+class FrequencyTracker(Statistics):
     """Thresholds that make features fire at given frequencies.
 
     ::
@@ -138,8 +139,8 @@ class FrequencyTracker(nn.Module):
     def __init__(self, size: int | None) -> None:
         super().__init__()
         shape = () if size is None else (size,)
-        self.register_buffer("theta", torch.full(shape, torch.nan))
-        self.register_buffer("spread", torch.zeros(shape))
+        self.register_buffer("theta", torch.full(shape, torch.nan, dtype=torch.float32))
+        self.register_buffer("spread", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property

@@ -1,0 +1,36 @@
+"""Modules whose buffers are measurements: they go where the weights go, and keep their precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+from torch import Tensor, nn
+
+
+class Statistics(nn.Module):
+    """A module whose buffers follow the device and not the type that it is cast to: ``half()`` casts weights alone.
+
+    A threshold rounded to 8 bits decides otherwise, and counts beyond 256 no longer grow.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sae_torch.choices.statistics import Statistics
+    >>> measured = Statistics()
+    >>> measured.register_buffer("counts", torch.zeros(3, dtype=torch.float64))
+    >>> measured.half().counts.dtype
+    torch.float64
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        buffers = {id(buffer) for buffer in self.buffers()}
+
+        def applied(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if id(tensor) in buffers and moved.dtype != tensor.dtype:
+                return tensor.to(moved.device)
+            return moved
+
+        super()._apply(applied, recurse)  # type: ignore[no-untyped-call]
+        return self
