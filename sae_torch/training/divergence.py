@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_torch.errors import InputError
 from sae_torch.training.log import StepRecord, read_all
 
-# A reconstruction this many times worse than none is beyond recovery.
+# A reconstruction this many times worse than none, of a batch of the usual size, is beyond recovery.
 DIVERGED = 100.0
 # Steps on a GPU between two readings of their losses: each waits for all that was launched.
 LOOK_EVERY = 50
@@ -21,10 +21,14 @@ class LossWatch:
 
     ::
 
-        refused iff not   loss <= 100 (1/N) sum_i ||x_i||^2 < inf
+        refused iff not   loss <= 100 max((1/N) sum_i ||x_i||^2, usual) < inf
+
+    A batch far quieter than the others, or of zeros, is no reason to stop.
 
     Parameters
     ----------
+    usual : float
+        Squared norm of usual activations.
     remedy : str
         What to do about it, for the message.
 
@@ -34,7 +38,8 @@ class LossWatch:
         The step that was refused.
     """
 
-    def __init__(self, remedy: str) -> None:
+    def __init__(self, usual: float, remedy: str) -> None:
+        self.usual = usual
         self.remedy = remedy
         self.failed_step: int | None = None
         self._unread: list[StepRecord] = []
@@ -43,7 +48,7 @@ class LossWatch:
     @torch.no_grad()
     def flag(self, loss: Tensor, baseline: Tensor) -> Tensor:
         """On a GPU: 1 from the first refused step on, else 0; fused Adam takes it to skip its steps."""
-        accepted = (loss <= DIVERGED * baseline) & baseline.isfinite()  # NaN is not
+        accepted = (loss <= DIVERGED * baseline.clamp_min(self.usual)) & baseline.isfinite()  # NaN is not
         refused = accepted.logical_not().float()
         if self._failed is None:
             self._failed = torch.zeros_like(refused)
@@ -60,7 +65,8 @@ class LossWatch:
         records, self._unread = self._unread, []
         read_all(records)
         for record in records:
-            if record.loss <= DIVERGED * record.baseline and math.isfinite(record.baseline):
+            baseline = max(record.baseline, self.usual)
+            if record.loss <= DIVERGED * baseline and math.isfinite(record.baseline):
                 continue
             self.failed_step = record.step
             if self._failed is not None:
@@ -69,5 +75,5 @@ class LossWatch:
                 raise InputError(f"batches: batch {record.step} holds NaN or infinite activations")
             raise FloatingPointError(
                 f"the loss is {record.loss:.3g} at step {record.step}, where reconstructing nothing would cost "
-                f"{record.baseline:.3g}: {self.remedy}"
+                f"{baseline:.3g}: {self.remedy}"
             )

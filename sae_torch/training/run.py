@@ -20,7 +20,6 @@ from torch import Tensor
 import allocation as al
 from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
 from sae_torch.activations.sites import hook_name
-from sae_torch.calibration import calibrate
 from sae_torch.config_file import read_config, to_plain, toml
 from sae_torch.environment import difference, environment
 from sae_torch.errors import InputError, InterruptedRunError
@@ -289,8 +288,12 @@ class Run:
         for name, trainer in trainers.items():
             self._say(f"calibrating {name}")
             count = trainer.config.calibration_batches(len(reader), reader.batch_size)
+            assert trainer.schedule is not None
+            first_sight = trainer.schedule.first_sight
             trainer.end()
-            calibrate(trainer.sae, [reader.batch(step) for step in range(len(reader) - count, len(reader))])
+            first_sight.calibrate(
+                trainer.sae, {step: reader.batch(step) for step in range(len(reader) - count, len(reader))}
+            )
             save(trainer.sae.eval(), self.config.out / name, {k: v for k, v in metadata.items() if v is not None})
             states[name]["sae"] = trainer.sae.state_dict()
         self._write(len(reader), reader, states, finished=True)

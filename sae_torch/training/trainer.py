@@ -16,22 +16,24 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
+from sae_torch.training.first_sight import FirstSight
 from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.to_device import to_device
-from sae_torch.training.update import set_rate, update
+from sae_torch.training.update import has_unit_rows, set_rate, update
 from sae_torch.training.usage import FeatureUsage
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
+# Norms below this, and above its inverse, are taken in float64.
+TINY = 1e-15
 
 
 @dataclass
@@ -43,6 +45,7 @@ class ScheduleState:
     annealing: Annealing | None
     usage: FeatureUsage
     watch: LossWatch
+    first_sight: FirstSight
     step: int = 0
     tokens: int = 0
 
@@ -90,7 +93,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
     def fit(self, batches: Iterable[Tensor], steps: int | None = None) -> TrainLog:
-        """Train for one pass over `batches`, then calibrate the thresholds on the inputs of the last steps.
+        """Train for one pass over `batches`, then calibrate the thresholds as `FirstSight` says.
 
         Parameters
         ----------
@@ -122,13 +125,15 @@ class Trainer:
                 log.append(self.step(x))
                 inputs.append(x)
             self.check_losses()
+            assert self.schedule is not None
+            first_sight = self.schedule.first_sight
         finally:
             self.end()
             self.sae.train(was_training)
         log.settle()
         if len(log.loss) < steps:
             raise InputError(f"batches: ended after {len(log.loss)} of {steps} steps")
-        calibrate(self.sae, inputs.batches)
+        first_sight.calibrate(self.sae, dict(enumerate(inputs.batches, start=steps - len(inputs.batches))))
         return log
 
     def begin(self, probe: Tensor, steps: int, planned_tokens: int) -> None:
@@ -142,9 +147,13 @@ class Trainer:
         Raises
         ------
         InputError
-            If the probe does not fit the autoencoder, or a schedule has begun already.
+            If the probe does not fit the autoencoder, every weight is frozen, or a schedule has begun already.
         """
         self._require_idle("begin")
+        if not any(weight.requires_grad for weight in self.sae.parameters()):
+            raise InputError(
+                "sae: expected at least one weight that is trained, found all frozen (requires_grad=False)"
+            )
         probe = self.checked(probe, 0)
         self._plan(steps, planned_tokens)
         self._start(probe)
@@ -172,6 +181,8 @@ class Trainer:
         k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
         self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
         try:
+            if self._calibrates(x, schedule):
+                schedule.first_sight.observe(self.sae, x, schedule.step, self.scale)
             record = self._step(x, schedule)
         except al.InvalidProblemError as error:
             schedule.watch.failed_step = schedule.step
@@ -243,6 +254,7 @@ class Trainer:
             "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
             "usage": schedule.usage.state_dict(),
+            "first_sight": schedule.first_sight.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], planned_tokens: int) -> None:
@@ -251,6 +263,7 @@ class Trainer:
         assert self.schedule is not None
         self.schedule.step, self.schedule.tokens = state["step"], state["tokens"]
         self.schedule.usage.load_state_dict(state["usage"])
+        self.schedule.first_sight.load_state_dict(state.get("first_sight", {}))  # older states have none
         self.scale = state["scale"]
         self.sae.load_state_dict(state["sae"])
         self.sae.choice.load_carried_state(state["choice"])
@@ -271,7 +284,9 @@ class Trainer:
             config.require_annealed(choice)
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
-        self.schedule = ScheduleState(steps, rates, annealing, usage, LossWatch(self._remedy))
+        self.schedule = ScheduleState(
+            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k)
+        )
         launch = partial(self.launch, schedule=self.schedule)
         self._graph = StepGraph(launch, self.optimizer, choice, usage) if config.graph else None
         self.sae.train()
@@ -313,12 +328,31 @@ class Trainer:
         """Bring the autoencoder into training units; a fresh one gets the mean as its bias."""
         fresh = math.isnan(self.scale)
         if fresh:
-            norm = float(probe.norm(dim=1).mean())
-            self.scale = math.sqrt(self.sae.d_model) / norm if norm > 0 else 1.0
+            self.scale = self._unit(probe)
         self._rescale(self.scale)
-        if fresh and not bool(self.sae.b_dec.any()):
-            self.sae.b_dec.copy_(probe.mean(dim=0) * self.scale)
-        self.sae.normalise_decoder()
+        sae = self.sae
+        if fresh and sae.b_dec.requires_grad and not bool(sae.b_dec.any()):
+            sae.b_dec.copy_((probe * self.scale).mean(dim=0) if self.scale < TINY else probe.mean(dim=0) * self.scale)
+        if has_unit_rows(sae):
+            sae.normalise_decoder()
+
+    def _unit(self, probe: Tensor) -> float:
+        """What brings the mean norm to sqrt(d_model); 1 where all is 0."""
+        norm = float(probe.norm(dim=1).mean())
+        if not TINY < norm < 1 / TINY:  # squares in the activations' own type have over- or underflowed
+            norm = float(probe.double().norm(dim=1).mean())
+        if norm == 0:
+            return 1.0
+        scale = math.sqrt(self.sae.d_model) / norm
+        limits = torch.finfo(self.sae.W_dec.dtype)
+        if not limits.tiny <= scale <= limits.max:
+            raise InputError(
+                f"batches: expected activations that {self.sae.W_dec.dtype} can bring to norm "
+                f"{math.sqrt(self.sae.d_model):.3g}, found a mean norm of {norm:.3g}"
+            )
+        if not (self.sae.b_enc.requires_grad and self.sae.b_dec.requires_grad):
+            scale = 2.0 ** round(math.log2(scale))  # there and back changes no bit of a bias that is frozen
+        return scale
 
     @torch.no_grad()
     def _rescale(self, factor: float) -> None:
@@ -326,6 +360,11 @@ class Trainer:
         self.sae.b_enc.mul_(factor)
         self.sae.b_dec.mul_(factor)
         self.sae.choice.rescale(factor)
+
+    def _calibrates(self, x: Tensor, schedule: ScheduleState) -> bool:
+        """Whether a batch will be among those that set the thresholds."""
+        last = self.config.calibration_batches(schedule.steps, len(x))
+        return self.sae.choice.token_k is None and schedule.step >= schedule.steps - last
 
     def _step(self, x: Tensor, schedule: ScheduleState) -> StepRecord:
         record = StepRecord(schedule.step, schedule.rates.rate(schedule.step), schedule.tokens + len(x))

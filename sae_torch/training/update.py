@@ -22,19 +22,24 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
         d W_dec_j <- d W_dec_j - (d W_dec_j . W_dec_j) W_dec_j,   all gradients <- gradients * min(1, clip / norm),
         optimiser,   W_dec_j <- W_dec_j / ||W_dec_j||
 
-    Nothing here waits for a device, and no temporary has the size of a weight matrix.
+    Weights that are frozen stay as they are; beside a frozen encoder, which could not take up their norms, decoder rows
+    have any norm. Nothing here waits for a device, and no temporary has the size of a weight matrix.
     """
-    gradient = sae.W_dec.grad
-    assert gradient is not None
-    for rows in _blocks(sae.W_dec):
+    gradient, unit_rows = sae.W_dec.grad, has_unit_rows(sae)
+    for rows in _blocks(sae.W_dec) if gradient is not None and unit_rows else ():
         g, w = gradient[rows], sae.W_dec[rows]
         g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
     with in_memory_order(optimizer):
         optimizer.step()
-    for rows in _blocks(sae.W_dec):
+    for rows in _blocks(sae.W_dec) if unit_rows else ():
         w = sae.W_dec[rows]
         w.div_(w.norm(dim=1, keepdim=True))
+
+
+def has_unit_rows(sae: SparseAutoencoder) -> bool:
+    """Whether training keeps decoder rows at norm 1: decoder and encoder must both be free to change."""
+    return all(weight.requires_grad for weight in (sae.W_dec, sae.W_enc, sae.b_enc))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -21,6 +21,7 @@ from sae_torch.cli import main
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.training import run as module
 from sae_torch.training.checkpoint import read_manifest
+from sae_torch.training.first_sight import FirstSight
 from sae_torch.training.run import Run
 from sae_torch.training.run_config import (
     CheckpointOptions,
@@ -146,7 +147,7 @@ def test_an_interrupt_while_calibrating_needs_no_checkpoint(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "calibrate", lambda *_: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(FirstSight, "calibrate", lambda *_: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(InterruptedRunError, match="while calibrating"):
             Run(config, quiet=True).execute()
     Run(config, quiet=True).execute()
