@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,12 @@ class FirstSight:
 
     ::
 
-        theta_j <- theta_j * sum_t price(x_t before step t) / sum_t price(x_t at the end)
+        theta_j <- theta_j * before(x) / after(x) * after(r) / before(r),
+        before(x) = sum_t price(x_t before step t),   after(x) = sum_t price(x_t at the end)
 
-    with `price` that of the budget, k per token. The same tokens on both sides, so that few of them say enough; the
-    rate is nearly 0 by then, so that little but their own step lies between.
+    with `price` that of the budget, k per token. Between the two lies the step of the batch, which is what counts, and
+    those after it, which change all scores: they show in `r`, the first tokens of all, as often as there are batches.
+    The same tokens stand on both sides, so that few of them say enough.
 
     Parameters
     ----------
@@ -33,17 +36,21 @@ class FirstSight:
 
     Attributes
     ----------
-    prices : dict of int and float or () tensor
-        By step, in units of raw activations.
+    reference : (tokens, d_model) tensor or None
+        Raw activations of the first steps.
+    prices : dict of int to pairs of numbers
+        By step, of the batch and of the reference, in units of raw activations.
     """
 
     def __init__(self, k: float) -> None:
         self.k = k
-        self.prices: dict[int, float | Tensor] = {}
+        self.reference: Tensor | None = None
+        self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
 
     def observe(self, sae: SparseAutoencoder, x: Tensor, step: int, scale: float) -> None:
         """Take the price of a batch, in training units, before its step."""
-        self.prices[step] = self._price(sae, x) / scale
+        if self.reference is not None:
+            self.prices[step] = self._price(sae, x) / scale, self._price(sae, self.reference * scale) / scale
 
     def calibrate(self, sae: SparseAutoencoder, batches: Mapping[int, Tensor]) -> None:
         """Set the thresholds on batches of raw activations, by the step in which they were trained on.
@@ -54,20 +61,28 @@ class FirstSight:
             If there is no batch.
         """
         calibrate(sae, batches.values())
-        both = [
-            (self.prices[step], self._price(sae, x.to(sae.W_enc))) for step, x in batches.items() if step in self.prices
-        ]
-        first, now = (sum(map(float, prices)) for prices in zip(*both, strict=True)) if both else (0.0, 0.0)
-        if first > 0 and now > 0:
-            sae.choice.rescale(first / now)
+        steps = [step for step in batches if step in self.prices]
+        if self.reference is None or not steps:
+            return
+        before = [sum(float(self.prices[step][part]) for step in steps) for part in (0, 1)]
+        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc))) for step in steps)]
+        after.append(len(steps) * float(self._price(sae, self.reference)))
+        if min(*before, *after) > 0:
+            sae.choice.rescale(before[0] / after[0] * after[1] / before[1])
 
-    def state_dict(self) -> dict[int, float]:
-        """The prices as plain numbers."""
-        return {step: float(price) for step, price in self.prices.items()}
+    def begin(self, probe: Tensor) -> None:
+        """Keep the first tokens."""
+        self.reference = probe[:TOKENS].clone()
 
-    def load_state_dict(self, state: Mapping[int, float]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What has been measured, as tensors and plain numbers."""
+        prices = {step: tuple(map(float, pair)) for step, pair in self.prices.items()}
+        return {"reference": self.reference, "prices": prices}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.prices = dict(state)
+        self.prices = dict(state["prices"])
+        self.reference = state["reference"]
 
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:

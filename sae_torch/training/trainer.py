@@ -155,7 +155,7 @@ class Trainer:
                 "sae: expected at least one weight that is trained, found all frozen (requires_grad=False)"
             )
         probe = self.checked(probe, 0)
-        self._plan(steps, planned_tokens)
+        self._plan(steps, planned_tokens).first_sight.begin(probe)
         self._start(probe)
 
     def step(self, x: Tensor) -> StepRecord:
@@ -259,11 +259,11 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any], planned_tokens: int) -> None:
         """Take up a schedule where `state_dict` left it, with the same autoencoder and configuration."""
-        self._plan(state["steps"], planned_tokens)
-        assert self.schedule is not None
-        self.schedule.step, self.schedule.tokens = state["step"], state["tokens"]
-        self.schedule.usage.load_state_dict(state["usage"])
-        self.schedule.first_sight.load_state_dict(state.get("first_sight", {}))  # older states have none
+        schedule = self._plan(state["steps"], planned_tokens)
+        schedule.step, schedule.tokens = state["step"], state["tokens"]
+        schedule.usage.load_state_dict(state["usage"])
+        if "first_sight" in state:  # older ones have none
+            schedule.first_sight.load_state_dict(state["first_sight"])
         self.scale = state["scale"]
         self.sae.load_state_dict(state["sae"])
         self.sae.choice.load_carried_state(state["choice"])
@@ -276,7 +276,7 @@ class Trainer:
                 "call end() first"
             )
 
-    def _plan(self, steps: int, planned_tokens: int) -> None:
+    def _plan(self, steps: int, planned_tokens: int) -> ScheduleState:
         config, choice = self.config, self.sae.choice
         annealing = None
         if config.k_start is not None:
@@ -290,6 +290,7 @@ class Trainer:
         launch = partial(self.launch, schedule=self.schedule)
         self._graph = StepGraph(launch, self.optimizer, choice, usage) if config.graph else None
         self.sae.train()
+        return self.schedule
 
     def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
         """The batches; the first ones begin the schedule."""
