@@ -102,7 +102,7 @@ class Visit:
 def visit(browser: Any, address: str) -> Iterator[Any]:
     made: list[Visit] = []
 
-    def start(screen: str = "desk", scheme: str = "light") -> Visit:
+    def start(screen: str = "desk", scheme: str = "light", address: str = address) -> Visit:
         made.append(Visit(browser, address, screen, scheme))
         return made[-1]
 
