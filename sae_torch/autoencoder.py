@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,12 @@ class SparseAutoencoder(nn.Module):
         # added afterwards: a CPU's product takes longer to start from a matrix than to fill one
         return torch.mm(centred, encoder, out=out).add_(bias)
 
+    def scores_or_blocks(self, x: Tensor, memory: Tensor | None = None) -> Tensor | ChunkedScores:
+        """The scores as training reads them: with `feature_chunk` in blocks that never stand together."""
+        if self.feature_chunk is None or self.feature_chunk >= self.n_features:
+            return self.scores(x, memory)
+        return self._scores_in_blocks(x.detach(), self.feature_chunk)
+
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
         """The same scores, never held together."""
         dtype = self.score_dtype if self.training and self.score_dtype is not None else x.dtype
@@ -193,10 +200,7 @@ class SparseAutoencoder(nn.Module):
             raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")
         if x.dtype != self.W_enc.dtype:
             raise InputError(f"x: expected {self.W_enc.dtype} like the autoencoder, found {x.dtype}")
-        if self.feature_chunk is None or self.feature_chunk >= self.n_features:
-            scores: Tensor | ChunkedScores = self.scores(x, memory)
-        else:
-            scores = self._scores_in_blocks(x.detach(), self.feature_chunk)
+        scores = self.scores_or_blocks(x, memory)
         observe = self.training and torch.is_grad_enabled()
         tokens, features, count = self.choice.matches(scores, observe)
         codes = self.codes_at(x, scores, tokens.to(x.device), features.to(x.device), count)
@@ -233,6 +237,11 @@ class SparseAutoencoder(nn.Module):
         self.W_dec.div_(norms[:, None])
         self.W_enc.mul_(norms)
         self.b_enc.mul_(norms)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not keep_vars:  # safetensors takes no matrix that lies in memory column by column
+            destination[f"{prefix}W_enc"] = self.W_enc.detach().contiguous()
 
     def extra_repr(self) -> str:
         """What a prompt shows."""

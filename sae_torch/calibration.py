@@ -29,8 +29,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     ----------
     sae : SparseAutoencoder
     batches : iterable of (tokens, d_model) tensors
-        Training activations, not the ones to be judged on. They are kept, since feature choice encodes them as often as
-        it shares out quotas anew, up to four times; mutual choice once.
+        Activations, best neither trained on, for those score higher, nor to be judged on. They are kept, since feature
+        choice encodes them as often as it shares out quotas anew, up to four times; mutual choice once.
 
     Raises
     ------

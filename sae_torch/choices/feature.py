@@ -303,7 +303,7 @@ class FeatureChoice(Choice):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureChoice:
         on_host = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self._buffers.update(on_host)
         return self
 

@@ -87,12 +87,14 @@ class FirstSight:
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
         x = x[: max(1, min(TOKENS, ENTRIES // sae.n_features))]
+        budget = round(self.k * len(x))
         mode, sae.training = sae.training, False  # in the precision that decides later
         try:
-            scores = sae.scores(x)
+            scores = sae.scores_or_blocks(x)
+            if not isinstance(scores, Tensor):
+                return float(al.solve(scores.candidates({"budget": budget})).prices.budget.value)
         finally:
             sae.training = mode
-        budget = round(self.k * len(x))
         if is_on_device(scores):
             return padded_matches(scores, budget=budget).prices[0]
         return float(al.solve(al.mutual_choice(scores, budget)).prices.budget.value)

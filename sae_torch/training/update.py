@@ -26,9 +26,10 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
     have any norm. Nothing here waits for a device, and no temporary has the size of a weight matrix.
     """
     gradient, unit_rows = sae.W_dec.grad, has_unit_rows(sae)
-    for rows in _blocks(sae.W_dec) if gradient is not None and unit_rows else ():
-        g, w = gradient[rows], sae.W_dec[rows]
-        g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
+    if gradient is not None and unit_rows:
+        for rows in _blocks(sae.W_dec):
+            g, w = gradient[rows], sae.W_dec[rows]
+            g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
     with in_memory_order(optimizer):
         optimizer.step()

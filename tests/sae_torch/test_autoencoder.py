@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import sae_torch as st
@@ -157,3 +158,15 @@ def test_the_import_is_light() -> None:
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert len(run.stdout.split()) <= 60, run.stdout
+
+
+def test_safetensors_saves_its_state_and_training_goes_on_from_it(tmp_path: Path) -> None:
+    """As from a state of torch's own, with the encoder laid out in memory as a fast optimiser wants it."""
+    sae = st.SparseAutoencoder(8, 24, st.BalancedChoice(4, feature_floors=0.02))
+    sae(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)))
+    save_file(sae.state_dict(), tmp_path / "sae.safetensors")
+    twin = st.SparseAutoencoder(8, 24, st.BalancedChoice(4, feature_floors=0.02), seed=1)
+    twin.load_state_dict(load_file(tmp_path / "sae.safetensors"))
+    for key, value in sae.state_dict().items():
+        assert torch.equal(twin.state_dict()[key], value), key
+    assert twin.W_enc.T.is_contiguous()
