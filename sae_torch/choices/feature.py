@@ -297,7 +297,10 @@ class FeatureChoice(Choice):
             # a feature with too few positive scores ends at threshold 0; the others share what it leaves
             weights = np.where(unmet > 0, 0.0, quotas)
             quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
-        price, theta = torch.from_numpy(np.asarray(pooled.prices.features.value)), self.tracker.theta.double().cpu()
+        # a new score exceeds the m-th of N with probability m / (N + 1), but the one after it with (m + 1) / (N + 1)
+        taken, refused = pooled.prices.features.upper, pooled.prices.features.value
+        price = torch.from_numpy(np.where(np.isfinite(taken), taken, refused))
+        theta = self.tracker.theta.double().cpu()
         keep = (due < LEAST_POOLED) & ~torch.isnan(theta)
         self.tracker.restart(torch.where(keep, theta, price))
 

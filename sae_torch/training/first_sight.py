@@ -11,10 +11,14 @@ from torch import Tensor
 import allocation as al
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
+from sae_torch.choices.choice import Choice
+from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, padded_matches
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
+# Thresholds below this share of their mean would make a few features stand for all.
+LEAST = 0.5
 
 
 class FirstSight:
@@ -25,9 +29,10 @@ class FirstSight:
         theta_j <- theta_j * before(x) / after(x) * after(r) / before(r),
         before(x) = sum_t price(x_t before step t),   after(x) = sum_t price(x_t at the end)
 
-    with `price` that of the budget, k per token. Between the two lies the step of the batch, which is what counts, and
-    those after it, which change all scores: they show in `r`, the first tokens of all, as often as there are batches.
-    The same tokens stand on both sides, so that few of them say enough.
+    with `price` that of the budget, k per token, where features have quotas for scores divided by the thresholds
+    tracked until then. Between the two lies the step of the batch, which is what counts, and those after it, which
+    change all scores: they show in `r`, the first tokens of all, as often as there are batches. The same tokens stand
+    on both sides, so that few of them say enough.
 
     Parameters
     ----------
@@ -40,16 +45,21 @@ class FirstSight:
         Raw activations of the first steps.
     prices : dict of int to pairs of numbers
         By step, of the batch and of the reference, in units of raw activations.
+    weights : (features,) tensor or None
+        1 / threshold of every feature when the first price was taken; None where no feature has a quota.
     """
 
     def __init__(self, k: float) -> None:
         self.k = k
         self.reference: Tensor | None = None
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
+        self.weights: Tensor | None = None
 
     def observe(self, sae: SparseAutoencoder, x: Tensor, step: int, scale: float) -> None:
         """Take the price of a batch, in training units, before its step."""
         if self.reference is not None:
+            if not self.prices:
+                self.weights = _inverse(sae.choice)
             self.prices[step] = self._price(sae, x) / scale, self._price(sae, self.reference * scale) / scale
 
     def calibrate(self, sae: SparseAutoencoder, batches: Mapping[int, Tensor]) -> None:
@@ -77,12 +87,12 @@ class FirstSight:
     def state_dict(self) -> dict[str, Any]:
         """What has been measured, as tensors and plain numbers."""
         prices = {step: tuple(map(float, pair)) for step, pair in self.prices.items()}
-        return {"reference": self.reference, "prices": prices}
+        return {"reference": self.reference, "prices": prices, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.prices = dict(state["prices"])
-        self.reference = state["reference"]
+        self.reference, self.weights = state["reference"], state["weights"]
 
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
@@ -92,9 +102,24 @@ class FirstSight:
         try:
             scores = sae.scores_or_blocks(x)
             if not isinstance(scores, Tensor):
-                return float(al.solve(scores.candidates({"budget": budget})).prices.budget.value)
+                return float(al.solve(scores.candidates({"budget": budget}, self.weights)).prices.budget.value)
         finally:
             sae.training = mode
+        if self.weights is not None:
+            scores = scores * self.weights.to(scores)
         if is_on_device(scores):
             return padded_matches(scores, budget=budget).prices[0]
         return float(al.solve(al.mutual_choice(scores, budget)).prices.budget.value)
+
+
+def _inverse(choice: Choice) -> Tensor | None:
+    """1 / threshold of every feature, where each has a price of its own; of half the mean threshold at most."""
+    if choice.density_targets() is None:
+        return None
+    try:
+        theta = choice.batch_free().theta
+    except InputError:  # none has been measured yet
+        return None
+    if not isinstance(theta, Tensor) or not theta.ndim or not float(theta.mean()) > 0:
+        return None
+    return 1.0 / theta.clamp_min(LEAST * theta.mean())

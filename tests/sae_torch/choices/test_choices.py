@@ -240,3 +240,13 @@ def test_a_choice_keeps_to_its_number_of_features() -> None:
     choice(torch.randn(4, 8))
     with pytest.raises(st.InputError, match="built for 8 features, found 9"):
         choice(torch.randn(4, 9))
+
+
+def test_few_tokens_calibrate_feature_choice_without_bias() -> None:
+    """Quotas of 10 tokens: thresholds at the first score refused would let a tenth more pass."""
+    generator = torch.Generator().manual_seed(0)
+    choice = st.FeatureChoice(4, quotas="uniform", switch=0)
+    choice.build(200)
+    choice.calibrate([torch.randn(500, 200, generator=generator)], 500)
+    fresh = torch.randn(20_000, 200, generator=generator)
+    assert choice.eval()(fresh).l0 == pytest.approx(4.0, rel=0.02)
