@@ -17,6 +17,8 @@ from sae_torch.matches import is_on_device, padded_matches
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
+# Multiples of it, without their whole parts, are evenly spread however many there are.
+GOLDEN = (5**0.5 - 1) / 2
 # Thresholds below this share of their mean would make a few features stand for all.
 LEAST = 0.5
 
@@ -70,7 +72,9 @@ class FirstSight:
         InputError
             If there is no batch.
         """
-        calibrate(sae, batches.values())
+        # a choice that reads only what fits reads early and late ones alike: their own steps differ in size
+        spread = sorted(batches, key=lambda step: step * GOLDEN % 1.0)
+        calibrate(sae, [batches[step] for step in spread])
         steps = [step for step in batches if step in self.prices]
         if self.reference is None or not steps:
             return
