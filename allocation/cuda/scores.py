@@ -53,7 +53,9 @@ class FixedTop:
 class Engine(Protocol):
     """All that is asked of a device: where arrays are, what computes on them, and the selections, inside its scope."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the statistics of a solution call it."""
 
     @property
     def namespace(self) -> Any:
