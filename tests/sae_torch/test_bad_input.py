@@ -12,6 +12,7 @@ import pytest
 
 from sae_torch.activations import HarvestOptions, plan
 from sae_torch.cli import main
+from tests.sae_torch.command_line import complaint
 
 
 @pytest.fixture
@@ -31,18 +32,6 @@ HARVEST = ["harvest", "--model", "./model", "--text", "./text", "--site", "hidde
 HARVEST += ["--tokens", "200", "--windows-per-shard", "4"]
 TRAIN = ["train", "--out", "run", "--activations", "x.npy", "--sae.n-features", "16", "--sae.k", "2"]
 TRAIN += ["--reader.batch-size", "100", "--checkpoints.every", "2"]
-
-
-def complaint(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    """The one line that a command leaves."""
-    capsys.readouterr()
-    assert main(words) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    line = captured.err.replace("\r", "\n").strip().splitlines()[-1]
-    assert line.startswith("sae-torch: ")
-    assert "Traceback" not in captured.err
-    return line
 
 
 def contents(folder: Path) -> dict[str, Any]:
