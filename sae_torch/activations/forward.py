@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.layout import token_rows
 from sae_torch.activations.shards import Shard
 from sae_torch.activations.sites import hidden_state, outputs_at
 from sae_torch.activations.windows import Windows
@@ -76,7 +77,8 @@ def shards_of(
     for batch in torch.split(token_ids, config.windows_per_batch):
         outputs = outputs_at(language_model.model, sites, batch.to(language_model.device))
         for site, output in zip(sites, outputs, strict=True):
-            hidden[site].append(hidden_state(output).to("cpu", torch.float32))
+            rows = token_rows(hidden_state(output), *batch.shape)
+            hidden[site].append(rows.to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
     documents, names = _named(windows, part)
     return {
