@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.layout import token_rows
@@ -30,9 +30,23 @@ def require_length(language_model: LanguageModel, window: int) -> None:
     InputError
         If they are.
     """
-    longest = getattr(getattr(language_model.model, "config", None), "max_position_embeddings", None)
+    longest = _positions(language_model.model)
     if longest is not None and window > longest:
         raise InputError(f"window: expected at most the {longest} positions of {language_model.name}, found {window}")
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Tokens that a window may have; None where the configuration names no limit."""
+    config: Any = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    longest = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        # RoBERTa and its kin count positions from the row after that of padding
+        if name.endswith("position_embeddings") and padding is not None and module.weight.shape[0] == longest:
+            return int(longest - padding - 1)
+    return longest
 
 
 def shards_of(
