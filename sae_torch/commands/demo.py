@@ -211,7 +211,7 @@ class Demo:
             "model_name": train.header["model"],
             "hook_name": hook_name(self.site),
             "context_size": int(train.header["window"]),
-            "prepend_bos": False,
+            "prepend_bos": "bos" in train.header,
             "dataset_path": train.header["text"],
         }
 
