@@ -218,7 +218,8 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
     threshold = (
         tensors["threshold"] if architecture in ("jumprelu", OURS_ALONE) else tensors["topk_threshold"].expand(F)
     )
-    return changed(form, threshold=threshold.to(dtype))
+    # its own reader casts to the nearest; folders of ours alone keep thresholds as they are
+    return changed(form, threshold=threshold if architecture == OURS_ALONE else threshold.to(dtype))
 
 
 def _choice(path: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:
