@@ -154,12 +154,9 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "SAELens")
     config = _current(path / CONFIG, read_json(path / CONFIG))
-    tensors = read_safetensors(path / WEIGHTS)
-    if "scaling_factor" in tensors:  # written for a while, mostly without use
-        config["finetuning_scaling_factor"] = not torch.allclose(
-            tensors["scaling_factor"], torch.ones_like(tensors["scaling_factor"])
-        )
     _refuse_others(path / CONFIG, config)
+    tensors = read_safetensors(path / WEIGHTS)
+    _refuse_scaling(path / CONFIG, config, tensors.get("scaling_factor"))
     form = _form(path, config, tensors)
     choice = _choice(path, config, form, k)
     choice.build(form.b_enc.numel())
@@ -214,10 +211,15 @@ def _refuse_others(file: Path, config: dict[str, Any]) -> None:
                 f"{file}: {key} = {config[key]!r} is not supported, expected 'none'; fold it into the weights with "
                 "SAELens where it can, and save again"
             )
-    if config.get("finetuning_scaling_factor") not in (None, False):
-        raise InputError(
-            f"{file}: finetuning_scaling_factor = {config['finetuning_scaling_factor']!r} is not supported"
-        )
+
+
+def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -> None:
+    """Features may have a factor; for a while one was always written, of ones mostly."""
+    scaled = config.get("finetuning_scaling_factor") not in (None, False)
+    if factor is not None:
+        scaled = not torch.allclose(factor, torch.ones_like(factor))
+    if scaled:
+        raise InputError(f"{file}: finetuning_scaling_factor = True is not supported")
 
 
 def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
