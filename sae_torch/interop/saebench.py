@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.ops import rounded_down
 
 
 @dataclass
@@ -120,6 +122,14 @@ class BenchmarkAutoencoder(nn.Module):
             context_size=context_size,
         )
         self.to(sae.W_dec.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BenchmarkAutoencoder:
+        before = self._parameters.get("threshold")
+        exact = None if before is None else before.detach()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if exact is not None:  # SAEBench casts to the language model's type, which rounds to the nearest
+            self.threshold.data = rounded_down(exact.to(self.threshold.device), self.threshold.dtype)
+        return self
 
     @property
     def device(self) -> torch.device:
