@@ -199,7 +199,9 @@ class SparseAutoencoder(nn.Module):
             scores = self._scores_in_blocks(x.detach(), self.feature_chunk)
         observe = self.training and torch.is_grad_enabled()
         tokens, features, count = self.choice.matches(scores, observe)
-        return self.codes_at(x, scores, tokens.to(x.device), features.to(x.device), count), scores
+        codes = self.codes_at(x, scores, tokens.to(x.device), features.to(x.device), count)
+        self.choice.memory.hold(codes.values)
+        return codes, scores
 
     def codes_at(
         self,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import allocation as al
+from sae_torch.choices.recomputation import MatchMemory
 from sae_torch.choices.thresholds import BatchFree, FrequencyTracker, Threshold
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
@@ -95,6 +96,7 @@ class Choice(nn.Module):
         self.n_features: int | None = None
         # only where the next search starts, so no part of the state
         self._last_prices: al.Prices | None = None
+        self.memory = MatchMemory()
 
     def forward(self, scores: Tensor) -> SparseCodes:
         """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
@@ -102,6 +104,7 @@ class Choice(nn.Module):
         values = scores[tokens, features]
         # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
         values = values + (values.clamp_min(0.0) - values).detach()
+        self.memory.hold(values)
         return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]), count)
 
     def mask(self, scores: Tensor) -> Tensor:
@@ -117,10 +120,21 @@ class Choice(nn.Module):
 
         Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
         for: it shows in the loss.
+
+        A batch that a backward computes again, as activation checkpointing does, keeps its matches and counts once.
         """
+        _require_matrix(scores)
+        if not (observe and self.training):
+            return self._matches(scores, observe)
+        matches = self.memory.recall(scores)
+        if matches is None:
+            matches = self._matches(scores, observe)
+            self.memory.keep(scores, matches)
+        return matches
+
+    def _matches(self, scores: Tensor | ChunkedScores, observe: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         if not (self.training and self.supports_padded and is_on_device(scores)):
             return *self.select(scores, observe), None
-        _require_matrix(scores)
         scores = cast(Tensor, scores).detach()
         self.build(scores.shape[1])
         limits = self.limits(scores.shape[0], advance=observe)
