@@ -219,7 +219,10 @@ def test_a_diverging_loss_stops_with_its_step() -> None:
     sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
     with torch.no_grad():
         sae.W_dec[3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"^step 0: scores: expected finite scores, .* found that 256 entries are NaN, .*; lower the"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^step 0: scores: expected finite scores, .* found that 256 entries are NaN, .*; lower the",
+    ):
         st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
 
 
