@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import allocation as al
 from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
 from sae_torch.matches import matches_of
 from sae_torch.ops.counting import count_above
 from sae_torch.ops.rounding import rounded_down
@@ -192,3 +193,11 @@ class FrequencyTracker(nn.Module):
         """The same thresholds for scores multiplied by `factor`."""
         self.theta.mul_(factor)
         self.spread.mul_(factor)
+
+
+def require_thresholds(tracker: FrequencyTracker) -> None:
+    """Eval mode needs thresholds that training or calibration measured."""
+    if not tracker.is_set:
+        raise InputError(
+            "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"
+        )

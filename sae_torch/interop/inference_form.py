@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.ops import rounded_down
 

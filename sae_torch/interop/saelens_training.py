@@ -12,8 +12,10 @@ from torch import Tensor, nn
 import allocation
 from sae_torch.calibration import calibrate_choice
 from sae_torch.choices.balanced import BalancedChoice
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.ops import rounded_down
 
 # SAELens casts checkpoints to the dtype of the weights: bytes survive that, counts and densities do not.
