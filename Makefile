@@ -69,13 +69,14 @@ bench-peers: $(INSTALLED) $(PEERS_INSTALLED)   ## the training step beside spars
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step --peaks 1000
 
-test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning and sparsify
+test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning, sparsify and SAEBench
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
 
 # Peers pull in much that this project does not need: an environment of their own.
 $(PEERS_INSTALLED):
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate  # it pins older NumPy and datasets
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 

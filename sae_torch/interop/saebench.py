@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -46,9 +46,17 @@ class BenchmarkConfig:
     neuronpedia_id: str | None = None
 
     @property
-    def metadata(self) -> BenchmarkConfig:
-        """Newer versions look for the same entries here."""
-        return self
+    def metadata(self) -> Any:
+        """Newer versions look for the same entries here, and set what they have found."""
+        return self.__dict__.get("_metadata", self)
+
+    @metadata.setter
+    def metadata(self, found: Any) -> None:
+        self.__dict__["_metadata"] = found
+
+    def to_dict(self) -> dict[str, Any]:
+        """All entries, as SAEBench writes them beside its results."""
+        return asdict(self)
 
     def get(self, name: str, default: Any = None) -> Any:
         """An entry by name."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 def rounded_down(theta: Tensor, dtype: torch.dtype) -> Tensor:
     """Thresholds as the largest values of `dtype` that do not exceed them.
@@ -33,9 +35,18 @@ def rounded_down(theta: Tensor, dtype: torch.dtype) -> Tensor:
     >>> rounded_down(torch.tensor([0.999, 1.0]), torch.bfloat16).tolist()
     [0.99609375, 1.0]
     """
+    if theta.dtype == dtype:
+        return theta
     nearest = theta.to(dtype)
     # both in the wider type, or torch may round before it compares
     wide = torch.promote_types(theta.dtype, dtype)
     above = nearest.to(wide) > theta.to(wide)
-    below = torch.nextafter(nearest, torch.full_like(nearest, -torch.inf))
-    return torch.where(above, below, nearest)
+    return torch.where(above, _next_below(nearest), nearest)
+
+
+def _next_below(values: Tensor) -> Tensor:
+    """By bit patterns, which are in order on each side of 0; `torch.nextafter` may not have 16 bits on a device."""
+    kind = _BITS[values.dtype.itemsize]
+    bits = values.view(kind)
+    below_zero = torch.where(values < 0, bits + 1, torch.iinfo(kind).min + 1)
+    return torch.where(values > 0, bits - 1, below_zero).view(values.dtype)

@@ -142,6 +142,7 @@ def test_codes_count_and_describe_themselves() -> None:
 def test_a_threshold_rounded_down_decides_as_the_exact_one(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     theta = torch.cat([torch.rand(500, generator=generator) * 10, torch.tensor([0.0, 1e-9, 7e4, -1e-9, -0.3])])
+    theta = theta.double() * (1 - 1e-12)
     down = rounded_down(theta, dtype)
     scores = torch.cat([theta.to(dtype), down])
     scores = torch.cat([scores, torch.nextafter(scores, torch.full_like(scores, 1e4))])

@@ -187,6 +187,20 @@ def test_the_adapter_of_saebench_takes_any_leading_axes(choice: st.Choice) -> No
         BenchmarkAutoencoder(sae, "toy", "somewhere")
 
 
+def test_the_configuration_of_the_adapter_takes_metadata_and_is_a_table() -> None:
+    """What SAEBench 0.6.0 does to it before and after an evaluation."""
+    config = BenchmarkAutoencoder(made(st.TokenChoice(3)), "toy", "blocks.2.hook_resid_post").cfg
+    config.metadata = config.metadata
+    assert config.metadata is config
+    other = object()
+    config.metadata = other
+    assert config.metadata is other
+    config.architecture_str = config.architecture
+    table = json.loads(json.dumps(config.to_dict()))
+    assert (table["hook_name"], table["d_sae"], table["architecture"]) == ("blocks.2.hook_resid_post", 20, "topk")
+    assert "metadata" not in table
+
+
 def test_a_missing_saelens_has_an_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sae_lens", None)
     with pytest.raises(ModuleNotFoundError, match="pip install 'sae-lens"):
