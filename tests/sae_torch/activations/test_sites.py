@@ -82,6 +82,7 @@ def test_hidden_states_are_those_of_transformers_in_every_family(kind: str) -> N
     [
         ("XLMWithLMHeadModel", 0, r"expected what enters transformer.layer_norm2.0 in 'hidden_states\[0\]'"),
         ("RwkvForCausalLM", 2, r"expected the output of rwkv.blocks.1 .*, found the output of rwkv.blocks.2"),
+        ("MambaForCausalLM", 2, "expected the output of backbone.layers.1 .*, found the output of backbone.layers.2"),
         ("XLNetLMHeadModel", 2, r"expected a model whose activations have shape \(windows, length, d_model\)"),
         ("BartForConditionalGeneration", 2, "expected a model with one stack of blocks"),
     ],
