@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -113,6 +114,10 @@ class Run:
         config, path = self.config, self.config.out / CONFIG
         if path.exists():
             there, here = (_determining(found) for found in (read_config(RunConfig, path), config))
+            if "bos" not in tomllib.loads(path.read_text(encoding="utf-8")).get("harvest", {}):
+                # older than the option; whether the activations are others is seen by what was harvested
+                here.pop("harvest.bos")
+                there.pop("harvest.bos")
             if there != here:
                 raise InputError(
                     f"{path} is of another run ({difference(there, here)}); choose another --out or delete the folder"
@@ -283,7 +288,7 @@ class Run:
             "model_name": header.get("model"),
             "hook_name": hook_name(header["site"]) if "site" in header else None,
             "context_size": int(header["window"]) if "window" in header else None,
-            "prepend_bos": False,
+            "prepend_bos": "bos" in header,
             "dataset_path": header.get("text"),
         }
         for name, trainer in trainers.items():

@@ -380,3 +380,17 @@ def test_a_run_with_limits_per_token_is_saved(tmp_path: Path) -> None:
     choice = st.load(folder).choice
     assert isinstance(choice, st.BalancedChoice)
     assert choice.token_caps == 5
+
+
+def test_a_run_older_than_begin_tokens_goes_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.cat(activations(12)).numpy())
+    config = RunConfig(
+        out=tmp_path / "run",
+        activations=tmp_path / "x.npy",
+        reader=ReaderOptions(batch_size=256),
+        sae=SaeOptions(choice="mutual", n_features=64, k=3),
+    )
+    folders = Run(config, quiet=True).execute()
+    written = config.out / "config.toml"
+    written.write_text(re.sub(r"bos = .*\n", "", written.read_text()))
+    assert Run(config, quiet=True).execute() == folders
