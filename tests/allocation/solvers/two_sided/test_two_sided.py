@@ -50,7 +50,7 @@ def agrees_with_the_integer_programme(problem: al.Problem) -> None:
 
 
 @given(any_problem(max_side=5, min_side=0))
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_every_mix_of_limits_agrees_with_the_integer_programme(problem: al.Problem) -> None:
     agrees_with_the_integer_programme(problem)
 
@@ -59,7 +59,7 @@ def test_every_mix_of_limits_agrees_with_the_integer_programme(problem: al.Probl
 @pytest.mark.usefixtures("few_candidates")
 def test_what_the_candidates_miss_is_found_by_pricing() -> None:
     @given(any_problem(max_side=5))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def check(problem: al.Problem) -> None:
         agrees_with_the_integer_programme(problem)
 
@@ -191,7 +191,7 @@ def only(problem: al.Problem, floors: dict[str, dict[int, int]], caps: dict[str,
 
 
 @given(any_problem(max_side=5, agreed=False))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_the_named_limits_alone_contradict_each_other_and_the_numbers_add_up(problem: al.Problem) -> None:
     solution = al.solve(problem, al.TwoSided(), throw=False)
     if solution.status is not al.Status.INFEASIBLE:
