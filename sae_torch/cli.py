@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    arguments
+    arguments : Sequence[str] or None
         Words after the program's name; None takes them from the command line.
 
     Returns

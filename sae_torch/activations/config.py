@@ -60,31 +60,31 @@ class HarvestConfig(_Recipe):
 
     Parameters
     ----------
-    model
+    model : str
         Model name, folder or GGUF file, see `load_language_model`.
-    site
+    site : str
         Where activations are taken, see `sae_torch.activations.sites.resolve_site`.
-    text
+    text : TextSource
         Text source with splits.
-    window
+    window : int
         Tokens per context window.
-    seed
+    seed : int
         Seed of the shuffle of the windows.
-    norm_multiple
+    norm_multiple : float
         Tokens whose norm exceeds this multiple of their shard's median norm are dropped.
-    dtype
+    dtype : torch.dtype or None
         Of the forward pass; None takes bfloat16 where the device has it, else float32.
-    stored
+    stored : torch.dtype
         Type in the shards.
-    keep_first
+    keep_first : bool
         Whether position 0 of each window is kept.
-    windows_per_shard
+    windows_per_shard : int
         Windows in one shard: the unit of resuming.
-    windows_per_batch
+    windows_per_batch : int
         Windows in one forward pass.
-    device
+    device : str
         Where the forward pass runs.
-    bos
+    bos : bool or None
         Whether each window begins with the token that the model expects at the beginning of a text, at position 0; None
         asks its tokenizer. Shards whose header has no ``bos`` were harvested without.
     """

@@ -74,7 +74,7 @@ def test_search_finds_feature_choice(visit: Any) -> None:
     found = page.inner_text(".md-search-result__list").lower()
     assert "featurechoice" in found
     assert "the allocation problem" in found
-    first = page.locator(".md-search-result__item a").filter(has_text="FeatureChoice").first
+    first = page.locator(".md-search-result__item a:visible").filter(has_text="FeatureChoice").first
     first.click()
     page.wait_for_load_state("networkidle")
     assert "feature choice" in page.inner_text("main").lower()

@@ -18,13 +18,13 @@ class Series:
 
     Parameters
     ----------
-    name
+    name : str
         For the legend.
-    x, y
+    x, y : Sequence[float]
         Its points; points that a log axis cannot show are left out.
-    colour
+    colour : int
         CSS class suffix: 1 to 8, or 0 for the colour of the text.
-    dashed
+    dashed : bool
         Whether it is a fitted or reference line.
     """
 
@@ -41,13 +41,13 @@ class Axis:
 
     Parameters
     ----------
-    label
+    label : str
         Quantity and unit.
-    log
+    log : bool
         Whether it is logarithmic.
-    tick
+    tick : Callable[[float], str]
         Text of a tick.
-    include
+    include : Sequence[float]
         Values that the range covers beside the points, for charts that are compared.
     """
 
@@ -78,11 +78,11 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
 
     Parameters
     ----------
-    series
+    series : Sequence[Series]
         What is drawn, in order.
-    x, y
+    x, y : Axis
         The axes; their ranges cover all points.
-    title
+    title : str
         What the chart shows, for readers who do not see it.
 
     Raises
@@ -115,15 +115,15 @@ def bar_chart(
 
     Parameters
     ----------
-    heights
+    heights : Sequence[float]
         Height of each bar.
-    x, y
+    x, y : Axis
         The axes; y starts at 0.
-    title
+    title : str
         What the chart shows, for readers who do not see it.
-    colour
+    colour : int
         CSS class suffix, 1 to 8.
-    marked
+    marked : tuple[float, str] or None
         Position and label of a vertical line.
     """
     across = _Scale(-0.5, max(len(heights), 1) - 0.5, False, LEFT, WIDTH - RIGHT)

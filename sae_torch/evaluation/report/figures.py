@@ -20,11 +20,11 @@ class Drawn:
 
     Parameters
     ----------
-    chart, legend
+    chart, legend : Markup or str
         As `charts` draws them; the legend may be missing.
-    caption
+    caption : str
         The line below, after the name.
-    name
+    name : str
         Of the autoencoder, where the chart is about one.
     """
 

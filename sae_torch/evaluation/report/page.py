@@ -37,11 +37,11 @@ def render_report(
 
     Parameters
     ----------
-    evaluations
+    evaluations : Sequence[Evaluation]
         One per autoencoder, eight at most: that many colours are told apart.
-    facts
+    facts : Mapping[str, str]
         What was run, by label, for the end of the page.
-    lead
+    lead : str
         The sentence under the title.
 
     Returns

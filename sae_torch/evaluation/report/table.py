@@ -15,13 +15,13 @@ class Figure:
 
     Parameters
     ----------
-    label, unit
+    label, unit : str
         The two lines of its head.
-    value
+    value : Callable[[Evaluation], float or None]
         What it shows and sorts by; None where it was not measured.
-    text
+    text : Callable[[float], str]
         How it is written.
-    better
+    better : int
         1 if larger is better, -1 if smaller is, 0 if neither.
     """
 
