@@ -82,7 +82,10 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--activations", "text"], "activations text: expected .safetensors, .arrow or .npy files, found none"),
         (["--activations", "mixed"], "mixed/b.npy: expected float32 of width 8 like mixed/a.npy, found float16"),
         (["--activations", "wide"], "like wide/a.npy, found float32 of width 9"),
-        (["--activations", "whole"], "whole/a.npy: expected floating-point rows (tokens, d_model) of 16, 32 or 64 bits, found int64"),
+        (
+            ["--activations", "whole"],
+            "whole/a.npy: expected floating-point rows (tokens, d_model) of 16, 32 or 64 bits, found int64",
+        ),
         (["--reader.batch-size", "601"], "activations: expected at least one batch of 601 tokens, found 600"),
         (["--sae.k", "17"], "k: expected more than 0 and at most the 16 features, found 17"),
         (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),
