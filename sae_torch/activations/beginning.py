@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import mmap
-import struct
 from pathlib import Path
 from typing import Any
 
+from sae_torch.activations.gguf_header import GgufHeader
 from sae_torch.activations.language_model import load_tokenizer, located_model
 from sae_torch.errors import InputError
-
-# The metadata of a GGUF file come first; the longest vocabularies take a sixth of this.
-_METADATA_BYTES = 1 << 26
 
 
 def begins_texts(model: str) -> bool:
@@ -79,20 +75,5 @@ def _begins(tokenizer: Any) -> bool:
 
 def _gguf_begins(path: Path) -> bool:
     """What the file itself says; by its kind of tokenizer where it says nothing, as its reference reader does."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        # read by the key alone: to parse all entries, most of them tokens, takes seconds
-        flag = _gguf_value(held, "tokenizer.ggml.add_bos_token", kind=7)
-        if flag is not None:
-            return held[flag] != 0
-        kind = _gguf_value(held, "tokenizer.ggml.model", kind=8)
-        if kind is None:
-            return False
-        (size,) = struct.unpack("<Q", held[kind : kind + 8])
-        return held[kind + 8 : kind + 8 + size] == b"llama"
-
-
-def _gguf_value(held: mmap.mmap, key: str, kind: int) -> int | None:
-    """Where the value of a key begins, which is stored as length, key and type before it."""
-    entry = struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind)
-    found = held.find(entry, 0, _METADATA_BYTES)
-    return None if found < 0 else found + len(entry)
+    entries = GgufHeader.read(path).entries
+    return bool(entries.get("tokenizer.ggml.add_bos_token", entries.get("tokenizer.ggml.model") == "llama"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.layout import token_rows
+from sae_torch.activations.model_call import text_config
 from sae_torch.activations.shards import Shard
 from sae_torch.activations.sites import hidden_state, outputs_at
 from sae_torch.activations.windows import Windows
@@ -37,8 +38,7 @@ def require_length(language_model: LanguageModel, window: int) -> None:
 
 def _positions(model: nn.Module) -> int | None:
     """Tokens that a window may have; None where the configuration names no limit."""
-    config: Any = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config = text_config(model)
     names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
     longest = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
     for name, module in model.named_modules():

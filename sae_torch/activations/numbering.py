@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from sae_torch.activations.model_call import original, text_config, uncompiled, without_cache
 from sae_torch.errors import InputError
 
 
@@ -29,13 +29,6 @@ class _Numbering:
 
 # kept, since the comparison costs a forward pass of a few tokens
 _FOUND: WeakKeyDictionary[nn.Module, _Numbering] = WeakKeyDictionary()
-
-
-def original(model: nn.Module) -> nn.Module:
-    """The model that ``torch.compile`` wrapped, else the model itself."""
-    inner = getattr(model, "_orig_mod", model)
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -76,8 +69,7 @@ def _numbering(model: nn.Module) -> _Numbering:
 
 
 def _compare(model: nn.Module) -> _Numbering:
-    config: Any = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config = text_config(model)
     depth = getattr(config, "num_hidden_layers", None)
     lists = {
         path: module
@@ -131,13 +123,11 @@ def _hidden_states(model: nn.Module, vocabulary: int) -> tuple[Tensor, ...]:
     """Hidden states of two windows of three tokens; with other than one window a transposed axis shows."""
     device = next(model.parameters()).device
     ids = (torch.arange(6, device=device) + 3).remainder(vocabulary).view(2, 3)
-    accepted = inspect.signature(model.forward).parameters
-    options = {"use_cache": False} if {"use_cache", "kwargs"} & accepted.keys() else {}
     cuda = [device] if device.type == "cuda" else []
     try:
         # a model in training mode draws random numbers, which the caller's stream must not notice
-        with torch.no_grad(), torch.random.fork_rng(cuda), torch.compiler.set_stance("force_eager"):
-            output = model(input_ids=ids, output_hidden_states=True, return_dict=True, **options)
+        with torch.no_grad(), torch.random.fork_rng(cuda), uncompiled():
+            output = model(input_ids=ids, output_hidden_states=True, return_dict=True, **without_cache(model))
         states: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
     except Exception as error:  # whatever a model lacks that is given token ids alone
         found = " ".join(str(error).split())[:200]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sae_torch.activations.numbering import original, require_agreement
+from sae_torch.activations.model_call import original, uncompiled, without_cache
+from sae_torch.activations.numbering import require_agreement
 from sae_torch.errors import InputError
 
 _HIDDEN_STATE = re.compile(r"hidden_states\[(\d+)\]")
@@ -126,12 +125,6 @@ def with_hidden_state(output: Any, hidden: Tensor) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-def uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Run compiled models as written: what was compiled before heeds no hook, and what is compiled now keeps it."""
-    eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return eager
-
-
 class _SitesReachedError(Exception):
     """Ends a forward pass at the last site; the rest of the model is not needed."""
 
@@ -172,11 +165,9 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
             raise _SitesReachedError
 
     handles = [hook_at(model, site, partial(reach, site)) for site in dict.fromkeys(sites)]
-    accepted = inspect.signature(model.forward).parameters
-    options = {"use_cache": False} if {"use_cache", "kwargs"} & accepted.keys() else {}
     try:
         with torch.inference_mode(), uncompiled():
-            model(input_ids=token_ids.long(), **options)
+            model(input_ids=token_ids.long(), **without_cache(model))
     except _SitesReachedError:
         return [reached[site] for site in sites]
     finally:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.layout import token_rows, with_token_rows
+from sae_torch.activations.model_call import uncompiled
 from sae_torch.activations.numbering import blocks
 from sae_torch.activations.sites import (
     hidden_state,
     hook_at,
     output_at,
     resolve_site,
-    uncompiled,
     with_hidden_state,
 )
 from sae_torch.errors import InputError

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_torch.activations.layout import token_rows, with_token_rows
-from sae_torch.activations.numbering import original
-from sae_torch.activations.sites import hidden_state, hook_at, site_module, uncompiled, with_hidden_state
+from sae_torch.activations.model_call import original, uncompiled
+from sae_torch.activations.sites import hidden_state, hook_at, site_module, with_hidden_state
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.positions import ModelCalls
