@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 import allocation
+from sae_torch.activations.sites import hook_name
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
@@ -25,7 +27,7 @@ from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
 
-__all__ = ["load", "metadata", "register", "save"]
+__all__ = ["load", "metadata", "metadata_of", "register", "save"]
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 # SAELens keeps nested metadata only with a version at least that of its current format.
@@ -176,6 +178,28 @@ def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     # before version 6 the keys lay beside the others
     config = _renamed(config)
     return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
+
+
+def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
+    """What `save` is told of the activations that an autoencoder was trained on.
+
+    Parameters
+    ----------
+    header : mapping
+        Of the activations; what it does not say is left out.
+
+    Returns
+    -------
+    dict
+    """
+    found = {
+        "model_name": header.get("model"),
+        "hook_name": hook_name(header["site"]) if "site" in header else None,
+        "context_size": int(header["window"]) if "window" in header else None,
+        "prepend_bos": "bos" in header,
+        "dataset_path": header.get("text"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _current(file: Path, config: dict[str, Any]) -> dict[str, Any]:
