@@ -13,7 +13,7 @@ PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar two_sided streaming
 
-.PHONY: demo test test-slow test-peers lint docs serve bench bench-peers gpu-check study study-report clean help
+.PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-report clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -22,6 +22,18 @@ demo: $(INSTALLED)   ## from real text to four compared sparse autoencoders
 
 test: $(INSTALLED)   ## the tests, without those marked slow
 	$(BIN)/python -m pytest -m "not slow"
+
+# Every round draws new examples; what fails is shrunk, kept in .hypothesis and tried first in the next call.
+FUZZ_TESTS ?= tests/allocation --ignore=tests/allocation/cuda
+FUZZ_MINUTES ?=
+fuzz: $(INSTALLED)   ## new examples for the properties of FUZZ_TESTS until one fails, Ctrl-C, or FUZZ_MINUTES
+	@end=$$(($$(date +%s) + 60 * $(or $(FUZZ_MINUTES),1000000))); round=0; \
+	while [ $$(date +%s) -lt $$end ]; do \
+	  round=$$((round + 1)); echo "Round $$round"; \
+	  $(BIN)/python -m pytest --hypothesis-profile=fuzz -m "hypothesis and not slow" -q -x $(FUZZ_TESTS) || { \
+	    echo "What failed is in .hypothesis: the same command tries it first. To keep it, make it an @example, or copy"; \
+	    echo "the line @reproduce_failure(...) from above."; exit 1; }; \
+	done
 
 test-slow: $(INSTALLED)   ## the tests with the real model, real processes or long training
 	$(BIN)/python -m pytest -m slow
@@ -57,13 +69,14 @@ bench-peers: $(INSTALLED) $(PEERS_INSTALLED)   ## the training step beside spars
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step
 	PYTHONPATH=. $(PEERS)/bin/python -m benchmarks.training_step --peaks 1000
 
-test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning and sparsify
+test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_learning, sparsify and SAEBench
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest tests/peers -W ignore
 
 # Peers pull in much that this project does not need: an environment of their own.
 $(PEERS_INSTALLED):
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate  # it pins older NumPy and datasets
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 

@@ -19,13 +19,10 @@ from allocation.quotas import (
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
-from allocation.solvers.base import Options, Solver
-from allocation.solvers.laminar.solver import Laminar
-from allocation.solvers.linear_program import LinearProgram, ProgramArrays, to_linear_program
+from allocation.solvers import Laminar, LinearProgram, Options, Solver, TopSelection, TwoSided
+from allocation.solvers.linear_program import ProgramArrays, to_linear_program
 from allocation.solvers.top_selection.fixed import select_fixed
-from allocation.solvers.top_selection.solver import TopSelection
 from allocation.solvers.top_selection.stream import select_stream
-from allocation.solvers.two_sided.solver import TwoSided
 from allocation.threads import map_blocks
 from allocation.verify import Certificate, verify
 

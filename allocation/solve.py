@@ -13,10 +13,8 @@ from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
-from allocation.solvers.base import Options, Solver, localised
-from allocation.solvers.laminar.solver import Laminar
-from allocation.solvers.top_selection.solver import TopSelection
-from allocation.solvers.two_sided.solver import TwoSided
+from allocation.solvers import Laminar, Options, Solver, TopSelection, TwoSided
+from allocation.solvers.base import localised
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from allocation.arguments import in_memory, shown
 from allocation.arrays import Indices, Reals
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem, checked_problem
-from allocation.scores import Block, reals_at
+from allocation.scores import EdgeScores
 from allocation.solution import Prices, Solution
 
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
@@ -29,8 +29,6 @@ _LARGEST = 1e300
 _LOOSEST = 1e-6
 # Prices of scores that are all 0 need not be.
 _SMALLEST = 1e-280
-# Edges of a block: the tolerance is summed block by block, so that it depends on this in the last bit.
-BLOCK_ENTRIES = 1 << 16
 # Named places in one violation: enough to find it, few enough to read.
 _SHOWN = 5
 # What a solution must have.
@@ -284,12 +282,21 @@ def _malformed(problem: Problem, tokens: Indices, features: Indices, values: NDA
 
 def _scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
     """Scores of matches as float64; -inf where no edge joins them."""
-    return reals_at(problem.matrix, problem.matrix.find(tokens, features), -np.inf)
+    matrix = problem.matrix
+    if not isinstance(matrix, EdgeScores):
+        return matrix.widened(np.ascontiguousarray(matrix.array[tokens, features])).astype(np.float64)
+    if matrix.n_edges == 0:
+        return np.full(tokens.shape, -np.inf)
+    wanted = tokens * matrix.shape[1] + features
+    flat = matrix.tokens * matrix.shape[1] + matrix.features
+    at = np.minimum(np.searchsorted(flat, wanted), flat.size - 1)
+    return np.where(flat[at] == wanted, matrix.array[at].astype(np.float64), -np.inf)
 
 
 def _size(problem: Problem, selected: Reals) -> float:
     """What objective and prices may amount to: the selected scores, and a path of the largest through all limits."""
-    array = problem.matrix.numbers
+    matrix = problem.matrix
+    array = matrix.array if isinstance(matrix, EdgeScores) else matrix.widened(matrix.array)
     largest = float(np.max(array, initial=0)), float(np.min(array, initial=0, where=array > -np.inf))
     limits = sum(problem.shape) + len(problem.token_groups) + len(problem.feature_groups) + 1
     return float(np.abs(selected).sum()) + limits * max(largest[0], -largest[1], _SMALLEST)
@@ -320,9 +327,41 @@ def _all_integer(selected: Reals, limits: list[_Limit]) -> bool:
     return all(bool(np.all(n == np.rint(n)) and np.all(np.abs(n) < 2**50)) for n in numbers)
 
 
-def _refused_blocks(problem: Problem, tokens: Indices, features: Indices) -> Iterator[Block]:
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some edges with the selected ones at -inf: a vector each, or a column, a row and a matrix."""
+
+    tokens: Indices
+    features: Indices
+    scores: Reals
+
+    def best(self, side: int, size: int) -> Reals:
+        """Largest score per token (side 0) or per feature (side 1); -inf where there is none."""
+        best = np.full(size, -np.inf)
+        if self.scores.ndim == 1:
+            np.maximum.at(best, (self.tokens, self.features)[side], self.scores)
+        elif self.scores.size:
+            ends = (self.tokens, self.features)[side].reshape(-1)
+            best[ends] = self.scores.max(axis=1 - side)
+        return best
+
+
+def _refused_blocks(problem: Problem, tokens: Indices, features: Indices) -> Iterator[_Block]:
     """Every edge, the selected ones at -inf, in blocks of rows small enough for the cache."""
-    return problem.matrix.blocks(without=problem.matrix.find(tokens, features), entries=BLOCK_ENTRIES)
+    matrix = problem.matrix
+    if isinstance(matrix, EdgeScores):
+        flat = matrix.tokens * matrix.shape[1] + matrix.features
+        held = np.isin(flat, tokens * matrix.shape[1] + features)
+        yield _Block(matrix.tokens, matrix.features, np.where(held, -np.inf, matrix.array.astype(np.float64)))
+        return
+    rows, columns = problem.shape
+    step = max(1, (1 << 16) // max(columns, 1))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        scores = matrix.rows(start, stop).astype(np.float64)
+        inside = slice(*np.searchsorted(tokens, [start, stop]))
+        scores[tokens[inside] - start, features[inside]] = -np.inf
+        yield _Block(np.arange(start, stop)[:, None], np.arange(columns)[None, :], scores)
 
 
 def _exchange(problem: Problem, tokens: Indices, features: Indices) -> list[str] | None:
@@ -342,7 +381,7 @@ def _exchange(problem: Problem, tokens: Indices, features: Indices) -> list[str]
     held = _scores_of(problem, tokens, features)
     np.minimum.at(worst, groups, held)
     for block in _refused_blocks(problem, tokens, features):
-        block.raise_best(best, side)
+        best = np.maximum(best, block.best(side, size))
     full = np.zeros(size, bool) if caps is None else np.bincount(groups, minlength=size) == caps
     reached = problem.budget is not None and tokens.size == problem.budget
     least = held.min(initial=np.inf) if reached else 0.0

@@ -9,10 +9,12 @@ from sae_torch import losses
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.calibration import calibrate
 from sae_torch.choices.balanced import BalancedChoice
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.soft import SoftChoice
 from sae_torch.choices.thresholds import Threshold
+from sae_torch.choices.token import TokenChoice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.splice import splice

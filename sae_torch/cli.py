@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,8 +20,6 @@ from sae_torch.config_file import read_config
 from sae_torch.errors import InputError, InterruptedRunError
 
 PROGRAM = "sae-torch"
-# What tyro draws between the parts of a message.
-RULE = re.compile("[─-]{5,}")
 
 
 class Command(Protocol):
@@ -51,13 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    arguments
+    arguments : Sequence[str] or None
         Words after the program's name; None takes them from the command line.
 
     Returns
     -------
     Exit code: 0 if it did what was asked, or kept all it needs to go on; 2 for input that cannot be used (one sentence
     on standard error); 130 if it was interrupted otherwise. After an interruption one line says how to resume.
+
+    Raises
+    ------
+    SystemExit
+        As `parse` does.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -84,9 +84,9 @@ def parse(words: Sequence[str]) -> Command:
     Raises
     ------
     InputError
-        If they are no command; the text is one sentence.
+        If a file named by ``--config`` cannot be used; the text is one sentence.
     SystemExit
-        With code 0 after ``--help``.
+        With code 0 after ``--help``, with code 2 if they are no command; what is wrong is printed by then.
     """
     try:
         import tyro
@@ -98,14 +98,7 @@ def parse(words: Sequence[str]) -> Command:
         given = _file_settings(command_type, words) if words[:1] == [name] else {}
         kinds.append(Annotated[command_type, tyro.conf.subcommand(name, prefix_name=False, **given)])
     any_of: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            command: Command = tyro.cli(any_of, prog=PROGRAM, args=list(words), description=_DESCRIPTION)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise InputError(_sentence(complaint.getvalue(), words[0] if words else "")) from None
+    command: Command = tyro.cli(any_of, prog=PROGRAM, args=list(words), description=_DESCRIPTION)
     return command
 
 
@@ -117,20 +110,3 @@ def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[st
 
 
 _DESCRIPTION = "Sparse autoencoders as exact allocation of features to tokens."
-
-
-def _sentence(box: str, command: str) -> str:
-    """First paragraph of tyro's framed complaint as one sentence, and the option of this command that it suggests."""
-    lines = [line.strip("│ \t") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    if len(lines) > 1 and re.fullmatch(
-        "-{5,}", lines[1]
-    ):  # where the terminal has no frames, a title and a rule come first
-        lines = lines[2:]
-    paragraph = itertools.takewhile(lambda line: line and not RULE.fullmatch(line), lines)
-    text = re.sub(r" \(applied to [^)]*\)", "", " ".join(paragraph)).rstrip(".")
-    text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text)
-    if command not in COMMANDS:
-        return f"{text}; `{PROGRAM} --help` lists the commands."
-    meant = re.search(rf"(--[\w.-]+)[^\n]*\n(?:(?! *--)[^\n]*\n)*? *in {PROGRAM} {command} --help", "\n".join(lines))
-    hint = f"perhaps you meant {meant[1]}; " if meant else ""
-    return f"{text}; {hint}`{PROGRAM} {command} --help` lists what there is."

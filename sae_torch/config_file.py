@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
-import json
-import math
-import types
-import typing
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, get_args
+
+import tomli_w
+from cattrs import BaseConverter, ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.cols import homogenous_tuple_structure_factory
+from cattrs.errors import IterableValidationNote
+from cattrs.gen import make_dict_structure_fn, make_hetero_tuple_structure_fn
 
 from sae_torch.errors import InputError
 
@@ -54,7 +58,7 @@ def read_config(kind: type[T], path: Path | str) -> T:
         raise InputError(f"{place}: {error}") from None
 
 
-def from_plain(kind: type[T], plain: Mapping[str, Any], name: str = "") -> T:
+def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
     """A dataclass from nested plain values.
 
     Raises
@@ -62,60 +66,30 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], name: str = "") -> T:
     InputError
         If a key is unknown or a value does not fit; the text names the key.
     """
-    assert dataclasses.is_dataclass(kind)
-    hints = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind) if field.init}
-    for key in plain:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            meant = f"; did you mean {name}{near[0]}?" if near else f", expected one of {', '.join(sorted(known))}"
-            raise InputError(f"unknown key {name}{key}{meant}")
-    return kind(**{key: _value(hints[key], value, f"{name}{key}") for key, value in plain.items()})
+    try:
+        return _CONVERTER.structure(plain, kind)
+    except ClassValidationError as error:
+        raise _first(error) from None
 
 
 def to_plain(config: Any) -> dict[str, Any]:
     """Nested plain values; what is None is left out."""
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found[field.name] = to_plain(value)
-        elif value is not None:
-            found[field.name] = list(value) if isinstance(value, tuple) else _plain(value)
+    found: dict[str, Any] = _without_none(_CONVERTER.unstructure(config))
     return found
 
 
 def toml(config: Any) -> str:
     """A configuration as TOML; `read_config` reads it back to an equal one."""
-    lines: list[str] = []
-
-    def write(plain: Mapping[str, Any], table: str) -> None:
-        if table:
-            lines.extend(["", f"[{table}]"])
-        lines.extend(f"{key} = {_toml_value(value)}" for key, value in plain.items() if not isinstance(value, dict))
-        for key, value in plain.items():
-            if isinstance(value, dict):
-                write(value, f"{table}.{key}".strip("."))
-
-    write(to_plain(config), "")
-    return "\n".join(lines).lstrip("\n") + "\n"
+    return tomli_w.dumps(to_plain(config))
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_toml_value(_plain(item)) for item in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _without_none(plain: Any) -> Any:
+    if not isinstance(plain, dict):
+        return plain
+    return {key: _without_none(value) for key, value in plain.items() if value is not None}
 
 
 def _parsed_toml(place: Path, text: str) -> Any:
-    import tomllib
-
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,48 +107,81 @@ def _parsed_yaml(place: Path, text: str) -> Any:
         raise InputError(f"{place}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
-    """A value as a field's type wants it; never a guess."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        (hint,) = (argument for argument in arguments if argument is not type(None))
-        return _value(hint, value, name)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{name}: expected a table, found {value!r}")
-        return from_plain(hint, value, f"{name}.")
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise InputError(f"{name}: expected a table, found {value!r}")
-        return dict(value)
-    if origin is tuple:
-        return _tuple(arguments, value, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise InputError(f"{name}: expected one of {', '.join(map(repr, arguments))}, found {value!r}")
-        return value
-    if hint is Path and isinstance(value, str):
+class _MisfitError(Exception):
+    """What a field expected and what was found; the name of the field is added to it."""
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    """A value of this very type: cattrs itself would make a number of any text, and a text of anything."""
+    if kind is Path and isinstance(value, str):
         return Path(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML takes 1e-3 for a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML takes 1e-3 for a text
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise InputError(f"{name}: expected {hint.__name__}, found {value!r}")
+    raise _MisfitError(f"expected {kind.__name__}, found {value!r}")
 
 
-def _tuple(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise InputError(f"{name}: expected a list, found {value!r}")
-    if arguments[-1] is Ellipsis:
-        arguments = (arguments[0],) * len(value)
-    if len(arguments) != len(value):
-        raise InputError(f"{name}: expected {len(arguments)} values, found {len(value)}")
-    pairs = zip(arguments, value, strict=True)
-    return tuple(_value(hint, item, f"{name}[{index}]") for index, (hint, item) in enumerate(pairs))
+def _literal(value: Any, kind: Any) -> Any:
+    if value in get_args(kind):
+        return value
+    raise _MisfitError(f"expected one of {', '.join(map(repr, get_args(kind)))}, found {value!r}")
+
+
+def _options(value: Any, kind: Any) -> dict[str, Any]:
+    """Names and single values, whichever they are: what they are for checks them."""
+    if isinstance(value, Mapping) and all(isinstance(item, int | float | str) for item in value.values()):
+        return dict(value)
+    raise _MisfitError(f"expected a table of names and single values, found {value!r}")
+
+
+def _table_or_list(kind: Any, converter: BaseConverter) -> Callable[[Any, Any], Any]:
+    """The hook of cattrs, which alone would look into a text as well."""
+    wanted: Any
+    make: Any
+    name, wanted, make, length = "a list", (list, tuple), homogenous_tuple_structure_factory, None
+    if dataclasses.is_dataclass(kind):
+        name, wanted, make = "a table", Mapping, make_dict_structure_fn
+    elif get_args(kind)[-1] is not Ellipsis:
+        length, make = len(get_args(kind)), make_hetero_tuple_structure_fn
+    structure = make(kind, converter)
+
+    def checked(value: Any, _: Any) -> Any:
+        if not isinstance(value, wanted):
+            raise _MisfitError(f"expected {name}, found {value!r}")
+        if length not in (None, len(value)):
+            raise _MisfitError(f"expected {length} values, found {len(value)}")
+        return structure(value, kind)
+
+    return checked
+
+
+_CONVERTER = Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
+for scalar in (bool, int, float, str, Path):
+    _CONVERTER.register_structure_hook(scalar, _scalar)
+_CONVERTER.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is Literal, _literal)
+_CONVERTER.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is dict, _options)
+_CONVERTER.register_structure_hook_factory(
+    lambda kind: dataclasses.is_dataclass(kind) or getattr(kind, "__origin__", None) is tuple, _table_or_list
+)
+
+
+def _first(error: Exception, name: str = "") -> Exception:
+    """The first error of those that cattrs collects, as one sentence with the name of its key."""
+    if isinstance(error, ClassValidationError | IterableValidationError):
+        named, others = error.group_exceptions()
+        if not named:
+            return _first(others[0], name)
+        inner, note = named[0]
+        step = f"[{note.index}]" if isinstance(note, IterableValidationNote) else f".{note.name}"
+        return _first(inner, f"{name}{step}".removeprefix("."))
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in dataclasses.fields(error.cl) if field.init]
+        key, table = min(map(str, error.extra_fields)), f"{name}." if name else ""
+        near = difflib.get_close_matches(key, known, n=1)
+        meant = f"; did you mean {table}{near[0]}?" if near else f", expected one of {', '.join(sorted(known))}"
+        return InputError(f"unknown key {table}{key}{meant}")
+    if isinstance(error, _MisfitError):
+        return InputError(f"{name}: {error}")
+    return error  # of the dataclass itself, which names its fields

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: 
     """A fresh environment without torch solves, verifies and reports a missing extra in one sentence."""
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
+    report = Path("sae_torch/evaluation/report")
+    data = {
+        str(file.relative_to(ROOT)) for file in (ROOT / report).rglob("*") if file.suffix in (".html", ".css", ".js")
+    }
+    assert str(report / "templates" / "page.html") in data
+    assert data <= set(zipfile.ZipFile(wheel).namelist())
     home = tmp_path / "environment"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"

@@ -55,7 +55,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What a solution's `stats` call it."""
+        """What the statistics of a solution call it."""
 
     @property
     def namespace(self) -> Any:

@@ -169,6 +169,7 @@ def _cotangent(cotangent: Any, shape: tuple[int, ...]) -> Reals:
     if wrong.any():
         at = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), shape))
         raise InvalidProblemError(
-            f"cotangent: expected finite entries, found {int(wrong.sum())} others, the first at {at} ({upstream[at]})"
+            f"cotangent: expected finite entries, found that {int(wrong.sum())} entries are not finite, the first at "
+            f"{at} ({upstream[at]})"
         )
     return upstream

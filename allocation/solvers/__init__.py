@@ -1,1 +1,9 @@
-"""One file per algorithm; each solver is a small frozen object passed to `allocation.solve`."""
+"""The solvers by name, a file or a folder each: small frozen objects passed to `allocation.solve`."""
+
+from allocation.solvers.base import Options, Solver
+from allocation.solvers.laminar import Laminar
+from allocation.solvers.linear_program import LinearProgram
+from allocation.solvers.top_selection import TopSelection
+from allocation.solvers.two_sided import TwoSided
+
+__all__ = ["Laminar", "LinearProgram", "Options", "Solver", "TopSelection", "TwoSided"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from sae_torch.activations.beginning import begins_texts
 from sae_torch.activations.corpora import SOTU, text_source
 from sae_torch.activations.language_model import (
     SMOLLM2,
@@ -49,6 +50,8 @@ class _Recipe:
     """Windows in one forward pass."""
     device: str = "cpu"
     """Where the language model runs."""
+    bos: Any = None
+    """Begin each window with the token that the model expects there."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,39 @@ class HarvestConfig(_Recipe):
 
     Parameters
     ----------
-    model
+    model : str
         Model name, folder or GGUF file, see `load_language_model`.
-    site
+    site : str
         Where activations are taken, see `sae_torch.activations.sites.resolve_site`.
-    text
+    text : TextSource
         Text source with splits.
-    window
+    window : int
         Tokens per context window.
-    seed
+    seed : int
         Seed of the shuffle of the windows.
-    norm_multiple
+    norm_multiple : float
         Tokens whose norm exceeds this multiple of their shard's median norm are dropped.
-    dtype
+    dtype : torch.dtype or None
         Of the forward pass; None takes bfloat16 where the device has it, else float32.
-    stored
+    stored : torch.dtype
         Type in the shards.
-    keep_first
+    keep_first : bool
         Whether position 0 of each window is kept.
-    windows_per_shard
+    windows_per_shard : int
         Windows in one shard: the unit of resuming.
-    windows_per_batch
+    windows_per_batch : int
         Windows in one forward pass.
-    device
+    device : str
         Where the forward pass runs.
+    bos : bool or None
+        Whether each window begins with the token that the model expects at the beginning of a text, at position 0; None
+        asks its tokenizer. Shards whose header has no ``bos`` were harvested without.
     """
 
     text: TextSource = field(default_factory=StateOfTheUnion)
     dtype: torch.dtype | None = None
     stored: torch.dtype = torch.float16
+    bos: bool | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
@@ -95,6 +102,11 @@ class HarvestConfig(_Recipe):
             raise InputError(f"stored: expected a floating-point type, found {self.stored}")
         if not self.norm_multiple > 1:
             raise InputError(f"norm_multiple: expected more than 1, found {self.norm_multiple}")
+
+    @property
+    def begins(self) -> bool:
+        """Whether windows begin with a token for that: `bos`, or what the tokenizer says."""
+        return begins_texts(self.model) if self.bos is None else self.bos
 
     def provenance(self, split: str) -> dict[str, str]:
         """Identity of the activations of one split, found without loading the model."""
@@ -114,6 +126,8 @@ class HarvestConfig(_Recipe):
         }
         if self.stored is not torch.float16:
             found["stored_dtype"] = str(self.stored).removeprefix("torch.")
+        if self.begins:  # left out otherwise, so that harvests from before there was a choice are found
+            found["bos"] = "yes"
         return found
 
 
@@ -135,6 +149,8 @@ class HarvestOptions(_Recipe):
     """Share of the documents held out for test, and as many again for development; sotu has a split of its own."""
     cache: Path | None = None
     """Cache folder; by default sae-allocation in the user's cache folder."""
+    bos: Literal["auto", "yes", "no"] = "auto"
+    """Begin each window with the token that the model expects there; auto asks its tokenizer."""
 
     def config(self) -> HarvestConfig:
         """What is harvested."""
@@ -143,5 +159,6 @@ class HarvestOptions(_Recipe):
             "text": text_source(self.text, self.text_field, self.held_out),
             "dtype": None if self.dtype == "auto" else getattr(torch, self.dtype),
             "stored": getattr(torch, self.stored),
+            "bos": None if self.bos == "auto" else self.bos == "yes",
         }
         return HarvestConfig(**(shared | own))

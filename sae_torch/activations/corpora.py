@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_torch.activations.text import SPLITS, Document, StateOfTheUnion, TextSource
+from sae_torch.activations.text import ENCODING, SPLITS, Document, StateOfTheUnion, TextSource
 from sae_torch.errors import InputError
 
 SOTU = "sotu"
@@ -153,7 +153,7 @@ def _text_files(folder: Path) -> Iterator[Document]:
         raise InputError(f"text {folder}: expected .txt files, found none")
     for file in files:
         try:
-            yield Document(str(file.relative_to(folder).with_suffix("")), file.read_text(encoding="utf-8"))
+            yield Document(str(file.relative_to(folder).with_suffix("")), file.read_text(encoding=ENCODING))
         except UnicodeDecodeError as error:
             raise InputError(f"text {file}: expected UTF-8, found something else ({error})") from None
 
@@ -161,7 +161,7 @@ def _text_files(folder: Path) -> Iterator[Document]:
 def _json_lines(path: Path, field: str) -> Iterator[Document]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"text {path}: expected a folder, or a .jsonl or .jsonl.gz file, found a file of another kind")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING) as lines:
         try:
             for index, line in enumerate(lines, start=1):
                 if line.strip():
@@ -198,8 +198,12 @@ def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
 
 
 def _text_of(row: Any, field: str, where: str) -> str:
-    text = row.get(field) if isinstance(row, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(row, dict) or field not in row:
         names = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise InputError(f"text {where}: expected a text in field {field!r}, found {names}")
-    return text
+    text = row[field]
+    if not isinstance(text, str):
+        found = "null" if text is None else f"{type(text).__name__} there"
+        raise InputError(f"text {where}: expected a text in field {field!r}, found {found}")
+    # JSON can hold half a surrogate pair, which is no character: decoders that must go on put U+FFFD in its place
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError, Shard, read_shard
 from sae_torch.errors import InputError
+from sae_torch.files import read_json
 
 # Entries of a shard's header that may differ from shard to shard of one harvest; it may go on with newer versions.
 _OWN = frozenset({"sha256", "documents", "code", "torch", "transformers"})
+
+# What `datasets` writes beside the data files of a dataset: which they are, and their order.
+_STATE = "state.json"
 
 
 def open_activations(path: Path | str, column: str | None = None) -> Rows:
@@ -24,8 +28,9 @@ def open_activations(path: Path | str, column: str | None = None) -> Rows:
     Parameters
     ----------
     path : path
-        A folder of shards that `harvest` wrote, a folder of SAELens cached activations (Arrow files), a ``.npy``
-        file of shape ``(tokens, d_model)`` or ``(windows, length, d_model)``, or a folder of such files.
+        A folder of shards that `harvest` wrote, a folder of SAELens cached activations (the Arrow files that its
+        ``state.json`` names), a ``.npy`` file of shape ``(tokens, d_model)`` or ``(windows, length, d_model)``, or a
+        folder of such files.
     column : str, optional
         Column of the Arrow files, that is the hook's name, where there is more than one.
 
@@ -58,6 +63,8 @@ def open_activations(path: Path | str, column: str | None = None) -> Rows:
     if not path.is_dir():
         there = "a file of another kind" if path.exists() else "nothing"
         raise InputError(f"activations {path}: expected a folder or a .npy file, found {there}")
+    if (path / _STATE).is_file():
+        return _arrow(_named_by_state(path), column)
     for suffix, read in ((".safetensors", _shards), (".arrow", _arrow), (".npy", _arrays)):
         files = sorted(file for file in path.glob(f"*{suffix}") if not file.name.startswith("."))
         if files:
@@ -88,6 +95,27 @@ def _arrays(files: list[Path]) -> ArrayRows:
             ) from error
         arrays.append(array.reshape(-1, array.shape[-1]) if array.ndim == 3 else array)
     return ArrayRows(arrays, [str(file) for file in files], {"activations": "NumPy files", **_identity(files)})
+
+
+def _named_by_state(folder: Path) -> list[Path]:
+    """The data files of a dataset, in its order.
+
+    `shuffle` and `map` leave further files in the folder: row numbers, and copies of the rows.
+    """
+    state = read_json(folder / _STATE)
+    try:
+        names = [entry["filename"] for entry in state["_data_files"]]
+        files = [folder / name for name in names]
+    except (KeyError, TypeError):
+        raise InputError(f"{folder / _STATE}: expected the _data_files of a dataset, found none") from None
+    if not files:
+        raise InputError(f"{folder / _STATE}: expected the _data_files of a dataset, found none")
+    if state.get("_indices_data_files"):
+        raise InputError(f"{folder / _STATE}: expected rows in the order of the data, found _indices_data_files")
+    for file in files:
+        if not file.is_file():
+            raise CorruptShardError(f"{file}: expected the data file that {_STATE} names, found nothing")
+    return files
 
 
 def _arrow(files: list[Path], column: str | None = None) -> ArrayRows:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.layout import token_rows
+from sae_torch.activations.model_call import text_config
 from sae_torch.activations.shards import Shard
 from sae_torch.activations.sites import hidden_state, outputs_at
 from sae_torch.activations.windows import Windows
@@ -29,9 +31,22 @@ def require_length(language_model: LanguageModel, window: int) -> None:
     InputError
         If they are.
     """
-    longest = getattr(getattr(language_model.model, "config", None), "max_position_embeddings", None)
+    longest = _positions(language_model.model)
     if longest is not None and window > longest:
         raise InputError(f"window: expected at most the {longest} positions of {language_model.name}, found {window}")
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Tokens that a window may have; None where the configuration names no limit."""
+    config = text_config(model)
+    names = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    longest = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        # RoBERTa and its kin count positions from the row after that of padding
+        if name.endswith("position_embeddings") and padding is not None and module.weight.shape[0] == longest:
+            return int(longest - padding - 1)
+    return longest
 
 
 def shards_of(
@@ -76,7 +91,8 @@ def shards_of(
     for batch in torch.split(token_ids, config.windows_per_batch):
         outputs = outputs_at(language_model.model, sites, batch.to(language_model.device))
         for site, output in zip(sites, outputs, strict=True):
-            hidden[site].append(hidden_state(output).to("cpu", torch.float32))
+            rows = token_rows(hidden_state(output), *batch.shape)
+            hidden[site].append(rows.to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
     documents, names = _named(windows, part)
     return {

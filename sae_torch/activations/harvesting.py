@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sae_torch.activations.beginning import beginning
 from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import (
@@ -245,7 +246,8 @@ def _harvest(
 ) -> dict[str, HarvestPlan]:
     from tqdm import tqdm
 
-    windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed)
+    begin = beginning(language_model.tokenizer, config.begins)
+    windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed, begin)
     code = {"code": code_version(), "torch": torch.__version__, "transformers": version("transformers")}
     headers = {site: replace(config, site=site).provenance(split) | code for site in plans}
     per_shard = config.windows_per_shard * (config.window - 1)

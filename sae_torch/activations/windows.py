@@ -42,11 +42,13 @@ class Windows:
         return self.token_ids.shape[0]
 
 
-def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, seed: int = 0) -> Windows:
+def pack_windows(
+    tokenizer: Any, documents: Sequence[Document], length: int, seed: int = 0, begin: int | None = None
+) -> Windows:
     """Tokenise documents, concatenate them, cut windows and shuffle the windows.
 
-    No special token is added. The incomplete window at the end is dropped. A window may cross from one document into
-    the next, so that every window is full.
+    No special token is added but `begin`. The incomplete window at the end is dropped. A window may cross from one
+    document into the next, so that every window is full.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, see
         Tokens per window.
     seed : int
         Seed of the torch permutation of the windows.
+    begin : int, optional
+        Token that every window begins with, at position 0, as a part of its length and of the document after it.
 
     Raises
     ------
@@ -81,13 +85,15 @@ def pack_windows(tokenizer: Any, documents: Sequence[Document], length: int, see
         ids.append(torch.tensor(encoded, dtype=torch.int32))
         owners.append(torch.full((len(encoded),), index, dtype=torch.int32))
     total = sum(len(part) for part in ids)
-    count = total // length
+    own = length - (begin is not None)
+    count = total // own
     if count == 0:
-        raise InputError(f"text: expected at least one window of {length} tokens, found {total} tokens")
+        raise InputError(f"text: expected at least one window of {own} tokens, found {total} tokens")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    cut = slice(0, count * length)
-    return Windows(
-        token_ids=torch.cat(ids)[cut].view(count, length)[order],
-        documents=torch.cat(owners)[cut].view(count, length)[order],
-        names=tuple(document.name for document in documents),
-    )
+    cut = slice(0, count * own)
+    token_ids = torch.cat(ids)[cut].view(count, own)[order]
+    places = torch.cat(owners)[cut].view(count, own)[order]
+    if begin is not None:
+        token_ids = torch.cat([torch.full((count, 1), begin, dtype=torch.int32), token_ids], dim=1)
+        places = torch.cat([places[:, :1], places], dim=1)
+    return Windows(token_ids, places, names=tuple(document.name for document in documents))

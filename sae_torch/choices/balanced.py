@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice, require_thresholds
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import DENSITY_RATE
-from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
 from sae_torch.errors import InputError
 
 # Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.

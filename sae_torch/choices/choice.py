@@ -18,7 +18,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices.recomputation import MatchMemory
 from sae_torch.choices.statistics import Statistics
-from sae_torch.choices.thresholds import BatchFree, FrequencyTracker, Threshold
+from sae_torch.choices.thresholds import BatchFree
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
@@ -124,7 +124,7 @@ class Choice(Statistics):
 
         A batch that a backward computes again, as activation checkpointing does, keeps its matches and counts once.
         """
-        _require_matrix(scores)
+        require_matrix(scores)
         if not (observe and self.training):
             return self._matches(scores, observe)
         matches = self.memory.recall(scores)
@@ -148,7 +148,7 @@ class Choice(Statistics):
     @no_compile
     def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
-        _require_matrix(scores)
+        require_matrix(scores)
         scores = scores.detach()
         self.build(scores.shape[1])
         if not self.training:
@@ -299,136 +299,13 @@ class Choice(Statistics):
         return f"k={self.k}"
 
 
-class TokenChoice(Choice):
-    """Each token takes its best k features: the TopK activation.
+def require_matrix(scores: Tensor | ChunkedScores) -> None:
+    """Scores have tokens and features.
 
-    ::
-
-        maximise sum_ij S_ij A_ij   subject to   sum_j A_ij <= k for every token i
-
-    Parameters
-    ----------
-    k : int
-        Features per token.
-
-    Source: Gao et al. 2024, arXiv 2406.04093. Batch-free as it is.
-
-    Examples
-    --------
-    >>> import torch, sae_torch as st
-    >>> st.TokenChoice(k=1).mask(torch.tensor([[0.5, 2.0], [3.0, 1.0]])).tolist()
-    [[False, True], [True, False]]
+    Raises
+    ------
+    InputError
+        If they have another number of axes.
     """
-
-    supports_padded = True
-    supports_graph = True
-
-    def __init__(self, k: int) -> None:
-        super().__init__(k)
-        if int(k) != k:
-            raise InputError(f"k: token choice takes a whole number of features per token, found {k!r}")
-
-    def set_budget(self, k: float) -> None:
-        """The nearest whole number of features per token, at least 1."""
-        self.k = max(1, round(k))
-
-    @property
-    def token_k(self) -> int:
-        """K."""
-        return int(self.k)
-
-    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
-        """At most k features per token."""
-        return {"token_caps": int(self.k)}
-
-    @no_compile
-    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
-        """The same in both modes."""
-        _require_matrix(scores)
-        self.build(scores.shape[1])
-        return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
-
-    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
-        """There is nothing to learn."""
-
-    def batch_free(self) -> Choice:
-        """Token choice needs no threshold."""
-        return self
-
-
-class MutualChoice(Choice):
-    """The best matches of the whole batch, k per token on average.
-
-    ::
-
-        maximise sum_ij S_ij A_ij   subject to   sum_ij A_ij <= k * tokens;      in eval mode   S_ij > lam
-
-    Parameters
-    ----------
-    k : float
-        Mean number of features per token.
-
-    Source: Ayonrinde 2024, arXiv 2411.02124; the same operator as BatchTopK (Bussmann et al. 2024, arXiv 2412.06410).
-
-    Examples
-    --------
-    >>> import torch, sae_torch as st
-    >>> st.MutualChoice(k=1.5)(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 0.5]])).token_counts.tolist()
-    [2, 1]
-    """
-
-    supports_padded = True
-    supports_graph = True
-
-    def __init__(self, k: float) -> None:
-        super().__init__(k)
-        self.tracker = FrequencyTracker(None)
-
-    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
-        """A budget for the batch."""
-        return {"budget": self.total(tokens)}
-
-    def observe(self, scores: Tensor, solution: al.Solution) -> None:
-        """Follow the budget's price by frequency."""
-        price = float(solution.prices.budget.value)
-        excess = float(solution.values.mean(dtype=np.float64)) - price if solution.values.size else math.nan
-        share = torch.tensor(self.k / max(scores.shape[1], 1))
-        self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
-
-    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
-        """Follow the budget's price by frequency."""
-        price = padded.prices[0]
-        values = torch.where(padded.within, scores[padded.tokens, padded.features].double(), 0.0)
-        share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
-        self.tracker.observe(scores, share, price.float(), (values.sum() / padded.count - price).float())
-
-    def set_thresholds(self, theta: Tensor) -> None:
-        """The common threshold, that of the first feature."""
-        self.tracker.restart(theta[0])
-
-    def batch_free(self) -> Threshold:
-        """Matches above the price."""
-        require_thresholds(self.tracker)
-        return Threshold(self.tracker.theta)
-
-    def rescale(self, factor: float) -> None:
-        """Adapt the threshold to scores multiplied by `factor`."""
-        self.tracker.rescale(factor)
-
-    def calibrate(self, chunks: Any, tokens: int) -> None:
-        """The price of the pooled budget."""
-        pooled = al.select_stream(chunks, budget=self.total(tokens))
-        self.tracker.restart(torch.tensor(float(pooled.prices.budget.value)))
-
-
-def _require_matrix(scores: Tensor | ChunkedScores) -> None:
     if scores.ndim != 2:
         raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
-
-
-def require_thresholds(tracker: FrequencyTracker) -> None:
-    """Eval mode needs thresholds that training or calibration measured."""
-    if not tracker.is_set:
-        raise InputError(
-            "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"
-        )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice, MutualChoice, Progress
+from sae_torch.choices.choice import Choice, Progress
+from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold
 from sae_torch.choices.zipf import zipf_densities

@@ -12,8 +12,10 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices.statistics import Statistics
 from sae_torch.codes import SparseCodes
+from sae_torch.errors import InputError
 from sae_torch.matches import matches_of
 from sae_torch.ops.counting import count_above
+from sae_torch.ops.rounding import rounded_down
 from sae_torch.score_blocks import ChunkedScores
 
 # Steps are damped until about this many matches of a feature have been seen.
@@ -71,7 +73,7 @@ class Threshold(BatchFree):
     def select(self, scores: Tensor | ChunkedScores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         if not isinstance(scores, Tensor):
-            return scores.above(self.theta.to(scores.device))
+            return scores.above(rounded_down(self.theta.to(scores.device), scores.dtype))
         tokens, features = self.mask(scores).nonzero(as_tuple=True)
         return tokens, features
 
@@ -82,7 +84,7 @@ class Threshold(BatchFree):
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
-        return scores.detach() > self.theta.to(scores.device).view(-1)  # a lone number would be rounded to their type
+        return scores.detach() > rounded_down(self.theta.to(scores.device), scores.dtype)
 
 
 class TokenLimits(BatchFree):
@@ -192,3 +194,11 @@ class FrequencyTracker(Statistics):
         """The same thresholds for scores multiplied by `factor`."""
         self.theta.mul_(factor)
         self.spread.mul_(factor)
+
+
+def require_thresholds(tracker: FrequencyTracker) -> None:
+    """Eval mode needs thresholds that training or calibration measured."""
+    if not tracker.is_set:
+        raise InputError(
+            "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"
+        )

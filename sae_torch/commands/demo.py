@@ -24,7 +24,6 @@ from sae_torch.activations import (
     plan,
 )
 from sae_torch.activations.language_model import SMOLLM2
-from sae_torch.activations.sites import hook_name
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.evaluation import (
@@ -44,6 +43,7 @@ from sae_torch.evaluation.evaluation import ZipfCurve
 from sae_torch.evaluation.feature_pages import feature_pages
 from sae_torch.evaluation.results_folder import REPORT, RESULTS
 from sae_torch.files import write_text
+from sae_torch.interop.saelens import metadata_of
 from sae_torch.training.run_config import FLOOR
 
 # Made for k and the number of features.
@@ -207,16 +207,8 @@ class Demo:
         log = st.Trainer(sae, st.TrainConfig()).fit(ActivationReader(train, self.batch_size, seed=self.seed))
         probe = test.gather(torch.arange(min(len(test), 512)))
 
-        metadata = {
-            "model_name": train.header["model"],
-            "hook_name": hook_name(self.site),
-            "context_size": int(train.header["window"]),
-            "prepend_bos": False,
-            "dataset_path": train.header["text"],
-        }
-
         def write(part: Path) -> None:
-            st.save(sae, part, metadata=metadata)
+            st.save(sae, part, metadata=metadata_of(train.header))
             _check_same(name, sae, st.load(part), probe)
             write_text(part / CURVE, json.dumps({"tokens": log.tokens, "loss": log.reconstruction}))
 

@@ -10,7 +10,7 @@ import torch
 
 from sae_torch.activations.rows import Rows
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import TokenChoice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.evaluation.metrics import batch_free
 
 GROUPS = 10

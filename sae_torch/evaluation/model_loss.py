@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.layout import token_rows, with_token_rows
+from sae_torch.activations.model_call import uncompiled
+from sae_torch.activations.numbering import blocks
 from sae_torch.activations.sites import (
-    blocks,
     hidden_state,
     hook_at,
     output_at,
@@ -130,8 +132,7 @@ def model_loss(
         )
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[1] < 3:
         raise InputError(f"windows: expected shape (windows, length) with length >= 3, found {tuple(windows.shape)}")
-    resumable = resolve_site(language_model.model, site) in list(blocks(language_model.model))
-    continued = resumed_at if resumable else forced_at
+    continued = resumed_at if _resumable(language_model.model, site) else forced_at
     cases: dict[str, Replacement | None] = {
         "clean": None,
         "zero": torch.zeros_like,
@@ -143,6 +144,7 @@ def model_loss(
     predicted = windows.shape[0] * (windows.shape[1] - 2)
     with (
         torch.inference_mode(),
+        uncompiled(),
         tqdm(
             total=predicted * len(cases), desc=progress, unit=" tokens", unit_scale=True, disable=progress is None
         ) as bar,
@@ -153,7 +155,7 @@ def model_loss(
             hidden = hidden_state(output)
             clean = torch.zeros(0)
             for name, replacement in cases.items():
-                state = hidden if replacement is None else _replaced(hidden, replacement)
+                state = hidden if replacement is None else _replaced(hidden, replacement, token_ids)
                 with continued(language_model.model, site, with_hidden_state(output, state)):
                     logits = language_model.model(input_ids=token_ids, use_cache=False).logits
                 logits = logits[:, 1:-1]
@@ -179,10 +181,20 @@ def model_loss(
     )
 
 
-def _replaced(hidden: Tensor, replacement: Replacement) -> Tensor:
-    flat = hidden[:, 1:].reshape(-1, hidden.shape[-1]).float()
-    new = replacement(flat).to(hidden.dtype).view(hidden[:, 1:].shape)
-    return torch.cat([hidden[:, :1], new], dim=1)
+def _resumable(model: nn.Module, site: str) -> bool:
+    """Whether the site is the output of a block, so that the model can start there."""
+    target = resolve_site(model, site)
+    try:
+        return target in list(blocks(model))
+    except InputError:  # blocks that cannot be told from other lists
+        return False
+
+
+def _replaced(hidden: Tensor, replacement: Replacement, token_ids: Tensor) -> Tensor:
+    rows = token_rows(hidden, *token_ids.shape)
+    rest = rows[:, 1:]
+    new = replacement(rest.reshape(-1, rows.shape[-1]).float()).to(hidden.dtype).view(rest.shape)
+    return with_token_rows(hidden, torch.cat([rows[:, :1], new], dim=1))
 
 
 @contextlib.contextmanager

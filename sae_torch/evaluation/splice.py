@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sae_torch.activations.sites import hidden_state, hook_at, with_hidden_state
+from sae_torch.activations.layout import token_rows, with_token_rows
+from sae_torch.activations.model_call import original, uncompiled
+from sae_torch.activations.sites import hidden_state, hook_at, site_module, with_hidden_state
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.evaluation.positions import ModelCalls
 
 
 class Autoencoder(Protocol):
@@ -45,8 +48,8 @@ def splice(
 
     where `s` is 1 for every feature that is neither ablated nor scaled, and `t` what is added, so that the error term
     without an intervention leaves the activations bit for bit as they are. Works in every forward pass inside the
-    context, generation with a cache included. The autoencoder runs as it is: put it in evaluation mode for
-    its batch-free form.
+    context, generation with a cache and padded batches included. The autoencoder runs as it is: put it in evaluation
+    mode for its batch-free form. Compiled models run as written while the context lasts.
 
     Parameters
     ----------
@@ -65,12 +68,14 @@ def splice(
     add : mapping of int to float, optional
         What is added to the activation of a feature on every token, whether it is active there or not: steering.
     skip_first : bool
-        Whether position 0 keeps its activation: autoencoders here never train on it.
+        Whether the first token of each text keeps its activation, as padding does: autoencoders here never train on
+        it. Which it is tell the position ids, the attention mask and the cache of the model's call.
 
     Raises
     ------
     InputError
-        If the site does not exist, a feature is both ablated and scaled or does not exist, or a number is not finite.
+        If the site does not exist, a feature is both ablated and scaled or does not exist, or a number is not finite;
+        in a forward pass, if it does not come by the site, or does not tell which token is the first.
 
     Examples
     --------
@@ -89,23 +94,29 @@ def splice(
             "sae: expected an autoencoder with the features that `ablate`, `scale` or `add` name, found an identity"
         )
 
+    model = original(model)
+    calls = ModelCalls()
+
     def replace(output: Any, kwargs: Mapping[str, Any]) -> Any:
+        calls.reached = True
         hidden = hidden_state(output)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        rows = _rows_after_first(hidden, kwargs) if skip_first else None
-        replaced = flat if rows is None else flat[rows]
+        rows, after = _rows_and_after(hidden, kwargs, calls, skip_first)
+        flat = rows.reshape(-1, rows.shape[-1])
+        chosen = None if after is None else after.to(hidden.device).reshape(-1).nonzero().squeeze(1)
+        replaced = flat if chosen is None else flat[chosen]
         if len(replaced) == 0:
             return output
         new = _reconstruct(sae, replaced, factors, added, error_term)
-        if rows is not None:
-            new = flat.index_copy(0, rows, new)
-        return with_hidden_state(output, new.view(hidden.shape))
+        if chosen is not None:
+            new = flat.index_copy(0, chosen, new)
+        return with_hidden_state(output, with_token_rows(hidden, new.view(rows.shape)))
 
-    handle = hook_at(model, site, replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with uncompiled(), calls.watching(model, site_module(model, site), site):
+        handle = hook_at(model, site, replace)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def _factors(ablate: Iterable[int], scale: Mapping[int, float] | None) -> dict[int, float]:
@@ -171,9 +182,31 @@ def _require_features(named: Iterable[int], n_features: int) -> None:
         raise InputError(f"feature: expected 0 to {n_features - 1}, found {wrong[0]}")
 
 
-def _rows_after_first(hidden: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
-    """Flat indices of tokens beyond position 0; with a cache only the block's own arguments know positions."""
-    positions = kwargs.get("position_ids")
-    if positions is None:
-        positions = torch.arange(hidden.shape[-2], device=hidden.device)
-    return (positions.expand(hidden.shape[:-1]) > 0).reshape(-1).nonzero().squeeze(1)
+def _rows_and_after(
+    hidden: Tensor, kwargs: Mapping[str, Any], calls: ModelCalls, skip_first: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Activations, one row a token where a call of the model tells the tokens, and which come after the first.
+
+    None stands for all.
+    """
+    shape = calls.shape
+    if shape is None and hidden.ndim == 3:  # a module that is called by itself
+        shape = (hidden.shape[0], hidden.shape[1])
+    if not skip_first:
+        try:
+            return hidden if shape is None else token_rows(hidden, *shape), None
+        except InputError:
+            return hidden, None  # of experts, for instance, each takes some of the tokens
+    if shape is None:
+        raise InputError(
+            f"skip_first: expected False where no call of the model tells positions, found True and activations of "
+            f"shape {tuple(hidden.shape)}"
+        )
+    rows = token_rows(hidden, *shape)
+    after = calls.after_first(*shape)
+    if after is None:
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(shape[1], device=hidden.device)
+        after = positions.expand(shape) > 0
+    return rows, after

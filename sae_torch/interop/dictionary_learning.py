@@ -100,8 +100,9 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
         x_hat = a W_dec + b_dec   with the a of `save`
 
     Classes `AutoEncoderTopK`, `BatchTopKSAE`, `MatryoshkaBatchTopKSAE`, `JumpReluAutoEncoder`, and `AutoEncoder` (a
-    threshold of 0). The file is read as plain tensors; code in it is never run. A `BatchTopKSAE` whose threshold was
-    never measured loads, and says in eval mode that it needs `sae_torch.calibrate`.
+    threshold of 0, its rows brought to norm 1 as its own loader does). The file is read as plain tensors; code in it
+    is never run. A `BatchTopKSAE` whose threshold was never measured loads, and says in eval mode that it needs
+    `sae_torch.calibrate`.
 
     Parameters
     ----------
@@ -196,7 +197,8 @@ def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
     if kind == "AutoEncoderTopK":
         return changed(form, k=int(tensors["k"]))
     if kind == "AutoEncoder":
-        return changed(form, threshold=torch.zeros(F))
+        # its loader gives the rows norm 1, and the encoder what they lose
+        return changed(form.with_unit_rows(), threshold=torch.zeros(F))
     if kind == "JumpReluAutoEncoder":
         return changed(form.absorb_b_dec(), threshold=tensors["threshold"])
     if float(tensors["threshold"]) < 0:  # never measured

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
+from sae_torch.ops import rounded_down
 
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
 UNIT_NORM = 1e-5
@@ -29,7 +32,7 @@ class InferenceForm:
     ----------
     W_enc : (d_model, features); b_enc : (features,); W_dec : (features, d_model); b_dec : (d_model,)
     threshold : (features,) or None
-        In units of `pre`; None with a `k`, or where none has been measured yet.
+        In units of `pre`, rounded down; None with a `k`, or where none has been measured yet.
     k : int or None
         Features per token, where the token chooses.
     has_token_limits : bool
@@ -59,7 +62,9 @@ class InferenceForm:
         if isinstance(batch_free, Choice):
             return replace(form.with_unit_rows(), k=batch_free.token_k)
         # thresholds are in units of scores already, which are pre-activations once rows have norm 1
-        theta = batch_free.theta.expand(sae.n_features).to(sae.W_dec.dtype).cpu()
+        theta = batch_free.theta.expand(sae.n_features).cpu()
+        if not batch_free.has_token_limits:  # with limits they also rank a token's matches, so they stay as they are
+            theta = rounded_down(theta, sae.W_dec.dtype)
         return replace(form.with_unit_rows(), threshold=theta, has_token_limits=batch_free.has_token_limits)
 
     def require_thresholds_alone(self, format_name: str) -> None:
@@ -99,24 +104,23 @@ class InferenceForm:
         """The same reconstructions with decoder rows of norm 1; activations are then in units of `x`."""
         if self.has_unit_rows:
             return self
-        norms = self.W_dec.norm(dim=1)
+        norms = self._wide(self.W_dec).norm(dim=1)
         if not bool((norms > 0).all()):
             raise InputError(f"sae: decoder row {int((norms == 0).nonzero()[0])} is zero and has no direction")
         return replace(
             self,
-            W_enc=self.W_enc * norms,
-            b_enc=self.b_enc * norms,
-            W_dec=self.W_dec / norms[:, None],
-            threshold=None if self.threshold is None else self.threshold * norms,
+            W_enc=self._stored(self._wide(self.W_enc) * norms),
+            b_enc=self._stored(self._wide(self.b_enc) * norms),
+            W_dec=self._stored(self._wide(self.W_dec) / norms[:, None]),
         )
 
     def absorb_b_dec(self) -> InferenceForm:
         """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""
-        return replace(self, b_enc=self.b_enc + self.b_dec @ self.W_enc)
+        return replace(self, b_enc=self._stored(self._wide(self.b_enc) + self._b_dec_encoded))
 
     def restore_b_dec(self) -> InferenceForm:
         """The way back: weights of the same function for an encoder that reads `x` itself."""
-        return replace(self, b_enc=self.b_enc - self.b_dec @ self.W_enc)
+        return replace(self, b_enc=self._stored(self._wide(self.b_enc) - self._b_dec_encoded))
 
     def choice(self, k: float | None, path: str) -> Choice:
         """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature."""
@@ -159,6 +163,18 @@ class InferenceForm:
             return None
         theta = self.threshold.float().clamp_min(0.0)
         return theta if self.has_unit_rows else theta * self.norms
+
+    @property
+    def _b_dec_encoded(self) -> Tensor:
+        return self._wide(self.b_dec) @ self._wide(self.W_enc)
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        """For arithmetic: float32, or the type of the weights where that is wider."""
+        return tensor.to(torch.promote_types(self.W_dec.dtype, torch.float32))
+
+    def _stored(self, tensor: Tensor) -> Tensor:
+        """Back in the type of the weights: what is folded is rounded once."""
+        return tensor.to(self.W_dec.dtype)
 
     @property
     def _tolerance(self) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.ops import rounded_down
 
 
 @dataclass
@@ -44,9 +46,17 @@ class BenchmarkConfig:
     neuronpedia_id: str | None = None
 
     @property
-    def metadata(self) -> BenchmarkConfig:
-        """Newer versions look for the same entries here."""
-        return self
+    def metadata(self) -> Any:
+        """Newer versions look for the same entries here, and set what they have found."""
+        return self.__dict__.get("_metadata", self)
+
+    @metadata.setter
+    def metadata(self, found: Any) -> None:
+        self.__dict__["_metadata"] = found
+
+    def to_dict(self) -> dict[str, Any]:
+        """All entries, as SAEBench writes them beside its results."""
+        return asdict(self)
 
     def get(self, name: str, default: Any = None) -> Any:
         """An entry by name."""
@@ -120,6 +130,14 @@ class BenchmarkAutoencoder(nn.Module):
             context_size=context_size,
         )
         self.to(sae.W_dec.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BenchmarkAutoencoder:
+        before = self._parameters.get("threshold")
+        exact = None if before is None else before.detach()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if exact is not None:  # SAEBench casts to the language model's type, which rounds to the nearest
+            self.threshold.data = rounded_down(exact.to(self.threshold.device), self.threshold.dtype)
+        return self
 
     @property
     def device(self) -> torch.device:

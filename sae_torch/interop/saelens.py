@@ -7,7 +7,9 @@ with their prices as thresholds. No training state is written: the thresholds ar
 from __future__ import annotations
 
 import os
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 import allocation
+from sae_torch.activations.sites import hook_name
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
@@ -24,7 +27,7 @@ from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
 
-__all__ = ["load", "metadata", "register", "save"]
+__all__ = ["load", "metadata", "metadata_of", "register", "save"]
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 # SAELens keeps nested metadata only with a version at least that of its current format.
@@ -33,6 +36,8 @@ FORMAT_VERSION = "6.0.0"
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 # A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
 OURS_ALONE = "allocation_token_limits"
+# Keys from before version 6, as they are called since.
+RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
 READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK, OURS_ALONE)
 
 
@@ -120,7 +125,8 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
 
         x_hat = a W_dec + b_dec   with the a that `save` wrote
 
-    Architectures `jumprelu`, `topk`, `standard` (a threshold of 0), and checkpoints of a `batchtopk` training.
+    Architectures `jumprelu`, `topk`, `standard` (a threshold of 0), and checkpoints of a `batchtopk` training; folders
+    from before version 6 are read by the rules of SAELens' own reader.
 
     Parameters
     ----------
@@ -149,9 +155,11 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     """
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "SAELens")
-    config = _current(read_json(path / CONFIG))
+    config = _current(path / CONFIG, read_json(path / CONFIG))
     _refuse_others(path / CONFIG, config)
-    form = _form(path, config, read_safetensors(path / WEIGHTS))
+    tensors = read_safetensors(path / WEIGHTS)
+    _refuse_scaling(path / CONFIG, config, tensors.get("scaling_factor"))
+    form = _form(path, config, tensors)
     choice = _choice(path, config, form, k)
     choice.build(form.b_enc.numel())
     if (path / SPARSITY).is_file():
@@ -168,16 +176,53 @@ def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if isinstance(recorded, dict):
         return recorded
     # before version 6 the keys lay beside the others
+    config = _renamed(config)
     return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
 
 
-def _current(config: dict[str, Any]) -> dict[str, Any]:
-    """Configurations from before version 6 in today's words."""
-    if "architecture" not in config and "activation_fn_str" in config:
-        config = {"architecture": "standard", **config}
-    if config.get("architecture") == "standard" and config.get("activation_fn_str") == "topk":
-        config = config | {"architecture": "topk", "k": (config.get("activation_fn_kwargs") or {}).get("k")}
+def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
+    """What `save` is told of the activations that an autoencoder was trained on.
+
+    Parameters
+    ----------
+    header : mapping
+        Of the activations; what it does not say is left out.
+
+    Returns
+    -------
+    dict
+    """
+    found = {
+        "model_name": header.get("model"),
+        "hook_name": hook_name(header["site"]) if "site" in header else None,
+        "context_size": int(header["window"]) if "window" in header else None,
+        "prepend_bos": "bos" in header,
+        "dataset_path": header.get("text"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _current(file: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Configurations from before version 6 in today's words, by the rules of SAELens' own reader."""
+    described = config.get("metadata")
+    version = config.get("sae_lens_version") or (described or {}).get("sae_lens_version")
+    major = re.match(r"\d+", str(version or ""))
+    if major is not None and int(major[0]) >= 6:
+        return config
+    config = {"architecture": "standard", **_renamed(config)}
+    activation = config.get("activation_fn") or "relu"
+    if activation not in ("relu", "topk"):  # their reader takes it for relu
+        raise InputError(f"{file}: activation_fn: expected relu or topk, found {activation!r}")
+    if "topk" in (activation, config["architecture"]):
+        given = config.get("activation_fn_kwargs") or {}
+        config |= {"architecture": "topk", "k": given.get("k", config.get("k"))}
+    if "hook_z" in str(config.get("hook_name")):
+        config = {"reshape_activations": "hook_z", **config}
     return config
+
+
+def _renamed(config: dict[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(key, key): value for key, value in config.items()}
 
 
 def _refuse_others(file: Path, config: dict[str, Any]) -> None:
@@ -190,9 +235,15 @@ def _refuse_others(file: Path, config: dict[str, Any]) -> None:
                 f"{file}: {key} = {config[key]!r} is not supported, expected 'none'; fold it into the weights with "
                 "SAELens where it can, and save again"
             )
-    for key, fine in (("finetuning_scaling_factor", (None, False)), ("activation_fn_str", (None, "relu", "topk"))):
-        if config.get(key) not in fine:
-            raise InputError(f"{file}: {key} = {config[key]!r} is not supported")
+
+
+def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -> None:
+    """Features may have a factor; for a while one was always written, of ones mostly."""
+    scaled = config.get("finetuning_scaling_factor") not in (None, False)
+    if factor is not None:
+        scaled = not torch.allclose(factor, torch.ones_like(factor))
+    if scaled:
+        raise InputError(f"{file}: finetuning_scaling_factor = True is not supported")
 
 
 def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
@@ -218,7 +269,8 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
     threshold = (
         tensors["threshold"] if architecture in ("jumprelu", OURS_ALONE) else tensors["topk_threshold"].expand(F)
     )
-    return changed(form, threshold=threshold.to(dtype))
+    # its own reader casts to the nearest; folders of ours alone keep thresholds as they are
+    return changed(form, threshold=threshold if architecture == OURS_ALONE else threshold.to(dtype))
 
 
 def _choice(path: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 import allocation
 from sae_torch.calibration import calibrate_choice
 from sae_torch.choices.balanced import BalancedChoice
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
+from sae_torch.choices.token import TokenChoice
+from sae_torch.ops import rounded_down
 
 # SAELens casts checkpoints to the dtype of the weights: bytes survive that, counts and densities do not.
 STATISTICS, PACKED = "activation_fn.", "activation_fn.packed"
@@ -129,7 +132,8 @@ def _classes() -> dict[str, tuple[Any, Any]]:
             state_dict.pop(PACKED, None)
             batch_free = self.activation_fn.choice.batch_free()
             if not isinstance(batch_free, Choice):
-                state_dict["threshold"] = batch_free.theta.to(self.b_enc).expand_as(self.b_enc).contiguous()
+                theta = rounded_down(batch_free.theta.to(self.b_enc.device), self.b_enc.dtype)
+                state_dict["threshold"] = theta.expand_as(self.b_enc).contiguous()
 
     @dataclass(kw_only=True)
     class AllocationConfig(TopKTrainingSAEConfig):  # type: ignore[misc]

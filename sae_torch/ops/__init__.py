@@ -6,5 +6,6 @@ Only the encoder's forward product is dense. Everything after the selection cost
 from sae_torch.ops.counting import count_above
 from sae_torch.ops.decode import decode
 from sae_torch.ops.gather import selected_preactivations
+from sae_torch.ops.rounding import rounded_down
 
-__all__ = ["count_above", "decode", "selected_preactivations"]
+__all__ = ["count_above", "decode", "rounded_down", "selected_preactivations"]

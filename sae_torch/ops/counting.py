@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
+from sae_torch.ops.rounding import rounded_down
 from sae_torch.ops.segments import runs_triton
 from sae_torch.score_blocks import ChunkedScores
 
@@ -37,7 +38,7 @@ def count_above(scores: Tensor | ChunkedScores, theta: Tensor) -> Tensor:
     >>> count_above(torch.tensor([[0.0, 2.0], [3.0, 1.0]]), torch.tensor([1.0, 1.0])).tolist()
     [1, 1]
     """
-    theta = theta.to(scores.dtype)
+    theta = rounded_down(theta, scores.dtype)
     if not isinstance(scores, Tensor):
         return scores.count_above(theta, count_above)
     if runs_triton(scores) and scores.numel():

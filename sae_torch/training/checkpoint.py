@@ -29,9 +29,9 @@ class Checkpoints:
 
     Parameters
     ----------
-    folder
+    folder : Path
         Where they lie.
-    keep
+    keep : int
         How many of the newest are kept.
     """
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +20,11 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
-from sae_torch.activations.sites import hook_name
 from sae_torch.config_file import read_config, to_plain, toml
 from sae_torch.environment import difference, environment
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.files import write_text
-from sae_torch.interop.saelens import save
+from sae_torch.interop.saelens import metadata_of, save
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
@@ -112,6 +112,10 @@ class Run:
         config, path = self.config, self.config.out / CONFIG
         if path.exists():
             there, here = (_determining(found) for found in (read_config(RunConfig, path), config))
+            if "bos" not in tomllib.loads(path.read_text(encoding="utf-8")).get("harvest", {}):
+                # older than the option; whether the activations are others is seen by what was harvested
+                here.pop("harvest.bos")
+                there.pop("harvest.bos")
             if there != here:
                 raise InputError(
                     f"{path} is of another run ({difference(there, here)}); choose another --out or delete the folder"
@@ -277,14 +281,6 @@ class Run:
     def _finish(self, reader: Stream, trainers: dict[str, Trainer]) -> None:
         """Calibrate on the last inputs, which are read again, and save; then nothing is left to do."""
         states = _states(trainers)
-        header = reader.header
-        metadata = {
-            "model_name": header.get("model"),
-            "hook_name": hook_name(header["site"]) if "site" in header else None,
-            "context_size": int(header["window"]) if "window" in header else None,
-            "prepend_bos": False,
-            "dataset_path": header.get("text"),
-        }
         for name, trainer in trainers.items():
             self._say(f"calibrating {name}")
             count = trainer.config.calibration_batches(len(reader), reader.batch_size)
@@ -294,7 +290,7 @@ class Run:
             first_sight.calibrate(
                 trainer.sae, {step: reader.batch(step) for step in range(len(reader) - count, len(reader))}
             )
-            save(trainer.sae.eval(), self.config.out / name, {k: v for k, v in metadata.items() if v is not None})
+            save(trainer.sae.eval(), self.config.out / name, metadata_of(reader.header))
             states[name]["sae"] = trainer.sae.state_dict()
         self._write(len(reader), reader, states, finished=True)
         self._say(f"saved {', '.join(str(self.config.out / name) for name in trainers)}")

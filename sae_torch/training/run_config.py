@@ -12,9 +12,11 @@ import torch
 from sae_torch.activations.config import HarvestOptions
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.balanced import BalancedChoice
-from sae_torch.choices.choice import Choice, MutualChoice, TokenChoice
+from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
+from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.own import own_choice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.losses import require_prefixes
 from sae_torch.training.config import TrainConfig

@@ -112,16 +112,17 @@ CALLS = calls()
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of np.matrix
 @pytest.mark.parametrize("label", CALLS)
 def test_any_value_is_accepted_or_refused_by_name(label: str) -> None:
-    name = label.split()[0]
+    name, refused = label.split()[0], 0
     for value in wrong_values():
         try:
             CALLS[label](value)
         except (al.InvalidProblemError, al.InfeasibleError) as error:
-            text = str(error)
+            text, refused = str(error), refused + 1
             limit = name.split("_")[0].rstrip("s")  # infeasible problems are told by limits: "the floors of tokens 0"
             assert limit in text or "from_edges" in text or (name == "shape" and "index from 0 to 0" in text), text
             assert "\n" not in text
             assert len(text) < 400
+    assert refused, "some of the values are wrong for every argument"
 
 
 def test_the_problem_with_a_value_is_named() -> None:

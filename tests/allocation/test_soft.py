@@ -321,7 +321,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         ("up", "cotangent: expected real numbers, found dtype <U2"),
         (
             [[0, 0, 0], [0, np.nan, np.inf]],
-            r"cotangent: expected finite entries, found 2 others, the first at \(1, 1\) \(nan\)",
+            r"cotangent: expected finite entries, found that 2 entries are not finite, the first at \(1, 1\) \(nan\)",
         ),
     ],
 )

@@ -308,6 +308,7 @@ THREADED = {
 }
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("threads_at_any_size")
 @pytest.mark.parametrize("solver", THREADED)
 def test_threads_change_nothing(solver: str) -> None:
@@ -341,7 +342,7 @@ NEAR_THE_END = {
 @pytest.mark.parametrize("solver", [al.TopSelection(), al.Laminar(), al.TwoSided()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("name", NEAR_THE_END)
 def test_the_largest_scores_are_solved_and_certified(name: str, solver: Any) -> None:
-    scores = NEAR_THE_END[name]
+    scores, solved = NEAR_THE_END[name], 0
     cases: list[Limits] = [
         {"budget": 9},
         {"token_caps": 2},
@@ -353,8 +354,10 @@ def test_the_largest_scores_are_solved_and_certified(name: str, solver: Any) -> 
     for limits in cases:
         problem = al.Problem(scores, **limits)
         if solver.refusal(problem) is None:
+            solved += 1
             solution = al.solve(problem, solver)
             certificate = al.verify(problem, solution)
             assert certificate.optimal, certificate
             assert np.isfinite(solution.objective)
             assert np.all(np.asarray(solution.prices.budget.lower) <= solution.prices.budget.value)
+    assert solved == {"TopSelection": 3, "Laminar": 4, "TwoSided": 6}[type(solver).__name__]

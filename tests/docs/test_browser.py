@@ -77,7 +77,7 @@ def test_search_finds_feature_choice(visit: Any, site: Path, opened: str, name: 
     found = page.inner_text(".md-search-result__list").lower()
     assert "featurechoice" in found
     assert "the allocation problem" in found
-    first = page.locator(".md-search-result__item a").first
+    first = page.locator(".md-search-result__item a:visible").filter(has_text="FeatureChoice").first
     with page.expect_navigation(wait_until="load"):
         first.click()
     assert {"feature", "choice"} <= set(page.inner_text("main").lower().split())

@@ -12,7 +12,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.interop import dictionary_learning, sparsify
 
-from .conftest import N_FEATURES, K, trained
+from .conftest import D_MODEL, N_FEATURES, K, trained
 
 CLOSE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5}
 CHOICES: dict[str, Any] = {
@@ -45,6 +45,22 @@ def test_saelens_loads_our_folder(name: str, x: Tensor, tmp_path: Path) -> None:
         torch.testing.assert_close(theirs.encode(x), acts, **CLOSE)
         torch.testing.assert_close(theirs(x), x_hat, **CLOSE)
     assert 0.5 * K < float((acts > 0).sum(1).float().mean()) <= 1.5 * K
+
+
+def test_saelens_finds_the_same_matches_in_bfloat16(x: Tensor, tmp_path: Path) -> None:
+    """Thresholds just below scores that the type holds: nearest, they would be these scores."""
+    from sae_lens import SAE
+
+    sae = st.SparseAutoencoder(D_MODEL, D_MODEL, st.FeatureChoice(K), dtype=torch.bfloat16)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(D_MODEL))
+        sae.W_dec.copy_(torch.eye(D_MODEL))
+    x = x.bfloat16()
+    sae.choice.build(D_MODEL)
+    sae.choice.set_thresholds(x.float().quantile(0.8, dim=0, interpolation="nearest") * (1 - 1e-6))
+    st.save(sae.eval(), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(SAE.load_from_disk(tmp_path).encode(x), sae(x).codes.to_dense())
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -84,6 +84,30 @@ def test_a_checkpoint_of_saelens_batchtopk_training(x: Tensor, tmp_path: Path) -
         same_function(sae, theirs.encode(x), theirs(x), x)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"hook_point": "blocks.0.hook_resid_pre", "hook_point_layer": 0},
+        {"architecture": "standard", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}},
+        {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}},
+        {"architecture": "topk", "activation_fn_kwargs": {"k": K}},
+    ],
+    ids=str,
+)
+def test_saelens_folders_from_before_version_6(entries: dict[str, Any], x: Tensor, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    written = SAE.from_dict({"d_in": D_MODEL, "d_sae": N_FEATURES, "architecture": "standard"})
+    randomise(written, 6)
+    with torch.no_grad():
+        written.W_dec.div_(written.W_dec.norm(dim=1, keepdim=True))
+    written.save_model(tmp_path)
+    old = {"d_in": D_MODEL, "d_sae": N_FEATURES, "dtype": "torch.float32", "model_name": "m"}
+    (tmp_path / "cfg.json").write_text(json.dumps(old | entries))
+    theirs = SAE.load_from_disk(tmp_path)
+    same_function(st.load(tmp_path, k=K), theirs.encode(x), theirs(x), x)
+
+
 @pytest.mark.parametrize("architecture", ["gated", "matching_pursuit", "temporal", "transcoder"])
 def test_saelens_architectures_without_an_equivalent_are_refused(architecture: str, tmp_path: Path) -> None:
     (tmp_path / "sae_weights.safetensors").write_bytes(b"")
@@ -111,6 +135,8 @@ def dictionaries() -> dict[str, Any]:
     "name", ["AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"]
 )
 def test_dictionary_learning(name: str, x: Tensor, tmp_path: Path) -> None:
+    from dictionary_learning.utils import load_dictionary
+
     theirs = dictionaries()[name]()
     randomise(theirs, 4)
     if name == "AutoEncoderTopK":  # its training keeps rows at norm 1
@@ -121,6 +147,7 @@ def test_dictionary_learning(name: str, x: Tensor, tmp_path: Path) -> None:
     trainer = {"dict_class": name, "layer": 3, "lm_name": "m", "k": K}
     (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer, "buffer": {"ctx_len": 128}}))
     sae = dictionary_learning.load(tmp_path)
+    theirs, _ = load_dictionary(str(tmp_path), "cpu")  # it gives rows of `AutoEncoder` norm 1
     same_function(sae, theirs.encode(x), theirs(x), x)
     assert dictionary_learning.metadata(tmp_path) == {
         "model_name": "m",

@@ -12,6 +12,7 @@ import pytest
 
 from sae_torch.activations import HarvestOptions, plan
 from sae_torch.cli import main
+from tests.sae_torch.command_line import complaint
 
 
 @pytest.fixture
@@ -31,18 +32,6 @@ HARVEST = ["harvest", "--model", "./model", "--text", "./text", "--site", "hidde
 HARVEST += ["--tokens", "200", "--windows-per-shard", "4"]
 TRAIN = ["train", "--out", "run", "--activations", "x.npy", "--sae.n-features", "16", "--sae.k", "2"]
 TRAIN += ["--reader.batch-size", "100", "--checkpoints.every", "2"]
-
-
-def complaint(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    """The one line that a command leaves."""
-    capsys.readouterr()
-    assert main(words) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    line = captured.err.replace("\r", "\n").strip().splitlines()[-1]
-    assert line.startswith("sae-torch: ")
-    assert "Traceback" not in captured.err
-    return line
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -93,7 +82,10 @@ def test_harvest(place: Path, capsys: pytest.CaptureFixture[str], more: list[str
         (["--activations", "text"], "activations text: expected .safetensors, .arrow or .npy files, found none"),
         (["--activations", "mixed"], "mixed/b.npy: expected float32 of width 8 like mixed/a.npy, found float16"),
         (["--activations", "wide"], "like wide/a.npy, found float32 of width 9"),
-        (["--activations", "whole"], "whole/a.npy: expected floating-point rows (tokens, d_model), found int64"),
+        (
+            ["--activations", "whole"],
+            "whole/a.npy: expected floating-point rows (tokens, d_model) of 16, 32 or 64 bits, found int64",
+        ),
         (["--reader.batch-size", "601"], "activations: expected at least one batch of 601 tokens, found 600"),
         (["--sae.k", "17"], "k: expected more than 0 and at most the 16 features, found 17"),
         (["--sae.choice", "token", "--sae.k", "2.5"], "k: token choice takes a whole number of features per token"),

@@ -67,6 +67,11 @@ def test_a_file_needs_to_say_only_what_differs(tmp_path: Path) -> None:
             "[sae]\nchoice = 'top'",
             "choice: expected token, mutual, feature, balanced or module:Class, found 'top'",
         ),
+        (
+            "a.toml",
+            "[sae]\nchoice_options = 3",
+            "sae.choice_options: expected a table of names and single values, found 3",
+        ),
         ("a.toml", "sae = 3", "sae: expected a table, found 3"),
         ("a.toml", "[train]\nbetas = [0.9]", "train.betas: expected 2 values, found 1"),
         ("a.toml", "[sweep]\nk = 3", "sweep.k: expected a list, found 3"),

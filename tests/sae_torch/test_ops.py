@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.codes import SparseCodes
-from sae_torch.ops import count_above, decode, selected_preactivations
+from sae_torch.ops import count_above, decode, rounded_down, selected_preactivations
 from tests.sae_torch.dense import dense_auxiliary, dense_forward
 
 SHAPES = st_.tuples(st_.integers(1, 6), st_.integers(1, 5), st_.integers(1, 7))
@@ -125,7 +125,7 @@ def test_counts_above_thresholds(rows: int, columns: int, seed: int) -> None:
     assert int(count_above(scores, theta[0])) == int((scores > theta[0]).sum())
     for narrow in (torch.bfloat16, torch.float16):
         for limit in (theta, theta.abs()):
-            expected = (scores.to(narrow) > limit.to(narrow)).sum(dim=0)
+            expected = (scores.to(narrow).float() > limit).sum(dim=0)
             assert torch.equal(count_above(scores.to(narrow), limit), expected)
 
 
@@ -136,3 +136,23 @@ def test_codes_count_and_describe_themselves() -> None:
     assert codes.l0 == pytest.approx(2 / 3)
     assert codes.feature_order.tolist() == [0, 2, 1]
     assert repr(codes) == "SparseCodes(3 tokens x 4 features, 3 matches, torch.float32, cpu)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_threshold_rounded_down_decides_as_the_exact_one(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.cat([torch.rand(500, generator=generator) * 10, torch.tensor([0.0, 1e-9, 7e4, -1e-9, -0.3])])
+    theta = theta.double() * (1 - 1e-12)
+    down = rounded_down(theta, dtype)
+    scores = torch.cat([theta.to(dtype), down])
+    scores = torch.cat([scores, torch.nextafter(scores, torch.full_like(scores, 1e4))])
+    scores = scores[torch.isfinite(scores)]
+    assert down.dtype == dtype
+    assert torch.equal(scores[:, None] > down, scores[:, None].double() > theta.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_threshold_for_all_features_is_not_rounded_to_the_nearest(dtype: torch.dtype) -> None:
+    scores, theta = torch.ones(1, 3, dtype=dtype), torch.tensor(0.9999)
+    assert st.Threshold(theta).mask(scores).all()
+    assert int(count_above(scores, theta)) == 3

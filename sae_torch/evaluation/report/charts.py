@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 70, 12, 12, 46
@@ -17,13 +18,13 @@ class Series:
 
     Parameters
     ----------
-    name
+    name : str
         For the legend.
-    x, y
+    x, y : Sequence[float]
         Its points; points that a log axis cannot show are left out.
-    colour
+    colour : int
         CSS class suffix: 1 to 8, or 0 for the colour of the text.
-    dashed
+    dashed : bool
         Whether it is a fitted or reference line.
     """
 
@@ -40,13 +41,13 @@ class Axis:
 
     Parameters
     ----------
-    label
+    label : str
         Quantity and unit.
-    log
+    log : bool
         Whether it is logarithmic.
-    tick
+    tick : Callable[[float], str]
         Text of a tick.
-    include
+    include : Sequence[float]
         Values that the range covers beside the points, for charts that are compared.
     """
 
@@ -72,16 +73,16 @@ class _Scale:
         return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
 
 
-def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
+def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup:
     """Lines over two axes.
 
     Parameters
     ----------
-    series
+    series : Sequence[Series]
         What is drawn, in order.
-    x, y
+    x, y : Axis
         The axes; their ranges cover all points.
-    title
+    title : str
         What the chart shows, for readers who do not see it.
 
     Raises
@@ -109,20 +110,20 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
 
 def bar_chart(
     heights: Sequence[float], x: Axis, y: Axis, title: str, colour: int, marked: tuple[float, str] | None = None
-) -> str:
+) -> Markup:
     """Bars at 0, 1, 2, ... with an optional vertical line.
 
     Parameters
     ----------
-    heights
+    heights : Sequence[float]
         Height of each bar.
-    x, y
+    x, y : Axis
         The axes; y starts at 0.
-    title
+    title : str
         What the chart shows, for readers who do not see it.
-    colour
+    colour : int
         CSS class suffix, 1 to 8.
-    marked
+    marked : tuple[float, str] or None
         Position and label of a vertical line.
     """
     across = _Scale(-0.5, max(len(heights), 1) - 0.5, False, LEFT, WIDTH - RIGHT)
@@ -146,7 +147,7 @@ def bar_chart(
     return _figure(title, [*_axes(across, up, x, y), *parts])
 
 
-def legend(series: Sequence[Series]) -> str:
+def legend(series: Sequence[Series]) -> Markup:
     """Names of the lines beside a sample of each; a list, so that it wraps on a narrow page."""
     items = "".join(
         '<li><svg class="swatch" viewBox="0 0 28 10" aria-hidden="true">'
@@ -154,11 +155,11 @@ def legend(series: Sequence[Series]) -> str:
         f"{escape(s.name)}</li>"
         for s in series
     )
-    return f'<ul class="legend">{items}</ul>'
+    return Markup(f'<ul class="legend">{items}</ul>')
 
 
-def _figure(title: str, parts: Sequence[str]) -> str:
-    return (
+def _figure(title: str, parts: Sequence[str]) -> Markup:
+    return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )

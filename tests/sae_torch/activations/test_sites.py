@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from sae_torch.activations import LanguageModel
+from sae_torch.activations.layout import token_rows, with_token_rows
 from sae_torch.activations.sites import hidden_state, output_at, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
+from tests.sae_torch.tiny_families import tiny
 
 
 def test_hidden_states_are_those_of_transformers(tiny_language_model: LanguageModel) -> None:
@@ -61,3 +63,60 @@ def test_tensor_and_tuple_outputs_keep_their_form() -> None:
     assert with_hidden_state((x, "cache"), y) == (y, "cache")
     with pytest.raises(TypeError, match="expected a tensor or a tuple of one, found dict"):
         hidden_state({})
+
+
+@pytest.mark.parametrize("kind", ["XLMWithLMHeadModel", "Gemma3ForConditionalGeneration", "OpenAIGPTLMHeadModel"])
+def test_hidden_states_are_those_of_transformers_in_every_family(kind: str) -> None:
+    # XLM has four lists of its depth, Gemma 3 a vision tower of the same depth, a block of GPT returns a list
+    model = tiny(kind)
+    ids = torch.randint(3, 61, (2, 5), generator=torch.Generator().manual_seed(0))
+    states = model(input_ids=ids, output_hidden_states=True).hidden_states
+    for index in range(1 if kind.startswith("XLM") else 0, 4):
+        assert torch.equal(hidden_state(output_at(model, f"hidden_states[{index}]", ids)), states[index])
+    output = output_at(model, "hidden_states[2]", ids)
+    assert type(with_hidden_state(output, hidden_state(output))) is type(output)
+
+
+@pytest.mark.parametrize(
+    ("kind", "site", "match"),
+    [
+        ("XLMWithLMHeadModel", 0, r"expected what enters transformer.layer_norm2.0 in 'hidden_states\[0\]'"),
+        ("RwkvForCausalLM", 2, r"expected the output of rwkv.blocks.1 .*, found the output of rwkv.blocks.2"),
+        ("MambaForCausalLM", 2, "expected the output of backbone.layers.1 .*, found the output of backbone.layers.2"),
+        ("XLNetLMHeadModel", 2, r"expected a model whose activations have shape \(windows, length, d_model\)"),
+        ("BartForConditionalGeneration", 2, "expected a model with one stack of blocks"),
+    ],
+)
+def test_hidden_states_that_are_no_output_of_a_block_are_said(kind: str, site: int, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        resolve_site(tiny(kind), f"hidden_states[{site}]")
+
+
+def test_comparing_once_leaves_random_numbers_and_modes_alone(tiny_language_model: LanguageModel) -> None:
+    model = tiny("GPT2LMHeadModel").train()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert resolve_site(model, "hidden_states[2]") is model.transformer.h[1]
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [("OPTForCausalLM", "model.decoder.layers.1.fc2"), ("Qwen3ForCausalLM", "model.layers.1.self_attn.q_norm")],
+)
+def test_sites_of_two_and_four_axes_have_a_row_for_each_token(kind: str, site: str) -> None:
+    model = tiny(kind)
+    ids = torch.randint(3, 61, (2, 5), generator=torch.Generator().manual_seed(0))
+    held = output_at(model, site, ids)
+    rows = token_rows(held, 2, 5)
+    assert rows.shape == (2, 5, 16)
+    alone = token_rows(output_at(model, site, ids[1:]), 1, 5)
+    torch.testing.assert_close(rows[1:], alone)
+    assert torch.equal(with_token_rows(held, rows), held)
+    transposed = torch.arange(2 * 3 * 5 * 4.0).view(2, 3, 5, 4)
+    assert torch.equal(token_rows(transposed, 2, 5)[1, 4], transposed[1, :, 4].reshape(-1))
+    assert torch.equal(with_token_rows(transposed, token_rows(transposed, 2, 5)), transposed)
+    with pytest.raises(InputError, match=r"a row for each of 2 x 5 tokens, found shape \(2, 16\)"):
+        token_rows(torch.zeros(2, 16), 2, 5)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st_
 
 import allocation as al
 import sae_torch as st
+from sae_torch.choices import balanced
 from tests.sae_torch.choices.test_choices import heavy_tailed
 
 
@@ -122,6 +123,20 @@ def test_buffers_survive_a_state_dict() -> None:
         assert torch.equal(first.mask(scores), second.mask(scores))
         first(scores), second(scores)
     assert torch.equal(first.eval().mask(scores), second.eval().mask(scores))
+
+
+def test_calibration_pools_the_first_tokens_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = heavy_tailed(100, 16, 0)
+    thetas = []
+    for chunks in (scores.split(30), [scores[:70]]):
+        choice = st.BalancedChoice(2, feature_caps=0.4)
+        choice.build(16)
+        choice.calibrate(chunks, 100)
+        thetas.append(choice.batch_free().theta)
+        monkeypatch.setattr(balanced, "POOLED_ENTRIES", 70 * 16)
+    assert not torch.equal(*thetas), "the last thirty matter"
+    choice.calibrate(scores.split(30), 100)
+    torch.testing.assert_close(choice.batch_free().theta, thetas[1])
 
 
 def test_feature_limits_alone_are_thresholds_on_disk(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import sae_torch as st
 from sae_torch.activations import Activations, HarvestConfig, StateOfTheUnion, harvest, plan
 from sae_torch.cli import main
 from sae_torch.evaluation import EvaluationFile, measure
+from tests.sae_torch.command_line import complaint
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +146,7 @@ def test_wrong_arguments_write_nothing(
         (place / other).mkdir()
         (place / other / "config.json").write_text("{}")
     before = sorted(place.rglob("*"))
-    assert main(words) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert message in line
+    assert message in complaint(words, capsys)
     assert sorted(place.rglob("*")) == before
     assert (place / "taken").read_text() == "mine"
 

@@ -100,6 +100,96 @@ def test_checkpoints_of_a_batchtopk_training_are_read(architecture: str, tmp_pat
     assert sae.choice.k == 4
 
 
+GPT2_SMALL = {"model_name": "gpt2-small", "hook_point": "blocks.0.hook_resid_pre", "hook_point_layer": 0}
+GPT2_SMALL |= {"hook_point_head_index": None, "context_size": 128, "from_pretrained_path": None}
+TOP_3 = {"activation_fn_kwargs": {"k": 3}}
+
+
+def before_version_6(tmp_path: Path, **entries: Any) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A folder of that time, with decoder rows of norm 1, and its weights."""
+    folder = shutil.copytree(FIXTURES / "saelens-standard", tmp_path / "old")
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["W_dec"] /= weights["W_dec"].norm(dim=1, keepdim=True)
+    save_file(weights, folder / "sae_weights.safetensors")
+    old = {"d_in": 6, "d_sae": 10, "dtype": "torch.float32", "device": "mps"}
+    (folder / "cfg.json").write_text(json.dumps(old | entries))
+    return folder, weights
+
+
+@pytest.mark.parametrize("entries", [{}, {"architecture": "standard"}, {"activation_fn": "relu"}], ids=str)
+def test_the_gpt2_small_release_is_read_as_relu(entries: dict[str, Any], tmp_path: Path) -> None:
+    """Neither an architecture nor an activation function."""
+    folder, w = before_version_6(tmp_path, **GPT2_SMALL, **entries)
+    sae = st.load(folder, k=3)
+    x = load_file(folder / "expected.safetensors")["x"]
+    acts = torch.relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+    torch.testing.assert_close(sae(x).codes.to_dense(), acts, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae(x).x_hat, acts @ w["W_dec"] + w["b_dec"], rtol=1e-5, atol=1e-5)
+    known = {"model_name": "gpt2-small", "hook_name": "blocks.0.hook_resid_pre", "context_size": 128}
+    assert FORMATS["saelens"].metadata(folder) == known
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"architecture": "standard", "activation_fn": "topk"} | TOP_3,
+        {"architecture": "standard", "activation_fn_str": "topk"} | TOP_3,
+        {"activation_fn": "topk", "sae_lens_version": "5.9.1"} | TOP_3,
+        {"architecture": "topk"} | TOP_3,
+    ],
+    ids=str,
+)
+def test_top_k_of_version_5_is_top_k(entries: dict[str, Any], tmp_path: Path) -> None:
+    folder, w = before_version_6(tmp_path, **entries)
+    sae = st.load(folder)
+    assert repr(sae.choice) == "TokenChoice(k=3)"
+    x = load_file(folder / "expected.safetensors")["x"]
+    top = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).topk(3, dim=1)
+    acts = torch.zeros(len(x), 10).scatter(1, top.indices, torch.relu(top.values))
+    torch.testing.assert_close(sae(x).codes.to_dense(), acts, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"activation_fn": "topk"}, "k must be a whole number from 1, found None"),
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn: expected relu or topk, found 'tanh-relu'"),
+        ({"hook_point": "blocks.3.attn.hook_z"}, "reshape_activations = 'hook_z' is not supported"),
+        ({"reshape_activations": "hook_z"}, "reshape_activations = 'hook_z' is not supported"),
+        ({"normalize_activations": True}, "normalize_activations = True is not supported"),
+    ],
+)
+def test_what_version_5_had_and_we_have_not_is_refused(entries: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder, _ = before_version_6(tmp_path, **entries)
+    with pytest.raises(st.InputError, match=message):
+        st.load(folder, k=3)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_scaling_factors_of_old_folders_are_one_or_refused(flag: bool, tmp_path: Path) -> None:
+    folder, weights = before_version_6(tmp_path, finetuning_scaling_factor=flag)
+    save_file(weights | {"scaling_factor": torch.ones(10)}, folder / "sae_weights.safetensors")
+    st.load(folder, k=3)
+    save_file(weights | {"scaling_factor": torch.full((10,), 1.5)}, folder / "sae_weights.safetensors")
+    with pytest.raises(st.InputError, match="finetuning_scaling_factor = True is not supported"):
+        st.load(folder, k=3)
+
+
+def test_an_autoencoder_of_dictionary_learning_has_rows_of_norm_1_as_its_loader_makes_them(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {"encoder.weight": torch.randn(10, 6, generator=generator), "bias": torch.randn(6, generator=generator)}
+    state |= {"encoder.bias": torch.randn(10, generator=generator), "decoder.weight": torch.randn(6, 10)}
+    torch.save(state, tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoder", "k": 3}}))
+    sae = dictionary_learning.load(tmp_path)
+    norms = state["decoder.weight"].norm(dim=0)
+    x = torch.randn(20, 6, generator=generator)
+    acts = torch.relu((x - state["bias"]) @ state["encoder.weight"].T + state["encoder.bias"])
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(10))
+    torch.testing.assert_close(sae(x).codes.to_dense(), acts * norms, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae(x).x_hat, acts @ state["decoder.weight"].T + state["bias"], rtol=1e-5, atol=1e-5)
+
+
 def test_a_configuration_from_before_version_6_is_read(tmp_path: Path) -> None:
     folder = shutil.copytree(FIXTURES / "saelens-topk-rescaled", tmp_path / "copy")
     old = {"d_in": 6, "d_sae": 10, "dtype": "torch.float32", "activation_fn_str": "topk"}

@@ -96,6 +96,18 @@ def test_folders_of_others_are_read(tmp_path: Path) -> None:
     torch.testing.assert_close(st.load(tmp_path, k=3)(x).x_hat, expected)
 
 
+def test_an_input_that_is_not_centred_is_folded_in_bfloat16_with_one_rounding(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (30, 90), "b_enc": (90,), "W_dec": (90, 30), "b_dec": (30,)}
+    w = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+    w["threshold"] = torch.rand(90, generator=generator).bfloat16()
+    save_file(w, tmp_path / "sae_weights.safetensors")
+    config = {"architecture": "jumprelu", "d_in": 30, "d_sae": 90, "apply_b_dec_to_input": False, "dtype": "bfloat16"}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    exact = w["b_enc"].double() + w["b_dec"].double() @ w["W_enc"].double()
+    assert torch.equal(st.load(tmp_path, k=3).b_enc, exact.float().bfloat16())
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -368,16 +368,24 @@ def test_balanced_choice_without_limits_has_floors_of_a_quarter_of_the_mean_use(
     assert not caps.floor_densities.any()
 
 
+def on_rows(folder: Path, sae: SaeOptions) -> RunConfig:
+    """A run on twelve batches that lie on disk."""
+    np.save(folder / "x.npy", torch.cat(activations(12)).numpy())
+    return RunConfig(out=folder / "run", activations=folder / "x.npy", reader=ReaderOptions(batch_size=256), sae=sae)
+
+
 def test_a_run_with_limits_per_token_is_saved(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", torch.cat(activations(12)).numpy())
-    config = RunConfig(
-        out=tmp_path / "run",
-        activations=tmp_path / "x.npy",
-        reader=ReaderOptions(batch_size=256),
-        sae=SaeOptions(choice="balanced", n_features=64, k=3, token_caps=5),
-    )
+    config = on_rows(tmp_path, SaeOptions(choice="balanced", n_features=64, k=3, token_caps=5))
     with pytest.warns(UserWarning, match="sae_torch alone reads this folder"):
         (folder,) = Run(config, quiet=True).execute()
     choice = st.load(folder).choice
     assert isinstance(choice, st.BalancedChoice)
     assert choice.token_caps == 5
+
+
+def test_a_run_older_than_begin_tokens_goes_on(tmp_path: Path) -> None:
+    config = on_rows(tmp_path, SaeOptions(choice="mutual", n_features=64, k=3))
+    folders = Run(config, quiet=True).execute()
+    written = config.out / "config.toml"
+    written.write_text(re.sub(r"bos = .*\n", "", written.read_text()))
+    assert Run(config, quiet=True).execute() == folders

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.training import trainer as trainer_module
+from sae_torch.training import update as update_module
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import _LastInputs
 from sae_torch.training.update import in_memory_order, set_rate, update
@@ -218,7 +219,10 @@ def test_a_diverging_loss_stops_with_its_step() -> None:
     sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
     with torch.no_grad():
         sae.W_dec[3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"^step 0: scores: 256 entries are NaN, the first at .*; lower the"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^step 0: scores: expected finite scores, .* found that 256 entries are NaN, .*; lower the",
+    ):
         st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
 
 
@@ -282,6 +286,17 @@ def test_weights_that_are_not_finite_are_no_state_to_go_on_from() -> None:
         trainer.state_dict()
     with pytest.raises(FloatingPointError, match=r"step 1: scores: .* entries are NaN"):
         trainer.step(batches[1])
+
+
+@pytest.mark.parametrize("entries", [1, 16 * 24])
+def test_an_update_in_blocks_of_rows_is_that_of_the_whole(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    for block_entries in (1 << 18, entries):
+        monkeypatch.setattr(update_module, "BLOCK_ENTRIES", block_entries)
+        sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
+        st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
+        trained.append(sae.W_dec.detach())
+    torch.testing.assert_close(*trained)
 
 
 def test_the_optimiser_sees_a_transposed_matrix_as_it_lies_in_memory() -> None:

@@ -29,7 +29,7 @@ def nested(draw: st.DrawFn) -> tuple[np.ndarray, dict[str, Any]]:
     return scores, draw(limits_around(draw(planned(scores)), names))
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(nested())
 def test_every_mix_of_nested_limits(problem: tuple[np.ndarray, dict[str, Any]]) -> None:
     """Matches, prices and intervals, or that there is no answer."""

@@ -15,7 +15,7 @@ from tests.allocation.strategies import nested
 
 
 @given(nested())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_agrees_with_the_integer_programme(case: tuple[Any, dict[str, Any]]) -> None:
     scores, limits = case
     problem = al.Problem(scores, **limits)

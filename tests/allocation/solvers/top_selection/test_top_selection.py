@@ -182,6 +182,27 @@ def test_exact_on_inputs_that_mislead_the_bracket(name: str, kind: str) -> None:
     np.testing.assert_array_equal(alone.features, solution.features)
 
 
+@pytest.mark.parametrize("name", ["generic", "half", "relu", "periodic"])
+def test_what_is_certain_to_be_taken_is_set_aside(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only entries near the price are ranked, once many lie above it."""
+    ranked: list[int] = []
+
+    def ranking(values: np.ndarray[Any, Any], *rest: Any) -> Any:
+        ranked.append(values.size)
+        return finish(values, *rest)
+
+    finish = whole.finish
+    monkeypatch.setattr(whole, "finish", ranking)
+    monkeypatch.setattr(whole, "LARGE", 1000)
+    scores = misleading(name, (384, 512))
+    problem = al.Problem(scores, budget=20_000)
+    solution = al.solve(problem)
+    flat = solution.tokens * 512 + solution.features
+    np.testing.assert_array_equal(flat, by_stable_sort(scores, {"budget": 20_000}))
+    assert ranked
+    assert max(ranked) < 10_000, "the path must run"
+
+
 def by_stable_sort(scores: np.ndarray[Any, Any], limits: dict[str, Any]) -> np.ndarray[Any, Any]:
     """Flat positions of the answer by full sorts of every group, equal scores by position."""
     rows, columns = scores.shape

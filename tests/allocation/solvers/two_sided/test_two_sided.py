@@ -50,15 +50,16 @@ def agrees_with_the_integer_programme(problem: al.Problem) -> None:
 
 
 @given(any_problem(max_side=5, min_side=0))
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_every_mix_of_limits_agrees_with_the_integer_programme(problem: al.Problem) -> None:
     agrees_with_the_integer_programme(problem)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("few_candidates")
 def test_what_the_candidates_miss_is_found_by_pricing() -> None:
     @given(any_problem(max_side=5))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def check(problem: al.Problem) -> None:
         agrees_with_the_integer_programme(problem)
 
@@ -112,7 +113,7 @@ def solved_again(problem: al.Problem, names: list[str], member: int) -> tuple[fl
 
 
 @given(any_problem())
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_price_intervals_are_what_solving_again_gives(problem: al.Problem) -> None:
     solution = al.solve(problem, al.TwoSided(), throw=False)
     if solution.status is not al.Status.OPTIMAL:
@@ -190,7 +191,7 @@ def only(problem: al.Problem, floors: dict[str, dict[int, int]], caps: dict[str,
 
 
 @given(any_problem(max_side=5, agreed=False))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_the_named_limits_alone_contradict_each_other_and_the_numbers_add_up(problem: al.Problem) -> None:
     solution = al.solve(problem, al.TwoSided(), throw=False)
     if solution.status is not al.Status.INFEASIBLE:
@@ -271,6 +272,7 @@ MAGNITUDES = st.builds(lambda m, e: m * 10.0**e, st.floats(-10, 10, allow_subnor
 LAST_BITS = st.integers(-4, 4).map(lambda bits: 1.0 + bits * 2.0**-52)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("numbers", [MAGNITUDES, LAST_BITS], ids=["twelve orders of magnitude", "last bits"])
 def test_no_allocation_beats_the_answer_by_more_than_the_stated_bound(numbers: st.SearchStrategy[float]) -> None:
     @given(hnp.arrays(np.float64, (3, 4), elements=numbers), st.integers(0, 2), st.integers(1, 2), st.integers(3, 8))
