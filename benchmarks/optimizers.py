@@ -31,7 +31,7 @@ class MuonWithAdam(torch.optim.Optimizer):
     """torch's Muon (Jordan et al. 2024) for the two matrices, Adam for the biases."""
 
     def __init__(self, sae: st.SparseAutoencoder) -> None:
-        matrices, biases = [sae.W_enc, sae.W_dec], [sae.b_enc, sae.b_dec]
+        matrices, biases = [sae.encoder, sae.W_dec], [sae.b_enc, sae.b_dec]
         self.parts = [
             torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
             torch.optim.Adam(biases),

@@ -73,7 +73,11 @@ class SparseAutoencoder(nn.Module):
 
     Attributes
     ----------
-    W_enc : (d_model, n_features); b_enc : (n_features,); W_dec : (n_features, d_model); b_dec : (d_model,)
+    encoder : (n_features, d_model) parameter
+        One feature a row, as its gradient is made and as sharding and safetensors ask for it.
+    W_enc : (d_model, n_features) tensor
+        The same memory, transposed; its gradient is ``encoder.grad.T``.
+    b_enc : (n_features,); W_dec : (n_features, d_model); b_dec : (d_model,) parameters
 
     Examples
     --------
@@ -123,10 +127,14 @@ class SparseAutoencoder(nn.Module):
         directions = torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed))
         directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)
         self.W_dec = nn.Parameter(directions)
-        # held in memory feature by feature, as its gradient is made
-        self.W_enc = nn.Parameter((encoder_scale * directions).T)
+        self.encoder = nn.Parameter(encoder_scale * directions)
         self.b_enc = nn.Parameter(torch.zeros(n_features, dtype=dtype, device=device))
         self.b_dec = nn.Parameter(torch.zeros(d_model, dtype=dtype, device=device))
+
+    @property
+    def W_enc(self) -> Tensor:  # noqa: N802
+        """The encoder as the formula has it, (d_model, n_features): a view."""
+        return self.encoder.T
 
     @property
     def d_model(self) -> int:
@@ -225,7 +233,7 @@ class SparseAutoencoder(nn.Module):
             if scores.dtype == self.W_enc.dtype:
                 z = scores[tokens, features] / self.W_dec.norm(dim=1)[features]
             else:
-                z = sampled_dots(x - self.b_dec, self.W_enc.T, tokens, features, codes.token_offsets)
+                z = sampled_dots(x - self.b_dec, self.encoder, tokens, features, codes.token_offsets)
                 z += self.b_enc[features]
         codes = codes.with_values(z.clamp_min_(0.0))
         return codes.with_values(selected_preactivations(codes, x, self.W_enc, self.b_enc, self.b_dec))
@@ -235,13 +243,13 @@ class SparseAutoencoder(nn.Module):
         """Unit decoder rows; the encoder takes up the norms, so that the reconstruction stays the same."""
         norms = self.W_dec.norm(dim=1).clamp_min(torch.finfo(self.W_dec.dtype).tiny)
         self.W_dec.div_(norms[:, None])
-        self.W_enc.mul_(norms)
+        self.encoder.mul_(norms[:, None])
         self.b_enc.mul_(norms)
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not keep_vars:  # safetensors takes no matrix that lies in memory column by column
-            destination[f"{prefix}W_enc"] = self.W_enc.detach().contiguous()
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}W_enc" in state_dict:  # the transposed matrix, as others have it and as checkpoints once did
+            state_dict[f"{prefix}encoder"] = state_dict.pop(f"{prefix}W_enc").T.contiguous()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """What a prompt shows."""

@@ -87,6 +87,6 @@ def at_one_price(sae: st.SparseAutoencoder, activations: Activations) -> st.Spar
 def with_choice(sae: st.SparseAutoencoder, choice: st.Choice) -> st.SparseAutoencoder:
     """The same weights, which are shared, under another choice; in eval mode."""
     other = st.SparseAutoencoder(sae.d_model, sae.n_features, choice, dtype=sae.W_dec.dtype)
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+    for name in ("encoder", "b_enc", "W_dec", "b_dec"):
         setattr(other, name, getattr(sae, name))
     return other.eval()

@@ -268,6 +268,10 @@ class Trainer:
         self.sae.load_state_dict(state["sae"])
         self.sae.choice.load_carried_state(state["choice"])
         self.optimizer.load_state_dict(state["optimizer"])
+        moments = self.optimizer.state[self.sae.encoder]
+        for name, value in moments.items():  # checkpoints once held the encoder transposed
+            if value.shape == self.sae.W_enc.shape and value.ndim == 2:
+                moments[name] = value.T.contiguous()
 
     def _require_idle(self, call: str) -> None:
         if self.schedule is not None:

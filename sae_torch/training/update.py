@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -31,8 +30,7 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
             g, w = gradient[rows], sae.W_dec[rows]
             g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
-    with in_memory_order(optimizer):
-        optimizer.step()
+    optimizer.step()
     for rows in _blocks(sae.W_dec) if unit_rows else ():
         w = sae.W_dec[rows]
         w.div_(w.norm(dim=1, keepdim=True))
@@ -40,7 +38,7 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
 
 def has_unit_rows(sae: SparseAutoencoder) -> bool:
     """Whether training keeps decoder rows at norm 1: decoder and encoder must both be free to change."""
-    return all(weight.requires_grad for weight in (sae.W_dec, sae.W_enc, sae.b_enc))
+    return all(weight.requires_grad for weight in (sae.W_dec, sae.encoder, sae.b_enc))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -57,29 +55,3 @@ def _blocks(matrix: Tensor) -> Iterator[slice]:
     count = len(matrix)
     step = count if matrix.device.type != "cpu" else max(1, BLOCK_ENTRIES // matrix.shape[1])
     return (slice(start, start + step) for start in range(0, count, step))
-
-
-@contextmanager
-def in_memory_order(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Show transposed matrices, as an encoder is, the way they lie in memory: fused Adam is seven times faster so.
-
-    State keeps the shape of its parameter outside.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    transposed = [p for p in parameters if p.ndim == 2 and p.T.is_contiguous() and not p.is_contiguous()]
-    if not isinstance(optimizer, torch.optim.Adam):
-        transposed = []  # others may treat rows and columns differently
-    _transpose(optimizer, transposed)
-    try:
-        yield
-    finally:
-        _transpose(optimizer, transposed)
-
-
-def _transpose(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
-    for parameter in parameters:
-        gradient, parameter.grad = parameter.grad, None
-        parameter.data = parameter.data.T
-        parameter.grad = None if gradient is None else gradient.T
-        state = optimizer.state[parameter]
-        state |= {name: value.T for name, value in state.items() if isinstance(value, Tensor) and value.ndim == 2}

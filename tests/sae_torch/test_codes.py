@@ -93,7 +93,7 @@ def test_no_size_or_order_of_operations_depends_on_the_codes(prefixes: list[int]
     out = Output(sae.decode(codes), codes)
     loss = reconstruction(out, x) if prefixes is None else matryoshka_loss(out, x, sae, prefixes)
     loss.backward()
-    assert sae.W_enc.grad is not None
+    assert sae.encoder.grad is not None
     assert codes.feature_counts.shape == (12,)
     update(sae, optimizer, clip=1.0)
     with pytest.raises(RuntimeError, match=r"Tensor.item\(\) cannot be called on meta tensors"):

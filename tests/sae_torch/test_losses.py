@@ -44,7 +44,7 @@ def test_every_loss_reaches_encoder_and_decoder(kind: str) -> None:
         "aux_zipf": lambda: st.losses.aux_zipf_loss(out, x, sae, torch.full((64,), 0.5), 8),
     }[kind]()
     loss.backward()
-    for name in ("W_enc", "b_enc", "W_dec"):
+    for name in ("encoder", "b_enc", "W_dec"):
         gradient = getattr(sae, name).grad
         assert gradient is not None, name
         assert bool(gradient.any()), name

@@ -58,10 +58,10 @@ def test_a_forced_match_has_value_zero_and_revives_its_feature() -> None:
     assert torch.all(out.codes.values[forced] == 0)
     assert bool((out.codes.values[~forced] > 0).all())
     st.losses.reconstruction(out, x).backward()
-    assert sae.W_enc.grad is not None
+    assert sae.encoder.grad is not None
     assert sae.b_enc.grad is not None
     assert float(sae.b_enc.grad[0]) != 0
-    assert float(sae.W_enc.grad[:, 0].norm()) > 0
+    assert float(sae.encoder.grad[0].norm()) > 0
     assert out.codes.l0 == pytest.approx(2 - 4 / 40)
 
     scores = torch.tensor([[-1.0, 2.0]], requires_grad=True)

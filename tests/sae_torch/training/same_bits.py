@@ -31,7 +31,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
     """Weights, thresholds, ledger, optimiser, usage and saved files are the same bytes."""
     there, here = finished(one), finished(other)
     assert there.keys() == here.keys()
-    for part in ("W_enc", "theta", "exp_avg_sq", "silent_for"):
+    for part in ("encoder", "theta", "exp_avg_sq", "silent_for"):
         assert any(part in name for name in there), part
     for name, value in there.items():
         assert value.stride() == here[name].stride(), name

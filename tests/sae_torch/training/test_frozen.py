@@ -8,12 +8,12 @@ import torch
 import sae_torch as st
 from tests.sae_torch.training.activations import activations
 
-WEIGHTS = ["W_dec", "W_enc", "b_enc", "b_dec"]
+WEIGHTS = ["W_dec", "encoder", "b_enc", "b_dec"]
 
 
 @pytest.mark.parametrize(
     "frozen",
-    [["W_dec"], ["W_enc"], ["b_enc"], ["b_dec"], ["W_enc", "b_enc"], ["W_dec", "b_dec"], WEIGHTS[:3]],
+    [["W_dec"], ["encoder"], ["b_enc"], ["b_dec"], ["encoder", "b_enc"], ["W_dec", "b_dec"], WEIGHTS[:3]],
     ids="+".join,
 )
 @pytest.mark.parametrize("fresh", [True, False])

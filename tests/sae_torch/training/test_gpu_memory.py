@@ -101,9 +101,8 @@ def test_a_step_holds_one_matrix_and_a_third_of_a_card(name: str, monkeypatch: p
     monkeypatch.setattr(torch.optim.Adam, "step", fused_step)
     # made of width 1, so that few weights are drawn
     sae = st.SparseAutoencoder(1, FEATURES, CHOICES[name](), torch.bfloat16).to("meta")
-    for parameter, shape in ((sae.W_enc, (FEATURES, D)), (sae.W_dec, (FEATURES, D)), (sae.b_dec, (D,))):
+    for parameter, shape in ((sae.encoder, (FEATURES, D)), (sae.W_dec, (FEATURES, D)), (sae.b_dec, (D,))):
         parameter.data = torch.empty(shape, dtype=torch.bfloat16, device="meta")
-    sae.W_enc.data = sae.W_enc.data.T
     trainer = st.Trainer(sae, st.TrainConfig(progress=False))
     for module in (allocation, allocation.validation):
         monkeypatch.setattr(module, "is_on_device", lambda array: getattr(array, "is_meta", False))

@@ -103,3 +103,26 @@ def test_steps_by_hand_are_those_of_fit() -> None:
     by_hand.end()
     assert losses == log.loss
     assert torch.equal(by_hand.sae.W_enc, fitted.sae.W_enc)
+
+
+def test_a_checkpoint_that_holds_the_encoder_transposed_goes_on_to_the_same_bits() -> None:
+    """As checkpoints were before the encoder was a parameter with one feature a row."""
+    whole, halved, other = (begun(st.MutualChoice(4)) for _ in range(3))
+    batches = activations(6)
+    for trainer in (whole, halved):
+        trainer.begin(torch.cat(batches), 6, 6 * len(batches[0]))
+    for x in batches:
+        whole.step(x)
+    for x in batches[:3]:
+        halved.step(x)
+    state = copy.deepcopy(halved.state_dict())
+    state["sae"]["W_enc"] = state["sae"].pop("encoder").T
+    order = [name for name, _ in halved.sae.named_parameters()]
+    moments = state["optimizer"]["state"][order.index("encoder")]
+    moments |= {name: value.T for name, value in moments.items() if value.ndim == 2}
+    other.load_state_dict(state, 6 * len(batches[0]))
+    for x in batches[3:]:
+        other.step(x)
+    for (name, one), two in zip(whole.sae.named_parameters(), other.sae.parameters(), strict=True):
+        assert torch.equal(one, two), name
+        assert two.is_contiguous(), name
