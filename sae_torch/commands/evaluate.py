@@ -20,6 +20,7 @@ from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
 from sae_torch.files import require_free
 from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop.saelens import metadata_of
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Evaluate:
                     f"activations {self.activations}: expected the width {sae.d_model} that {name} reads, found "
                     f"{activations.d_model}"
                 )
+        self._compare_beginnings(activations)
         language_model = self._language_model(activations)
         loss_windows = self.loss_windows
         if language_model is not None and loss_windows and not language_model.is_causal:
@@ -123,6 +125,21 @@ class Evaluate:
                 raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
             saes[name] = FORMATS[format_of(folder)].load(folder, k=self.k)
         return saes
+
+    def _compare_beginnings(self, activations: Rows) -> None:
+        """Say where an autoencoder was trained on windows that began otherwise: hidden states differ by half there."""
+        begins = metadata_of(activations.header).get("prepend_bos")
+        if begins is None:
+            return
+        for folder in self.autoencoders:
+            path = folder.expanduser()
+            trained = FORMATS[format_of(path)].metadata(path).get("prepend_bos")
+            if isinstance(trained, bool) and trained != begins:
+                print(
+                    f"{folder} was trained on windows {'with' if trained else 'without'} a token for the beginning of "
+                    f"a text (prepend_bos), {self.activations} was harvested {'with' if begins else 'without'} one: "
+                    f"harvest with --bos {'yes' if trained else 'no'} to judge it on what it knows"
+                )
 
     def _language_model(self, activations: Rows) -> LanguageModel | None:
         """The model the activations come from; None where they have no text or it is not needed."""

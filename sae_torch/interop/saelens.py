@@ -196,7 +196,8 @@ def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
         "model_name": header.get("model"),
         "hook_name": hook_name(header["site"]) if "site" in header else None,
         "context_size": int(header["window"]) if "window" in header else None,
-        "prepend_bos": "bos" in header,
+        # files of other tools do not say how their windows began
+        "prepend_bos": "bos" in header if "window" in header else None,
         "dataset_path": header.get("text"),
     }
     return {name: value for name, value in found.items() if value is not None}

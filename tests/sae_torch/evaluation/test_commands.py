@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import sae_torch as st
-from sae_torch.activations import Activations, HarvestConfig, StateOfTheUnion, harvest, plan
+from sae_torch.activations import Activations, HarvestConfig, StateOfTheUnion, harvest, open_activations, plan
 from sae_torch.cli import main
 from sae_torch.evaluation import EvaluationFile, measure
+from sae_torch.interop.saelens import metadata_of
 from tests.sae_torch.command_line import complaint
 
 
@@ -80,9 +81,25 @@ def test_evaluations_and_their_report(place: Path, tiny_model_folder: Path, caps
     assert "second: token" in (place / "both.html").read_text()
 
 
-def open_held_out(place: Path) -> Activations:
-    from sae_torch.activations import open_activations
+@pytest.mark.parametrize(("trained", "said"), [(True, "harvest with --bos yes"), (False, ""), (None, "")])
+def test_windows_that_began_otherwise_in_training_are_said(
+    trained: bool | None, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sae = st.load(place / "saes" / "token")
+    st.save(sae, place / "other", metadata={} if trained is None else {"prepend_bos": trained})
+    assert run("--autoencoders", "other", "--loss-windows", "0", "--pages", "0") == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("prepend_bos" in out) == bool(said)
 
+
+def test_activations_that_do_not_say_how_windows_began_leave_it_open(place: Path) -> None:
+    np.save(place / "rows.npy", open_held_out(place).tensor().numpy())
+    assert "prepend_bos" not in metadata_of(open_activations(place / "rows.npy").header)
+    assert metadata_of(open_held_out(place).header)["prepend_bos"] is False
+
+
+def open_held_out(place: Path) -> Activations:
     found = open_activations(place / "held-out")
     assert isinstance(found, Activations)
     return found
