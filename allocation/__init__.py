@@ -16,6 +16,7 @@ from allocation.quotas import (
     zipf_quotas,
     zipf_weights,
 )
+from allocation.rough import Rough
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
@@ -46,6 +47,7 @@ __all__ = [
     "Problem",
     "ProgramArrays",
     "QuotaLedger",
+    "Rough",
     "SoftSolution",
     "Solution",
     "Solver",

@@ -12,9 +12,11 @@ import numpy as np
 from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
+from allocation.rough import Rough
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers import Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
+from allocation.solvers.narrowing import narrowed
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def solve(
 def _solved(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The answer where the scores are; solvers that work in main memory get a copy of the scores, not in silence."""
     matrix = problem.matrix
+    if isinstance(matrix, Rough):
+        return narrowed(problem, solver, options)
     if not matrix.on_device:
         return solver.solve(problem, options)
     with matrix.scope():

@@ -71,6 +71,15 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
     return EdgeScores(columns[0][allowed], columns[1][allowed], array[allowed], size, type_name)
 
 
+def score_vector(scores: Any, name: str, size: int) -> tuple[Array, str]:
+    """So many scores as numbers NumPy computes with, and the name of their type."""
+    array, type_name = _as_array(scores, name)
+    if array.shape != (size,):
+        raise InvalidProblemError(f"{name}: expected {size} scores in a vector, found shape {array.shape}")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return DenseScores(array.reshape(1, -1), type_name).values_at(np.arange(size)), type_name
+
+
 def _shape(shape: Any) -> tuple[int, int]:
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise InvalidProblemError(f"shape: expected (tokens, features), found {shown(shape)}")

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from allocation.arguments import in_memory, shown
 from allocation.arrays import Indices, Reals
 from allocation.errors import InvalidProblemError
+from allocation.open_edges import open_edges
 from allocation.problem import Problem, checked_problem
+from allocation.rough import Rough
 from allocation.scores import EdgeScores
 from allocation.solution import Prices, Solution
 
@@ -95,6 +97,9 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     tokens, features, values = (
         np.asarray(in_memory(getattr(solution, name))) for name in ("tokens", "features", "values")
     )
+    if isinstance(problem.matrix, Rough):
+        sums = [total for total, _ in _price_sums(problem, solution.prices)]
+        problem = open_edges(problem, problem.matrix, tokens, features, sums)
     violations = _malformed(problem, tokens, features, values)
     if violations:
         return Certificate(False, math.inf, 0.0, tuple(violations))

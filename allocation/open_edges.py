@@ -1,0 +1,51 @@
+"""Rough scores as the certificate reads them: exact for the matches, and wherever a bound leaves a doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allocation.arrays import Indices, Reals
+from allocation.problem import Problem
+from allocation.rough import Rough
+from allocation.scores import EdgeScores
+
+# Entries compared at once, and how near to its prices, relative to what is added up, an upper bound leaves a doubt.
+_ENTRIES, _NEAR = 1 << 16, 2.0**-30
+
+
+def open_edges(
+    problem: Problem, rough: Rough, tokens: NDArray[np.generic], features: NDArray[np.generic], prices: list[Reals]
+) -> Problem:
+    """The same limits on the matches and on every edge whose upper bound comes near or above its prices.
+
+    An edge that is left out scores less than its prices, so it breaks no condition of the certificate: it earns
+    nothing, no full group holds a worse match, and no other match could be exchanged for it. `prices` are the sums per
+    token and per feature.
+    """
+    rows, columns = problem.shape
+    inside = (tokens >= 0) & (tokens < rows) & (features >= 0) & (features < columns)
+    matched = tokens[inside].astype(np.int64) * columns + features[inside].astype(np.int64)
+    allowed = rough.approximate.values_at(matched) > -np.inf
+    ids = np.unique(np.concatenate([matched[allowed], *_doubtful(rough, *prices)]))
+    ends = ids // max(columns, 1), ids % max(columns, 1)
+    values = rough.evaluate(*ends)
+    limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
+    return Problem(EdgeScores(*ends, values, problem.shape, values.dtype.name), **limits)
+
+
+def _doubtful(rough: Rough, row_prices: Reals, column_prices: Reals) -> Iterator[Indices]:
+    """Ascending flat positions, block by block, of what may score more than its prices, or as much."""
+    rows, columns = rough.shape
+    step = max(1, _ENTRIES // max(columns, 1))
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows))
+        near = rough.approximate.rows(block.start, block.stop).astype(np.float64)
+        size = np.abs(near)
+        upper = near + rough.per_token[block, None] * rough.per_feature + rough.relative * size
+        spent = row_prices[block, None] + column_prices
+        size += np.abs(row_prices)[block, None] + np.abs(column_prices)
+        size[near == -np.inf] = 0.0
+        yield np.flatnonzero((upper >= spent - _NEAR * size) & (near > -np.inf)) + start * columns

@@ -1,0 +1,190 @@
+"""Rough scores: any solver, on the few edges that the bounds leave open.
+
+1. Solve for the approximate scores: their prices say where the exact ones will lie.
+2. Ask for the exact scores of every edge whose upper bound reaches a little less than those prices.
+3. Solve on these edges alone. An edge left out has an upper bound below its prices, so that by linear programming
+   duality, for the exact scores too, no optimum needs it.
+4. Where a price came out below what step 2 supposed, ask for the edges in between and go on with 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from allocation.arrays import Array, Indices, Reals
+from allocation.errors import NotCertifiedError
+from allocation.problem import Problem
+from allocation.rough import Rough
+from allocation.scores import EdgeScores
+from allocation.solution import Price, Prices, Real, Solution
+from allocation.solvers.base import Options, Solver
+from allocation.solvers.top_selection import TopSelection
+from allocation.threads import map_blocks
+
+# By which share of a typical error exact prices may lie below the approximate ones before edges are asked for again.
+MARGIN = 1 / 4
+# Slack of comparisons, relative to what is added up: in float32, where most edges are ruled out, and in float64.
+COARSE, FINE = 2.0**-20, 2.0**-40
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a score has to reach: the sum of two numbers, one of its token and one of its feature."""
+
+    tokens: Reals
+    features: Reals
+
+    @classmethod
+    def of(cls, problem: Problem, prices: Prices) -> Thresholds:
+        """The prices of every pair."""
+        sums = []
+        for size, base, lines, groups, of_groups in (
+            (problem.shape[0], prices.budget.value, prices.tokens, problem.token_groups, prices.token_groups),
+            (problem.shape[1], 0.0, prices.features, problem.feature_groups, prices.feature_groups),
+        ):
+            total = np.full(size, base, np.float64) + lines.value
+            for group, value in zip(groups, np.atleast_1d(of_groups.value), strict=True):
+                total[group.members] += value
+            sums.append(total)
+        return cls(*sums)
+
+    def lowered(self, rough: Rough) -> Thresholds:
+        """A little less, in units of each token's own error."""
+        typical = float(np.median(rough.per_feature)) if rough.per_feature.size else 0.0
+        prices = np.abs(self.tokens) + (np.abs(self.features).max() if self.features.size else 0.0)
+        return Thresholds(self.tokens - MARGIN * (rough.per_token * typical + rough.relative * prices), self.features)
+
+    def cover(self, other: Thresholds) -> bool:
+        """Whether nowhere less is asked for than there."""
+        return bool(np.all(self.tokens >= other.tokens) and np.all(self.features >= other.features))
+
+
+def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
+    """The optimum for the exact scores of a problem whose matrix is `Rough`."""
+    started = time.perf_counter()
+    rough = cast(Rough, problem.matrix)
+    limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
+    guess = solver.solve(Problem(rough.approximate, **limits), options)
+    only_positive = not _has_floors(problem)
+    expected = Thresholds.of(problem, guess.prices).lowered(rough)
+    known = Known(rough)
+    # what floors force is among the matches of the guess, so that the edges always allow an answer
+    known.ask(np.union1d(guess.tokens * problem.shape[1] + guess.features, reaching(rough, expected, only_positive)))
+    rounds = 1
+    while True:
+        solution = solver.solve(Problem(known.edges(), **limits), _remaining(options, guess.prices, started))
+        found = Thresholds.of(problem, solution.prices)
+        if found.cover(expected):
+            break
+        missing = np.setdiff1d(reaching(rough, found, only_positive, options.workers), known.ids, assume_unique=True)
+        if not missing.size:
+            break
+        known.ask(missing)
+        expected = Thresholds(np.minimum(expected.tokens, found.tokens), np.minimum(expected.features, found.features))
+        rounds += 1
+    if TopSelection().refusal(problem) is not None:
+        solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, rough, solver, limits))
+    stats = {
+        **solution.stats,
+        "evaluated": known.ids.size,
+        "rounds": rounds,
+        "seconds": time.perf_counter() - started,
+    }
+    return dataclasses.replace(solution, stats=stats)
+
+
+@dataclass(eq=False)
+class Known:
+    """Edges whose exact scores have been asked for, by ascending id."""
+
+    rough: Rough
+    ids: Indices = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    values: Array | None = None
+
+    def ask(self, ids: Indices) -> None:
+        """Ask for edges that are not known yet, ascending."""
+        values = self.rough.evaluate(*self.rough.ends(ids))
+        if self.values is None:
+            self.ids, self.values = ids, values
+            return
+        both = np.concatenate([self.ids, ids])
+        order = np.argsort(both, kind="stable")
+        self.ids, self.values = both[order], np.concatenate([self.values, values])[order]
+
+    def edges(self) -> EdgeScores:
+        """They alone; every other pair is left out."""
+        assert self.values is not None
+        return EdgeScores(*self.rough.ends(self.ids), self.values, self.rough.shape, self.values.dtype.name)
+
+
+def reaching(rough: Rough, thresholds: Thresholds, only_positive: bool = False, workers: int | None = None) -> Indices:
+    """Ascending ids of the edges whose upper bound reaches its threshold, of positive ones alone if so asked.
+
+    One pass rules most out with the largest error of a block's tokens, in float32; what is left is compared in float64.
+    """
+    columns = rough.shape[1]
+    near = rough.approximate
+    wide = np.float64 if near.type == "float64" else np.float32
+    rows = (thresholds.tokens - COARSE * np.abs(thresholds.tokens)).astype(wide)
+
+    def of_block(start: int, stop: int) -> Indices:
+        scores = near.rows(start, stop)
+        if rough.relative:
+            scores = scores + wide(rough.relative * (1 + COARSE)) * np.abs(scores)
+        errors = rough.per_feature * rough.per_token[start:stop].max()
+        least = thresholds.features - errors - COARSE * (np.abs(thresholds.features) + errors)
+        if np.ptp(least) == 0:  # one number a token is compared without a matrix of thresholds
+            passing = scores >= (rows[start:stop] + wide(least[0]))[:, None]
+        else:
+            passing = scores >= rows[start:stop, None] + least.astype(wide)
+        ids = np.flatnonzero(passing) + start * columns
+        tokens, features = rough.ends(ids)
+        score = near.values_at(ids).astype(np.float64)
+        upper = score + (1 + FINE) * rough.errors_at(tokens, features, score)
+        sizes = np.abs(thresholds.tokens[tokens]) + np.abs(thresholds.features[features])
+        reaches = upper >= thresholds.tokens[tokens] + thresholds.features[features] - FINE * sizes
+        if only_positive:
+            reaches &= upper > 0
+        return ids[reaches & (score > -np.inf)]
+
+    parts = map_blocks(of_block, rough.shape[0] if columns else 0, near.array.nbytes, workers)
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _has_floors(problem: Problem) -> bool:
+    groups = (*problem.token_groups, *problem.feature_groups)
+    floors = (problem.token_floors, problem.feature_floors)
+    return any(floor is not None for floor in floors) or any(group.floor is not None for group in groups)
+
+
+def _remaining(options: Options, prices: Prices, started: float) -> Options:
+    """Options of the next solve: it starts from what is known, and has the time that is left."""
+    left = options.max_seconds
+    if left is not None:
+        left = max(0.0, left - (time.perf_counter() - started))
+        if left == 0 and options.max_seconds:
+            raise NotCertifiedError(f"stopped after max_seconds={options.max_seconds:g} before all bounds were decided")
+    return Options(prices.without_intervals(), options.workers, left)
+
+
+def _with_all_edges(prices: Prices, rough: Rough, solver: Solver, limits: dict[str, object]) -> Prices:
+    """The same prices; their intervals, which edges left out may bound, from every exact score when first asked for."""
+    whole: list[Prices] = []
+
+    def bounds(name: str) -> Callable[[], tuple[Real, Real]]:
+        def of_all() -> tuple[Real, Real]:
+            if not whole:
+                problem = Problem(np.asarray(rough.array), **limits)  # type: ignore[arg-type]
+                whole.append(solver.solve(problem, Options()).prices)
+            price: Price = getattr(whole[0], name)
+            return price.lower, price.upper
+
+        return of_all
+
+    return Prices(**{name: Price(price.value, bounds(name)) for name, price in vars(prices).items()})
