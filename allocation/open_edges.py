@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ _ENTRIES, _NEAR = 1 << 16, 2.0**-30
 
 
 def open_edges(
-    problem: Problem, rough: Rough, tokens: NDArray[np.generic], features: NDArray[np.generic], prices: list[Reals]
+    problem: Problem, rough: Rough, tokens: NDArray[Any], features: NDArray[Any], prices: list[Reals]
 ) -> Problem:
     """The same limits on the matches and on every edge whose upper bound comes near or above its prices.
 
@@ -43,9 +44,8 @@ def _doubtful(rough: Rough, row_prices: Reals, column_prices: Reals) -> Iterator
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
         near = rough.approximate.rows(block.start, block.stop).astype(np.float64)
-        size = np.abs(near)
+        size = np.where(near > -np.inf, np.abs(near), 0.0)
         upper = near + rough.per_token[block, None] * rough.per_feature + rough.relative * size
         spent = row_prices[block, None] + column_prices
         size += np.abs(row_prices)[block, None] + np.abs(column_prices)
-        size[near == -np.inf] = 0.0
         yield np.flatnonzero((upper >= spent - _NEAR * size) & (near > -np.inf)) + start * columns

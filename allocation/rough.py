@@ -28,9 +28,10 @@ class Rough(DenseScores):
         | exact(i, j) - approximate_ij |  <=  per_token_i * per_feature_j + relative * | approximate_ij |
 
     Pass it to `Problem` where a matrix of scores is expected. `solve` asks for the scores that the bounds leave open,
-    and returns the answer for the exact ones, bit for bit as if all had been given; ``stats["evaluated"]`` says how many it
-    asked for. `verify` does so too. What reads every score (``problem.scores``, `soft_solve`, `to_linear_program`,
-    intervals of prices under floors, groups or limits on both sides) asks for every one.
+    and returns the answer for the exact ones, bit for bit as if all had been given; ``stats["evaluated"]`` says how
+    many it asked for. `verify` and `select_stream` do so too. What reads every score asks for every one:
+    ``problem.scores``, `soft_solve`, `to_linear_program`, and the intervals of prices where there are floors, groups or
+    limits on both sides.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ class Rough(DenseScores):
         return self._all.type if self.n_edges == 0 else self._asked(np.zeros(1, np.int64), np.zeros(1, np.int64))[1]
 
     @cached_property
-    def array(self) -> Array:  # type: ignore[override]
+    def array(self) -> Array:
         """Every exact score, asked for when first read."""
         return self._all.array
 

@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -60,6 +60,14 @@ class Thresholds:
         prices = np.abs(self.tokens) + (np.abs(self.features).max() if self.features.size else 0.0)
         return Thresholds(self.tokens - MARGIN * (rough.per_token * typical + rough.relative * prices), self.features)
 
+    def raised(self, other: Thresholds) -> Thresholds:
+        """The higher ones of two."""
+        return Thresholds(np.maximum(self.tokens, other.tokens), np.maximum(self.features, other.features))
+
+    def lowest(self, other: Thresholds) -> Thresholds:
+        """The lower ones of two."""
+        return Thresholds(np.minimum(self.tokens, other.tokens), np.minimum(self.features, other.features))
+
     def cover(self, other: Thresholds) -> bool:
         """Whether nowhere less is asked for than there."""
         return bool(np.all(self.tokens >= other.tokens) and np.all(self.features >= other.features))
@@ -86,7 +94,7 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
         if not missing.size:
             break
         known.ask(missing)
-        expected = Thresholds(np.minimum(expected.tokens, found.tokens), np.minimum(expected.features, found.features))
+        expected = expected.lowest(found)
         rounds += 1
     if TopSelection().refusal(problem) is not None:
         solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, rough, solver, limits))
@@ -97,6 +105,33 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
         "seconds": time.perf_counter() - started,
     }
     return dataclasses.replace(solution, stats=stats)
+
+
+def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> tuple[Indices, Array]:
+    """Ascending ids, and exact scores, of all that may be among the best `wanted` of each column, or of the matrix.
+
+    Only what scores `lower` or more counts, which is one number, or one a column. The steps are those of `narrowed`.
+    """
+    limits = {"feature_caps": wanted} if by_column else {"budget": int(wanted[0])}
+    problem = Problem(rough.approximate, **limits)
+    counting = Thresholds(np.full(rough.shape[0], 0.0 if by_column else lower[0]), lower if by_column else np.zeros(1))
+    guess = TopSelection().solve(problem, Options())
+    expected = Thresholds.of(problem, guess.prices).raised(counting).lowered(rough)
+    known = Known(rough)
+    known.ask(reaching(rough, expected, True))
+    while True:
+        edges = Problem(known.edges(), **limits)
+        found = Thresholds.of(edges, TopSelection().solve(edges, Options()).prices).raised(counting)
+        if found.cover(expected):
+            break
+        missing = np.setdiff1d(reaching(rough, found, True), known.ids, assume_unique=True)
+        if not missing.size:
+            break
+        known.ask(missing)
+        expected = expected.lowest(found)
+    assert known.values is not None
+    positive = known.values > 0
+    return known.ids[positive], known.values[positive]
 
 
 @dataclass(eq=False)
@@ -130,20 +165,22 @@ def reaching(rough: Rough, thresholds: Thresholds, only_positive: bool = False, 
     """
     columns = rough.shape[1]
     near = rough.approximate
-    wide = np.float64 if near.type == "float64" else np.float32
+    wide: Any = np.float64 if near.type == "float64" else np.float32
     rows = (thresholds.tokens - COARSE * np.abs(thresholds.tokens)).astype(wide)
 
     def of_block(start: int, stop: int) -> Indices:
-        scores = near.rows(start, stop)
+        scores: Any = near.rows(start, stop)
         if rough.relative:
-            scores = scores + wide(rough.relative * (1 + COARSE)) * np.abs(scores)
+            sizes = np.abs(scores)
+            sizes[scores == -np.inf] = 0
+            scores = scores + wide(rough.relative * (1 + COARSE)) * sizes
         errors = rough.per_feature * rough.per_token[start:stop].max()
         least = thresholds.features - errors - COARSE * (np.abs(thresholds.features) + errors)
         if np.ptp(least) == 0:  # one number a token is compared without a matrix of thresholds
             passing = scores >= (rows[start:stop] + wide(least[0]))[:, None]
         else:
             passing = scores >= rows[start:stop, None] + least.astype(wide)
-        ids = np.flatnonzero(passing) + start * columns
+        ids = np.flatnonzero(passing & (scores > -np.inf)) + start * columns
         tokens, features = rough.ends(ids)
         score = near.values_at(ids).astype(np.float64)
         upper = score + (1 + FINE) * rough.errors_at(tokens, features, score)
@@ -151,7 +188,7 @@ def reaching(rough: Rough, thresholds: Thresholds, only_positive: bool = False, 
         reaches = upper >= thresholds.tokens[tokens] + thresholds.features[features] - FINE * sizes
         if only_positive:
             reaches &= upper > 0
-        return ids[reaches & (score > -np.inf)]
+        return np.asarray(ids[reaches])
 
     parts = map_blocks(of_block, rough.shape[0] if columns else 0, near.array.nbytes, workers)
     return np.concatenate(parts) if parts else np.empty(0, np.int64)

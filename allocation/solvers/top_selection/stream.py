@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import shown
-from allocation.arrays import Array
+from allocation.arrays import Array, Indices
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
+from allocation.rough import Rough
 from allocation.scores import DenseScores, EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.base import Options
+from allocation.solvers.narrowing import contenders
 from allocation.solvers.top_selection.ranking import Ends
 from allocation.solvers.top_selection.solver import TopSelection, prices_of_ends
 from allocation.solvers.top_selection.survivors import Survivors
@@ -79,7 +81,7 @@ def select_stream(
         raise InvalidProblemError("budget, feature_caps: expected at least one of them")
     reading: _Reading | None = None
     for number, chunk in enumerate(_blocks(chunks)):
-        block = dense_scores(chunk, f"chunks[{number}]").on_host()
+        block = chunk if isinstance(chunk, Rough) else dense_scores(chunk, f"chunks[{number}]").on_host()
         if reading is None:
             reading = _Reading(block, budget, feature_caps)
         reading.add(block, number)
@@ -136,22 +138,35 @@ class _Reading:
     def __init__(self, first: DenseScores, budget: Any, feature_caps: Any) -> None:
         # of no rows: reads the limits, refuses wrong ones
         self.limits = Problem(np.empty((0, first.shape[1]), np.float32), budget=budget, feature_caps=feature_caps)
-        self.type, self.kind, self.columns = first.type, first.array.dtype, first.shape[1]
+        self.rough = isinstance(first, Rough)
+        kind = np.dtype(first.type) if isinstance(first, Rough) else first.array.dtype
+        ordered = DenseScores(np.empty((0, 0), kind), first.type).ordered.dtype
+        self.type, self.kind, self.columns = first.type, kind, first.shape[1]
         caps = np.array([self.limits.budget]) if self.limits.feature_caps is None else self.limits.feature_caps
         self.by_column = self.limits.feature_caps is not None
         self.wanted = np.minimum(caps, 1 << 62) + 1
-        self.lower = np.full(self.wanted.size, smallest_positive(first.ordered.dtype))
-        self.survivors = Survivors(self.columns, first.ordered.dtype)
+        self.lower = np.full(self.wanted.size, smallest_positive(ordered))
+        self.survivors = Survivors(self.columns, ordered)
         self.rows, self.room = 0, SURPLUS
 
     def add(self, block: DenseScores, number: int) -> None:
         """Keep what may still matter of the next block."""
+        if isinstance(block, Rough) != self.rough:
+            kinds = "rough ones", "scores"
+            raise InvalidProblemError(
+                f"chunks[{number}]: expected {kinds[not self.rough]}, as in the first, found {kinds[self.rough]}"
+            )
         if block.shape[1] != self.columns or block.type != self.type:
             raise InvalidProblemError(
                 f"chunks[{number}]: expected {self.columns} features of type {self.type}, as in the first, found "
                 f"{block.shape[1]} of {block.type}"
             )
-        self._read(block.ordered)
+        if isinstance(block, Rough):
+            lower = self._values(self.lower).astype(np.float64)
+            flat, values = contenders(block, np.minimum(self.wanted, block.n_edges), self.by_column, lower)
+            self._keep(flat, values.view(self.survivors.kind), block.shape[0])
+        else:
+            self._read(block.ordered)
 
     def _read(self, part: Any) -> None:
         """Survivors of some rows; where they are many, those of the first half raise the bracket for the second."""
@@ -161,8 +176,12 @@ class _Reading:
             for half in np.array_split(part, 2):
                 self._read(half)
             return
-        self.survivors.append(flat, part.reshape(-1)[flat], self.rows * self.columns)
-        self.rows += len(part)
+        self._keep(flat, part.reshape(-1)[flat], len(part))
+
+    def _keep(self, flat: Indices, entries: Array, rows: int) -> None:
+        """Take up survivors of the next so many rows."""
+        self.survivors.append(flat, entries, self.rows * self.columns)
+        self.rows += rows
         if self.survivors.size > self.room:
             self._raise_bracket()
 
