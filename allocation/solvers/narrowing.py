@@ -82,15 +82,16 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     only_positive = not _has_floors(problem)
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
     known = Known(rough)
-    # what floors force is among the matches of the guess, so that the edges always allow an answer
-    known.ask(np.union1d(guess.tokens * problem.shape[1] + guess.features, reaching(rough, expected, only_positive)))
+    known.ask(reaching(rough, expected, only_positive, options.workers))
+    # what floors force, whatever it costs, is among the matches of the guess: with it the edges allow an answer
+    known.ask(known.unknown(guess.tokens * problem.shape[1] + guess.features))
     rounds = 1
     while True:
         solution = solver.solve(Problem(known.edges(), **limits), _remaining(options, guess.prices, started))
         found = Thresholds.of(problem, solution.prices)
         if found.cover(expected):
             break
-        missing = np.setdiff1d(reaching(rough, found, only_positive, options.workers), known.ids, assume_unique=True)
+        missing = known.unknown(reaching(rough, found, only_positive, options.workers))
         if not missing.size:
             break
         known.ask(missing)
@@ -124,7 +125,7 @@ def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> 
         found = Thresholds.of(edges, TopSelection().solve(edges, Options()).prices).raised(counting)
         if found.cover(expected):
             break
-        missing = np.setdiff1d(reaching(rough, found, True), known.ids, assume_unique=True)
+        missing = known.unknown(reaching(rough, found, True))
         if not missing.size:
             break
         known.ask(missing)
@@ -142,8 +143,17 @@ class Known:
     ids: Indices = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     values: Array | None = None
 
+    def unknown(self, ids: Indices) -> Indices:
+        """Those of some ascending ids that are not known."""
+        if not self.ids.size:
+            return ids
+        at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
+        return np.asarray(ids[self.ids[at] != ids])
+
     def ask(self, ids: Indices) -> None:
         """Ask for edges that are not known yet, ascending."""
+        if self.values is not None and not ids.size:
+            return
         values = self.rough.evaluate(*self.rough.ends(ids))
         if self.values is None:
             self.ids, self.values = ids, values
