@@ -118,10 +118,11 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
 
 def _refuse_floors_and_groups(problem: Problem) -> None:
     floors = [name for name in ("token_floors", "feature_floors") if _any_positive(getattr(problem, name))]
-    found = floors + [name for name in ("token_groups", "feature_groups") if getattr(problem, name)]
-    if found:
+    refused_limits = floors + [name for name in ("token_groups", "feature_groups") if getattr(problem, name)]
+    if refused_limits:
         raise UnsupportedProblemError(
-            f"soft_solve: expected a problem with a budget and caps only, found {' and '.join(found)}; use al.solve"
+            "soft_solve: expected a problem with a budget and caps only, found "
+            f"{' and '.join(refused_limits)}; use al.solve"
         )
 
 

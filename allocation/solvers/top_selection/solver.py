@@ -1,4 +1,4 @@
-"""Exact top-selection: a budget, and caps on the tokens or on the features."""
+"""Exact top-selection: a budget, and caps on the tokens or on the features. The package says in which steps."""
 
 from __future__ import annotations
 
