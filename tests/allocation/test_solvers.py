@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from allocation import threads
 from allocation.solvers.top_selection import lines, whole
 from allocation.solvers.two_sided import pricing
 from tests.allocation.integer_program import best_value
-from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
+from tests.allocation.strategies import Limits, Matrix, any_case, laminar_families, nested, one_sided
 
 Case: TypeAlias = tuple[Matrix, Limits]
 
@@ -268,6 +269,31 @@ def test_failures_are_answers_without_throw(solver: str) -> None:
     for name in ("tokens", "features", "values", "prices", "objective", "token_counts"):
         with pytest.raises(kind):
             getattr(failed, name)
+
+
+@pytest.mark.parametrize("side", ["token", "feature"])
+@pytest.mark.parametrize("solver", [name for name, entry in SOLVERS.items() if entry.floors])
+@given(data=st.data())
+@settings(max_examples=15)
+def test_a_group_without_an_allowed_edge_cannot_reach_a_floor(solver: str, side: str, data: st.DataObject) -> None:
+    """No member, or members whose every match is forbidden, among other limits of the side that all hold."""
+    entry = SOLVERS[solver]
+    scores = np.array([[1.0, 2.0, -3.0], [0.0, -1.0, 4.0], [-np.inf] * 3])
+    scores = scores if side == "token" else scores.T.copy()
+    barren = al.Group(data.draw(st.sampled_from([[], [2]])), cap=data.draw(st.sampled_from([None, 1, 2])), floor=1)
+    counts = np.array([1, 2, 0])
+    others = data.draw(laminar_families(counts))
+    at = data.draw(st.integers(0, len(others)))
+    limits: Limits = {f"{side}_groups": [*others[:at], barren, *others[at:]]}
+    if data.draw(st.booleans()):
+        limits[f"{side}_caps"] = counts
+    failed = al.solve(al.Problem(scores, **limits), entry.solver, throw=False)
+    assert failed.status is al.Status.INFEASIBLE
+    assert f"{side}_groups" in str(failed.error)
+    if len(barren.members) == 0:
+        assert re.search(rf"{side}_groups(\[{at}\]|.* {at} )", str(failed.error)), failed.error
+    without: Limits = {**limits, f"{side}_groups": others}
+    assert answer(entry, scores, without) is not None
 
 
 class Together(ThreadPoolExecutor):

@@ -119,7 +119,7 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
     if wrong.size:
         node = int(wrong[0])
         raise InfeasibleError(f"{tree.label(node)} has floor {tree.floors[node]} above its cap {tree.caps[node]}")
-    for level in reversed(tree.ancestors):
+    for depth, level in reversed(list(enumerate(tree.ancestors))):
         nodes = level[leaf]
         held = np.bincount(nodes[forced & (nodes >= 0)], minlength=count)
         over = np.flatnonzero(held > tree.caps)
@@ -134,9 +134,8 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
         sizes = np.bincount(by_node, minlength=count)
         rank = np.arange(order.size) - (np.cumsum(sizes) - sizes)[by_node]
         need = np.maximum(tree.floors - held, 0)
-        here = np.zeros(count, bool)
-        here[level[level >= 0]] = True
-        short = np.flatnonzero(here & (need > sizes))
+        # groups without members too, which are nobody's ancestors
+        short = np.flatnonzero((tree.depth == depth) & (need > sizes))
         if short.size:
             at = int(short[0])
             raise ShortageError(
