@@ -15,6 +15,8 @@ from allocation.threads import map_blocks
 
 # A line of which more than this share would be offered is offered whole.
 WHOLE_LINE = 0.25
+# So many positions fit beside a value of 32 bits in one integer.
+PACKED = 1 << 31
 # After so many rounds every line is offered whole, so that the search ends.
 ROUNDS = 40
 
@@ -145,7 +147,7 @@ class Offers:
 
 def _descending(scores: Array) -> Indices:
     """The order that sorts scores downwards, ties by position."""
-    if scores.dtype.itemsize == 8:  # the reverse of a stable ascending order of the reverse
+    if scores.dtype.itemsize == 8 or scores.size > PACKED:  # the reverse of a stable ascending order of the reverse
         return np.asarray(scores.size - 1 - np.argsort(scores[::-1], kind="stable")[::-1])
     if scores.dtype.kind == "f":
         bits = (scores + 0).astype(np.float32, copy=False).view(np.int32)  # adding 0 makes -0.0 equal 0.0

@@ -15,7 +15,6 @@ import math
 import numpy as np
 
 from allocation.arrays import Mask, Reals
-from allocation.solvers.two_sided.circulation import UNBOUNDED
 from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, ResidualNetwork
 from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
 
@@ -63,7 +62,7 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         on = exact.on_grid(grid, MOST_UNITS)
         # a limit that is none has no price
         charged = on.profits[:n_limits]
-        none = np.where(charged > 0, network.upper >= UNBOUNDED, network.lower <= -UNBOUNDED)
+        none = np.where(charged > 0, network.upper >= network.unbounded, network.lower <= -network.unbounded)
         settled = on.settle(network.potentials(np.where(none, -charged, 0.0)), matched, work_limit)
         if not settled.done:
             if not near:

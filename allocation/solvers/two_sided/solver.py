@@ -15,7 +15,7 @@ from allocation.problem import Problem
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.top_selection.solver import TopSelection
-from allocation.solvers.two_sided.circulation import UNBOUNDED, Network, network_of
+from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
@@ -227,7 +227,7 @@ class _Search:
             return ids
         network = self.network
         counts = network.counts_of(edges.tokens, edges.features)
-        room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
+        room = np.where(network.lower > 0, counts - network.lower, network.unbounded)
         keep = np.ones(ids.size, bool)
         for at in idle:
             arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
@@ -275,6 +275,6 @@ def _warm_prices(network: Network, warm_start: Prices | None) -> Reals | None:
     if any(part.shape != (block.stop - block.start,) for part, block in parts):
         return None
     prices = np.concatenate([part for part, _ in parts])
-    allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
+    allowed = np.where(network.upper >= network.unbounded, np.minimum(prices, 0.0), prices)
     allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
     return allowed if np.isfinite(allowed).all() else None
