@@ -84,6 +84,10 @@ def number_of(value: Any, name: str, expected: str = "a finite number") -> float
 LARGEST_SCORE = 1e280
 
 
+# Integers within this are scores whose sums with prices float64 holds exactly, in all but contrived problems.
+LARGEST_INTEGER = 1 << 50
+
+
 TOO_LARGE = f"beyond {LARGEST_SCORE:g}"
 
 

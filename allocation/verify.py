@@ -46,7 +46,8 @@ class Certificate:
     gap : float
         Dual objective minus primal objective: no allocation beats this one by more. Infinite if infeasible.
     tolerance : float
-        The rounding bound of this check; 0 for integer scores below 2^50.
+        The rounding bound of this check; 0 for integer scores within +-2^50, which is all that problems with floors,
+        groups or caps on both sides take, and for any whose order alone proves the matches.
     violations : tuple of str
         Each violated condition, with indices.
     """
@@ -160,7 +161,7 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     exchange = _exchange(problem, tokens, features)
     if exchange is not None:
         violations += exchange
-        if not exchange and not violations and (exact_sums or not problem.matrix.is_integer):
+        if not exchange and not violations:
             gap, tolerance = 0.0, 0.0  # proved by comparisons alone, which float64 makes exactly
     return Certificate(not violations, gap if feasible else math.inf, tolerance, tuple(violations))
 
@@ -275,6 +276,8 @@ def _malformed(problem: Problem, tokens: Indices, features: Indices, values: NDA
     if forbidden.size:
         return [f"the match of token {tokens[forbidden[0]]} with feature {features[forbidden[0]]} is forbidden"]
     wrong = np.flatnonzero(expected != values.astype(np.float64))
+    if problem.matrix.is_integer and values.dtype.kind in "iu" and not wrong.size:
+        wrong = np.flatnonzero(_entries_of(problem, tokens, features) != values)  # beyond 2^53 they may round alike
     if wrong.size:
         return [f"values[{wrong[0]}] is {values[wrong[0]]}, but the score there is {expected[wrong[0]]}"]
     return []
@@ -287,10 +290,24 @@ def _scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
         return matrix.widened(np.ascontiguousarray(matrix.array[tokens, features])).astype(np.float64)
     if matrix.n_edges == 0:
         return np.full(tokens.shape, -np.inf)
+    at, joined = _edges_at(matrix, tokens, features)
+    return np.where(joined, matrix.array[at].astype(np.float64), -np.inf)
+
+
+def _entries_of(problem: Problem, tokens: Indices, features: Indices) -> NDArray[Any]:
+    """Scores of matches, each of which an edge joins, in their own integer type."""
+    matrix = problem.matrix
+    if isinstance(matrix, EdgeScores):
+        return np.asarray(matrix.array[_edges_at(matrix, tokens, features)[0]])
+    return np.asarray(matrix.array[tokens, features])
+
+
+def _edges_at(matrix: EdgeScores, tokens: Indices, features: Indices) -> tuple[Indices, NDArray[np.bool_]]:
+    """Where in the list the edges of these ends are, and whether they are there."""
     wanted = tokens * matrix.shape[1] + features
     flat = matrix.tokens * matrix.shape[1] + matrix.features
     at = np.minimum(np.searchsorted(flat, wanted), flat.size - 1)
-    return np.where(flat[at] == wanted, matrix.array[at].astype(np.float64), -np.inf)
+    return at, flat[at] == wanted
 
 
 def _size(problem: Problem, selected: Reals) -> float:
@@ -322,9 +339,9 @@ def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals], 
 
 
 def _all_integer(selected: Reals, limits: list[_Limit]) -> bool:
-    """Whether float64 sums of these numbers are exact."""
+    """Whether these numbers are integers: their float64 sums are exact while they stay below 2^53."""
     numbers = [selected, *(limit.prices for limit in limits)]
-    return all(bool(np.all(n == np.rint(n)) and np.all(np.abs(n) < 2**50)) for n in numbers)
+    return all(bool(np.all(n == np.rint(n))) for n in numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,6 +391,8 @@ def _exchange(problem: Problem, tokens: Indices, features: Indices) -> list[str]
     floors = problem.token_floors is not None or problem.feature_floors is not None
     if two_sided or floors or problem.token_groups or problem.feature_groups:
         return None
+    if problem.matrix.type in ("int64", "uint64"):
+        problem = _in_order(problem)
     side = 1 if problem.feature_caps is not None else 0
     caps = (problem.token_caps, problem.feature_caps)[side]
     groups, size = (tokens, features)[side], problem.shape[side]
@@ -394,3 +413,20 @@ def _exchange(problem: Problem, tokens: Indices, features: Indices) -> list[str]
         if wrong.any():
             found.append(f"{('token', 'feature')[side]} {int(wrong.argmax())} {text}")
     return found
+
+
+def _in_order(problem: Problem) -> Problem:
+    """The problem with integers that float64 would round replaced by their ranks above or below 0, as they compare."""
+    matrix = problem.matrix
+    array = matrix.array
+    if array.size == 0 or max(int(array.max()), -int(array.min())) <= 2**53:
+        return problem
+    values, ranks = np.unique(array, return_inverse=True)
+    above = np.searchsorted(values, 0, side="right")  # the first rank of positive scores
+    ordered = ranks.reshape(array.shape) + 1.0 - above
+    ordered[array <= 0] -= 1.0
+    ordered[array == 0] = 0.0
+    limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
+    if isinstance(matrix, EdgeScores):
+        return Problem.from_edges(matrix.tokens, matrix.features, ordered, matrix.shape, **limits)
+    return Problem(ordered, **limits)

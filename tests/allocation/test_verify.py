@@ -173,6 +173,23 @@ def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are() -> None:
     assert al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=prices)).tolerance > 0
 
 
-def test_integers_that_float64_cannot_tell_apart_are_not_called_exact() -> None:
-    problem = al.Problem([[2**60, 2**60 + 1]], budget=1)
-    assert al.verify(problem, al.solve(problem)).tolerance > 0
+@pytest.mark.parametrize("limits", [{"budget": 1}, {"token_caps": 1}, {"feature_caps": [1, 0]}])
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_integers_that_float64_cannot_tell_apart_are_compared_as_they_are(
+    limits: dict[str, Any], kind: type, sparse: bool
+) -> None:
+    by_feature = "feature_caps" in limits
+    scores = np.array([[2**60 + 1, 0], [2**60, 5]] if by_feature else [[2**60, 2**60 + 1]], kind)
+    problem = al.Problem(scores, **limits)
+    if sparse:
+        tokens, features = np.indices(scores.shape).reshape(2, -1)
+        problem = al.Problem.from_edges(tokens, features, scores.reshape(-1), scores.shape, **limits)
+    solution = al.solve(problem)
+    assert solution.values.tolist() == [2**60 + 1]
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    at = np.array([int(by_feature)]), np.array([0])
+    worse = {"tokens": at[0], "features": at[1], "values": scores[at], "prices": solution.prices}
+    refused(problem, SimpleNamespace(**worse), "better than" if "budget" in limits else "worse than")
+    false = {**worse, "tokens": solution.tokens, "features": solution.features}
+    refused(problem, SimpleNamespace(**false), "values[0] is 1152921504606846976, but the score there is")

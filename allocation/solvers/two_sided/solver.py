@@ -32,6 +32,8 @@ EPS = float(np.finfo(np.float64).eps)
 UNITS = 4.0
 # Pricing that found fewer edges has left none out: it keeps at least 8 of each row where it thins.
 LEAST_THINNED = 8
+# Up to this float64 holds every integer; a score and the prices at its two ends are a sum of three.
+HELD = 2**53
 # Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
 MOST_ROUNDS = 1000
 # Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
@@ -41,6 +43,7 @@ _SPENT = (
     "bring scores of very different sizes closer together, allow as long as it takes with max_seconds=, or name "
     "LinearProgram() if the problem is small"
 )
+_HELD = "float64 holds sums with such prices of integers no more: bring the scores closer to 0, or pass them as float64"
 _SIZES = "scores of so different sizes have prices that float64 does not tell apart: bring the scores closer together"
 
 
@@ -95,12 +98,14 @@ class _Search:
         self.passes = self.sweeps = self.phases = 0
         self.blocked = 0
         self.rough = False  # where rounding decides, paths need refinement
-        # where comparing scores decides, a difference in the last bit counts
-        self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
+        # where comparing scores decides, a difference in the last bit counts; and sums of integers are exact
+        self.compares = TopSelection().refusal(problem) is None
+        self.exact = problem.matrix.is_integer
+        self.tolerance = 0.0 if self.compares or self.exact else TIGHT
 
     def run(self) -> Solution:
         # sums with wrong prices lose the last bit of a score
-        given = self.options.warm_start if self.tolerance else None
+        given = None if self.compares else self.options.warm_start
         warm = _warm_prices(self.network, given)
         prices, current, fixed = self.starting_point.run(warm)
         self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
@@ -195,10 +200,11 @@ class _Search:
         rows, columns = self.network.line_prices(prices)
         row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
         most = 8 * self.network.n_nodes + 4 * ids.size
+        rounding = 0.0 if self.exact else UNITS * EPS
 
         def wrong(edges: Candidates, sign: float) -> Indices:
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
-            return edges.ids[sign * edges.profit(rows, columns) > UNITS * EPS * size]
+            return edges.ids[sign * edges.profit(rows, columns) > rounding * size]
 
         for limit in (most, None):
             above = self.edges.above(rows, columns, most=limit, but=ids)
@@ -210,6 +216,8 @@ class _Search:
         return union(refused, wrong(self.edges.candidates(ids), -1.0))
 
     def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
+        if self.problem.matrix.is_integer and 4 * max(*map(_largest, self.network.line_prices(np.abs(prices)))) > HELD:
+            raise NotCertifiedError(self._unproved(prices, "prices beyond 2^51", _HELD))
         ids = self._without_idle(ids)
         problem = self.problem
         tokens, features = self.edges.ends(ids)
@@ -248,6 +256,10 @@ class _Search:
             f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
             f"gap is {'infinite' if floors else format(bound, '.6g')}; {advice}"
         )
+
+
+def _largest(prices: Reals) -> float:
+    return float(prices.max(initial=0.0))
 
 
 def _prices(problem: Problem, optimum: Optimum) -> Prices:

@@ -138,6 +138,25 @@ def test_caps_of_any_size_are_none_and_floors_of_any_size_infeasible(case: Any, 
         assert not re.search(rf"-\d|cap of {2**29}\b", str(failed.error)), failed.error
 
 
+def test_prices_of_integers_that_float64_does_not_hold_are_an_error() -> None:
+    """Each feature of a chain costs two scores more than the one before."""
+
+    def chain(score: int, length: int) -> al.Problem:
+        tokens = np.repeat(np.arange(length), 2)[:-1]
+        features = tokens + np.arange(2 * length - 1) % 2
+        scores = np.where(tokens == features, -score, score)
+        return al.Problem.from_edges(
+            tokens, features, scores, (length, length), token_caps=1, token_floors=1, feature_caps=1
+        )
+
+    held = chain(2**46, 16)
+    assert al.verify(held, al.solve(held)) == al.Certificate(True, 0.0, 0.0, ())
+    with pytest.raises(
+        al.NotCertifiedError, match=r"stopped after prices beyond 2\^51 .* bring the scores closer to 0"
+    ):
+        al.solve(chain(2**50, 16))
+
+
 def value(scores: Any, given: dict[str, Any]) -> float:
     """The optimal value; -inf if there is no allocation."""
     problem = al.Problem(scores, **given)
@@ -384,3 +403,19 @@ def test_wrong_prices_cost_no_last_bit_of_one_sided_problems() -> None:
         problem = al.Problem(1.0 + rng.integers(-4, 5, (6, 4)) * 2.0**-52, feature_caps=rng.integers(0, 4, 4), budget=5)
         wrong = (al.Price(4 * rng.random()), al.Price(rng.normal(size=6)), al.Price(4 * rng.normal(size=4)))
         certified(problem, warm_start=al.Prices(*wrong, none, none))
+
+
+NEAR_THE_BOUND = st.builds(
+    lambda base, by: base + by, st.sampled_from([2**50 - 3, 2**49, 3 - 2**50]), st.integers(-3, 3)
+)
+
+
+@given(hnp.arrays(np.int64, (3, 4), elements=NEAR_THE_BOUND), st.integers(0, 2), st.integers(1, 2), st.integers(3, 8))
+@settings(max_examples=80)
+def test_integers_as_large_as_allowed_are_solved_exactly(scores: Any, floor: int, cap: int, budget: int) -> None:
+    """A difference of 1 between scores of 2^50 decides; the certificate has no tolerance."""
+    limits = {"token_floors": min(floor, cap), "token_caps": cap, "feature_caps": 2}
+    problem = al.Problem(scores, budget=max(budget, 3 * min(floor, cap)), **limits)
+    solution = al.solve(problem, al.TwoSided())
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    assert sum(solution.values.tolist()) == best_by_trying_all(problem)
