@@ -140,7 +140,7 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
                 f"{int(wrong.sum())} refused match(es) score above their prices, the most token {ends[0][most]}, "
                 f"feature {ends[1][most]}: by {found[most]:.3g}"
             )
-    violations += missed
+    violations += missed + _idle(limits, tokens, features, selected, problem)
     due = [pair for limit in limits for pair in limit.due()]
     if exact_sums:  # a count times a price may need more bits than a float64 has
         gap = float(sum(count * int(price) for count, price in due) + sum(map(int, profits)) - sum(map(int, selected)))
@@ -336,6 +336,28 @@ def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals], 
             size[group.members] += abs(value)
         sums.append((total, size))
     return sums[0], sums[1]
+
+
+def _idle(limits: list[_Limit], tokens: Indices, features: Indices, selected: Reals, problem: Problem) -> list[str]:
+    """A match of score 0 or less is held only if a floor needs it: one that could go without falling below any."""
+    idle = np.flatnonzero(selected <= 0)
+    for limit in limits:
+        if limit.floors is None or not idle.size:
+            continue
+        ends = (tokens if limit.name.startswith("token") else features)[idle]
+        tight = limit.counts == limit.floors
+        if limit.name.endswith("groups"):
+            groups = [getattr(problem, limit.name)[number].members for number in np.flatnonzero(tight)]
+            idle = idle[~np.isin(ends, np.concatenate([np.empty(0, np.int64), *groups]))]
+        else:
+            idle = idle[~tight[ends]]
+    if not idle.size:
+        return []
+    at = idle[0]
+    return [
+        f"{idle.size} match(es) score 0 or less though no floor needs them, such as token {tokens[at]}, feature "
+        f"{features[at]}: {selected[at]:.6g}"
+    ]
 
 
 def _all_integer(selected: Reals, limits: list[_Limit]) -> bool:

@@ -14,6 +14,7 @@ from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, in_main_memory
+from allocation.solvers.idle import needed
 from allocation.verify import verify
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class LinearProgram:
         program = to_linear_program(problem)
         x, marginals = _vertex(program, program.b_ub, options.max_seconds)
         taken = np.flatnonzero(x > 0.5)
+        taken = taken[needed(problem, program.tokens[taken], program.features[taken], program.c[taken])]
         prices = _prices(problem, program, marginals)
         order = np.argsort(program.tokens[taken] * max(problem.shape[1], 1) + program.features[taken])
         tokens, features = program.tokens[taken][order], program.features[taken][order]

@@ -122,6 +122,31 @@ def matches_are_scores_in_order(entry: Entry, case: Case, _: np.random.Generator
     np.testing.assert_array_equal(solution.mask().sum(0), solution.feature_counts)
 
 
+def matches_of_score_0_or_less_are_needed_by_a_floor(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    """Without any one of them some floor would not be met. Few values, so that many are 0."""
+    scores = rng.integers(-1, 2, case[0].shape).astype(np.float64)
+    scores[case[0] == -np.inf] = -np.inf
+    solution = answer(entry, scores, case[1])
+    if solution is None:
+        return
+    for at in np.flatnonzero(solution.values <= 0):
+        left = solution.mask()
+        left[solution.tokens[at], solution.features[at]] = False
+        assert below_a_floor(left, case[1]), (scores, case[1])
+
+
+def below_a_floor(mask: Matrix, limits: Limits) -> bool:
+    """Whether some count is below its floor."""
+    for axis, side in enumerate(("token", "feature")):
+        counts = mask.sum(1 - axis)
+        if np.any(counts < limits.get(f"{side}_floors", 0)):
+            return True
+        for group in limits.get(f"{side}_groups", ()):
+            if counts[np.asarray(group.members, np.int64)].sum() < (group.floor or 0):
+                return True
+    return False
+
+
 def renaming_renames_the_answer(entry: Entry, case: Case, rng: np.random.Generator) -> None:
     scores, limits = case
     distinct = rng.permutation(scores.size).reshape(scores.shape) - scores.size // 3 + 0.5
@@ -232,6 +257,7 @@ PROPERTIES: dict[str, Callable[[Entry, Case, np.random.Generator], None]] = {
     for check in (
         value_of_the_integer_programme,
         matches_are_scores_in_order,
+        matches_of_score_0_or_less_are_needed_by_a_floor,
         renaming_renames_the_answer,
         all_equal_scores,
         every_number_type,

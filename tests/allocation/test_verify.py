@@ -145,6 +145,34 @@ def test_equal_scores_have_prices_of_their_own_size(scale: float) -> None:
     assert certificate.tolerance <= 1e-11 * abs(scale) + 1e-280
 
 
+IDLE: dict[str, dict[str, Any]] = {
+    "one side": {"token_caps": 3},
+    "one side, a floor met elsewhere": {"token_floors": 1},
+    "both sides": {"token_caps": 3, "feature_caps": 2},
+    "both sides, floors met elsewhere": {"token_floors": 1, "feature_caps": 2, "feature_floors": [1, 0, 0]},
+    "groups": {"token_groups": [al.Group([0, 1], floor=1), al.Group([], floor=0)], "feature_caps": 2},
+}
+
+
+@pytest.mark.parametrize("limits", IDLE.values(), ids=IDLE)
+def test_a_match_of_score_0_that_no_floor_needs_is_refused_on_one_side_and_on_both(limits: dict[str, Any]) -> None:
+    problem = al.Problem([[2.0, 0.0, -1.0], [1.0, -0.0, -np.inf]], **limits)
+    best = np.array([[True, False, False], [True, False, False]])
+    assert al.verify(problem, claim(problem, best)).optimal
+    for at in ((0, 1), (1, 1)):
+        more = best.copy()
+        more[at] = True
+        refused(
+            problem, claim(problem, more), f"0 or less though no floor needs them, such as token {at[0]}, feature 1"
+        )
+    needed = al.Problem([[2.0, 0.0, -1.0], [1.0, -0.0, -np.inf]], **{**limits, "feature_floors": [0, 1, 0]})
+    forced = best.copy()
+    forced[0, 1] = True
+    assert al.verify(needed, claim(needed, forced)).optimal
+    forced[1, 1] = True
+    refused(needed, claim(needed, forced), "no floor needs them")
+
+
 def test_the_gap_is_the_distance_to_the_optimum() -> None:
     """With dual prices of the optimum and a suboptimal feasible answer, the gap is what the answer lacks."""
     problem = al.mutual_choice(SCORES, 3)

@@ -14,6 +14,7 @@ from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
+from allocation.solvers.idle import needed
 from allocation.solvers.top_selection.solver import TopSelection
 from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
@@ -218,32 +219,14 @@ class _Search:
     def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
         if self.problem.matrix.is_integer and 4 * max(*map(_largest, self.network.line_prices(np.abs(prices)))) > HELD:
             raise NotCertifiedError(self._unproved(prices, "prices beyond 2^51", _HELD))
-        ids = self._without_idle(ids)
         problem = self.problem
+        ids = ids[needed(problem, *self.edges.ends(ids), self.edges.values(ids))]
         tokens, features = self.edges.ends(ids)
         seconds = time.perf_counter() - self.started
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
         prices_of_limits = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
         return Solution.optimal(problem, answer, prices_of_limits, stats)
-
-    def _without_idle(self, ids: Indices) -> Indices:
-        """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
-        edges = self.edges.candidates(ids)
-        idle = np.flatnonzero(edges.scores == 0)
-        if not idle.size:
-            return ids
-        network = self.network
-        counts = network.counts_of(edges.tokens, edges.features)
-        room = np.where(network.lower > 0, counts - network.lower, network.unbounded)
-        keep = np.ones(ids.size, bool)
-        for at in idle:
-            arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
-            arcs = [arc for arc in arcs if arc >= 0]
-            if (room[arcs] > 0).all():
-                room[arcs] -= 1
-                keep[at] = False
-        return ids[keep]
 
     def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
