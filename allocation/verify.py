@@ -214,7 +214,7 @@ class _Limit:
     def due(self) -> list[tuple[int, float]]:
         """Each limit that has a price, and the price."""
         caps = np.zeros(self.counts.shape, np.int64) if self.caps is None else self.caps
-        floors = np.zeros(self.counts.shape, np.int64) if self.floors is None else self.floors
+        floors = np.zeros(self.counts.shape, np.int64) if self.floors is None else np.maximum(self.floors, 0)
         at = np.flatnonzero(self.prices)
         limits = np.where(self.prices > 0, caps, floors)[at]
         return list(zip(limits.tolist(), self.prices[at].tolist(), strict=True))
@@ -247,7 +247,7 @@ def _limits(problem: Problem, tokens: Indices, features: Indices, prices: Prices
         counts = np.bincount(ends, minlength=size)
         yield _Limit(f"{name}s", counts, floors, caps, np.broadcast_to(np.asarray(price.value, np.float64), (size,)))
         if groups:
-            lowest, highest = 0, np.iinfo(np.int64).max
+            lowest, highest = -1, np.iinfo(np.int64).max  # as of lines that have none
             yield _Limit(
                 f"{name}_groups",
                 np.array([int(counts[group.members].sum()) for group in groups]),

@@ -173,6 +173,25 @@ def test_a_match_of_score_0_that_no_floor_needs_is_refused_on_one_side_and_on_bo
     refused(needed, claim(needed, forced), "no floor needs them")
 
 
+@pytest.mark.parametrize("side", ["token", "feature"])
+def test_a_negative_price_needs_a_floor_on_lines_and_groups_alike(side: str) -> None:
+    """Where nothing is matched a floor of 0 is reached, and one that is not given is not."""
+    scores = np.array([[1.0, 1.0], [-np.inf, -np.inf]])
+    scores = scores if side == "token" else scores.T.copy()
+    best, negative = scores > 0, np.array([0.0, -1.0])
+    for cap in (None, 3):
+        for floor in (None, 0):
+            group = {f"{side}_groups": [al.Group([0, 1]), al.Group([1], cap=cap, floor=floor)]}
+            line = {f"{side}_{kind}s": limit for kind, limit in (("cap", cap), ("floor", floor)) if limit is not None}
+            for limits, name in ((group, f"{side}_groups"), (line, f"{side}s")):
+                problem = al.Problem(scores, **limits)
+                answer = claim(problem, best, **{name: negative})
+                if floor is None:
+                    refused(problem, answer, f"{name}[1] has price -1 but its floor is not reached (0)")
+                else:
+                    assert al.verify(problem, answer).optimal
+
+
 def test_the_gap_is_the_distance_to_the_optimum() -> None:
     """With dual prices of the optimum and a suboptimal feasible answer, the gap is what the answer lacks."""
     problem = al.mutual_choice(SCORES, 3)
