@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import in_memory
+from allocation.arguments import array_of, in_memory, shown
 from allocation.arrays import Indices
+from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
 
@@ -115,6 +116,21 @@ class Prices:
     def without_intervals(self) -> Prices:
         """The values alone, intervals NaN: what to keep for a warm start, since intervals hold on to the scores."""
         return Prices(*(Price(price.value, _unknown(price.value)) for price in vars(self).values()))
+
+
+def checked_prices(prices: Any, name: str) -> Prices:
+    """The values in main memory and float64, refused where they are no numbers; callers check the sizes."""
+    checked: dict[str, Price] = {}
+    for part in Prices.__dataclass_fields__:
+        price: Any = getattr(prices, part, None)
+        if not hasattr(price, "value"):
+            raise InvalidProblemError(f"{name}.{part}: expected a Price, found {shown(price)}")
+        value = array_of(price.value, f"{name}.{part}.value", "a number or a vector of numbers")
+        if value.dtype.kind not in "iuf" or value.ndim > 1 or (part == "budget" and value.size != 1):
+            wanted = "a number" if part == "budget" else "a number or a vector of numbers"
+            raise InvalidProblemError(f"{name}.{part}.value: expected {wanted}, found {shown(price.value)}")
+        checked[part] = Price(float(value.reshape(())) if part == "budget" else value.astype(np.float64))
+    return Prices(**checked)
 
 
 def _unknown(value: Real) -> tuple[Real, Real]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import in_memory, shown
+from allocation.arguments import array_of, shown
 from allocation.arrays import Indices, Reals
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores
-from allocation.solution import Prices, Solution
+from allocation.solution import Prices, Solution, checked_prices
 
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
 _UNITS = 8.0
@@ -93,19 +93,18 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
         raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
     problem = problem.on_host()
-    tokens, features, values = (
-        np.asarray(in_memory(getattr(solution, name))) for name in ("tokens", "features", "values")
-    )
+    tokens, features, values = (_answer(solution, name) for name in ("tokens", "features", "values"))
+    prices = _checked_prices(problem, solution.prices)
     violations = _malformed(problem, tokens, features, values)
     if violations:
         return Certificate(False, math.inf, 0.0, tuple(violations))
-    limits = list(_limits(problem, tokens, features, solution.prices))
+    limits = list(_limits(problem, tokens, features, prices))
     for limit in limits:
         violations += limit.violations()
     if any(limit.senseless.any() for limit in limits):
         return Certificate(False, math.inf, 0.0, tuple(violations))
     feasible = not any(limit.is_broken() for limit in limits)
-    (row_price, row_size), (column_price, column_size) = _price_sums(problem, solution.prices)
+    (row_price, row_size), (column_price, column_size) = _price_sums(problem, prices)
     selected = _scores_of(problem, tokens, features)
     largest = row_size.max(initial=0.0) + column_size.max(initial=0.0) + np.abs(selected).max(initial=0.0)
     exact_sums = problem.matrix.is_integer and _all_integer(selected, limits) and bool(largest < 2**53)
@@ -164,6 +163,29 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         if not exchange and not violations:
             gap, tolerance = 0.0, 0.0  # proved by comparisons alone, which float64 makes exactly
     return Certificate(not violations, gap if feasible else math.inf, tolerance, tuple(violations))
+
+
+def _answer(solution: Any, name: str) -> NDArray[Any]:
+    """One part of the matches in main memory."""
+    array = array_of(getattr(solution, name), f"solution.{name}", "a vector")
+    if array.size == 0 and name != "values":
+        array = array.astype(np.int64)
+    if array.dtype.kind not in ("iuf" if name == "values" else "iu"):
+        wanted = "numbers" if name == "values" else "integers"
+        raise InvalidProblemError(f"solution.{name}: expected {wanted}, found dtype {array.dtype}")
+    return array if name == "values" else array.astype(np.int64)
+
+
+def _checked_prices(problem: Problem, given: Any) -> Prices:
+    """The prices in main memory: a number for each limit of a block; one for all will do for tokens and features."""
+    prices = checked_prices(given, "solution.prices")
+    sizes = {"tokens": problem.shape[0], "features": problem.shape[1]}
+    sizes |= {"token_groups": len(problem.token_groups), "feature_groups": len(problem.feature_groups)}
+    for name, size in sizes.items():
+        found = np.shape(getattr(prices, name).value)
+        if found != (size,) and (found != () or name.endswith("groups")):
+            raise InvalidProblemError(f"solution.prices.{name}.value: expected {size} numbers, found shape {found}")
+    return prices
 
 
 @dataclass(frozen=True)

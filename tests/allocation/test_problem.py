@@ -114,7 +114,7 @@ def test_laminarity_is_decided_as_by_pairs(families: list[set[int]]) -> None:
     ("edges", "message"),
     [
         (([0, 0], [1, 1], [1.0, 2.0]), r"expected each edge once, found \(token 0, feature 1\) twice"),
-        (([0, 2], [1, 1], [1.0, 2.0]), r"tokens\[1\]: expected an index from 0 to 1, found 2"),
+        (([0, 2], [1, 1], [1.0, 2.0]), r"tokens\[1\]: expected an index below shape\[0\] = 2, found 2"),
         (([0], [1, 1], [1.0, 2.0]), "tokens, features, scores: expected vectors of one length"),
         (([0], [1], [np.nan]), "1 entries are NaN"),
     ],
