@@ -110,7 +110,8 @@ def solve(
     workers : int, optional
         Threads; all available cores by default.
     max_seconds : float, optional
-        Bound for solvers that iterate.
+        Bound for solvers that iterate, which is all but `TopSelection` with its two or so reads of the scores; and for
+        the intervals of their prices, each time these are computed.
 
     Returns
     -------

@@ -11,6 +11,7 @@ from allocation.problem import Problem
 from allocation.solvers.laminar.tree import UNLIMITED, Tree
 from allocation.solvers.top_selection.lines import column_bracket, columns_of, row_bracket
 from allocation.solvers.top_selection.whole import joined, sampled_bracket, smallest_positive
+from allocation.solvers.work_limit import WorkLimit
 from allocation.threads import map_blocks
 
 # A line of which more than this share would be offered is offered whole.
@@ -29,7 +30,8 @@ class Offers:
     offered only where floors may force them.
     """
 
-    def __init__(self, problem: Problem, axis: int, tree: Tree, workers: int | None) -> None:
+    def __init__(self, problem: Problem, axis: int, tree: Tree, workers: int | None, work_limit: WorkLimit) -> None:
+        self.work_limit = work_limit
         self.axis, self.tree, self.workers, self.passes = axis, tree, workers, 0
         self.matrix = problem.matrix
         self.lines, self.size = problem.shape[axis], problem.shape[1 - axis]
@@ -79,10 +81,12 @@ class Offers:
         self.passes += 1
         if self.axis == 1:
             return column_bracket(entries, wanted, self.workers)
-        parts = map_blocks(
-            lambda a, b: row_bracket(entries[a:b], wanted[a:b]), entries.shape[0], entries.nbytes, self.workers
-        )
-        return np.concatenate(parts)
+
+        def of_rows(start: int, stop: int) -> Array:
+            self.work_limit.check()
+            return row_bracket(entries[start:stop], wanted[start:stop])
+
+        return np.concatenate(map_blocks(of_rows, entries.shape[0], entries.nbytes, self.workers))
 
     def ranked(self) -> tuple[Indices, Indices, Array]:
         """Flat positions, lines and scores of all offers: larger scores first, then smaller positions."""
@@ -97,6 +101,7 @@ class Offers:
         columns = self.entries.shape[1]
 
         def offered(start: int, stop: int) -> Indices:
+            self.work_limit.check()
             at = self.lower[start:stop, None] if self.axis == 0 else self.lower
             return np.asarray(start * columns + np.flatnonzero(self.entries[start:stop] >= at))
 

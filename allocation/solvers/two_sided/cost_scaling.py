@@ -20,7 +20,7 @@ from allocation.arrays import Mask, Reals
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, sweep
 from allocation.solvers.two_sided.primal_dual import FEW, Balanced, ResidualNetwork
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
-from allocation.solvers.two_sided.work_limit import WorkLimit
+from allocation.solvers.work_limit import WorkLimit
 
 # Units out of balance that need no grid.
 NEAR = 4 * FEW
@@ -106,7 +106,7 @@ class Scaling:
         candidates = replace(self.candidates, scores=scores)
         prices = network.prices(potentials)
         most = MOST_SWEEPS if on is self.residual else SWEEPS_ON_GRID
-        result = sweep(self.sweep_problem(candidates, prices), prices, FEW, self.work_limit.deadline, most)
+        result = sweep(self.sweep_problem(candidates, prices), prices, FEW, self.work_limit, most)
         self.work_limit.spend(result.sweeps * scores.size)
         swept = result.prices
         rows, columns = network.line_prices(swept)

@@ -16,7 +16,7 @@ import numpy as np
 
 from allocation.arrays import Mask, Reals
 from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, ResidualNetwork
-from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
+from allocation.solvers.work_limit import SpentError, WorkLimit
 
 # From one grid to the next finer one; the third power after a grid that took few phases.
 STEP = 64.0

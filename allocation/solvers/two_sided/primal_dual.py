@@ -22,7 +22,7 @@ from allocation.arrays import Indices, Mask, Reals
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.dual_ascent import wanted_counts
 from allocation.solvers.two_sided.side_prices import Candidates
-from allocation.solvers.two_sided.work_limit import WorkLimit
+from allocation.solvers.work_limit import WorkLimit
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)

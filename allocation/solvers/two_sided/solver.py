@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, Residu
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
 from allocation.solvers.two_sided.starting_point import StartingPoint, profit_of
-from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
+from allocation.solvers.work_limit import SpentError, WorkLimit
 
 EPS = float(np.finfo(np.float64).eps)
 # A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
@@ -94,8 +94,9 @@ class _Search:
         self.started = time.perf_counter()
         self.work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
-        self.edges = all_edges(problem, options.workers)
-        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit.deadline)
+        self.edges = all_edges(problem, options.workers, self.work_limit)
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit)
+        self.prices = np.zeros(self.network.tails.size)  # the best known, for what an early end can say
         self.passes = self.sweeps = self.phases = 0
         self.blocked = 0
         self.rough = False  # where rounding decides, paths need refinement
@@ -105,17 +106,26 @@ class _Search:
         self.tolerance = 0.0 if self.compares or self.exact else TIGHT
 
     def run(self) -> Solution:
+        """The optimum; an error that tells the best gap where the work limit ends the search."""
+        try:
+            return self._optimum()
+        except SpentError:
+            advice = _SPENT if self.work_limit.seconds is None else _LONGER
+            raise NotCertifiedError(self._unproved(self.prices, str(self.work_limit), advice)) from None
+
+    def _optimum(self) -> Solution:
         # sums with wrong prices lose the last bit of a score
         given = None if self.compares else self.options.warm_start
         warm = _warm_prices(self.network, given)
         prices, current, fixed = self.starting_point.run(warm)
+        self.prices = prices
         self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
         held = profit_of(current, self.network, prices) > 0
         potentials = self.network.potentials(prices)
         repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
-            prices = self.network.prices(potentials)
+            prices = self.prices = self.network.prices(potentials)
             ids = np.sort(np.concatenate([fixed, current.ids[held]]))
             violators = self._violators(prices, ids)
             if not violators.size:
@@ -153,10 +163,8 @@ class _Search:
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:
-                advice = _SPENT if self.work_limit.seconds is None else _LONGER
-                raise NotCertifiedError(
-                    self._unproved(self.network.prices(potentials), str(self.work_limit), advice)
-                ) from None
+                self.prices = self.network.prices(potentials)
+                raise
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
@@ -225,16 +233,22 @@ class _Search:
         seconds = time.perf_counter() - self.started
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
-        prices_of_limits = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        prices_of_limits = _prices(
+            problem, Optimum(self.edges, self.network, prices, ids, near, self.options.max_seconds)
+        )
         return Solution.optimal(problem, answer, prices_of_limits, stats)
 
     def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
         rows, columns = self.network.line_prices(prices)
         limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
-        bound = math.fsum([*(limits * prices).tolist(), self.edges.total_above(rows, columns)])
         floors = bool((self.network.lower > 0).any())
         known = "no allocation that meets the floors is known yet" if floors else "the empty one reaches 0"
+        try:
+            above = replace(self.edges, work_limit=self.work_limit.grace()).total_above(rows, columns)
+        except SpentError:
+            return f"stopped after {limit} without a proof and without a bound: {known}; {advice}"
+        bound = math.fsum([*(limits * prices).tolist(), above])
         return (
             f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
             f"gap is {'infinite' if floors else format(bound, '.6g')}; {advice}"

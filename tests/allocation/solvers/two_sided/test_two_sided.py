@@ -88,7 +88,7 @@ def test_counts_beyond_32_bits_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch
         agrees_with_the_integer_programme(problem)
 
     check()
-    assert cut[0] > 20
+    assert cut[0] >= 5
 
 
 def test_bounds_of_more_than_32_bits_are_what_was_given() -> None:

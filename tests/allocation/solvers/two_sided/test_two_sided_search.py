@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates, starting_point, work_limit
+from allocation.solvers import work_limit
+from allocation.solvers.two_sided import first_candidates, starting_point
 from allocation.solvers.two_sided.dual_ascent import _extrapolated
 from allocation.solvers.two_sided.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
