@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.arguments import array_of, shown
-from allocation.arrays import Indices, Reals
+from allocation.arrays import Indices, Mask, Reals
 from allocation.errors import InvalidProblemError
+from allocation.exact_sums import lost, unit_of
 from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores
 from allocation.solution import Prices, Solution, checked_prices
@@ -46,8 +47,9 @@ class Certificate:
     gap : float
         Dual objective minus primal objective: no allocation beats this one by more. Infinite if infeasible.
     tolerance : float
-        The rounding bound of this check; 0 for integer scores within +-2^50, which is all that problems with floors,
-        groups or caps on both sides take, and for any whose order alone proves the matches.
+        The rounding bound of this check. 0 for integer scores within +-2^50, which is all that problems with floors,
+        groups or caps on both sides take; where order alone proves the matches; and where float64 held every sum that
+        decides, so that no allocation is better at all.
     violations : tuple of str
         Each violated condition, with indices.
     """
@@ -104,7 +106,7 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     if any(limit.senseless.any() for limit in limits):
         return Certificate(False, math.inf, 0.0, tuple(violations))
     feasible = not any(limit.is_broken() for limit in limits)
-    (row_price, row_size), (column_price, column_size) = _price_sums(problem, prices)
+    (row_price, row_size, rows_held), (column_price, column_size, columns_held) = _price_sums(problem, prices)
     selected = _scores_of(problem, tokens, features)
     largest = row_size.max(initial=0.0) + column_size.max(initial=0.0) + np.abs(selected).max(initial=0.0)
     exact_sums = problem.matrix.is_integer and _all_integer(selected, limits) and bool(largest < 2**53)
@@ -119,6 +121,12 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
             f"{cheap.size} selected match(es) cost more than they score, such as token {tokens[cheap[0]]}, feature "
             f"{features[cheap[0]]}: {selected[cheap[0]]:.6g} is {-reduced[cheap[0]]:.3g} below its prices"
         )
+    exchange = _exchange(problem, tokens, features)
+    last_bits = None
+    if not exact_sums and exchange is None:
+        last_bits = _LastBits(largest, (row_price, column_price), (rows_held, columns_held))
+    if last_bits is not None:
+        last_bits.add(tokens, features, selected, -reduced)
     profits = [float(p) for p in np.maximum(reduced, 0.0)]
     tolerance = float(bound.sum())
     missed: list[str] = []
@@ -126,6 +134,10 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         spent = row_price[block.tokens] + column_price[block.features]
         profit = block.scores - spent
         better = np.nonzero(profit > 0)
+        if last_bits is not None and last_bits.exact:
+            near = np.nonzero(profit >= -last_bits.reach)
+            at, to = (np.broadcast_to(end, profit.shape)[near] for end in (block.tokens, block.features))
+            last_bits.add(at, to, block.scores[near], profit[near])
         found = profit[better]
         ends = [np.broadcast_to(end, profit.shape)[better] for end in (block.tokens, block.features)]
         size = np.abs(block.scores[better]) + row_size[ends[0]] + column_size[ends[1]]
@@ -157,7 +169,8 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         violations.append(
             f"the prices are so far beyond the scores that rounding in them hides a gap of {tolerance:.3g}"
         )
-    exchange = _exchange(problem, tokens, features)
+    if last_bits is not None and last_bits.prove() and not violations:
+        gap, tolerance = 0.0, 0.0
     if exchange is not None:
         violations += exchange
         if not exchange and not violations:
@@ -186,6 +199,38 @@ def _checked_prices(problem: Problem, given: Any) -> Prices:
         if found != (size,) and (found != () or name.endswith("groups")):
             raise InvalidProblemError(f"solution.prices.{name}.value: expected {size} numbers, found shape {found}")
     return prices
+
+
+class _LastBits:
+    """Whether float64 held all sums that decide, and what the matches may miss of the optimum is nothing.
+
+    Where the prices go with the limits, dual minus primal objective is what edges on the wrong side of their prices are
+    there. Any two allocations of edges near their prices differ by a multiple of the unit of their scores, and one with
+    another edge scores less by the reach: a difference below both is none.
+    """
+
+    def __init__(self, largest: float, prices: tuple[Reals, Reals], held: tuple[Mask, Mask]) -> None:
+        self.reach = 4 * _UNITS * _EPS * largest
+        self.prices, self.held = prices, held
+        self.exact, self.unit, self.wrong = True, math.inf, 0.0
+
+    def add(self, tokens: Indices, features: Indices, scores: Reals, profit: Reals) -> None:
+        """Edges with what must not be positive: the profit of refused ones, its opposite of selected ones."""
+        near = np.flatnonzero(np.abs(profit) <= self.reach)
+        if not self.exact or not near.size:
+            return
+        tokens, features, scores = tokens[near], features[near], scores[near]
+        rows, columns = self.prices[0][tokens], self.prices[1][features]
+        part = scores - rows
+        rest = part - columns
+        self.exact = bool(self.held[0][tokens].all() and self.held[1][features].all())
+        self.exact = self.exact and not (lost(scores, -rows, part).any() or lost(part, -columns, rest).any())
+        self.unit = min(self.unit, unit_of(scores))
+        self.wrong += float(np.abs(rest[profit[near] > 0]).sum())
+
+    def prove(self) -> bool:
+        """Whether no allocation is better at all."""
+        return self.exact and 2 * self.wrong < min(self.unit, self.reach)
 
 
 @dataclass(frozen=True)
@@ -341,22 +386,27 @@ def _size(problem: Problem, selected: Reals) -> float:
     return float(np.abs(selected).sum()) + limits * max(largest[0], -largest[1], _SMALLEST)
 
 
-def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]]:
-    """Per token the sum of its prices with the budget's, per feature the sum of its prices; each with their sizes.
+def _price_sums(problem: Problem, prices: Prices) -> tuple[tuple[Reals, Reals, Mask], tuple[Reals, Reals, Mask]]:
+    """Per token the sum of its prices with the budget's, per feature the sum of its prices.
 
-    The size, the sum of absolute prices, bounds the rounding of the sum, which may cancel.
+    Each with its size, the sum of absolute prices, which bounds the rounding of the sum, since that may cancel; and
+    whether float64 held the sum.
     """
     sums = []
     for number, base, line, groups, price in (
         (problem.shape[0], prices.budget.value, prices.tokens, problem.token_groups, prices.token_groups),
         (problem.shape[1], 0.0, prices.features, problem.feature_groups, prices.feature_groups),
     ):
-        total = np.full(number, base, np.float64) + line.value
-        size = np.full(number, abs(base), np.float64) + np.abs(line.value)
+        first, own = np.full(number, base, np.float64), np.broadcast_to(line.value, number)
+        total = first + own
+        size = np.abs(first) + np.abs(own)
+        held = ~lost(first, own, total)
         for group, value in zip(groups, np.atleast_1d(price.value), strict=True):
+            before = total[group.members]
             total[group.members] += value
             size[group.members] += abs(value)
-        sums.append((total, size))
+            held[group.members] &= ~lost(before, value, total[group.members])
+        sums.append((total, size, held))
     return sums[0], sums[1]
 
 

@@ -36,8 +36,8 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
     tails, heads = residual.tails, residual.heads
     exact = copy.copy(residual)
     exact.tolerance = 0.0
-    first, lost = _sum(potentials[heads], -potentials[tails])
-    profits, more_lost = _sum(first, residual.profits)
+    first, lost = exact_sum(potentials[heads], -potentials[tails])
+    profits, more_lost = exact_sum(first, residual.profits)
     exact.profits = profits + (lost + more_lost)
     prices, low = first[:n_limits], lost[:n_limits]
     grid = float(np.abs(exact.profits).max(initial=0.0))
@@ -71,14 +71,14 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         phases, matched = phases + max(settled.phases, 1), settled.matched
         step = STEP if settled.phases > QUICK else STEP**3
         moved = settled.potentials[heads] - settled.potentials[tails]
-        prices, lost = _sum(prices, moved[:n_limits])
+        prices, lost = exact_sum(prices, moved[:n_limits])
         low = low + lost
         exact.profits = (exact.profits - on.profits) + (on.profits + moved)
         exact.profits[:n_limits] = prices + low
         potentials = network.potentials(prices + low)
 
 
-def _sum(a: Reals, b: Reals) -> tuple[Reals, Reals]:
+def exact_sum(a: Reals, b: Reals) -> tuple[Reals, Reals]:
     """A sum and what rounding it lost (Knuth)."""
     total = a + b
     part = total - a

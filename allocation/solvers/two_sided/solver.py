@@ -21,6 +21,7 @@ from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
+from allocation.solvers.two_sided.last_bits import deciding_unit, on_unit
 from allocation.solvers.two_sided.pricing import all_edges
 from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, ResidualNetwork
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
@@ -102,8 +103,9 @@ class _Search:
         self.rough = False  # where rounding decides, paths need refinement
         # where comparing scores decides, a difference in the last bit counts; and sums of integers are exact
         self.compares = TopSelection().refusal(problem) is None
-        self.exact = problem.matrix.is_integer
-        self.tolerance = 0.0 if self.compares or self.exact else TIGHT
+        # all scores are multiples of it, or those that decide in the last bits are
+        self.unit = 1.0 if problem.matrix.is_integer else None
+        self.tolerance = TIGHT if self.unit is None and not self.compares else 0.0
 
     def run(self) -> Solution:
         """The optimum; an error that tells the best gap where the work limit ends the search."""
@@ -121,15 +123,24 @@ class _Search:
         self.prices = prices
         self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
         held = profit_of(current, self.network, prices) > 0
-        potentials = self.network.potentials(prices)
+        state = self._proved(self.network.potentials(prices), current, held, fixed)
+        if self.tolerance:
+            state = self._to_the_last_bit(*state)
+        potentials, current, held, fixed = state
+        ids = np.sort(np.concatenate([fixed, current.ids[held]]))
+        return self._solution(self.network.prices(potentials), ids, current.ids)
+
+    def _proved(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """The circulation that all edges prove to be optimal, within rounding or without where that is none."""
         repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
             prices = self.prices = self.network.prices(potentials)
-            ids = np.sort(np.concatenate([fixed, current.ids[held]]))
-            violators = self._violators(prices, ids)
+            violators = self._violators(prices, np.sort(np.concatenate([fixed, current.ids[held]])))
             if not violators.size:
-                return self._solution(prices, ids, current.ids)
+                return potentials, current, held, fixed
             joining = without(violators, current.ids)
             self.rough = self.rough or joining.size < violators.size
             repaired = 0 if joining.size else repaired + 1
@@ -137,6 +148,21 @@ class _Search:
                 raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
+
+    def _to_the_last_bit(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """What is proved within rounding, proved without where the last bits decide and float64 holds the sums."""
+        rows, columns = self.network.line_prices(np.abs(self.prices))
+        sizes = np.abs(current.scores) + rows[current.tokens] + columns[current.features]
+        unit = deciding_unit(self.network, self.prices, current, held, UNITS * EPS * sizes)
+        if unit is None:
+            return potentials, current, held, fixed
+        self.unit, self.tolerance, self.rough = unit, 0.0, False
+        try:
+            return self._proved(on_unit(potentials, unit), current, held, fixed)
+        except (NotCertifiedError, InfeasibleError, SpentError):  # prices that the grid does not hold after all
+            return potentials, current, held, fixed
 
     def _balanced(
         self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
@@ -150,7 +176,7 @@ class _Search:
                 current,
                 functools.partial(self._sweep_problem, fixed),
                 self.work_limit,
-                self.problem.matrix.is_integer,
+                self.unit,
             )
             try:
                 self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
@@ -209,7 +235,7 @@ class _Search:
         rows, columns = self.network.line_prices(prices)
         row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
         most = 8 * self.network.n_nodes + 4 * ids.size
-        rounding = 0.0 if self.exact else UNITS * EPS
+        rounding = UNITS * EPS if self.unit is None else 0.0
 
         def wrong(edges: Candidates, sign: float) -> Indices:
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -403,6 +404,37 @@ def test_wrong_prices_cost_no_last_bit_of_one_sided_problems() -> None:
         problem = al.Problem(1.0 + rng.integers(-4, 5, (6, 4)) * 2.0**-52, feature_caps=rng.integers(0, 4, 4), budget=5)
         wrong = (al.Price(4 * rng.random()), al.Price(rng.normal(size=6)), al.Price(4 * rng.normal(size=4)))
         certified(problem, warm_start=al.Prices(*wrong, none, none))
+
+
+@given(
+    hnp.arrays(np.float64, (3, 4), elements=LAST_BITS),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.integers(3, 8),
+    st.sampled_from([0, 0, 1, -40, 800, -900]),
+    st.data(),
+)
+@settings(max_examples=150)
+def test_scores_whose_sums_float64_holds_are_solved_to_the_last_bit(
+    scores: Any, floor: int, cap: int, budget: int, power: int, data: st.DataObject
+) -> None:
+    """And certified without a tolerance; no other allocation of another value is, whatever its prices."""
+    least = min(floor, cap)
+    limits = {"token_floors": least, "token_caps": cap, "feature_caps": 2, "budget": max(budget, 3 * least)}
+    problem = al.Problem(np.ldexp(scores, power), **limits)
+    solution = al.solve(problem, al.TwoSided())
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    best = best_by_trying_all(problem)
+    assert sum(map(Fraction, solution.values.tolist()), Fraction(0)) == best
+    tokens, features = np.nonzero(solution.mask())
+    order = data.draw(st.permutations(range(4)))
+    other = np.zeros((3, 4), bool)
+    other[tokens, np.array(order)[features]] = True
+    ends = np.nonzero(other)
+    claimed = SimpleNamespace(tokens=ends[0], features=ends[1], values=problem.scores[ends], prices=solution.prices)
+    certificate = al.verify(problem, claimed)
+    if certificate.optimal and certificate.tolerance == 0:
+        assert sum(map(Fraction, claimed.values.tolist()), Fraction(0)) == best
 
 
 NEAR_THE_BOUND = st.builds(

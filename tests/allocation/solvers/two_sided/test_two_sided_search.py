@@ -156,6 +156,21 @@ def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch:
     certified(problem, max_seconds=600)
 
 
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.parametrize("bits", [3, 20])
+@pytest.mark.parametrize("limits", ["caps", "budget, caps, floors"])
+def test_scores_that_differ_in_their_last_bits_are_solved_exactly(limits: str, bits: int) -> None:
+    """Integers of 53 bits in units of 2^-52, of which their sums with prices hold every bit."""
+    last = np.random.default_rng(bits).integers(0, 1 << bits, SHAPE)
+    problem = al.Problem(1.0 + np.ldexp(last.astype(np.float64), -52), **LIMITS[limits])
+    assert problem.matrix.n_edges > starting_point.SMALL
+    solution = al.solve(problem)
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    shifted = (1 << 30) + last  # of as many matches, an integer programme knows it alike
+    found = int(shifted[solution.tokens, solution.features].sum())
+    assert found == best_value(al.Problem(shifted, **LIMITS[limits]))
+
+
 def planned_limits(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, Any]:
     """Limits close to the counts of a random allocation, with groups of features in groups."""
     planned = rng.random(shape) < 0.3 * rng.uniform(0.2, 2, (shape[0], 1))
