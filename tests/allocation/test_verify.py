@@ -214,10 +214,16 @@ def test_products_of_limits_and_prices_beyond_53_bits_are_summed_exactly() -> No
     assert al.verify(problem, worse).gap == scores[taken] - scores[left]
 
 
-def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are() -> None:
+@pytest.mark.parametrize(
+    ("prices", "held"), [([2.0**50 - 1, 1 - 2.0**50], True), ([2.0**53, 1.0, -(2.0**53), -1.0], False)]
+)
+def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are(prices: list[float], held: bool) -> None:
     problem = al.Problem([[2**49]], token_groups=[al.Group([0], cap=1, floor=1)] * 20)
-    prices = np.where(np.arange(20) % 2, -1.0, 1.0) * (2**50 - 1.0)
-    assert al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=prices)).tolerance > 0
+    nested = np.tile(prices, 20 // len(prices))
+    nested[-1] += 2**49 - nested.sum()  # the price of the match is its score
+    certificate = al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=nested))
+    assert certificate.optimal
+    assert (certificate.tolerance == 0) == held
 
 
 @pytest.mark.parametrize("limits", [{"budget": 1}, {"token_caps": 1}, {"feature_caps": [1, 0]}])

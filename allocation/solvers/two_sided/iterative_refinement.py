@@ -27,10 +27,14 @@ MOST_UNITS = 2.0**40
 LEAST = float(np.finfo(np.float64).tiny)
 
 
-def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit) -> Balanced:
+def refined(
+    residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit,
+    steadily: bool = False,
+) -> Balanced:  # fmt: skip
     """The optimal circulation, from any potentials; raises `BlockedError` or `SpentError`.
 
-    From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores.
+    From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores. It gets
+    finer as fast as the misses allow, or `steadily`: a jump passes over scores that paths turn out to need.
     """
     network, n_limits = residual.network, residual.network.tails.size
     tails, heads = residual.tails, residual.heads
@@ -53,7 +57,8 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         profit = exact.profits[n_limits:] + rows[tails[n_limits:]] + columns[heads[n_limits:] - network.shape[0]]
         miss = np.where(matched, -profit, profit)
         largest = float(miss[miss > slack].max(initial=0.0))
-        grid = max(grid, largest) if not phases else min(grid / step, largest)
+        finer = grid / STEP if steadily else min(grid / step, largest)
+        grid = finer if phases else max(grid, largest)
         if (phases and largest == 0) or grid < LEAST:
             grid = 0.0
         if grid == 0:
@@ -67,7 +72,7 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         if not settled.done:
             if not near:
                 raise SpentError
-            return refined(residual, *start, False, work_limit)
+            return refined(residual, *start, False, work_limit, steadily)
         phases, matched = phases + max(settled.phases, 1), settled.matched
         step = STEP if settled.phases > QUICK else STEP**3
         moved = settled.potentials[heads] - settled.potentials[tails]

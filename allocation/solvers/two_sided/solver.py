@@ -40,6 +40,8 @@ HELD = 2**53
 MOST_ROUNDS = 1000
 # Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
 MOST_REPAIRS = 20
+# So many in haste.
+PATIENCE = 2
 _LONGER = "allow more with max_seconds=, or start from the prices of a similar problem with warm_start="
 _SPENT = (
     "bring scores of very different sizes closer together, allow as long as it takes with max_seconds=, or name "
@@ -99,7 +101,7 @@ class _Search:
         self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit)
         self.prices = np.zeros(self.network.tails.size)  # the best known, for what an early end can say
         self.passes = self.sweeps = self.phases = 0
-        self.blocked = 0
+        self.blocked = self.repaired = 0
         self.rough = False  # where rounding decides, paths need refinement
         # where comparing scores decides, a difference in the last bit counts; and sums of integers are exact
         self.compares = TopSelection().refusal(problem) is None
@@ -134,7 +136,7 @@ class _Search:
         self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The circulation that all edges prove to be optimal, within rounding or without where that is none."""
-        repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
+        self.repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
             prices = self.prices = self.network.prices(potentials)
@@ -143,9 +145,9 @@ class _Search:
                 return potentials, current, held, fixed
             joining = without(violators, current.ids)
             self.rough = self.rough or joining.size < violators.size
-            repaired = 0 if joining.size else repaired + 1
-            if repaired > MOST_REPAIRS:
-                raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
+            self.repaired = 0 if joining.size else self.repaired + 1
+            if self.repaired > MOST_REPAIRS:
+                raise NotCertifiedError(self._unproved(prices, f"{self.repaired} repairs of rounding", _SIZES))
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
 
@@ -168,7 +170,9 @@ class _Search:
         self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
-        near = self.rough
+        # what was not put right twice in haste from nearby is put right from afar, step by step
+        steadily = self.repaired >= PATIENCE
+        near = self.rough and not steadily
         while True:
             residual = ResidualNetwork(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
@@ -185,7 +189,7 @@ class _Search:
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
-                    done = refined(residual, potentials, held, near, self.work_limit)
+                    done = refined(residual, potentials, held, near, self.work_limit, steadily)
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:

@@ -195,6 +195,19 @@ def test_scores_over_two_hundred_orders_are_solved(seed: int) -> None:
     certified(al.Problem(scores, **planned_limits(rng, shape)))
 
 
+@pytest.mark.parametrize("seed", [4, 127, 212, 262])
+def test_scores_over_all_orders_of_float64_are_solved_step_by_step(seed: int) -> None:
+    """From one grid to a much finer one paths need edges that no grid between had priced."""
+    rng = np.random.default_rng(seed)
+    shape = (9, 9)
+    scores = rng.standard_normal(shape) * 10.0 ** rng.uniform(-290, 269, (9, 1) if seed % 2 else shape)
+    planned = rng.random(shape) < rng.uniform(0.1, 0.6)
+    of_tokens, of_features = planned.sum(1), planned.sum(0)
+    caps = of_tokens + rng.integers(0, 2, 9)
+    floors = np.maximum(of_features - rng.integers(0, 3, 9), 0)
+    certified(al.Problem(scores, token_caps=caps, feature_caps=of_features, feature_floors=floors))
+
+
 @pytest.mark.parametrize("seed", [6, 9])
 def test_tokens_over_24_orders_take_few_phases(seed: int) -> None:
     rng = np.random.default_rng(seed)
