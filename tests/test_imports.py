@@ -20,6 +20,7 @@ LAYERS = {
         ("problem",),
         ("quotas",),
         ("solution",),
+        ("exact_sums",),
         ("verify",),
         ("soft",),
         ("solvers",),
