@@ -1,4 +1,4 @@
-# One environment for everything; constraints.txt alone pins, and every pip call uses it.
+# One environment for everything but the peers; constraints.txt pins it. What the peers need is pinned in this file.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

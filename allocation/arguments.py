@@ -84,17 +84,22 @@ def number_of(value: Any, name: str, expected: str = "a finite number") -> float
 LARGEST_SCORE = 1e280
 
 
+# Integers within this are scores whose sums with prices float64 holds exactly, in all but contrived problems.
+LARGEST_INTEGER = 1 << 50
+
+
 TOO_LARGE = f"beyond {LARGEST_SCORE:g}"
 
 
-def index_vector(members: Any, name: str, size: int) -> Indices:
-    """Indices below `size` from integers or a boolean mask."""
+def index_vector(members: Any, name: str, size: int, size_name: str = "") -> Indices:
+    """Indices below `size`, which has a name or none, from integers or a boolean mask."""
     array = array_of(members, name, "a vector of indices or a boolean mask")
     if array.ndim != 1:
         raise InvalidProblemError(f"{name}: expected a vector of indices or a boolean mask, found shape {array.shape}")
     if array.dtype == bool:
         if array.size != size:
-            raise InvalidProblemError(f"{name}: expected a boolean mask of length {size}, found length {array.size}")
+            length = f"{size_name} = {size}" if size_name else size
+            raise InvalidProblemError(f"{name}: expected a boolean mask of length {length}, found length {array.size}")
         return np.flatnonzero(array)
     if array.size == 0:
         return np.empty(0, np.int64)
@@ -102,9 +107,9 @@ def index_vector(members: Any, name: str, size: int) -> Indices:
         raise InvalidProblemError(f"{name}: expected integer indices or a boolean mask, found {array.dtype}")
     outside = np.flatnonzero((array < 0) | (array >= size))
     if outside.size:
-        raise InvalidProblemError(
-            f"{name}[{outside[0]}]: expected an index from 0 to {size - 1}, found {array[outside[0]]}"
-        )
+        wanted = f"an index below {size_name} = {size}" if size_name else f"an index from 0 to {size - 1}"
+        wanted = wanted if size or size_name else "no index, since there is nothing to index"
+        raise InvalidProblemError(f"{name}[{outside[0]}]: expected {wanted}, found {array[outside[0]]}")
     return array.astype(np.int64)
 
 

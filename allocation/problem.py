@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import LARGEST, array_of, count_of, index_vector, shown
+from allocation.arguments import LARGEST, LARGEST_INTEGER, array_of, count_of, index_vector, shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.nesting import nesting_of
@@ -65,7 +65,9 @@ class Problem:
     ----------
     scores : (tokens, features) array or detached tensor
         float16, bfloat16, float32, float64 or integers; -inf forbids a match. float64 only within +-1e280, so that
-        objectives and prices stay finite. Not copied when contiguous: leave it unchanged while the problem is in use.
+        objectives and prices stay finite; integers only within +-2^50 where sums of scores decide, that is with
+        floors, groups, or caps on both sides. Not copied when contiguous: leave it unchanged while the problem is in
+        use.
     budget : int, optional
         Most matches in all.
     token_caps, token_floors, feature_caps, feature_floors : int or integer vector, optional
@@ -122,6 +124,8 @@ class Problem:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
+        if matrix.type in ("int64", "uint64") and not self._comparisons_decide:
+            _refuse_wide_integers(matrix)
 
     @classmethod
     def from_edges(cls, tokens: Any, features: Any, scores: Any, shape: tuple[int, int], **limits: Any) -> Problem:
@@ -148,6 +152,18 @@ class Problem:
     def shape(self) -> tuple[int, int]:
         """Number of tokens, number of features."""
         return self.matrix.shape
+
+    @property
+    def _comparisons_decide(self) -> bool:
+        """Whether the best matches are found by comparing scores: a budget, and caps on one side."""
+        floors_or_groups = (
+            self.token_floors,
+            self.feature_floors,
+            self.token_groups or None,
+            self.feature_groups or None,
+        )
+        one_side = self.token_caps is None or self.feature_caps is None
+        return one_side and all(limit is None for limit in floors_or_groups)
 
     @property
     def scores(self) -> NDArray[Any]:
@@ -314,6 +330,24 @@ def limits_of(value: Any, name: str, size: int) -> Indices | None:
     limits: Indices = array.astype(np.int64)
     limits.setflags(write=False)
     return limits
+
+
+def _refuse_wide_integers(matrix: Scores) -> None:
+    """Prices are float64 sums of scores, which would round such integers."""
+    with matrix.scope():
+        xp = matrix.namespace
+        entries = xp.reshape(matrix.array, (-1,))
+        if matrix.n_edges == 0 or (
+            int(xp.max(entries)) <= LARGEST_INTEGER and int(xp.min(entries)) >= -LARGEST_INTEGER
+        ):
+            return
+        wide = matrix.get(xp.nonzero((entries > LARGEST_INTEGER) | (entries < -LARGEST_INTEGER))[0])
+    token, feature = matrix.ends(wide[:1])
+    raise InvalidProblemError(
+        "scores: expected integers within +-2^50 beside floors, groups or caps on both sides, where sums of scores "
+        f"decide, found that {wide.size} entries are beyond, the first at token {token[0]}, feature {feature[0]}; pass "
+        "them as float64, which rounds them"
+    )
 
 
 def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:

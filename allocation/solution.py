@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import math
 from collections.abc import Callable, Mapping
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import in_memory
+from allocation.arguments import array_of, in_memory, shown
 from allocation.arrays import Indices
+from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
 
@@ -44,7 +46,8 @@ class Price:
     value : float or float64 vector
         One jointly optimal choice: with the other `.value`s it proves the answer optimal.
     lower, upper : the same shape
-        ``V(b + 1) - V(b)`` and ``V(b) - V(b - 1)``: what one more and one less of this limit is worth.
+        ``V(b + 1) - V(b)`` and ``V(b) - V(b - 1)``: what one more and one less of this limit is worth. Computed when
+        first asked for. A pickle, and what another process gets, has those that were computed; the others are NaN.
 
     Examples
     --------
@@ -53,14 +56,16 @@ class Price:
     Price(1.0 in [1.0, 3.0])
     """
 
-    def __init__(self, value: Real, bounds: Callable[[], tuple[Real, Real]] | None = None) -> None:
+    def __init__(self, value: Real, bounds: tuple[Real, Real] | Callable[[], tuple[Real, Real]] | None = None) -> None:
         self.value = value
-        self._bounds = bounds
+        # an absent limit has price 0 and the interval [0, 0]
+        self._bounds = (value, value) if bounds is None else bounds
 
-    @cached_property
+    @property
     def _interval(self) -> tuple[Real, Real]:
-        # An absent limit has price 0 and the interval [0, 0].
-        return (self.value, self.value) if self._bounds is None else self._bounds()
+        if callable(self._bounds):
+            self._bounds = self._bounds()
+        return self._bounds
 
     @property
     def lower(self) -> Real:
@@ -72,8 +77,21 @@ class Price:
         """Value of the last unit of the limit; +inf where one less is infeasible."""
         return self._interval[1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what computes intervals holds on to the scores and stays behind
+        known = not callable(self._bounds)
+        return {"value": self.value, "_bounds": self._bounds if known else _unknown(self.value)}
+
+    def __copy__(self) -> Price:
+        return Price(self.value, self._bounds)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Price:
+        return Price(copy.deepcopy(self.value, memo), self._bounds)
+
     def __repr__(self) -> str:
         if np.ndim(self.value) == 0:
+            if callable(self._bounds):  # what is only shown starts no search
+                return f"Price({self.value})"
             return f"Price({self.value} in [{self.lower}, {self.upper}])"
         values = np.asarray(self.value)
         span = f", {values.min():.4g} to {values.max():.4g}" if values.size else ""
@@ -97,13 +115,29 @@ class Prices:
 
     def without_intervals(self) -> Prices:
         """The values alone, intervals NaN: what to keep for a warm start, since intervals hold on to the scores."""
-        return Prices(*(Price(price.value, _unknown(price)) for price in vars(self).values()))
+        return Prices(*(Price(price.value, _unknown(price.value)) for price in vars(self).values()))
 
 
-def _unknown(price: Price) -> Callable[[], tuple[Real, Real]]:
-    size = np.shape(price.value)
+def checked_prices(prices: Any, name: str) -> Prices:
+    """The values in main memory and float64, refused where they are no numbers; callers check the sizes."""
+    checked: dict[str, Price] = {}
+    for part in Prices.__dataclass_fields__:
+        price: Any = getattr(prices, part, None)
+        if not hasattr(price, "value"):
+            raise InvalidProblemError(f"{name}.{part}: expected a Price, found {shown(price)}")
+        value = array_of(price.value, f"{name}.{part}.value", "a number or a vector of numbers")
+        if value.dtype.kind not in "iuf" or value.ndim > 1 or (part == "budget" and value.size != 1):
+            wanted = "a number" if part == "budget" else "a number or a vector of numbers"
+            raise InvalidProblemError(f"{name}.{part}.value: expected {wanted}, found {shown(price.value)}")
+        checked[part] = Price(float(value.reshape(())) if part == "budget" else value.astype(np.float64))
+    return Prices(**checked)
+
+
+def _unknown(value: Real) -> tuple[Real, Real]:
+    """The interval of a price of which only the value is kept."""
+    size = np.shape(value)
     unknown: Real = np.full(size, np.nan) if size else np.nan
-    return lambda: (unknown, unknown)
+    return unknown, unknown
 
 
 def no_price(size: int | None = None) -> Price:
@@ -130,6 +164,8 @@ class Solution:
 
     Of a problem on a CUDA device, matches and values are there too: CuPy arrays, or tensors where CuPy is not installed
     (``torch.from_dlpack`` reads both); prices are in main memory.
+
+    A pickle holds the matches in main memory, and of the prices' intervals those that were computed.
 
     Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
     """
@@ -163,6 +199,20 @@ class Solution:
             Figures of the search, such as passes over the scores and seconds.
         """
         return cls(problem.shape, Status.OPTIMAL, stats or {}, None, matches, prices)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # in main memory, where any process can read it
+        return {**vars(self.on_host()), "_scope": nullcontext}
+
+    def __copy__(self) -> Solution:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
+        with self._scope():
+            matches = copy.deepcopy(self._matches, memo)
+        return replace(
+            self, stats=copy.deepcopy(self.stats, memo), _matches=matches, _prices=copy.deepcopy(self._prices, memo)
+        )
 
     @property
     def tokens(self) -> Indices:

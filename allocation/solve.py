@@ -13,7 +13,7 @@ from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.rough import Rough
-from allocation.solution import Prices, Solution, Status
+from allocation.solution import Prices, Solution, Status, checked_prices
 from allocation.solvers import Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
 from allocation.solvers.narrowing import narrowed
@@ -112,7 +112,8 @@ def solve(
     workers : int, optional
         Threads; all available cores by default.
     max_seconds : float, optional
-        Bound for solvers that iterate.
+        Bound for solvers that iterate, which is all but `TopSelection` with its two or so reads of the scores; and for
+        the intervals of their prices, each time these are computed.
 
     Returns
     -------
@@ -183,6 +184,8 @@ def _options(warm_start: Any, workers: Any, max_seconds: Any) -> Options:
     """What every solver may rely on."""
     if warm_start is not None and not isinstance(warm_start, Prices):
         raise InvalidProblemError(f"warm_start: expected solution.prices, found {shown(warm_start)}")
+    if warm_start is not None:
+        warm_start = checked_prices(warm_start, "warm_start")
     if workers is not None and (workers := count_of(workers, "workers")) < 1:
         raise InvalidProblemError("workers: expected 1 or more threads, found 0")
     if max_seconds is not None and (max_seconds := number_of(max_seconds, "max_seconds")) < 0:

@@ -49,7 +49,10 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
     """Validate candidate edges and sort them by (token, feature)."""
     size = _shape(shape)
     array, type_name = _as_array(scores, "scores")
-    columns = [index_vector(tokens, "tokens", size[0]), index_vector(features, "features", size[1])]
+    columns = [
+        index_vector(ends, name, size[axis], f"shape[{axis}]")
+        for axis, (ends, name) in enumerate(((tokens, "tokens"), (features, "features")))
+    ]
     if array.ndim != 1 or not (array.size == columns[0].size == columns[1].size):
         raise InvalidProblemError(
             "tokens, features, scores: expected vectors of one length, found shapes "

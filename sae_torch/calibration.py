@@ -1,4 +1,4 @@
-"""Thresholds measured on frozen weights."""
+"""Thresholds measured on frozen weights: the scores of all batches, handed to `Choice.calibrate`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
 
         lam (or nu_j) = price of the budget k N (or of the quota p_j N) over the N tokens of all batches together
 
-    The pooled scores are selected as a stream, block by block, and never held together. Choices without thresholds stay
-    as they are. The module's mode is left as found.
+    Mutual and feature choice select the pooled scores as a stream, block by block, and never hold them together.
+    Balanced choice takes the first tokens whose scores fit a quarter of a gigabyte in float32, and solves their problem
+    at once. Choices without thresholds stay as they are. The module's mode is left as found.
 
     Parameters
     ----------
     sae : SparseAutoencoder
     batches : iterable of (tokens, d_model) tensors
         Activations, best neither trained on, for those score higher, nor to be judged on. They are kept, since feature
-        choice encodes them as often as it shares out quotas anew, up to four times; mutual choice once.
+        choice encodes them as often as it shares out quotas anew, up to four times; mutual and balanced choice once.
 
     Raises
     ------
@@ -71,11 +72,11 @@ def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], 
     InputError
         If there is no batch.
     """
-    kept = list(batches)
-    tokens = sum(x.shape[0] for x in kept)
+    all_batches = list(batches)
+    tokens = sum(x.shape[0] for x in all_batches)
     if tokens == 0:
         raise InputError("batches: calibration needs at least one token of activations, found none")
-    choice.calibrate(_ScoreBlocks(scores, kept), tokens)
+    choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)
 
 
 @dataclass(frozen=True)

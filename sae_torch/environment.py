@@ -18,17 +18,17 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 def environment(device: str) -> dict[str, str]:
     """Versions, threads and CPU: where all are equal, a run on the CPU repeats to the last bit."""
-    found = {"sae-allocation": allocation.__version__, "python": platform.python_version()}
-    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    found |= {
+    facts = {"sae-allocation": allocation.__version__, "python": platform.python_version()}
+    facts |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    facts |= {
         "threads": str(torch.get_num_threads()),
         "processor": _cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": device,
     }
     if torch.device(device).type == "cuda":
-        found["card"] = torch.cuda.get_device_name(device)
-    return found
+        facts["card"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -55,10 +55,10 @@ def code_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions that can change a figure."""
-    found = {"Python": platform.python_version()}
+    versions = {"Python": platform.python_version()}
     for name in ("sae-allocation", "torch", "transformers", "numpy"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

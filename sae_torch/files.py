@@ -94,12 +94,12 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file}: not readable as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: expected a JSON object, found {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def require_free(path: Path, overwrite: bool) -> None:

@@ -21,7 +21,7 @@ LAYERS = {
         ("problem",),
         ("quotas",),
         ("solution",),
-        ("open_edges",),
+        ("open_edges", "exact_sums"),
         ("verify",),
         ("soft",),
         ("solvers",),

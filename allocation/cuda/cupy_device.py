@@ -19,7 +19,7 @@ from allocation.cuda.kernels import DIGIT, definitions, key_type, source
 class CupyDevice(KernelEngine):
     """One CUDA device; all work goes to CuPy's current stream there."""
 
-    number: int
+    device_index: int
     digit: int = DIGIT
 
     @contextmanager
@@ -27,7 +27,7 @@ class CupyDevice(KernelEngine):
         """Makes the device current."""
         import cupy
 
-        with cupy.cuda.Device(self.number):
+        with cupy.cuda.Device(self.device_index):
             yield
 
     def wait(self) -> None:

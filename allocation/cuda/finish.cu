@@ -62,13 +62,15 @@ extern "C" __global__ void finish_lines(
     const Position *starts, const Key *lower, const Position *caps, Position least, Position digits, unsigned int *taken,
     Key *last, Key *refused
 ) {
-    const Position number = blockIdx.x, room = starts[number + 1] - starts[number], cap = caps[number];
-    Line line = {0, 0, scores, step == 1 ? number * size : number, step, size, (Key)least};
-    if (is_complete(held[number], room, cap, lower[number], (Key)least))
-        line = {keys + starts[number], positions + starts[number], scores, 0, 1, (Position)held[number], lower[number]};
+    const Position line_index = blockIdx.x, room = starts[line_index + 1] - starts[line_index], cap = caps[line_index];
+    Line line = {0, 0, scores, step == 1 ? line_index * size : line_index, step, size, (Key)least};
+    if (is_complete(held[line_index], room, cap, lower[line_index], (Key)least)) {
+        const Position first = starts[line_index];
+        line = {keys + first, positions + first, scores, 0, 1, (Position)held[line_index], lower[line_index]};
+    }
     const Rank rank = rank_of(line, cap, digits - KEY_DIGITS);
     const Key best = mark(line, rank, threadIdx.x, THREADS, taken);
     if (threadIdx.x != 0) return;
-    last[number] = rank.wanted ? rank.price : 0;
-    refused[number] = best;
+    last[line_index] = rank.wanted ? rank.price : 0;
+    refused[line_index] = best;
 }

@@ -68,7 +68,10 @@ class Engine(Protocol):
         """Until what was computed can be read on any stream."""
 
     def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
-        """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1)."""
+        """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1).
+
+        `allocation.select_fixed` is this for callers, `DeviceScores.top` for solvers.
+        """
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """Number of NaN entries and position of the first, number of +inf entries and position of the first."""

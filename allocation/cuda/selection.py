@@ -60,19 +60,22 @@ def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPL
     )
     if size:
         lower, room = sampled_end(device, matrix, cap, sample)
-        held, state = device.filled(1, "int64", 0), device.filled(4, "int64", 0)
+        survivor_counts, rank_state = device.filled(1, "int64", 0), device.filled(4, "int64", 0)
         keys, positions = device.empty(room, kind), device.empty(room, "int64")
         tile = ITEMS << device.digit
         device.launch(
-            "compact_whole", matrix.type, -(-size // tile), matrix.bits, size, lower, room, held, keys, positions
+            "compact_whole",
+            matrix.type,
+            -(-size // tile),
+            *(matrix.bits, size, lower, room, survivor_counts, keys, positions),
         )
-        line = (matrix.bits, size, keys, positions, held, room, lower, cap)
-        bins, ended = device.filled(1 << device.digit, "int64", 0), device.filled(1, "int64", 0)
+        line = (matrix.bits, size, keys, positions, survivor_counts, room, lower, cap)
+        bins, finished_blocks = device.filled(1 << device.digit, "int64", 0), device.filled(1, "int64", 0)
         blocks = min(MOST_BLOCKS, -(-size // tile))
         digits = _digits(device, matrix)
         for digit in range(digits):
-            device.launch("narrow", matrix.type, blocks, *line, digit, digits, bins, ended, state)
-        device.launch("mark_whole", matrix.type, blocks, *line, state, taken, last, refused)
+            device.launch("narrow", matrix.type, blocks, *line, digit, digits, bins, finished_blocks, rank_state)
+        device.launch("mark_whole", matrix.type, blocks, *line, rank_state, taken, last, refused)
     return _selection(device, matrix, taken, cap, last, refused)
 
 
@@ -110,20 +113,20 @@ def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, onl
             limits, starts = device.put(caps), device.put(np.concatenate([[0], np.cumsum(room)]))
         least = smallest_positive(matrix.type) if only_positive else smallest_allowed(matrix.type)
         lower = line_ends(device, matrix, axis, caps, limits, least)
-        held = device.filled(lines, "int64", 0)
+        survivor_counts = device.filled(lines, "int64", 0)
         keys, positions = device.empty(total, kind), device.empty(total, "int64")
         device.launch(
             ("compact_rows", "compact_columns")[axis],
             matrix.type,
             -(-matrix.size // (ITEMS << device.digit)),
-            *(matrix.bits, matrix.size, matrix.shape[1], lower, starts, held, keys, positions),
+            *(matrix.bits, matrix.size, matrix.shape[1], lower, starts, survivor_counts, keys, positions),
         )
         step = 1 if axis == 0 else matrix.shape[1]
         device.launch(
             "finish_lines",
             matrix.type,
             lines,
-            *(matrix.bits, length, step, keys, positions, held, starts, lower, limits),
+            *(matrix.bits, length, step, keys, positions, survivor_counts, starts, lower, limits),
             *(least, _digits(device, matrix), taken, last, refused),
         )
     return _selection(device, matrix, taken, int(caps.sum()), last, refused)
@@ -137,14 +140,14 @@ def line_ends(device: Launcher, matrix: Matrix, axis: int, caps: Indices, limits
     if axis == 1:
         groups = min(groups, MOST_COLUMN_GROUPS)
     # every entry a group of its own: the maxima are the line, and any number may be wanted
-    most = length + 1 if groups == length else int(FILLED * groups)
+    most_wanted = length + 1 if groups == length else int(FILLED * groups)
     maxima, lower = device.empty(lines * groups, kind), device.empty(lines, kind)
     if axis == 0:
         device.launch("row_maxima", matrix.type, lines, matrix.bits, length, groups, maxima)
     else:
         blocks = -(-lines // 32) * -(-groups // 32)
         device.launch("column_maxima", matrix.type, blocks, matrix.bits, length, lines, groups, maxima)
-    device.launch("bracket", matrix.type, lines, maxima, groups, limits + 1, most, least, lower)
+    device.launch("bracket", matrix.type, lines, maxima, groups, limits + 1, most_wanted, least, lower)
     return lower
 
 

@@ -25,13 +25,13 @@ _KINDS = {"uint32": "int32", "uint64": "int64", "int64": "int64"}
 class TorchDevice(KernelEngine):
     """One CUDA device. Memory comes from torch's allocator alone, so that nothing is held twice or freed too early."""
 
-    number: int
+    device_index: int
     digit: int = DIGIT
 
     @property
     def device(self) -> str:
         """The device as torch names it."""
-        return f"cuda:{self.number}"
+        return f"cuda:{self.device_index}"
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -39,16 +39,16 @@ class TorchDevice(KernelEngine):
         import cupy
         import torch
 
-        with torch.cuda.device(self.number), cupy.cuda.Device(self.number):
-            stream = torch.cuda.current_stream(self.number)
-            with _external_stream(stream.cuda_stream, self.number):
+        with torch.cuda.device(self.device_index), cupy.cuda.Device(self.device_index):
+            stream = torch.cuda.current_stream(self.device_index)
+            with _external_stream(stream.cuda_stream, self.device_index):
                 yield
 
     def wait(self) -> None:
         """Until what was launched can be read on any stream. What runs on the default stream is read in its turn."""
         import torch
 
-        stream = torch.cuda.current_stream(self.number)
+        stream = torch.cuda.current_stream(self.device_index)
         if stream.cuda_stream:
             stream.synchronize()
 
@@ -117,7 +117,7 @@ class TorchDevice(KernelEngine):
 
 
 @cache
-def _external_stream(pointer: int, number: int) -> Any:
+def _external_stream(pointer: int, device_index: int) -> Any:
     """A stream of torch's as CuPy knows it, made once.
 
     `ExternalStream` never destroys the stream. What replaces it from CuPy 14 on may do so when it is collected, which
@@ -129,7 +129,7 @@ def _external_stream(pointer: int, number: int) -> Any:
         import torch
 
         theirs: Any = torch.cuda.ExternalStream
-        return cupy.cuda.Stream.from_external(theirs(pointer, device=number))
+        return cupy.cuda.Stream.from_external(theirs(pointer, device=device_index))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return cupy.cuda.ExternalStream(pointer, number)
+        return cupy.cuda.ExternalStream(pointer, device_index)

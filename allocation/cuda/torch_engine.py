@@ -54,21 +54,21 @@ class TorchEngine:
             positions, count = (tensor.new_zeros(size, dtype=torch.int64) for size in (0, 1))
             return FixedTop(positions, count, nothing + torch.inf, nothing)
         if caps.min() == caps.max():  # written there: a captured graph would copy main memory that others use by then
-            most = torch.full((len(caps),), int(caps[0]), device=tensor.device)
+            caps_on_device = torch.full((len(caps),), int(caps[0]), device=tensor.device)
         else:
-            most = self.put(caps)
+            caps_on_device = self.put(caps)
         ranked = torch.topk(lines, min(int(caps.max()) + 1, lines.shape[1]), dim=1).values
         least = 0 if only_positive else -torch.inf if tensor.is_floating_point() else None
         # one entry more, where a line ends before its cap
         ranked = torch.cat([ranked, ranked.new_full((len(ranked), 1), least or 0)], dim=1)
         wanted = ranked if least is None else ranked.clamp_min(least)
-        price = wanted.gather(1, (most - 1).clamp_min(0)[:, None]).squeeze(1)
-        refused = wanted.gather(1, most[:, None]).squeeze(1)
-        price = torch.where(most > 0, price, limit)
-        room = most - (wanted[:, :-1] > price[:, None]).sum(1)
+        price = wanted.gather(1, (caps_on_device - 1).clamp_min(0)[:, None]).squeeze(1)
+        refused = wanted.gather(1, caps_on_device[:, None]).squeeze(1)
+        price = torch.where(caps_on_device > 0, price, limit)
+        room = caps_on_device - (wanted[:, :-1] > price[:, None]).sum(1)
         if least is not None:  # what is merely forbidden, or not positive, ties with nothing
             room = torch.where(price > least, room, 0)
-        taken = torch.minimum(most, (wanted[:, :-1] > least).sum(1)) if least is not None else most
+        taken = torch.minimum(caps_on_device, (wanted[:, :-1] > least).sum(1)) if least is not None else caps_on_device
         last = wanted.gather(1, (taken - 1).clamp_min(0)[:, None]).squeeze(1).double()
         positions, count = self._positions(tensor, axis, price, room, int(caps.sum()))
         return FixedTop(positions, count, torch.where(taken > 0, last, torch.inf), refused.double())
@@ -84,15 +84,15 @@ class TorchEngine:
         step = rows_per_block(columns, BLOCK_ENTRIES)
         for start in range(0, rows, step):
             block = tensor[start : start + step]
-            own = slice(start, start + step) if axis == 0 else slice(None)
-            above, equal = block > price[own], block == price[own]
+            block_groups = slice(start, start + step) if axis == 0 else slice(None)
+            above, equal = block > price[block_groups], block == price[block_groups]
             if axis is None:
                 rank = equals + equal.reshape(-1).cumsum(0).view(block.shape)
             else:
                 rank = equal.cumsum(1) if axis == 0 else equals + equal.cumsum(0)
             if axis != 0:
                 equals = rank[-1:, -1:] if axis is None else rank[-1:]
-            taken = (above | (equal & (rank <= room[own]))).reshape(-1)
+            taken = (above | (equal & (rank <= room[block_groups]))).reshape(-1)
             position = count + taken.cumsum(0)
             # what is not taken goes to the position past the last
             flat = torch.arange(taken.numel(), device=tensor.device) + start * columns

@@ -50,14 +50,15 @@ def value_curve(problem: Problem, budgets: ArrayLike | None = None, ax: Axes | N
         solution = solve(_with_budget(problem, budget), throw=False, warm_start=prices)
         if solution.status is not Status.INFEASIBLE:
             worth[budget], prices = solution.objective, solution.prices.without_intervals()
-    at = np.array(list(worth))
+    solved_budgets = np.array(list(worth))
     ax = axes(ax, (6.4, 4.0))
-    marker = "o" if at.size <= 2 * POINTS else ""
-    ax.plot(at, list(worth.values()), color=BLUE, linewidth=2, marker=marker, markersize=3, label="optimal value")
+    marker = "o" if solved_budgets.size <= 2 * POINTS else ""
+    values = list(worth.values())
+    ax.plot(solved_budgets, values, color=BLUE, linewidth=2, marker=marker, markersize=3, label="optimal value")
     if problem.budget in worth:
-        own = solve(problem)  # without the neighbours' prices: the ones that the caller sees
-        price, height = own.prices.budget, own.objective
-        reach = max(0.25 * float(np.ptp(at)), 1.0)
+        at_own_budget = solve(problem)  # without the neighbours' prices: the ones that the caller sees
+        price, height = at_own_budget.prices.budget, at_own_budget.objective
+        reach = max(0.25 * float(np.ptp(solved_budgets)), 1.0)
         run = np.array([-reach, 0.0, reach])
         upper = price.upper if np.isfinite(price.upper) else price.value
         wedge = height + price.lower * run, height + upper * run

@@ -100,24 +100,25 @@ def prices(
     order = np.lexsort((-upper, -value))
     value, lower, upper = value[order], lower[order], upper[order]
     ax = axes(ax, (6.4, 3.6))
-    x, small = np.arange(value.size), value.size > LABELLED
+    x, many_bars = np.arange(value.size), value.size > LABELLED
     finite = np.concatenate([value, lower[np.isfinite(lower)], upper[np.isfinite(upper)], [0.0]])
     margin = 0.08 * float(np.ptp(finite)) or 1.0
     ground, ceiling = float(finite.min()) - margin, float(finite.max()) + margin
     ax.axhline(0, color=GREY, linewidth=0.8)
     ends = np.maximum(lower, ground), np.minimum(upper, ceiling)
-    ax.vlines(x, *ends, color=SKY, linewidth=1.0 if small else 4.0, label="optimal prices")
+    ax.vlines(x, *ends, color=SKY, linewidth=1.0 if many_bars else 4.0, label="optimal prices")
     for beyond, edge, arrow in ((upper > ceiling, ceiling, "^"), (lower < ground, ground, "v")):
         if beyond.any():  # an unclipped artist without points would still claim room in a grid of Axes
-            at = x[beyond]
-            ax.plot(at, np.full(at.size, edge), arrow, color=SKY, clip_on=False, markersize=4 if small else 8)
+            clipped_x = x[beyond]
+            size = 4 if many_bars else 8
+            ax.plot(clipped_x, np.full(clipped_x.size, edge), arrow, color=SKY, clip_on=False, markersize=size)
     for chosen, colour, word in (
         (value > 0, VERMILLION, "cap binds"),
         (value < 0, GREEN, "floor binds"),
         (value == 0, GREY, "no price"),
     ):
         if chosen.any():
-            ax.plot(x[chosen], value[chosen], "o", markersize=2.5 if small else 6, color=colour, label=word)
+            ax.plot(x[chosen], value[chosen], "o", markersize=2.5 if many_bars else 6, color=colour, label=word)
     ax.set(ylabel="price", xlim=(-0.6, max(value.size - 0.4, 0.6)), ylim=(ground, ceiling))
     _label_bars(ax, order, block.removesuffix("s").replace("_", " "))
     legend(ax)

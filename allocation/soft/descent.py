@@ -65,12 +65,12 @@ def _descend(dual: Dual, prices: LinePrices, is_done: Callable[[Point], bool]) -
     """Newton steps at one temperature until the point is good enough or rounding ends the progress."""
     point = dual.point(prices)
     ridge, reach, curved = RIDGE, REACH, True
-    best, since = point, 0
+    best, best_step = point, 0
     for step in range(MOST_STEPS):
-        best, since = (point, step) if point.residual < best.residual else (best, since)
+        best, best_step = (point, step) if point.residual < best.residual else (best, best_step)
         if is_done(point):
             return point, step
-        if best.residual < PRECISE and step - since > PATIENCE:
+        if best.residual < PRECISE and step - best_step > PATIENCE:
             return best, step
         if np.abs(point.prices.fine).max() > FINE:
             point = dual.point(point.prices.at(point.prices.temperature))
@@ -114,13 +114,14 @@ def _search(dual: Dual, point: Point, step: Reals) -> tuple[Point | None, float]
     for _ in range(HALVINGS):
         trial = dual.point(point.prices.moved(share * step))
         moved = trial.prices.fine - point.prices.fine
-        at = np.flatnonzero(moved)
-        before, after = float(point.slack[at] @ moved[at]), float(trial.slack[at] @ moved[at])
-        if before >= 0:
+        moved_lines = np.flatnonzero(moved)
+        slope_before = float(point.slack[moved_lines] @ moved[moved_lines])
+        slope_after = float(trial.slack[moved_lines] @ moved[moved_lines])
+        if slope_before >= 0:
             break
-        if after <= -OVERSHOT * before:
+        if slope_after <= -OVERSHOT * slope_before:
             return trial, share
-        share *= min(max(before / (before - after), 0.1), 0.5)
+        share *= min(max(slope_before / (slope_before - slope_after), 0.1), 0.5)
     return None, share
 
 
@@ -140,8 +141,8 @@ def _curved_aim(dual: Dual, point: Point) -> Reals:
     root = np.sqrt(rest**2 + 4 * below * above)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         factor = np.where(rest >= 0, 2 * below / (rest + root), (root - rest) / (2 * above))
-        far = np.log(point.counts / point.caps)
-        move = np.where(np.abs(far) > 0.5, far, np.log(factor))
+        log_overshoot = np.log(point.counts / point.caps)
+        move = np.where(np.abs(log_overshoot) > 0.5, log_overshoot, np.log(factor))
         aim: Reals = np.where(point.free & np.isfinite(move), -point.masses * move, point.slack)
     return aim
 
@@ -151,15 +152,15 @@ def _newton_step(point: Point, aim: Reals, ridge: float) -> Reals:
     fine, lowest = point.prices.fine, point.prices.lowest
     precision = min(ROUGH, point.residual)
     limited = np.isfinite(point.caps)
-    everything = point.equations(limited)
+    all_limited_equations = point.equations(limited)
     at_zero = ~point.free
     for _ in range(ACTIVE_SETS):
         stopped = np.where(at_zero, lowest - fine, 0.0)
-        right = np.where(at_zero, 0.0, -(aim + everything.apply(stopped)))
+        right = np.where(at_zero, 0.0, -(aim + all_limited_equations.apply(stopped)))
         step = np.where(at_zero, stopped, point.equations(~at_zero).solve(right, ridge, precision))
         hits = ~at_zero & (fine + step < lowest)
-        left = at_zero & limited & (aim + everything.apply(step) < 0)
-        if not (hits.any() or left.any()):
+        leaves_zero = at_zero & limited & (aim + all_limited_equations.apply(step) < 0)
+        if not (hits.any() or leaves_zero.any()):
             break
-        at_zero = (at_zero | hits) & ~left
+        at_zero = (at_zero | hits) & ~leaves_zero
     return np.maximum(step, lowest - fine)

@@ -170,10 +170,10 @@ class Dual:
                 return [(part.sum(1), part.sum(0)) for part in work(start, stop)]
 
         tokens, features = self.scores.shape
-        found = map_blocks(block, tokens, self.scores.nbytes, self.workers, BLOCK_BYTES)
+        block_sums = map_blocks(block, tokens, self.scores.nbytes, self.workers, BLOCK_BYTES)
         sums = []
-        for number in range(matrices):
-            rows = np.concatenate([np.zeros(0), *(parts[number][0] for parts in found)])
-            columns = np.sum([np.zeros(features), *(parts[number][1] for parts in found)], axis=0)
+        for matrix_index in range(matrices):
+            rows = np.concatenate([np.zeros(0), *(parts[matrix_index][0] for parts in block_sums)])
+            columns = np.sum([np.zeros(features), *(parts[matrix_index][1] for parts in block_sums)], axis=0)
             sums.append(np.concatenate([rows, columns, [rows.sum()]]))
         return sums

@@ -28,17 +28,17 @@ def line_moves(form: Form, x: Reals, caps: Reals) -> Reals:
     margin = form.margin(x.shape[1])
     low, high = descending[each, k] - margin, descending[each, k - 1] + margin
     middle = (low + high) / 2
-    left = each
+    unfinished = each
     shares, slopes = np.empty_like(x), np.empty_like(x)
     for _ in range(BISECTIONS):
-        middle[left] = (low[left] + high[left]) / 2
-        part, slope = shares[: left.size], slopes[: left.size]
-        form.evaluate(x[left] - middle[left, None], part, slope)
-        excess = part.sum(1) - k[left]
+        middle[unfinished] = (low[unfinished] + high[unfinished]) / 2
+        row_shares, row_slopes = shares[: unfinished.size], slopes[: unfinished.size]
+        form.evaluate(x[unfinished] - middle[unfinished, None], row_shares, row_slopes)
+        excess = row_shares.sum(1) - k[unfinished]
         above = excess > 0
-        low[left[above]], high[left[~above]] = middle[left[above]], middle[left[~above]]
-        left = left[np.abs(excess) > CLOSE]
-        if left.size == 0:
+        low[unfinished[above]], high[unfinished[~above]] = middle[unfinished[above]], middle[unfinished[~above]]
+        unfinished = unfinished[np.abs(excess) > CLOSE]
+        if unfinished.size == 0:
             break
     moves[rows] = middle
     return moves

@@ -30,13 +30,13 @@ def slope_matrix(slopes: Reals) -> Any:
     """The slopes as they are, or as a SciPy CSR array where few matter."""
     if slopes.size < 1 << 16:
         return slopes
-    kept = slopes > NEGLIGIBLE * slopes.max()
-    if np.count_nonzero(kept) > SPARSE * slopes.size:
+    significant = slopes > NEGLIGIBLE * slopes.max()
+    if np.count_nonzero(significant) > SPARSE * slopes.size:
         return slopes
     from scipy.sparse import csr_array
 
-    tokens, features = np.nonzero(kept)
-    return csr_array((slopes[kept], (tokens, features)), shape=slopes.shape)
+    tokens, features = np.nonzero(significant)
+    return csr_array((slopes[significant], (tokens, features)), shape=slopes.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,44 +87,49 @@ class NormalEquations:
 
 @dataclass(frozen=True, eq=False)
 class _Schur:
-    """The system with one side eliminated: unknowns are the lines of the side `kept`, and the budget."""
+    """The system with one side eliminated: unknowns are the lines of `remaining_side`, and the budget."""
 
-    slopes: Any  # kept x gone
+    slopes: Any  # remaining side x eliminated side
     masses: Reals
     used: Mask
-    kept: slice
-    gone: slice
+    remaining_side: slice
+    eliminated_side: slice
 
     @cached_property
     def _outside(self) -> Reals:
-        """Mass of each kept line, and of all, beyond the eliminated lines: sums, where differences would cancel."""
-        beyond = ~self.used[self.gone]
-        return np.append(self.slopes @ beyond.astype(np.float64), self.masses[self.gone][beyond].sum())
+        """Mass of each remaining line, and of all, beyond the eliminated lines: sums, as differences would cancel."""
+        beyond = ~self.used[self.eliminated_side]
+        return np.append(self.slopes @ beyond.astype(np.float64), self.masses[self.eliminated_side][beyond].sum())
 
     @cached_property
     def _scale(self) -> Reals:
         """Makes the diagonal 1, so that the ridge and the rounding are alike for lines of any mass; 0 if not used."""
-        used = np.append(self.used[self.kept], self.used[-1])
+        used = np.append(self.used[self.remaining_side], self.used[-1])
         return np.where(
-            used, 1.0 / np.sqrt(np.maximum(np.append(self.masses[self.kept], self.masses[-1]), NO_MASS)), 0.0
+            used, 1.0 / np.sqrt(np.maximum(np.append(self.masses[self.remaining_side], self.masses[-1]), NO_MASS)), 0.0
         )
 
     def solve(self, b: Reals, ridge: float, tolerance: float) -> Reals:
         """One entry per line of the whole problem."""
         grown = 1.0 + ridge
-        gone = self.used[self.gone]
-        inverse = np.where(gone, 1.0 / (grown * np.maximum(self.masses[self.gone], NO_MASS)), 0.0)
-        pushed = np.where(gone, b[self.gone], 0.0) * inverse
-        right = np.append(b[self.kept] - self.slopes @ pushed, b[-1] - b[self.gone][gone].sum() / grown)
+        eliminated_used = self.used[self.eliminated_side]
+        inverse = np.where(eliminated_used, 1.0 / (grown * np.maximum(self.masses[self.eliminated_side], NO_MASS)), 0.0)
+        pushed = np.where(eliminated_used, b[self.eliminated_side], 0.0) * inverse
+        right = np.append(
+            b[self.remaining_side] - self.slopes @ pushed,
+            b[-1] - b[self.eliminated_side][eliminated_used].sum() / grown,
+        )
         z = self._scale * self._reduced(self._scale * right, inverse, ridge, tolerance)
         y = np.empty_like(b)
-        y[self.kept], y[-1] = z[:-1], z[-1]
-        y[self.gone] = pushed - inverse * (z[:-1] @ self.slopes) - np.where(gone, z[-1] / grown, 0.0)
+        y[self.remaining_side], y[-1] = z[:-1], z[-1]
+        y[self.eliminated_side] = (
+            pushed - inverse * (z[:-1] @ self.slopes) - np.where(eliminated_used, z[-1] / grown, 0.0)
+        )
         return y
 
     def _border(self, ridge: float) -> Reals:
-        """The budget's row after the elimination: against the kept lines, and its own entry."""
-        masses = np.append(self.masses[self.kept], self.masses[-1])
+        """The budget's row after the elimination: against the remaining lines, and its own entry."""
+        masses = np.append(self.masses[self.remaining_side], self.masses[-1])
         border: Reals = self._outside + ridge / (1.0 + ridge) * (masses - self._outside)
         border[-1] += ridge * self.masses[-1]
         return border
@@ -147,18 +152,18 @@ class _Schur:
 
     def _matrix(self, lines: NDArray[np.int64], inverse: Reals, ridge: float) -> Reals:
         scale, total = self._scale[lines], bool(self.used[-1])
-        kept, gone = (lines[:-1] if total else lines), np.flatnonzero(inverse)
-        root = self.slopes[kept][:, gone]
+        remaining, eliminated = (lines[:-1] if total else lines), np.flatnonzero(inverse)
+        root = self.slopes[remaining][:, eliminated]
         if isinstance(root, np.ndarray):
-            root = root * np.sqrt(inverse[gone])
-            root *= scale[: kept.size, None]
+            root = root * np.sqrt(inverse[eliminated])
+            root *= scale[: remaining.size, None]
             product = root @ root.T
         else:
-            root = root.multiply(np.sqrt(inverse[gone])).multiply(scale[: kept.size, None]).tocsr()
+            root = root.multiply(np.sqrt(inverse[eliminated])).multiply(scale[: remaining.size, None]).tocsr()
             product = (root @ root.T).toarray()
         matrix = np.zeros((lines.size, lines.size))
-        matrix[: kept.size, : kept.size] = -product
-        matrix[np.arange(kept.size), np.arange(kept.size)] += 1.0 + ridge
+        matrix[: remaining.size, : remaining.size] = -product
+        matrix[np.arange(remaining.size), np.arange(remaining.size)] += 1.0 + ridge
         if total:
             border = self._border(ridge)[lines] * scale * scale[-1]
             matrix[-1, :] = matrix[:, -1] = border
@@ -167,7 +172,7 @@ class _Schur:
     def _conjugate_gradients(self, right: Reals, inverse: Reals, ridge: float, tolerance: float) -> Reals | None:
         """The scaled system by products with the slopes; None if it does not converge soon."""
         border = self._border(ridge)
-        diagonal = (1.0 + ridge) * self.masses[self.kept]
+        diagonal = (1.0 + ridge) * self.masses[self.remaining_side]
 
         def product(z: Reals) -> Reals:
             y = self._scale * z

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import array_of
-from allocation.arrays import Reals
+from allocation.arrays import Indices, Reals
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card, spread
 from allocation.problem import Problem
@@ -20,6 +20,23 @@ from allocation.solution import Prices, Status
 
 # Linear systems of the derivative: relative size of the ridge, accuracy of one solve, and how often it is refined.
 RIDGE, PRECISION, REFINEMENTS = 1e-11, 1e-10, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """The problem that a soft solve computes on, and which lines of the whole one it has; None: all of them."""
+
+    problem: Problem
+    lines: tuple[Indices, Indices] | None
+    shape: tuple[int, int]
+
+    def spread(self, side: int, values: Reals) -> Reals:
+        """One value for each token (side 0) or feature (side 1) of the whole problem, 0 where it has no edge."""
+        if self.lines is None:
+            return values
+        everywhere = np.zeros(self.shape[side])
+        everywhere[self.lines[side]] = values
+        return everywhere
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +74,7 @@ class SoftSolution:
     form: str
     status: Status
     stats: Mapping[str, Any]
+    _inner: Inner
     _shares: Reals
     _slopes: Reals
     _equations: NormalEquations
@@ -69,14 +87,12 @@ class SoftSolution:
     @property
     def token_counts(self) -> Reals:
         """Sum of the shares of every token."""
-        counts: Reals = self._shares.sum(1)
-        return counts
+        return self._inner.spread(0, self._shares.sum(1))
 
     @property
     def feature_counts(self) -> Reals:
         """Sum of the shares of every feature."""
-        counts: Reals = self._shares.sum(0)
-        return counts
+        return self._inner.spread(1, self._shares.sum(0))
 
     @cached_property
     def objective(self) -> float:
@@ -123,11 +139,11 @@ class SoftSolution:
         array([[ 0.1175, -0.1175]])
         """
         upstream = _cotangent(cotangent, self.allocation.shape)
-        matrix = self.problem.matrix
+        matrix = self._inner.problem.matrix
         return matrix.gathered(self._gradient(matrix.spread(upstream, 0.0)))
 
     def _gradient(self, upstream: Reals) -> Reals:
-        tokens, slopes = self.shape[0], self._slopes
+        tokens, slopes = self._slopes.shape[0], self._slopes
         weighted = slopes * upstream
         right = np.concatenate([weighted.sum(1), weighted.sum(0), [weighted.sum()]])
         y = self._equations.solve(right, RIDGE, PRECISION, REFINEMENTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -14,11 +15,15 @@ from allocation.problem import Problem, checked_problem
 from allocation.soft.descent import minimise
 from allocation.soft.dual import Dual
 from allocation.soft.forms import FORMS
-from allocation.soft.solution import SoftSolution
+from allocation.soft.solution import Inner, SoftSolution
 from allocation.solution import Price, Prices, Status, no_price
 
 # Counts that miss a cap by a larger share are not an answer.
 ACCEPTED = 1e-7
+# Candidate edges whose tokens and features make more pairs are computed on lines that have an edge.
+MANY_PAIRS = 1 << 27
+# Matrices of all pairs that are held at once.
+MATRICES = 4
 # Far below this share of the largest score, float64 cannot tell a price from its neighbours.
 COLDEST = 1e-14
 
@@ -34,7 +39,8 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
 
     ``form="entropy"``: `R(a) = -a log a - (1 - a) log(1 - a)`, `a(x) = sigmoid(x)`. ``form="clipped"``:
     `R(a) = a (1 - a) / 2`, `a(x) = clip(x + 1/2, 0, 1)`, which reaches 0 and 1. In both a score at its price has the
-    share 1/2. Computed in float64; memory for a few matrices of that type.
+    share 1/2. Computed in float64; memory for a few matrices of that type. Of candidate edges these are of the tokens
+    and features that have one.
 
     As the temperature falls, ``objective`` and ``value`` close in on the exact optimum from below and from above, and
     the shares go to the exact matches where these are unique.
@@ -56,7 +62,7 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
     InvalidProblemError
         If the temperature is not positive and finite, or too small beside the scores for float64.
     UnsupportedProblemError
-        If the problem has floors or groups.
+        If the problem has floors or groups, or if no memory holds the matrices.
     NotCertifiedError
         If rounding leaves a count off its cap.
 
@@ -79,10 +85,11 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
         raise InvalidProblemError(f"form: expected {' or '.join(map(repr, FORMS))}, found {shown(form)}")
     _refuse_floors_and_groups(problem)
     problem = problem.on_host()
-    scores, caps = _dense(problem), _caps(problem)
+    inner = _inner_of(problem)
+    scores, caps = _dense(inner.problem), _caps(inner.problem)
     closed = caps == 0
     heat = _checked_temperature(temperature, float(scores.max(initial=0.0)))
-    open_scores = np.where(_crossed(closed, problem.shape), -np.inf, scores) if closed.any() else scores
+    open_scores = np.where(_crossed(closed, scores.shape), -np.inf, scores) if closed.any() else scores
     point, steps = minimise(Dual(open_scores, np.where(closed, np.inf, caps), FORMS[form]), heat)
     if point.residual > ACCEPTED:
         raise NotCertifiedError(
@@ -90,14 +97,14 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
             f"raise the temperature {heat:g}, or use al.solve, its limit at temperature 0"
         )
     totals = _closing_prices(point.prices.total, closed, scores, heat, form)
-    tokens = problem.shape[0]
+    tokens, features = (inner.spread(side, part) for side, part in enumerate(np.split(totals[:-1], [scores.shape[0]])))
     return SoftSolution(
         problem,
-        problem.matrix.gathered(point.shares),
+        inner.problem.matrix.gathered(point.shares),
         Prices(
             no_price() if problem.budget is None else Price(float(totals[-1])),
-            no_price(tokens) if problem.token_caps is None else Price(totals[:tokens]),
-            no_price(problem.shape[1]) if problem.feature_caps is None else Price(totals[tokens:-1]),
+            no_price(tokens.size) if problem.token_caps is None else Price(tokens),
+            no_price(features.size) if problem.feature_caps is None else Price(features),
             no_price(0),
             no_price(0),
         ),
@@ -110,6 +117,7 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
             "residual": point.residual,
             "seconds": time.perf_counter() - start,
         },
+        inner,
         point.shares,
         point.slopes,
         point.equations(point.prices.fine > point.prices.lowest),
@@ -118,10 +126,11 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
 
 def _refuse_floors_and_groups(problem: Problem) -> None:
     floors = [name for name in ("token_floors", "feature_floors") if _any_positive(getattr(problem, name))]
-    found = floors + [name for name in ("token_groups", "feature_groups") if getattr(problem, name)]
-    if found:
+    refused_limits = floors + [name for name in ("token_groups", "feature_groups") if getattr(problem, name)]
+    if refused_limits:
         raise UnsupportedProblemError(
-            f"soft_solve: expected a problem with a budget and caps only, found {' and '.join(found)}; use al.solve"
+            "soft_solve: expected a problem with a budget and caps only, found "
+            f"{' and '.join(refused_limits)}; use al.solve"
         )
 
 
@@ -141,8 +150,34 @@ def _checked_temperature(temperature: Any, best: float) -> float:
     return heat
 
 
+def _inner_of(problem: Problem) -> Inner:
+    """The problem that is computed on: without the lines that have no edge, where all pairs are too many."""
+    tokens, features = problem.shape
+    if problem.matrix.dense is not None or tokens * features <= MANY_PAIRS:
+        return Inner(problem, None, problem.shape)
+    token, feature, scores = problem.matrix.matches(problem.matrix.allowed())
+    (used_tokens, row), (used_features, column) = (np.unique(ends, return_inverse=True) for ends in (token, feature))
+    limits = {
+        "budget": problem.budget,
+        "token_caps": None if problem.token_caps is None else problem.token_caps[used_tokens],
+        "feature_caps": None if problem.feature_caps is None else problem.feature_caps[used_features],
+    }
+    shape = (used_tokens.size, used_features.size)
+    return Inner(Problem.from_edges(row, column, scores, shape, **limits), (used_tokens, used_features), problem.shape)
+
+
 def _dense(problem: Problem) -> Reals:
     """The scores as a float64 matrix, -inf where there is no edge."""
+    if problem.matrix.dense is None:
+        try:
+            np.empty((MATRICES, *problem.shape))
+        except (MemoryError, ValueError):  # NumPy's for sizes beyond memory, and beyond its indices
+            size = f"{MATRICES * 8 * math.prod(problem.shape) / 2**30:.3g} GiB"
+            raise UnsupportedProblemError(
+                "soft_solve: expected candidate edges between so few tokens and features that matrices of all pairs "
+                f"fit in memory, found {problem.shape[0]} x {problem.shape[1]} with an edge, which take {size}; "
+                "use al.solve"
+            ) from None
     return problem.matrix.spread(problem.scores.astype(np.float64), -np.inf)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, in_main_memory
+from allocation.solvers.idle import needed
+from allocation.solvers.work_limit import WorkLimit
 from allocation.verify import verify
 
 if TYPE_CHECKING:
@@ -149,9 +152,12 @@ class LinearProgram:
         """The optimum with a certificate; `InfeasibleError` where there is none."""
         started = time.perf_counter()
         program = to_linear_program(problem)
-        x, marginals = _vertex(program, program.b_ub, options.max_seconds)
+        work_limit = WorkLimit(options.max_seconds)
+        work_limit.deadline += started - time.perf_counter()
+        x, marginals = _vertex(program, program.b_ub, work_limit)
         taken = np.flatnonzero(x > 0.5)
-        prices = _prices(problem, program, marginals)
+        taken = taken[needed(problem, program.tokens[taken], program.features[taken], program.c[taken])]
+        prices = _prices(problem, program, marginals, options.max_seconds)
         order = np.argsort(program.tokens[taken] * max(problem.shape[1], 1) + program.features[taken])
         tokens, features = program.tokens[taken][order], program.features[taken][order]
         matrix = problem.matrix
@@ -168,34 +174,39 @@ class LinearProgram:
 
 
 def _vertex(
-    program: ProgramArrays, b_ub: NDArray[np.float64], max_seconds: float | None = None
+    program: ProgramArrays, b_ub: NDArray[np.float64], work_limit: WorkLimit
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """An optimal vertex and the marginals of its rows."""
     from scipy.optimize import linprog
 
     if program.c.size == 0 or b_ub.size == 0:
         if np.any(b_ub < 0):
-            raise InfeasibleError(_contradiction(program))
+            raise InfeasibleError(_contradiction(program, work_limit))
         return (program.c < 0).astype(np.float64), np.zeros(b_ub.size)
     # HiGHS has absolute tolerances: bring the largest score to 1
     scale = float(np.abs(program.c).max()) or 1.0
-    seconds = {} if max_seconds is None else {"time_limit": max_seconds}
     result = linprog(
         program.c / scale,
         program.A_ub,
         b_ub,
         bounds=program.bounds,
         method="highs-ds",
-        options={"presolve": True, **seconds},
+        options={"presolve": True, **_time_limit(work_limit)},
     )
     if result.status == 2:
-        raise InfeasibleError(_contradiction(program))
+        raise InfeasibleError(_contradiction(program, work_limit))
     if result.status != 0:
         raise NotCertifiedError(f"HiGHS stopped without an optimum: {result.message}")
     return result.x, np.asarray(result.ineqlin.marginals) * scale
 
 
-def _contradiction(program: ProgramArrays) -> str:
+def _time_limit(work_limit: WorkLimit) -> dict[str, float]:
+    """What HiGHS may still take, as its option."""
+    left = work_limit.deadline - time.perf_counter()
+    return {} if left == math.inf else {"time_limit": max(left, 0.0)}
+
+
+def _contradiction(program: ProgramArrays, work_limit: WorkLimit) -> str:
     """A small set of limits that cannot hold together: the rows of a Farkas certificate.
 
     Minimising the total violation of the floors leaves prices on exactly the limits that stand against each other.
@@ -211,8 +222,15 @@ def _contradiction(program: ProgramArrays) -> str:
         cost = np.concatenate([np.zeros(program.c.size), np.ones(floors.size)])
         bounds = [program.bounds] * program.c.size + [(0.0, np.inf)] * floors.size
         result = linprog(
-            cost, hstack([program.A_ub, slack], format="csr"), program.b_ub, bounds=bounds, method="highs-ds"
+            cost,
+            hstack([program.A_ub, slack], format="csr"),
+            program.b_ub,
+            bounds=bounds,
+            method="highs-ds",
+            options=_time_limit(work_limit),
         )
+        if result.status != 0:
+            return f"no allocation meets them all; which floors demand too much was not found within {work_limit}"
         at_fault = np.flatnonzero(np.abs(result.ineqlin.marginals) > 1e-9)
     floor_rows, cap_rows = at_fault[program.signs[at_fault] < 0], at_fault[program.signs[at_fault] > 0]
     demanded = int(-program.b_ub[floor_rows].sum())
@@ -236,7 +254,7 @@ def _named(program: ProgramArrays, rows: Indices) -> str:
     return "; ".join(parts)
 
 
-def _prices(problem: Problem, program: ProgramArrays, marginals: NDArray[np.float64]) -> Prices:
+def _prices(problem: Problem, program: ProgramArrays, marginals: NDArray[np.float64], seconds: float | None) -> Prices:
     """Prices from the marginals; intervals from solving again with every right-hand side one more and one less."""
     tokens, features = problem.shape
     sizes = {"tokens": tokens, "features": features}
@@ -250,9 +268,10 @@ def _prices(problem: Problem, program: ProgramArrays, marginals: NDArray[np.floa
 
         def bounds() -> tuple[Real, Real]:
             lower, upper = np.zeros_like(values), np.zeros_like(values)
+            work_limit = WorkLimit(seconds)
             for member in np.unique(program.members[rows]):
                 own = rows[program.members[rows] == member]
-                lower[member], upper[member] = _interval(program, own)
+                lower[member], upper[member] = _interval(program, own, work_limit)
             return (float(lower[0]), float(upper[0])) if block == "budget" else (lower, upper)
 
         return Price(float(values[0]) if block == "budget" else values, bounds)
@@ -260,26 +279,27 @@ def _prices(problem: Problem, program: ProgramArrays, marginals: NDArray[np.floa
     return Prices(*(price(block) for block in _BLOCKS))
 
 
-def _interval(program: ProgramArrays, rows: Indices) -> tuple[float, float]:
+def _interval(program: ProgramArrays, rows: Indices, work_limit: WorkLimit) -> tuple[float, float]:
     """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of one limit; where its cap equals its floor, both move."""
     limits = program.b_ub[rows] * program.signs[rows]
     if rows.size == 2 and limits[0] == limits[1]:
-        return _differences(program, rows)
+        return _differences(program, rows, work_limit)
     # at most one of cap and floor is reached; the interval of the other is [0, 0]
-    parts = [_differences(program, rows[i : i + 1]) for i in range(rows.size)]
+    parts = [_differences(program, rows[i : i + 1], work_limit) for i in range(rows.size)]
     return sum(lower for lower, _ in parts), sum(upper for _, upper in parts)
 
 
-def _differences(program: ProgramArrays, rows: Indices) -> tuple[float, float]:
+def _differences(program: ProgramArrays, rows: Indices, work_limit: WorkLimit) -> tuple[float, float]:
     """What one more and one less of the right-hand sides of `rows` is worth."""
     values = []
     for change in (1, 0, -1):
+        work_limit.check_intervals()
         b_ub = program.b_ub.copy()
         b_ub[rows] += change * program.signs[rows]
         try:
             if np.any(b_ub[rows][program.signs[rows] > 0] < 0):
                 raise InfeasibleError("a cap below 0")
-            values.append(-float(program.c @ np.round(_vertex(program, b_ub)[0])))
+            values.append(-float(program.c @ np.round(_vertex(program, b_ub, work_limit)[0])))
         except InfeasibleError:
             values.append(-np.inf)
     return values[0] - values[1], values[1] - values[2]

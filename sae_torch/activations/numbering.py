@@ -53,12 +53,13 @@ def require_agreement(model: nn.Module, index: int) -> nn.ModuleList:
         If transformers' hidden state is another tensor; the text names the module that holds it, where one does.
     """
     model = original(model)
-    found = _numbering(model)
-    if index < len(found.agrees) and not found.agrees[index]:
-        ours = f"the output of {found.path}.{index - 1}" if index else f"what enters {found.path}.0"
-        theirs = f"the output of {found.path}.{index}" if found.lower else "another tensor; name a module by its path"
+    numbering = _numbering(model)
+    if index < len(numbering.agrees) and not numbering.agrees[index]:
+        ours = f"the output of {numbering.path}.{index - 1}" if index else f"what enters {numbering.path}.0"
+        lower = f"the output of {numbering.path}.{index}"
+        theirs = lower if numbering.lower else "another tensor; name a module by its path"
         raise InputError(f"site: expected {ours} in 'hidden_states[{index}]' of {type(model).__name__}, found {theirs}")
-    return found.blocks
+    return numbering.blocks
 
 
 def _numbering(model: nn.Module) -> _Numbering:

@@ -1,5 +1,8 @@
 """Thresholds without the batch: a token's features must not depend on the other tokens it is served with.
 
+Here are the forms of a choice at inference, `Threshold` and `TokenLimits`, and `FrequencyTracker`, which learns their
+thresholds in training.
+
 A batch's price is an order statistic and, averaged, under-fires for rare features. So frequencies are tracked: a
 threshold rises while its feature fires more often than it should, and falls while it fires less.
 """
@@ -125,11 +128,14 @@ class FrequencyTracker(Statistics):
 
     ::
 
-        theta_j <- max(0, theta_j + c_tj * spread_j * (share_j - p_j) / p_j),   c_tj = 1 / (t + 10 / (N p_j))
+        theta_j <- max(0, theta_j + c_tj * spread_j * (n_j - e_j) / e_j),   e_j = max(N p_j, 1/1000),
+        c_tj = max(1 / (t + 10 / e_j), min(e_j / 50, 1/20))
 
-    with `share_j` the share of the batch whose score exceeds theta_j, `p_j` the target and `spread_j` the running mean
-    excess of selected scores over the batch's price. The damping keeps one lucky match of a rare feature from moving
-    its threshold by more than a tenth of its spread; `c` has a floor, so that drift is followed.
+    with `n_j` the number of the batch's N tokens whose score exceeds theta_j, `e_j` the number that the target `p_j`
+    asks for, and `spread_j` the running mean excess of selected scores over the batch's price. The damping `10 / e_j`
+    keeps one lucky match of a rare feature from moving its threshold by more than a tenth of its spread; `c` has a
+    floor, so that drift is followed. For a common threshold N is the number of scores, of evenly spread tokens where
+    they are many.
 
     Buffers: `theta`, `spread` (features,) or scalars; `steps`.
     """

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from sae_torch.errors import InputError
-from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop.formats import FORMATS, FormatName, format_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Export:
     """Folder of the autoencoder."""
     out: Path
     """Folder to write; it must not hold anything."""
-    format: Literal["dictionary-learning", "sparsify", "saelens"]
+    format: FormatName
     """Library that shall read it."""
     model_name: str | None = None
     """Name of the language model to record, where the folder does not say it or says another."""
@@ -58,7 +57,7 @@ class Import:
         convert(self.folder, self.out, "saelens", self.k, {"model_name": self.model_name, "hook_name": self.hook_name})
 
 
-def convert(folder: Path, out: Path, to: str, k: float | None, recorded: dict[str, str | None]) -> None:
+def convert(folder: Path, out: Path, to: FormatName, k: float | None, recorded: dict[str, str | None]) -> None:
     """Read a folder in whatever format it is, and write it in another.
 
     Parameters
@@ -67,7 +66,7 @@ def convert(folder: Path, out: Path, to: str, k: float | None, recorded: dict[st
         Folder of the autoencoder.
     out : path
         Folder to write, missing or empty.
-    to : {"dictionary-learning", "sparsify", "saelens"}
+    to : FormatName
         Format to write.
     k : float, optional
         Mean number of features per token, where the folder does not say it.

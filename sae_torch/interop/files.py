@@ -1,4 +1,7 @@
-"""Files of the formats: read whole with an error that names the file, written so that no reader sees half of one."""
+"""Reading the files of the formats: what is missing, damaged or of another shape is one error that names the file.
+
+They are written by `sae_torch.files`.
+"""
 
 from __future__ import annotations
 

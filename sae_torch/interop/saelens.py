@@ -27,7 +27,7 @@ from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
 
-__all__ = ["load", "metadata", "metadata_of", "register", "save"]
+__all__ = ["CONFIG", "WEIGHTS", "load", "metadata", "metadata_of", "register", "save"]
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 # SAELens keeps nested metadata only with a version at least that of its current format.

@@ -57,7 +57,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     if sae.choice.token_k is None:
         raise InputError(
             f"sae: the sparsify format has no thresholds, so it holds token choice only, found "
-            f"{type(sae.choice).__name__}; export to saelens or dictionary_learning"
+            f"{type(sae.choice).__name__}; export to saelens or dictionary-learning"
         )
     form = InferenceForm.of(sae)
     weights = form.tensors

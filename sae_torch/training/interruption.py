@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a step, not the middle of one; one process per folder."""
+"""Ctrl-C and SIGTERM end a step, not the middle of one; one process per folder. How a run resumes is in `run`."""
 
 from __future__ import annotations
 

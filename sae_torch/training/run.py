@@ -137,8 +137,8 @@ class Run:
         for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
             self._say(f"{name}: the scores of a batch do not fit {self.config.device}, so {chunk} features at a time")
         self.stage = "training"
-        step = None if newest is None else self._resume(newest, reader, trainers)
-        self._train(step, reader, trainers)
+        first = 0 if newest is None else self._resume(newest, reader, trainers)
+        self._train(first, newest is not None, reader, trainers)
         self.stage = "calibrating"
         self._finish(reader, trainers)
         return places
@@ -213,20 +213,20 @@ class Run:
             trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
         return itertools.chain(first, batches)
 
-    def _train(self, done: int | None, reader: Stream, trainers: dict[str, Trainer]) -> None:
-        """Train from the steps that a checkpoint holds, which may be 0, or from the beginning where there is none."""
+    def _train(self, first: int, resumed: bool, reader: Stream, trainers: dict[str, Trainer]) -> None:
+        """Train from step `first` on. A resumed run may stand at step 0, too; any other begins its trainers there."""
         from tqdm import tqdm
 
-        step = done or 0
+        step = first
         sinks = open_sinks(self.config.metrics, self.config.out, step, to_plain(self.config))
-        started, first = time.perf_counter(), step
+        started = time.perf_counter()
         try:
             with (
                 contextlib.closing(reader.from_step(step)) as read,
                 tqdm(total=len(reader), initial=step, desc="train", unit=" steps", disable=self.quiet) as bar,
                 self.interruption.deferred(),
             ):
-                for x in self._begin(read, reader, trainers) if done is None else read:
+                for x in read if resumed else self._begin(read, reader, trainers):
                     if self.interruption.requested:
                         break
                     x = to_device(x, self.config.device)

@@ -124,7 +124,16 @@ def laminar_families(draw: st.DrawFn, counts: Matrix) -> list[al.Group]:
         split(middle, stop, depth + 1)
 
     split(0, counts.size, 0)
-    return groups
+    return groups + draw(st.lists(degenerate_groups(counts), max_size=2))
+
+
+def degenerate_groups(counts: Matrix) -> st.SearchStrategy[al.Group]:
+    """Groups that any family may have more of: without members, or of a whole side, limited or not."""
+    total = int(counts.sum())
+    nobody = st.builds(al.Group, st.just([]), st.sampled_from([None, 0, 1]), st.sampled_from([None, 0]))
+    floors = st.sampled_from([None, 0, total])
+    everybody = st.builds(al.Group, st.just(range(counts.size)), st.sampled_from([None, total, total + 1]), floors)
+    return nobody | everybody
 
 
 @st.composite

@@ -114,7 +114,7 @@ def test_laminarity_is_decided_as_by_pairs(families: list[set[int]]) -> None:
     ("edges", "message"),
     [
         (([0, 0], [1, 1], [1.0, 2.0]), r"expected each edge once, found \(token 0, feature 1\) twice"),
-        (([0, 2], [1, 1], [1.0, 2.0]), r"tokens\[1\]: expected an index from 0 to 1, found 2"),
+        (([0, 2], [1, 1], [1.0, 2.0]), r"tokens\[1\]: expected an index below shape\[0\] = 2, found 2"),
         (([0], [1, 1], [1.0, 2.0]), "tokens, features, scores: expected vectors of one length"),
         (([0], [1], [np.nan]), "1 entries are NaN"),
     ],
@@ -122,6 +122,35 @@ def test_laminarity_is_decided_as_by_pairs(families: list[set[int]]) -> None:
 def test_bad_edges_are_named(edges: tuple[Any, Any, Any], message: str) -> None:
     with pytest.raises(al.InvalidProblemError, match=message):
         al.Problem.from_edges(*edges, shape=(2, 3))
+
+
+SUMS_DECIDE: list[dict[str, Any]] = [
+    {"token_caps": 1, "feature_caps": 1},
+    {"budget": 2, "token_floors": 1},
+    {"feature_floors": [0, 0, 1]},
+    {"token_groups": [al.Group([0, 1], cap=1)]},
+    {"feature_groups": [al.Group([0, 1], cap=1)], "token_caps": 1},
+]
+
+
+@pytest.mark.parametrize("limits", SUMS_DECIDE)
+@pytest.mark.parametrize("entry", [2**50 + 1, -(2**50) - 1, 2**60, 2**63 - 1, -(2**63), 2**64 - 1])
+def test_integers_that_sums_would_round_are_refused_where_sums_decide(limits: dict[str, Any], entry: int) -> None:
+    base = np.sign(entry) * 2**50
+    scores = np.array([[base, base, base], [base, entry, entry]], np.uint64 if entry >= 2**63 else np.int64)
+    message = (
+        r"scores: expected integers within \+-2\^50 beside .* 2 entries are beyond, the first at token 1, feature 1"
+    )
+    with pytest.raises(al.InvalidProblemError, match=message):
+        al.Problem(scores, **limits)
+    tokens, features = np.indices(scores.shape).reshape(2, -1)
+    with pytest.raises(al.InvalidProblemError, match=message):
+        al.Problem.from_edges(tokens, features, scores.reshape(-1), scores.shape, **limits)
+    for few in (scores[:1], scores.astype(np.float64)):
+        fewer = {name: limit for name, limit in limits.items() if name != "token_groups"}
+        problem = al.Problem(few, **(fewer or {"feature_floors": 1}))
+        assert al.verify(problem, al.solve(problem)).optimal
+    assert al.solve(al.Problem(scores, budget=1, token_caps=1)).values.tolist() == ([scores.max()] if entry > 0 else [])
 
 
 def test_scores_are_not_copied_and_views_are_accepted() -> None:

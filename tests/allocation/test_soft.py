@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 
 import allocation as al
 from allocation.soft import descent, normal_equations
+from allocation.soft import solve as solving
 
-from .strategies import limits, score_matrices
+from .strategies import any_case, limits, score_matrices
 
 FORMS = ("entropy", "clipped")
 SCORES = np.array([[2.0, 1.0, -0.5], [0.0, 1.5, 0.7]])
@@ -350,3 +351,41 @@ def test_soft_solutions_read_well_at_a_prompt() -> None:
     text = repr(al.soft_solve(al.token_choice(SCORES, 1), 0.5))
     assert text.startswith("SoftSolution(2 tokens x 3 features, entropy, temperature 0.5, 2 matches, objective ")
     assert text.endswith("2 tight limits, OPTIMAL)")
+
+
+@given(any_case(max_side=5, min_side=1), st.sampled_from(["entropy", "clipped"]))
+def test_lines_without_an_edge_cost_no_memory(case: Any, form: str) -> None:
+    """The shares, prices and derivative of the whole matrix, from the lines that have an edge."""
+    scores, limits = case
+    limits = {name: limit for name, limit in limits.items() if name in ("budget", "token_caps", "feature_caps")}
+    tokens, features = np.nonzero(np.asarray(scores, np.float64) > -np.inf)
+    edges = al.Problem.from_edges(tokens, features, scores[tokens, features], scores.shape, **limits)
+    whole = al.soft_solve(edges, 0.5, form)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solving, "MANY_PAIRS", 0)
+        part = al.soft_solve(edges, 0.5, form)
+    assert part._shares.shape == tuple(np.unique(ends).size for ends in (tokens, features))
+    upstream = np.arange(tokens.size) % 3 - 1.0
+    for one, two in (
+        (part.allocation, whole.allocation),
+        (part.token_counts, whole.token_counts),
+        (part.feature_counts, whole.feature_counts),
+        (part.vjp(upstream), whole.vjp(upstream)),
+        *(
+            (np.asarray(getattr(part.prices, name).value), np.asarray(price.value))
+            for name, price in vars(whole.prices).items()
+        ),
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
+
+
+def test_few_edges_among_millions_of_lines_are_solved_and_too_many_pairs_refused() -> None:
+    lines = 10**6
+    soft = al.soft_solve(al.Problem.from_edges([3], [7], [1.0], (lines, lines), budget=1, token_caps=1), 0.5)
+    assert soft.allocation.shape == (1,)
+    assert soft.token_counts[3] == soft.feature_counts[7] == soft.allocation[0]
+    diagonal = al.Problem.from_edges(np.arange(lines), np.arange(lines), np.ones(lines), (lines, lines), budget=3)
+    with pytest.raises(
+        al.UnsupportedProblemError, match=r"1000000 x 1000000 with an edge, which take 2\.98e\+04 GiB; use al"
+    ):
+        al.soft_solve(diagonal, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from allocation import threads
 from allocation.solvers.top_selection import lines, whole
 from allocation.solvers.two_sided import pricing
 from tests.allocation.integer_program import best_value
-from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
+from tests.allocation.strategies import Limits, Matrix, any_case, laminar_families, nested, one_sided
 
 Case: TypeAlias = tuple[Matrix, Limits]
 
@@ -119,6 +120,31 @@ def matches_are_scores_in_order(entry: Entry, case: Case, _: np.random.Generator
     np.testing.assert_array_equal(solution.to_scipy().toarray(), np.where(solution.mask(), scores, 0))
     np.testing.assert_array_equal(solution.mask().sum(1), solution.token_counts)
     np.testing.assert_array_equal(solution.mask().sum(0), solution.feature_counts)
+
+
+def matches_of_score_0_or_less_are_needed_by_a_floor(entry: Entry, case: Case, rng: np.random.Generator) -> None:
+    """Without any one of them some floor would not be met. Few values, so that many are 0."""
+    scores = rng.integers(-1, 2, case[0].shape).astype(np.float64)
+    scores[case[0] == -np.inf] = -np.inf
+    solution = answer(entry, scores, case[1])
+    if solution is None:
+        return
+    for at in np.flatnonzero(solution.values <= 0):
+        left = solution.mask()
+        left[solution.tokens[at], solution.features[at]] = False
+        assert below_a_floor(left, case[1]), (scores, case[1])
+
+
+def below_a_floor(mask: Matrix, limits: Limits) -> bool:
+    """Whether some count is below its floor."""
+    for axis, side in enumerate(("token", "feature")):
+        counts = mask.sum(1 - axis)
+        if np.any(counts < limits.get(f"{side}_floors", 0)):
+            return True
+        for group in limits.get(f"{side}_groups", ()):
+            if counts[np.asarray(group.members, np.int64)].sum() < (group.floor or 0):
+                return True
+    return False
 
 
 def renaming_renames_the_answer(entry: Entry, case: Case, rng: np.random.Generator) -> None:
@@ -231,6 +257,7 @@ PROPERTIES: dict[str, Callable[[Entry, Case, np.random.Generator], None]] = {
     for check in (
         value_of_the_integer_programme,
         matches_are_scores_in_order,
+        matches_of_score_0_or_less_are_needed_by_a_floor,
         renaming_renames_the_answer,
         all_equal_scores,
         every_number_type,
@@ -268,6 +295,31 @@ def test_failures_are_answers_without_throw(solver: str) -> None:
     for name in ("tokens", "features", "values", "prices", "objective", "token_counts"):
         with pytest.raises(kind):
             getattr(failed, name)
+
+
+@pytest.mark.parametrize("side", ["token", "feature"])
+@pytest.mark.parametrize("solver", [name for name, entry in SOLVERS.items() if entry.floors])
+@given(data=st.data())
+@settings(max_examples=15)
+def test_a_group_without_an_allowed_edge_cannot_reach_a_floor(solver: str, side: str, data: st.DataObject) -> None:
+    """No member, or members whose every match is forbidden, among other limits of the side that all hold."""
+    entry = SOLVERS[solver]
+    scores = np.array([[1.0, 2.0, -3.0], [0.0, -1.0, 4.0], [-np.inf] * 3])
+    scores = scores if side == "token" else scores.T.copy()
+    barren = al.Group(data.draw(st.sampled_from([[], [2]])), cap=data.draw(st.sampled_from([None, 1, 2])), floor=1)
+    counts = np.array([1, 2, 0])
+    others = data.draw(laminar_families(counts))
+    at = data.draw(st.integers(0, len(others)))
+    limits: Limits = {f"{side}_groups": [*others[:at], barren, *others[at:]]}
+    if data.draw(st.booleans()):
+        limits[f"{side}_caps"] = counts
+    failed = al.solve(al.Problem(scores, **limits), entry.solver, throw=False)
+    assert failed.status is al.Status.INFEASIBLE
+    assert f"{side}_groups" in str(failed.error)
+    if len(barren.members) == 0:
+        assert re.search(rf"{side}_groups(\[{at}\]|.* {at} )", str(failed.error)), failed.error
+    without: Limits = {**limits, f"{side}_groups": others}
+    assert answer(entry, scores, without) is not None
 
 
 class Together(ThreadPoolExecutor):

@@ -145,6 +145,53 @@ def test_equal_scores_have_prices_of_their_own_size(scale: float) -> None:
     assert certificate.tolerance <= 1e-11 * abs(scale) + 1e-280
 
 
+IDLE: dict[str, dict[str, Any]] = {
+    "one side": {"token_caps": 3},
+    "one side, a floor met elsewhere": {"token_floors": 1},
+    "both sides": {"token_caps": 3, "feature_caps": 2},
+    "both sides, floors met elsewhere": {"token_floors": 1, "feature_caps": 2, "feature_floors": [1, 0, 0]},
+    "groups": {"token_groups": [al.Group([0, 1], floor=1), al.Group([], floor=0)], "feature_caps": 2},
+}
+
+
+@pytest.mark.parametrize("limits", IDLE.values(), ids=IDLE)
+def test_a_match_of_score_0_that_no_floor_needs_is_refused_on_one_side_and_on_both(limits: dict[str, Any]) -> None:
+    problem = al.Problem([[2.0, 0.0, -1.0], [1.0, -0.0, -np.inf]], **limits)
+    best = np.array([[True, False, False], [True, False, False]])
+    assert al.verify(problem, claim(problem, best)).optimal
+    for at in ((0, 1), (1, 1)):
+        more = best.copy()
+        more[at] = True
+        refused(
+            problem, claim(problem, more), f"0 or less though no floor needs them, such as token {at[0]}, feature 1"
+        )
+    needed = al.Problem([[2.0, 0.0, -1.0], [1.0, -0.0, -np.inf]], **{**limits, "feature_floors": [0, 1, 0]})
+    forced = best.copy()
+    forced[0, 1] = True
+    assert al.verify(needed, claim(needed, forced)).optimal
+    forced[1, 1] = True
+    refused(needed, claim(needed, forced), "no floor needs them")
+
+
+@pytest.mark.parametrize("side", ["token", "feature"])
+def test_a_negative_price_needs_a_floor_on_lines_and_groups_alike(side: str) -> None:
+    """Where nothing is matched a floor of 0 is reached, and one that is not given is not."""
+    scores = np.array([[1.0, 1.0], [-np.inf, -np.inf]])
+    scores = scores if side == "token" else scores.T.copy()
+    best, negative = scores > 0, np.array([0.0, -1.0])
+    for cap in (None, 3):
+        for floor in (None, 0):
+            group = {f"{side}_groups": [al.Group([0, 1]), al.Group([1], cap=cap, floor=floor)]}
+            line = {f"{side}_{kind}s": limit for kind, limit in (("cap", cap), ("floor", floor)) if limit is not None}
+            for limits, name in ((group, f"{side}_groups"), (line, f"{side}s")):
+                problem = al.Problem(scores, **limits)
+                answer = claim(problem, best, **{name: negative})
+                if floor is None:
+                    refused(problem, answer, f"{name}[1] has price -1 but its floor is not reached (0)")
+                else:
+                    assert al.verify(problem, answer).optimal
+
+
 def test_the_gap_is_the_distance_to_the_optimum() -> None:
     """With dual prices of the optimum and a suboptimal feasible answer, the gap is what the answer lacks."""
     problem = al.mutual_choice(SCORES, 3)
@@ -167,12 +214,35 @@ def test_products_of_limits_and_prices_beyond_53_bits_are_summed_exactly() -> No
     assert al.verify(problem, worse).gap == scores[taken] - scores[left]
 
 
-def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are() -> None:
+@pytest.mark.parametrize(
+    ("prices", "held"), [([2.0**50 - 1, 1 - 2.0**50], True), ([2.0**53, 1.0, -(2.0**53), -1.0], False)]
+)
+def test_deep_nesting_is_exact_only_where_the_sums_of_prices_are(prices: list[float], held: bool) -> None:
     problem = al.Problem([[2**49]], token_groups=[al.Group([0], cap=1, floor=1)] * 20)
-    prices = np.where(np.arange(20) % 2, -1.0, 1.0) * (2**50 - 1.0)
-    assert al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=prices)).tolerance > 0
+    nested = np.tile(prices, 20 // len(prices))
+    nested[-1] += 2**49 - nested.sum()  # the price of the match is its score
+    certificate = al.verify(problem, claim(problem, np.ones((1, 1), bool), token_groups=nested))
+    assert certificate.optimal
+    assert (certificate.tolerance == 0) == held
 
 
-def test_integers_that_float64_cannot_tell_apart_are_not_called_exact() -> None:
-    problem = al.Problem([[2**60, 2**60 + 1]], budget=1)
-    assert al.verify(problem, al.solve(problem)).tolerance > 0
+@pytest.mark.parametrize("limits", [{"budget": 1}, {"token_caps": 1}, {"feature_caps": [1, 0]}])
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_integers_that_float64_cannot_tell_apart_are_compared_as_they_are(
+    limits: dict[str, Any], kind: type, sparse: bool
+) -> None:
+    by_feature = "feature_caps" in limits
+    scores = np.array([[2**60 + 1, 0], [2**60, 5]] if by_feature else [[2**60, 2**60 + 1]], kind)
+    problem = al.Problem(scores, **limits)
+    if sparse:
+        tokens, features = np.indices(scores.shape).reshape(2, -1)
+        problem = al.Problem.from_edges(tokens, features, scores.reshape(-1), scores.shape, **limits)
+    solution = al.solve(problem)
+    assert solution.values.tolist() == [2**60 + 1]
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    at = np.array([int(by_feature)]), np.array([0])
+    worse = {"tokens": at[0], "features": at[1], "values": scores[at], "prices": solution.prices}
+    refused(problem, SimpleNamespace(**worse), "better than" if "budget" in limits else "worse than")
+    false = {**worse, "tokens": solution.tokens, "features": solution.features}
+    refused(problem, SimpleNamespace(**false), "values[0] is 1152921504606846976, but the score there is")

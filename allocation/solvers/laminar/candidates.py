@@ -11,10 +11,13 @@ from allocation.problem import Problem
 from allocation.solvers.laminar.tree import UNLIMITED, Tree
 from allocation.solvers.top_selection.lines import column_bracket, columns_of, row_bracket
 from allocation.solvers.top_selection.whole import joined, sampled_bracket, smallest_positive
+from allocation.solvers.work_limit import WorkLimit
 from allocation.threads import map_blocks
 
 # A line of which more than this share would be offered is offered whole.
 WHOLE_LINE = 0.25
+# So many positions fit beside a value of 32 bits in one integer.
+PACKED = 1 << 31
 # After so many rounds every line is offered whole, so that the search ends.
 ROUNDS = 40
 
@@ -27,7 +30,8 @@ class Offers:
     offered only where floors may force them.
     """
 
-    def __init__(self, problem: Problem, axis: int, tree: Tree, workers: int | None) -> None:
+    def __init__(self, problem: Problem, axis: int, tree: Tree, workers: int | None, work_limit: WorkLimit) -> None:
+        self.work_limit = work_limit
         self.axis, self.tree, self.workers, self.passes = axis, tree, workers, 0
         self.matrix = problem.matrix
         self.lines, self.size = problem.shape[axis], problem.shape[1 - axis]
@@ -77,10 +81,12 @@ class Offers:
         self.passes += 1
         if self.axis == 1:
             return column_bracket(entries, wanted, self.workers)
-        parts = map_blocks(
-            lambda a, b: row_bracket(entries[a:b], wanted[a:b]), entries.shape[0], entries.nbytes, self.workers
-        )
-        return np.concatenate(parts)
+
+        def of_rows(start: int, stop: int) -> Array:
+            self.work_limit.check()
+            return row_bracket(entries[start:stop], wanted[start:stop])
+
+        return np.concatenate(map_blocks(of_rows, entries.shape[0], entries.nbytes, self.workers))
 
     def ranked(self) -> tuple[Indices, Indices, Array]:
         """Flat positions, lines and scores of all offers: larger scores first, then smaller positions."""
@@ -95,6 +101,7 @@ class Offers:
         columns = self.entries.shape[1]
 
         def offered(start: int, stop: int) -> Indices:
+            self.work_limit.check()
             at = self.lower[start:stop, None] if self.axis == 0 else self.lower
             return np.asarray(start * columns + np.flatnonzero(self.entries[start:stop] >= at))
 
@@ -145,7 +152,7 @@ class Offers:
 
 def _descending(scores: Array) -> Indices:
     """The order that sorts scores downwards, ties by position."""
-    if scores.dtype.itemsize == 8:  # the reverse of a stable ascending order of the reverse
+    if scores.dtype.itemsize == 8 or scores.size > PACKED:  # the reverse of a stable ascending order of the reverse
         return np.asarray(scores.size - 1 - np.argsort(scores[::-1], kind="stable")[::-1])
     if scores.dtype.kind == "f":
         bits = (scores + 0).astype(np.float32, copy=False).view(np.int32)  # adding 0 makes -0.0 equal 0.0

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from allocation.arrays import Indices, Reals
-from allocation.errors import InfeasibleError
+from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.solution import Price, Prices, Real, Solution, no_price
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
 from allocation.solvers.laminar.device_candidates import candidates
 from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins, take
+from allocation.solvers.work_limit import SpentError, WorkLimit
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,24 @@ class Laminar:
         return candidates(problem) or in_main_memory(self, problem)
 
     def solve(self, problem: Problem, options: Options) -> Solution:
-        """The optimum of `problem`, which must not be refused."""
+        """The optimum of `problem`, which must not be refused; `NotCertifiedError` when time ran out."""
+        try:
+            return self._optimum(problem, options, WorkLimit(options.max_seconds))
+        except SpentError:
+            raise NotCertifiedError(
+                f"stopped after {options.max_seconds} seconds without an answer; allow more with max_seconds="
+            ) from None
+
+    def _optimum(self, problem: Problem, options: Options, work_limit: WorkLimit) -> Solution:
         started = time.perf_counter()
         axis = 1 if limited_sides(problem)[1] else 0
         tree = laminar_tree(problem, axis)
-        offers = Offers(problem, axis, tree, options.workers)
+        offers = Offers(problem, axis, tree, options.workers, work_limit)
         while True:
+            work_limit.check()
             items, lines, scores = offers.ranked()
             try:
-                taken = take(tree, lines, scores > 0)
+                taken = take(tree, lines, scores > 0, work_limit)
             except ShortageError as shortage:
                 if not offers.widen(tree.leaves_below(shortage.nodes)):
                     raise InfeasibleError(str(shortage)) from None
@@ -79,7 +89,8 @@ class Laminar:
         flat = np.sort(items[taken])
 
         def exact() -> tuple[Reals, Reals]:
-            return margins(tree, lines, reals, taken, _best_refused(problem, axis, flat)).intervals()
+            best = _best_refused(problem, axis, flat, options.max_seconds)
+            return margins(tree, lines, reals, taken, best).intervals()
 
         prices = _prices(problem, tree, axis, worth.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}
@@ -93,10 +104,12 @@ def limited_sides(problem: Problem) -> tuple[bool, bool]:
     return any(limit is not None for limit in tokens), any(limit is not None for limit in features)
 
 
-def _best_refused(problem: Problem, axis: int, flat: Indices) -> Reals:
+def _best_refused(problem: Problem, axis: int, flat: Indices, seconds: float | None) -> Reals:
     """The largest score of every line that was not taken: one dense pass, for the intervals alone."""
     best = np.full(problem.shape[axis], -np.inf)
+    work_limit = WorkLimit(seconds)
     for block in problem.matrix.blocks(without=flat):
+        work_limit.check_intervals()
         block.raise_best(best, axis)
     return best
 

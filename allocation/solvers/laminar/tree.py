@@ -15,6 +15,7 @@ from allocation.arrays import Indices, Mask, Reals, stable_order
 from allocation.errors import InfeasibleError
 from allocation.nesting import nesting_of
 from allocation.problem import Group, Problem
+from allocation.solvers.work_limit import WorkLimit
 
 # A cap and a floor that are never reached.
 UNLIMITED, ABSENT = np.iinfo(np.int64).max, -1
@@ -107,11 +108,11 @@ class ShortageError(Exception):
         self.nodes = nodes
 
 
-def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
+def take(tree: Tree, leaf: Indices, positive: Mask, work_limit: WorkLimit) -> Mask:
     """Which items are taken. `leaf` is the leaf of every item, the preferred item first.
 
     From the leaves upwards each node keeps what its children force, forces the best others up to its floor, and lets
-    go all beyond its cap; at the root, unforced items that score 0 or less go.
+    go all beyond its cap; at the root, unforced items that score 0 or less go. Raises `ShortageError`, `SpentError`.
     """
     forced, alive = np.zeros(leaf.size, bool), np.ones(leaf.size, bool)
     count = tree.parent.size
@@ -119,7 +120,8 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
     if wrong.size:
         node = int(wrong[0])
         raise InfeasibleError(f"{tree.label(node)} has floor {tree.floors[node]} above its cap {tree.caps[node]}")
-    for level in reversed(tree.ancestors):
+    for depth, level in reversed(list(enumerate(tree.ancestors))):
+        work_limit.check()
         nodes = level[leaf]
         held = np.bincount(nodes[forced & (nodes >= 0)], minlength=count)
         over = np.flatnonzero(held > tree.caps)
@@ -134,9 +136,8 @@ def take(tree: Tree, leaf: Indices, positive: Mask) -> Mask:
         sizes = np.bincount(by_node, minlength=count)
         rank = np.arange(order.size) - (np.cumsum(sizes) - sizes)[by_node]
         need = np.maximum(tree.floors - held, 0)
-        here = np.zeros(count, bool)
-        here[level[level >= 0]] = True
-        short = np.flatnonzero(here & (need > sizes))
+        # groups without members too, which are nobody's ancestors
+        short = np.flatnonzero((tree.depth == depth) & (need > sizes))
         if short.size:
             at = int(short[0])
             raise ShortageError(

@@ -1,4 +1,4 @@
-"""Selection on a CUDA device into arrays whose sizes the host knows: nothing waits for a number."""
+"""Selection on a CUDA device into arrays whose sizes the host knows: nothing waits for a number. Not for the CPU."""
 
 from __future__ import annotations
 

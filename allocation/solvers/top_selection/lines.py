@@ -1,4 +1,6 @@
-"""The top of every row or of every column: as many price searches as lines, all at once.
+"""The top of every row (a token) or of every column (a feature): as many price searches as lines, all at once.
+
+Here survivors are found; which of them are taken `ranking.finish` decides.
 
 The bracket of a line cannot fail: divide it into groups, and at least k entries reach the k-th largest of their maxima.
 Prices of a similar problem give a bracket that costs nothing; lines for which such a hint is too high are bracketed

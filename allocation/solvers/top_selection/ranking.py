@@ -46,9 +46,10 @@ class Selection:
 
 
 def finish(values: Array, flat: Indices, groups: Indices | None, caps: Indices, passes: int = 1) -> Selection:
-    """Exact selection among survivors: positive `values` at ascending positions `flat`, each of one group.
+    """Choose among survivors, exactly: positive `values` at ascending positions `flat`, each of one group.
 
-    The largest `caps[g]` of each group, the first of equals; without `groups` all are one.
+    Here it is decided which of them are taken: the largest `caps[g]` of each group, the first of equals; without
+    `groups` all are one.
     """
     if values.size == 0:
         return Selection(flat, np.full(caps.size, -1), np.full(caps.size, -1), passes)

@@ -1,4 +1,4 @@
-"""Exact top-selection: a budget, and caps on the tokens or on the features."""
+"""Exact top-selection: a budget, and caps on the tokens or on the features. The package says in which steps."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends,
     worst = float(chosen.last[0]) if reached else 0.0
     dropped = float(chosen.refused[0]) if reached else 0.0
     lam = dropped
-    budget = Price(lam, lambda: (lam, worst)) if problem.budget is not None else no_price()
+    budget = Price(lam, (lam, worst)) if problem.budget is not None else no_price()
     if axis is None:
         return Prices(budget, no_price(tokens), no_price(features), no_price(0), no_price(0))
 

@@ -113,12 +113,17 @@ def _blocks(chunks: Any) -> Iterable[Any]:
 def _blocks_of(chunks: Any) -> Iterable[Any]:
     if isinstance(chunks, (str, bytes, dict, set)) or not isinstance(chunks, Iterable):
         raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}")
-    dimensions = getattr(chunks, "ndim", 3)
+    try:
+        dimensions = getattr(chunks, "ndim", 3)
+        blocks = iter(chunks) if dimensions == 3 else None
+    except Exception as error:  # anything may call itself iterable
+        reason = str(error).split("\n")[0]
+        raise InvalidProblemError(f"chunks: expected blocks of rows, found {shown(chunks)}: {reason}") from error
+    if blocks is not None:
+        return blocks
     if dimensions == 2:
         return _split(chunks)
-    if dimensions != 3:
-        raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}")
-    return chunks
+    raise InvalidProblemError(f"chunks: expected blocks of rows, found one {shown(chunks)}")
 
 
 def _split(matrix: Any) -> Iterator[Any]:

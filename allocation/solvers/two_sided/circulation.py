@@ -21,8 +21,8 @@ from allocation.errors import InfeasibleError
 from allocation.nesting import nesting_of
 from allocation.problem import Problem
 
-# A bound that no flow reaches; sums of a few stay far below the range of int32, which SciPy's maximum flow counts in.
-UNBOUNDED = 1 << 29
+# A bound that no flow reaches is at least so large.
+LEAST_UNBOUNDED = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,8 @@ class Network:
     """Limits as arcs, in the order tokens, features, budget, token groups, feature groups.
 
     Nodes: tokens, features, the two roots, token groups, feature groups. `levels` go from the leaves to the roots;
-    the budget, which counts every edge, is in none of them.
+    the budget, which counts every edge, is in none of them. Where there is no cap or floor the bound is `unbounded`,
+    up or down, which is more than there are edges; every other bound lies within.
     """
 
     shape: tuple[int, int]
@@ -52,6 +53,7 @@ class Network:
     lower: Indices
     upper: Indices
     levels: tuple[Level, ...]
+    unbounded: int
 
     @property
     def n_nodes(self) -> int:
@@ -166,13 +168,15 @@ def network_of(problem: Problem) -> Network:
             Level(of_depth + first_arc, side, np.where(group_of >= 0, group_of + first_arc, -1))
             for of_depth, group_of in reversed(nestings[side].levels)
         ]
-    return Network(problem.shape, len(problem.token_groups), tails, heads, *_bounds(problem), tuple(levels))
+    unbounded = max(LEAST_UNBOUNDED, 1 << problem.matrix.n_edges.bit_length())
+    bounds = _bounds(problem, unbounded)
+    return Network(problem.shape, len(problem.token_groups), tails, heads, *bounds, tuple(levels), unbounded)
 
 
-def _bounds(problem: Problem) -> tuple[Indices, Indices]:
+def _bounds(problem: Problem, unbounded: int) -> tuple[Indices, Indices]:
     """Lower and upper bound of every arc. A floor of 0 is no bound: counts are never negative.
 
-    Nor is a cap above the entries it counts; a floor above them is an error. So no bound exceeds the entries.
+    Nor is a cap above the pairs it counts or the edges there are; a floor above them is an error.
     """
     tokens, features = problem.shape
     blocks: list[tuple[str, Indices, Indices | None, Indices | None]] = [
@@ -191,8 +195,11 @@ def _bounds(problem: Problem) -> tuple[Indices, Indices]:
     lower, upper = [], []
     for name, entries, floor, cap in blocks:
         low = np.zeros_like(entries) if floor is None else floor
-        high = np.full_like(entries, UNBOUNDED) if cap is None else np.where(cap > entries, UNBOUNDED, cap)
-        for limit, text in ((entries, "the {} pairs it counts"), (high, "its own cap of {}")):
+        high = np.full_like(entries, unbounded) if cap is None else np.where(cap > entries, unbounded, cap)
+        high = np.minimum(high, unbounded)
+        everything = np.full_like(entries, problem.matrix.n_edges)
+        checks = ((entries, "the {} pairs it counts"), (high, "its own cap of {}"), (everything, "all {} edges"))
+        for limit, text in checks:
             above = np.flatnonzero(low > limit)
             if above.size:
                 at = int(above[0])
@@ -200,6 +207,6 @@ def _bounds(problem: Problem) -> tuple[Indices, Indices]:
                     f"the floors of {name} {at} ({low[at]}) demand {low[at]} matches, more than "
                     f"{text.format(limit[at])} allow"
                 )
-        lower.append(np.where(low > 0, low, -UNBOUNDED))
+        lower.append(np.where(low > 0, low, -unbounded))
         upper.append(high)
     return np.concatenate(lower), np.concatenate(upper)

@@ -20,7 +20,7 @@ from allocation.arrays import Mask, Reals
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, sweep
 from allocation.solvers.two_sided.primal_dual import FEW, Balanced, ResidualNetwork
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
-from allocation.solvers.two_sided.work_limit import WorkLimit
+from allocation.solvers.work_limit import WorkLimit
 
 # Units out of balance that need no grid.
 NEAR = 4 * FEW
@@ -34,15 +34,18 @@ EXACT_BITS = 51
 
 
 class Scaling:
-    """One balancing of a residual network; `sweep_problem` states the sweeps of candidates at given prices."""
+    """One balancing of a residual network; `sweep_problem` states the sweeps of candidates at given prices.
+
+    Scores with a `unit` are multiples of it, and their prices are to be.
+    """
 
     def __init__(
         self, residual: ResidualNetwork, candidates: Candidates,
-        sweep_problem: Callable[[Candidates, Reals], SweepProblem], work_limit: WorkLimit, integer: bool,
+        sweep_problem: Callable[[Candidates, Reals], SweepProblem], work_limit: WorkLimit, unit: float | None,
     ) -> None:  # fmt: skip
         self.residual, self.network, self.candidates = residual, residual.network, candidates
         self.sweep_problem, self.work_limit = sweep_problem, work_limit
-        self.integer = integer
+        self.unit = unit
         sizes = np.abs(candidates.scores[candidates.scores != 0])
         self.usual = float(np.median(sizes)) if sizes.size else 0.0
 
@@ -61,7 +64,7 @@ class Scaling:
             potentials, matched, phases = balanced.potentials, balanced.matched, phases + balanced.phases
             if not balanced.done:
                 stalled += 1
-                if exact and stalled > 1 and not self.integer:
+                if exact and stalled > 1 and self.unit is None:
                     return replace(balanced, phases=phases)
                 everything = 2.0 * self.network.n_nodes * self._size(potentials)
                 grid = min(STEP**stalled * max(grid, self._smallest(potentials)), everything)
@@ -78,8 +81,8 @@ class Scaling:
 
         A few scores far beyond all prices are sure matches: rounded to a grid of theirs, the prices would be lost.
         """
-        if self.integer:
-            return 1.0
+        if self.unit is not None:
+            return self.unit
         return 2.0 ** (math.frexp(max(float(np.abs(potentials).max(initial=0.0)), self.usual))[1] - EXACT_BITS)
 
     def _first_grid(self, potentials: Reals, matched: Mask) -> float:
@@ -106,7 +109,7 @@ class Scaling:
         candidates = replace(self.candidates, scores=scores)
         prices = network.prices(potentials)
         most = MOST_SWEEPS if on is self.residual else SWEEPS_ON_GRID
-        result = sweep(self.sweep_problem(candidates, prices), prices, FEW, self.work_limit.deadline, most)
+        result = sweep(self.sweep_problem(candidates, prices), prices, FEW, self.work_limit, most)
         self.work_limit.spend(result.sweeps * scores.size)
         swept = result.prices
         rows, columns = network.line_prices(swept)

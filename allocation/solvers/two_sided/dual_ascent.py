@@ -10,7 +10,6 @@ Sources: Bertsekas 1998, *Network Optimization*, section 6.6 (dual coordinate as
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from allocation.arrays import Indices, Reals
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.side_prices import Side, SweepProblem
+from allocation.solvers.work_limit import WorkLimit
 
 # Sweeps kept for the extrapolation, most sweeps, and sweeps without progress before giving up.
 MEMORY = 4
@@ -37,9 +37,9 @@ class SweepResult:
 
 
 def sweep(
-    problem: SweepProblem, start: Reals | None, enough: int, deadline: float, most: int = MOST_SWEEPS
+    problem: SweepProblem, start: Reals | None, enough: int, work_limit: WorkLimit, most: int = MOST_SWEEPS
 ) -> SweepResult:
-    """Price sweeps until the imbalance is at most `enough`, or no longer falls, or `deadline` has passed."""
+    """Price sweeps until the imbalance is at most `enough`, or no longer falls; raises `SpentError`."""
     sides = [Side(problem, side) for side in (0, 1)]
     # the tokens' prices and the budget's follow from those of the features, which alone are extrapolated
     state = sides[1].arcs
@@ -50,10 +50,11 @@ def sweep(
     farthest = FARTHEST * float(np.abs(problem.edges.scores).max(initial=0.0))
     best, sweeps, stale = prices, 0, 0
     least = np.iinfo(np.int64).max if start is None else imbalance(problem, prices)
-    while least > enough and sweeps < most and stale < PATIENCE and time.perf_counter() < deadline:
+    while least > enough and sweeps < most and stale < PATIENCE:
         sweeps += 1
         before = prices[state]
         for side in sides:
+            work_limit.check()
             prices = side.solve(prices)
         prices = _shared(problem.network, prices)
         now = imbalance(problem, prices)

@@ -15,9 +15,8 @@ import math
 import numpy as np
 
 from allocation.arrays import Mask, Reals
-from allocation.solvers.two_sided.circulation import UNBOUNDED
 from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, ResidualNetwork
-from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
+from allocation.solvers.work_limit import SpentError, WorkLimit
 
 # From one grid to the next finer one; the third power after a grid that took few phases.
 STEP = 64.0
@@ -28,17 +27,21 @@ MOST_UNITS = 2.0**40
 LEAST = float(np.finfo(np.float64).tiny)
 
 
-def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit) -> Balanced:
+def refined(
+    residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit,
+    steadily: bool = False,
+) -> Balanced:  # fmt: skip
     """The optimal circulation, from any potentials; raises `BlockedError` or `SpentError`.
 
-    From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores.
+    From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores. It gets
+    finer as fast as the misses allow, or `steadily`: a jump passes over scores that paths turn out to need.
     """
     network, n_limits = residual.network, residual.network.tails.size
     tails, heads = residual.tails, residual.heads
     exact = copy.copy(residual)
     exact.tolerance = 0.0
-    first, lost = _sum(potentials[heads], -potentials[tails])
-    profits, more_lost = _sum(first, residual.profits)
+    first, lost = exact_sum(potentials[heads], -potentials[tails])
+    profits, more_lost = exact_sum(first, residual.profits)
     exact.profits = profits + (lost + more_lost)
     prices, low = first[:n_limits], lost[:n_limits]
     grid = float(np.abs(exact.profits).max(initial=0.0))
@@ -54,7 +57,8 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         profit = exact.profits[n_limits:] + rows[tails[n_limits:]] + columns[heads[n_limits:] - network.shape[0]]
         miss = np.where(matched, -profit, profit)
         largest = float(miss[miss > slack].max(initial=0.0))
-        grid = max(grid, largest) if not phases else min(grid / step, largest)
+        finer = grid / STEP if steadily else min(grid / step, largest)
+        grid = finer if phases else max(grid, largest)
         if (phases and largest == 0) or grid < LEAST:
             grid = 0.0
         if grid == 0:
@@ -63,23 +67,23 @@ def refined(residual: ResidualNetwork, potentials: Reals, matched: Mask, near: b
         on = exact.on_grid(grid, MOST_UNITS)
         # a limit that is none has no price
         charged = on.profits[:n_limits]
-        none = np.where(charged > 0, network.upper >= UNBOUNDED, network.lower <= -UNBOUNDED)
+        none = np.where(charged > 0, network.upper >= network.unbounded, network.lower <= -network.unbounded)
         settled = on.settle(network.potentials(np.where(none, -charged, 0.0)), matched, work_limit)
         if not settled.done:
             if not near:
                 raise SpentError
-            return refined(residual, *start, False, work_limit)
+            return refined(residual, *start, False, work_limit, steadily)
         phases, matched = phases + max(settled.phases, 1), settled.matched
         step = STEP if settled.phases > QUICK else STEP**3
         moved = settled.potentials[heads] - settled.potentials[tails]
-        prices, lost = _sum(prices, moved[:n_limits])
+        prices, lost = exact_sum(prices, moved[:n_limits])
         low = low + lost
         exact.profits = (exact.profits - on.profits) + (on.profits + moved)
         exact.profits[:n_limits] = prices + low
         potentials = network.potentials(prices + low)
 
 
-def _sum(a: Reals, b: Reals) -> tuple[Reals, Reals]:
+def exact_sum(a: Reals, b: Reals) -> tuple[Reals, Reals]:
     """A sum and what rounding it lost (Knuth)."""
     total = a + b
     part = total - a

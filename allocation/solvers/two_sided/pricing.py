@@ -7,7 +7,7 @@ are compared again in float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from allocation.solvers.two_sided.block_passes import (
     without_positions,
 )
 from allocation.solvers.two_sided.side_prices import Candidates
+from allocation.solvers.work_limit import WorkLimit
 from allocation.threads import rows_per_block
 
 # Rounding of a threshold built in float32 from two rounded prices, relative to their sizes.
@@ -57,6 +58,7 @@ class AllEdges:
 
     problem: Problem
     workers: int | None = None
+    work_limit: WorkLimit = field(default_factory=WorkLimit)
 
     @property
     def matrix(self) -> DenseScores:
@@ -104,6 +106,7 @@ class AllEdges:
         strictly = band is None
 
         def of_block(start: int, stop: int) -> Indices:
+            self.work_limit.check()
             parts = beating(xp, matrix.rows(start, stop), lowest[0][start:stop], lowest[1], strictly)
             at, score = (matrix.get(part) for part in parts)
             token, feature = np.divmod(at, n_columns)
@@ -138,6 +141,7 @@ class AllEdges:
         prices = matrix.put(rows), matrix.put(columns)
 
         def excess(start: int, stop: int) -> float:
+            self.work_limit.check()
             block = matrix.rows(start, stop)
             return float(total_excess(matrix.namespace, block, prices[0][start:stop], prices[1]))
 
@@ -158,6 +162,7 @@ class AllEdges:
             alike = lines[size_class == power]
             most = int(wanted[size_class == power].max())
             for start in range(0, alike.size, step):
+                self.work_limit.check()
                 part = alike[start : start + step]
                 best = best_positions(matrix.namespace, matrix.lines(side, part), prices, most)
                 across, scores = (matrix.get(array) for array in best)
@@ -179,6 +184,7 @@ class AllEdges:
         step = rows_per_block(n_columns)  # ties between blocks go to the first: the size decides which
         into, prices = matrix.put(features), matrix.put(columns[features])
         for start in range(0, tokens.size if features.size else 0, step):
+            self.work_limit.check()
             part = tokens[start : start + step]
             block = xp.take(matrix.lines(0, part), into, axis=1)
             profit = reduced_profit(xp, block, matrix.put(rows[part]), prices)
@@ -229,9 +235,9 @@ class ListedEdges(AllEdges):
         return self.candidates(self.problem.matrix.allowed())
 
 
-def all_edges(problem: Problem, workers: int | None = None) -> AllEdges:
-    """The edges of a problem, by what holds its scores."""
-    return (ListedEdges if problem.matrix.dense is None else AllEdges)(problem, workers)
+def all_edges(problem: Problem, workers: int | None, work_limit: WorkLimit) -> AllEdges:
+    """The edges of a problem, by what holds its scores; passes over them raise `SpentError`."""
+    return (ListedEdges if problem.matrix.dense is None else AllEdges)(problem, workers, work_limit)
 
 
 def _places(ids: Indices, tokens: Indices, features: Indices, shape: tuple[int, int]) -> tuple[Indices, Indices]:

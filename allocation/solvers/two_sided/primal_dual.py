@@ -19,15 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals
-from allocation.solvers.two_sided.circulation import UNBOUNDED, Network
+from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.dual_ascent import wanted_counts
 from allocation.solvers.two_sided.side_prices import Candidates
-from allocation.solvers.two_sided.work_limit import WorkLimit
+from allocation.solvers.work_limit import WorkLimit
 
 # Rounding of a reduced cost in units of eps times the magnitudes it is made of: below this an arc counts as tight.
 TIGHT = 2.0 * float(np.finfo(np.float64).eps)
 # Units out of balance that single paths settle soon enough.
 FEW = 32
+# Units sent at once: SciPy's maximum flow counts in int32, in sums of two capacities. What is left goes next.
+AT_ONCE = 1 << 29
 
 
 class BlockedError(Exception):
@@ -256,12 +258,11 @@ class ResidualNetwork:
         used = np.flatnonzero(room)
         starts = np.searchsorted(used, self.indptr)
         source_nodes, sink_nodes = np.flatnonzero(sources), np.flatnonzero(sinks)
+        sent, received = _at_once(sources[source_nodes], sinks[sink_nodes])
         from_node = np.repeat(np.arange(n_nodes), np.diff(starts))
         graph = csr_matrix(
             (
-                np.concatenate([np.minimum(room[used], UNBOUNDED), sources[source_nodes], sinks[sink_nodes]]).astype(
-                    np.int32
-                ),
+                np.concatenate([np.minimum(room[used], AT_ONCE), sent, received]).astype(np.int32),
                 (
                     np.concatenate([from_node, np.full(source_nodes.size, n_nodes), sink_nodes]),
                     np.concatenate([self.indices[used], source_nodes, np.full(sink_nodes.size, n_nodes + 1)]),
@@ -272,13 +273,13 @@ class ResidualNetwork:
         result = maximum_flow(graph, n_nodes, n_nodes + 1)
         if result.flow_value == 0:
             return None
-        sent = result.flow.tocoo()
-        real = (sent.data > 0) & (sent.row < n_nodes) & (sent.col < n_nodes)
-        keys = sent.row[real].astype(np.int64) * (n_nodes + 2) + sent.col[real]
+        pushed = result.flow.tocoo()
+        real = (pushed.data > 0) & (pushed.row < n_nodes) & (pushed.col < n_nodes)
+        keys = pushed.row[real].astype(np.int64) * (n_nodes + 2) + pushed.col[real]
         entry = self.order[np.searchsorted(self.keys, keys)]
         flow = flow.copy()
         n_arcs = self.tails.size
-        np.add.at(flow, entry % n_arcs, np.where(entry < n_arcs, 1, -1) * sent.data[real].astype(np.int64))
+        np.add.at(flow, entry % n_arcs, np.where(entry < n_arcs, 1, -1) * pushed.data[real].astype(np.int64))
         return flow
 
     def _closed(self, cost: Reals, sources: Indices, sinks: Indices, distance: Reals, towards_hubs: bool) -> Mask:
@@ -297,3 +298,14 @@ class ResidualNetwork:
         inside = np.zeros(n_nodes, bool)
         inside[breadth_first_order(graph, origin, return_predecessors=False)] = True
         return inside
+
+
+def _at_once(sources: Indices, sinks: Indices) -> tuple[Indices, Indices]:
+    """What of these amounts may go at once. Where it is not all, the first of the side that has less in all go.
+
+    That side is of the lines, each of which has a tight path, or of sinks, which all are reached.
+    """
+    fewer = sources if sources.sum() < sinks.sum() else sinks
+    first = np.clip(AT_ONCE - (np.cumsum(fewer) - fewer), 0, fewer)
+    rest = np.minimum(sinks if fewer is sources else sources, AT_ONCE)
+    return (first, rest) if fewer is sources else (rest, first)

@@ -19,27 +19,33 @@ from allocation.scores import DenseScores
 from allocation.solvers.two_sided.block_passes import reduced_profit, shortest_steps, without_positions
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
+from allocation.solvers.work_limit import WorkLimit
 from allocation.threads import rows_per_block
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """An optimal circulation: prices per arc, ids of the matches, and of edges near their prices to begin with."""
+    """An optimal circulation: prices per arc, ids of the matches, and of edges near their prices to begin with.
+
+    `seconds` bound what the intervals may take.
+    """
 
     edges: AllEdges
     network: Network
     prices: Reals
     matched: Indices
     near: Indices
+    seconds: float | None = None
 
 
 def price_bounds(optimum: Optimum) -> tuple[Reals, Reals]:
-    """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of every arc's bound."""
+    """`V(b + 1) - V(b)` and `V(b) - V(b - 1)` of every arc's bound; `NotCertifiedError` when time ran out."""
+    work_limit = WorkLimit(optimum.seconds)
     with optimum.edges.problem.matrix.scope():
-        return _bounds(optimum)
+        return _bounds(optimum, work_limit)
 
 
-def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
+def _bounds(optimum: Optimum, work_limit: WorkLimit) -> tuple[Reals, Reals]:
     network, prices = optimum.network, optimum.prices
     counts = network.counts_of(*optimum.edges.ends(optimum.matched))
     floored = _floored(optimum.edges.problem)
@@ -48,7 +54,7 @@ def _bounds(optimum: Optimum) -> tuple[Reals, Reals]:
     at_floor = floored & (counts == floors)
     lower, upper = np.zeros(prices.size), np.zeros(prices.size)
     reached = np.flatnonzero(at_cap | at_floor)
-    paths = _Paths(optimum, counts)
+    paths = _Paths(optimum, counts, work_limit)
     token_side = np.zeros(prices.size, bool)
     for name in ("tokens", "budget", "token_groups"):
         token_side[network.blocks[name]] = True
@@ -82,8 +88,8 @@ def _floored(problem: Problem) -> Mask:
 class _Paths:
     """Shortest residual paths from or to one node over all edges; edges that mattered once are kept."""
 
-    def __init__(self, optimum: Optimum, counts: Indices) -> None:
-        self.optimum = optimum
+    def __init__(self, optimum: Optimum, counts: Indices, work_limit: WorkLimit) -> None:
+        self.optimum, self.work_limit = optimum, work_limit
         network = optimum.network
         rows, columns = network.line_prices(optimum.prices)
         self.rows, self.columns = rows, columns
@@ -116,6 +122,7 @@ class _Paths:
 
         n_nodes = self.optimum.network.n_nodes
         while True:
+            self.work_limit.check_intervals()
             ends = (self.targets, self.sources) if towards else (self.sources, self.targets)
             graph = csr_array((self.costs, ends), shape=(n_nodes, n_nodes))
             distance = np.asarray(dijkstra(graph, indices=node))
@@ -137,6 +144,7 @@ class _Paths:
             matrix.put(x) for x in (self.rows, self.columns, at_features if towards else at_tokens)
         )
         for start in range(0, n_tokens if n_features else 0, step):
+            self.work_limit.check_intervals()
             stop = min(start + step, n_tokens)
             inside = slice(*np.searchsorted(matched, [start * n_features, stop * n_features]))
             # rounded as in `_add`, so that an edge that has joined never looks shorter again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,33 +14,40 @@ from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
+from allocation.solvers.idle import needed
 from allocation.solvers.top_selection.solver import TopSelection
-from allocation.solvers.two_sided.circulation import UNBOUNDED, Network, network_of
+from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
+from allocation.solvers.two_sided.last_bits import deciding_unit, on_unit
 from allocation.solvers.two_sided.pricing import all_edges
 from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, ResidualNetwork
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
 from allocation.solvers.two_sided.starting_point import StartingPoint, profit_of
-from allocation.solvers.two_sided.work_limit import SpentError, WorkLimit
+from allocation.solvers.work_limit import SpentError, WorkLimit
 
 EPS = float(np.finfo(np.float64).eps)
 # A sum of a score and a few prices is off by less than this many units of eps; half of what the certificate allows.
 UNITS = 4.0
 # Pricing that found fewer edges has left none out: it keeps at least 8 of each row where it thins.
 LEAST_THINNED = 8
+# Up to this float64 holds every integer; a score and the prices at its two ends are a sum of three.
+HELD = 2**53
 # Rounds of pricing before giving up. Each adds edges, so that the number is finite anyway; ten are rare.
 MOST_ROUNDS = 1000
 # Rounds of putting right what rounding left on the wrong side of its prices, without a new edge.
 MOST_REPAIRS = 20
+# So many in haste.
+PATIENCE = 2
 _LONGER = "allow more with max_seconds=, or start from the prices of a similar problem with warm_start="
 _SPENT = (
     "bring scores of very different sizes closer together, allow as long as it takes with max_seconds=, or name "
     "LinearProgram() if the problem is small"
 )
+_HELD = "float64 holds sums with such prices of integers no more: bring the scores closer to 0, or pass them as float64"
 _SIZES = "scores of so different sizes have prices that float64 does not tell apart: bring the scores closer together"
 
 
@@ -90,43 +97,82 @@ class _Search:
         self.started = time.perf_counter()
         self.work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
-        self.edges = all_edges(problem, options.workers)
-        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit.deadline)
+        self.edges = all_edges(problem, options.workers, self.work_limit)
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit)
+        self.prices = np.zeros(self.network.tails.size)  # the best known, for what an early end can say
         self.passes = self.sweeps = self.phases = 0
-        self.blocked = 0
+        self.blocked = self.repaired = 0
         self.rough = False  # where rounding decides, paths need refinement
-        # where comparing scores decides, a difference in the last bit counts
-        self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
+        # where comparing scores decides, a difference in the last bit counts; and sums of integers are exact
+        self.compares = TopSelection().refusal(problem) is None
+        # all scores are multiples of it, or those that decide in the last bits are
+        self.unit = 1.0 if problem.matrix.is_integer else None
+        self.tolerance = TIGHT if self.unit is None and not self.compares else 0.0
 
     def run(self) -> Solution:
+        """The optimum; an error that tells the best gap where the work limit ends the search."""
+        try:
+            return self._optimum()
+        except SpentError:
+            advice = _SPENT if self.work_limit.seconds is None else _LONGER
+            raise NotCertifiedError(self._unproved(self.prices, str(self.work_limit), advice)) from None
+
+    def _optimum(self) -> Solution:
         # sums with wrong prices lose the last bit of a score
-        given = self.options.warm_start if self.tolerance else None
+        given = None if self.compares else self.options.warm_start
         warm = _warm_prices(self.network, given)
         prices, current, fixed = self.starting_point.run(warm)
+        self.prices = prices
         self.passes, self.sweeps = self.starting_point.passes, self.starting_point.sweeps
         held = profit_of(current, self.network, prices) > 0
-        potentials = self.network.potentials(prices)
-        repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
+        state = self._proved(self.network.potentials(prices), current, held, fixed)
+        if self.tolerance:
+            state = self._to_the_last_bit(*state)
+        potentials, current, held, fixed = state
+        ids = np.sort(np.concatenate([fixed, current.ids[held]]))
+        return self._solution(self.network.prices(potentials), ids, current.ids)
+
+    def _proved(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """The circulation that all edges prove to be optimal, within rounding or without where that is none."""
+        self.repaired = 0  # rounds in a row that found no new edge, but edges that rounding left on the wrong side
         for _ in range(MOST_ROUNDS):
             potentials, current, held, fixed = self._balanced(potentials, current, held, fixed)
-            prices = self.network.prices(potentials)
-            ids = np.sort(np.concatenate([fixed, current.ids[held]]))
-            violators = self._violators(prices, ids)
+            prices = self.prices = self.network.prices(potentials)
+            violators = self._violators(prices, np.sort(np.concatenate([fixed, current.ids[held]])))
             if not violators.size:
-                return self._solution(prices, ids, current.ids)
+                return potentials, current, held, fixed
             joining = without(violators, current.ids)
             self.rough = self.rough or joining.size < violators.size
-            repaired = 0 if joining.size else repaired + 1
-            if repaired > MOST_REPAIRS:
-                raise NotCertifiedError(self._unproved(prices, f"{repaired} repairs of rounding", _SIZES))
+            self.repaired = 0 if joining.size else self.repaired + 1
+            if self.repaired > MOST_REPAIRS:
+                raise NotCertifiedError(self._unproved(prices, f"{self.repaired} repairs of rounding", _SIZES))
             current, held, fixed = self._joined(current, held, fixed, joining)
         raise NotCertifiedError(self._unproved(prices, f"{MOST_ROUNDS} rounds"))
+
+    def _to_the_last_bit(
+        self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
+    ) -> tuple[Reals, Candidates, Mask, Indices]:
+        """What is proved within rounding, proved without where the last bits decide and float64 holds the sums."""
+        rows, columns = self.network.line_prices(np.abs(self.prices))
+        sizes = np.abs(current.scores) + rows[current.tokens] + columns[current.features]
+        unit = deciding_unit(self.network, self.prices, current, held, UNITS * EPS * sizes)
+        if unit is None:
+            return potentials, current, held, fixed
+        self.unit, self.tolerance, self.rough = unit, 0.0, False
+        try:
+            return self._proved(on_unit(potentials, unit), current, held, fixed)
+        except (NotCertifiedError, InfeasibleError, SpentError):  # prices that the grid does not hold after all
+            return potentials, current, held, fixed
 
     def _balanced(
         self, potentials: Reals, current: Candidates, held: Mask, fixed: Indices
     ) -> tuple[Reals, Candidates, Mask, Indices]:
         """The optimal circulation on the current edges; edges join where flow is blocked."""
-        near = self.rough
+        # what was not put right twice in haste from nearby is put right from afar, step by step
+        steadily = self.repaired >= PATIENCE
+        near = self.rough and not steadily
         while True:
             residual = ResidualNetwork(self.network, current, self.edges.ends(fixed), self.tolerance)
             scaling = Scaling(
@@ -134,7 +180,7 @@ class _Search:
                 current,
                 functools.partial(self._sweep_problem, fixed),
                 self.work_limit,
-                self.problem.matrix.is_integer,
+                self.unit,
             )
             try:
                 self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
@@ -143,14 +189,12 @@ class _Search:
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
-                    done = refined(residual, potentials, held, near, self.work_limit)
+                    done = refined(residual, potentials, held, near, self.work_limit, steadily)
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:
-                advice = _SPENT if self.work_limit.seconds is None else _LONGER
-                raise NotCertifiedError(
-                    self._unproved(self.network.prices(potentials), str(self.work_limit), advice)
-                ) from None
+                self.prices = self.network.prices(potentials)
+                raise
             except BlockedError as blocked:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
@@ -195,10 +239,11 @@ class _Search:
         rows, columns = self.network.line_prices(prices)
         row_sizes, column_sizes = self.network.line_prices(np.abs(prices))
         most = 8 * self.network.n_nodes + 4 * ids.size
+        rounding = UNITS * EPS if self.unit is None else 0.0
 
         def wrong(edges: Candidates, sign: float) -> Indices:
             size = np.abs(edges.scores) + row_sizes[edges.tokens] + column_sizes[edges.features]
-            return edges.ids[sign * edges.profit(rows, columns) > UNITS * EPS * size]
+            return edges.ids[sign * edges.profit(rows, columns) > rounding * size]
 
         for limit in (most, None):
             above = self.edges.above(rows, columns, most=limit, but=ids)
@@ -210,44 +255,38 @@ class _Search:
         return union(refused, wrong(self.edges.candidates(ids), -1.0))
 
     def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
-        ids = self._without_idle(ids)
+        if self.problem.matrix.is_integer and 4 * max(*map(_largest, self.network.line_prices(np.abs(prices)))) > HELD:
+            raise NotCertifiedError(self._unproved(prices, "prices beyond 2^51", _HELD))
         problem = self.problem
+        ids = ids[needed(problem, *self.edges.ends(ids), self.edges.values(ids))]
         tokens, features = self.edges.ends(ids)
         seconds = time.perf_counter() - self.started
         stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
         answer = (tokens, features, self.edges.values(ids))
-        prices_of_limits = _prices(problem, Optimum(self.edges, self.network, prices, ids, near))
+        prices_of_limits = _prices(
+            problem, Optimum(self.edges, self.network, prices, ids, near, self.options.max_seconds)
+        )
         return Solution.optimal(problem, answer, prices_of_limits, stats)
-
-    def _without_idle(self, ids: Indices) -> Indices:
-        """Without matches of score 0 that no floor needs; they cost nothing, so the prices stay optimal."""
-        edges = self.edges.candidates(ids)
-        idle = np.flatnonzero(edges.scores == 0)
-        if not idle.size:
-            return ids
-        network = self.network
-        counts = network.counts_of(edges.tokens, edges.features)
-        room = np.where(network.lower > 0, counts - network.lower, UNBOUNDED)
-        keep = np.ones(ids.size, bool)
-        for at in idle:
-            arcs = [int(level.arc_of[(edges.tokens, edges.features)[level.side][at]]) for level in network.levels]
-            arcs = [arc for arc in arcs if arc >= 0]
-            if (room[arcs] > 0).all():
-                room[arcs] -= 1
-                keep[at] = False
-        return ids[keep]
 
     def _unproved(self, prices: Reals, limit: str, advice: str = _LONGER) -> str:
         """What is known when the search ends early: a bound from the prices at hand."""
         rows, columns = self.network.line_prices(prices)
         limits = np.where(prices > 0, self.network.upper, np.where(prices < 0, self.network.lower, 0))
-        bound = math.fsum([*(limits * prices).tolist(), self.edges.total_above(rows, columns)])
         floors = bool((self.network.lower > 0).any())
         known = "no allocation that meets the floors is known yet" if floors else "the empty one reaches 0"
+        try:
+            above = replace(self.edges, work_limit=self.work_limit.grace()).total_above(rows, columns)
+        except SpentError:
+            return f"stopped after {limit} without a proof and without a bound: {known}; {advice}"
+        bound = math.fsum([*(limits * prices).tolist(), above])
         return (
             f"stopped after {limit} without a proof: every allocation scores at most {bound:.6g}, {known}, so the best "
             f"gap is {'infinite' if floors else format(bound, '.6g')}; {advice}"
         )
+
+
+def _largest(prices: Reals) -> float:
+    return float(prices.max(initial=0.0))
 
 
 def _prices(problem: Problem, optimum: Optimum) -> Prices:
@@ -275,6 +314,6 @@ def _warm_prices(network: Network, warm_start: Prices | None) -> Reals | None:
     if any(part.shape != (block.stop - block.start,) for part, block in parts):
         return None
     prices = np.concatenate([part for part, _ in parts])
-    allowed = np.where(network.upper >= UNBOUNDED, np.minimum(prices, 0.0), prices)
+    allowed = np.where(network.upper >= network.unbounded, np.minimum(prices, 0.0), prices)
     allowed = np.where(network.lower <= 0, np.maximum(allowed, 0.0), allowed)
     return allowed if np.isfinite(allowed).all() else None

@@ -24,6 +24,7 @@ from allocation.solvers.two_sided.first_candidates import (
 )
 from allocation.solvers.two_sided.pricing import AllEdges, Band, all_edges
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
+from allocation.solvers.work_limit import WorkLimit
 
 # Edges of each token and of each feature nearest to their prices that stay open, at least.
 OPEN = 6
@@ -48,8 +49,8 @@ SETTLED = 24
 class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
-    def __init__(self, problem: Problem, network: Network, edges: AllEdges, deadline: float) -> None:
-        self.problem, self.network, self.edges, self.deadline = problem, network, edges, deadline
+    def __init__(self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit) -> None:
+        self.problem, self.network, self.edges, self.work_limit = problem, network, edges, work_limit
         self.passes = self.sweeps = 0
 
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
@@ -71,6 +72,7 @@ class StartingPoint:
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
+            self.work_limit.check()
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
             per_line = OPEN_WARM if around is not None and band_round == 0 else KEPT
             ids = union(self._above(swept.prices, band, per_line), current.ids[still_near])
@@ -106,7 +108,8 @@ class StartingPoint:
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
-        sample = StartingPoint(problem, network_of(problem), all_edges(problem, self.edges.workers), self.deadline)
+        edges = all_edges(problem, self.edges.workers, self.work_limit)
+        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit)
         prices, current, _ = sample.run(None)
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
@@ -147,7 +150,7 @@ class StartingPoint:
     def _swept(
         self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
     ) -> SweepResult:
-        result = sweep(self.sweep_problem(open_edges, fixed, band), start, enough, self.deadline)
+        result = sweep(self.sweep_problem(open_edges, fixed, band), start, enough, self.work_limit)
         self.sweeps += result.sweeps
         return result
 

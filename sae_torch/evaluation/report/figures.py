@@ -55,8 +55,8 @@ def training(evaluations: Sequence[Evaluation]) -> Drawn | None:
 
 def spectrum(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Density over rank."""
-    found = [(index, e, _by_rank(e)) for index, e in enumerate(evaluations, 1)]
-    shown = [(index, e, densities) for index, e, densities in found if densities]
+    ranked = [(index, e, _by_rank(e)) for index, e in enumerate(evaluations, 1)]
+    shown = [(index, e, densities) for index, e, densities in ranked if densities]
     if not shown:
         return {"panels": []}
     # one range for all, so that the panels can be compared
@@ -88,12 +88,12 @@ def histograms(evaluations: Sequence[Evaluation]) -> list[Drawn]:
 
 def difficulty(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Features and error over tenths of difficulty."""
-    found = [(index, e.name, d) for index, e in enumerate(evaluations, 1) if (d := e.difficulty) is not None]
-    if not found:
+    measured = [(index, e.name, d) for index, e in enumerate(evaluations, 1) if (d := e.difficulty) is not None]
+    if not measured:
         return None
     x = Axis("tenth of the tokens, easiest first", include=[1, 10])
-    features = [Series(name, range(1, len(d.l0) + 1), d.l0, index) for index, name, d in found]
-    errors = [Series(name, range(1, len(d.error) + 1), d.error, index) for index, name, d in found]
+    features = [Series(name, range(1, len(d.l0) + 1), d.l0, index) for index, name, d in measured]
+    errors = [Series(name, range(1, len(d.error) + 1), d.error, index) for index, name, d in measured]
     panels = [
         Drawn(
             line_chart(features, x, Axis("features per token", include=[0]), "Features per token by difficulty"),
@@ -106,7 +106,8 @@ def difficulty(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
             legend=legend(errors),
         ),
     ]
-    return {"k": sorted({d.k for _, _, d in found}), "found": [(name, d) for _, name, d in found], "panels": panels}
+    budgets = sorted({d.k for _, _, d in measured})
+    return {"k": budgets, "found": [(name, d) for _, name, d in measured], "panels": panels}
 
 
 def batches(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
@@ -138,12 +139,12 @@ def batches(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
 
 def collapse(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Cosine with the closest other decoder row."""
-    found = [(index, e, c) for index, e in enumerate(evaluations, 1) if (c := e.cosines) is not None]
-    if not found:
+    measured = [(index, e, c) for index, e in enumerate(evaluations, 1) if (c := e.cosines) is not None]
+    if not measured:
         return None
     series = [
         Series(e.name, [(i + 0.5) / len(c.histogram) for i in range(len(c.histogram))], c.histogram, index)
-        for index, e, c in found
+        for index, e, c in measured
     ]
     x = Axis("cosine with the closest other decoder row", include=[0, 1])
     chart = line_chart(
@@ -152,9 +153,9 @@ def collapse(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     said = "; ".join(
         f"{e.name} median {c.median:.2f}, highest percent above {c.highest_percent:.2f}, "
         f"{100 * c.alike:.2f} % above 0.9, all pairs {c.mean_absolute:.3f}"
-        for _, e, c in found
+        for _, e, c in measured
     )
-    chance = math.sqrt(2 / (math.pi * found[0][1].d_model))
+    chance = math.sqrt(2 / (math.pi * measured[0][1].d_model))
     return {"chance": chance, "figure": Drawn(chart, f"{said}.", legend=legend(series))}
 
 

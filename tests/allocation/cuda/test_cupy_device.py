@@ -91,7 +91,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`import cupy` finds the stand-in."""
     module = ModuleType("cupy")
     entries: dict[str, Any] = {
-        **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like", "nonzero")},
+        **{name: getattr(np, name) for name in ("take", "reshape", "bincount", "zeros_like", "nonzero", "max", "min")},
         "arange": lambda size, dtype: np.arange(size, dtype=dtype).view(StandInArray),
         "full": lambda size, value, kind: np.full(size, value, kind).view(StandInArray),
         "empty": lambda size, kind: np.empty(size, kind).view(StandInArray),
@@ -157,8 +157,9 @@ def test_tensors_are_read_where_they_are_on_torchs_stream(type_name: str) -> Non
     for limits in LIMITS:
         matrix = device_scores(tensor)
         assert matrix.array.data_ptr() == tensor.data_ptr()
+        problem = al.Problem(matrix, **limits)
         STREAMS.clear()
-        solution = al.solve(al.Problem(matrix, **limits))
+        solution = al.solve(problem)
         assert STREAMS == [(77, None), "waited", None]  # entered once, waited for, left
         assert isinstance(solution.tokens, StandInArray)
         expected = al.solve(al.Problem(plain, **limits))

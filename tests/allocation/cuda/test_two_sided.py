@@ -119,6 +119,16 @@ def test_every_type(place: Any, type_name: str) -> None:
     assert al.verify(al.Problem(plain, **limits), found.on_host()).optimal
 
 
+@pytest.mark.parametrize("place", [strict, on_tensor, on_kernels])
+def test_integers_that_sums_would_round_are_refused_there_too(place: Any) -> None:
+    scores = np.full((4, 3), 2**50)
+    problem = al.Problem(place(scores), token_caps=1, feature_caps=2)
+    assert al.verify(problem, al.solve(problem).on_host()) == al.Certificate(True, 0.0, 0.0, ())
+    scores[2, 1] -= 2**53
+    with pytest.raises(al.InvalidProblemError, match="1 entries are beyond, the first at token 2, feature 1"):
+        al.Problem(place(scores), token_caps=1, feature_caps=2)
+
+
 def test_only_few_edges_cross() -> None:
     """No block of the matrix comes over: candidate edges and the edges of a few tokens do."""
     scores = drawn((400, 300), "generic", 1).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Figures of the evaluation against plain computations of the same (`plain`), and the pages made of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.interop import dictionary_learning, saelens
-from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop.formats import FORMATS, FormatName, format_of
 from sae_torch.interop.saebench import BenchmarkAutoencoder
 from tests.sae_torch.command_line import complaint
 
@@ -40,7 +40,7 @@ def inputs(count: int, seed: int) -> torch.Tensor:
 
 
 @given(
-    some.sampled_from(["saelens", "dictionary-learning", "sparsify"]),
+    some.sampled_from(get_args(FormatName)),
     some.sampled_from(["token", "mutual", "feature"]),
     some.integers(0, 50),
     some.booleans(),
@@ -66,6 +66,15 @@ def test_written_and_read_again(
     if name != "sparsify":
         assert FORMATS[name].metadata(folder)["model_name"] == "toy"
         assert FORMATS[name].metadata(folder)["hook_name"] == "blocks.2.hook_resid_post"
+
+
+def test_the_names_of_the_formats_are_those_of_the_command_line() -> None:
+    assert tuple(FORMATS) == get_args(FormatName)
+
+
+def test_no_two_formats_have_the_same_files() -> None:
+    """`format_of` would take the first."""
+    assert len({(module.CONFIG, module.WEIGHTS) for module in FORMATS.values()}) == len(FORMATS)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates, pricing, starting_point
+from allocation.scores import DenseScores
+from allocation.solvers.two_sided import circulation, first_candidates, pricing, primal_dual, starting_point
 from tests.allocation.integer_program import best_value, limits_of
-from tests.allocation.strategies import any_limits, any_problem, one_sided, score_matrices
+from tests.allocation.strategies import any_case, any_limits, any_problem, one_sided, score_matrices
 
 LIMITS = ("budget", "token_caps", "token_floors", "feature_caps", "feature_floors", "token_groups", "feature_groups")
 BLOCKS = ("budget", "tokens", "features", "token_groups", "feature_groups")
@@ -64,6 +66,96 @@ def test_what_the_candidates_miss_is_found_by_pricing() -> None:
         agrees_with_the_integer_programme(problem)
 
     check()
+
+
+@pytest.mark.hypothesis
+def test_counts_beyond_32_bits_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limits of size patched to those of small problems: one unit at once, bounds just above the edges."""
+    monkeypatch.setattr(primal_dual, "AT_ONCE", 1)
+    monkeypatch.setattr(circulation, "LEAST_UNBOUNDED", 1)
+    at_once, cut = primal_dual._at_once, [0]
+
+    def counted(sources: Any, sinks: Any) -> Any:
+        sent, received = at_once(sources, sinks)
+        cut[0] += int(min(sources.sum(), sinks.sum()) > 1)
+        assert min(sent.sum(), received.sum()) <= 1
+        return sent, received
+
+    monkeypatch.setattr(primal_dual, "_at_once", counted)
+
+    @given(any_problem(max_side=5))
+    @settings(max_examples=100)
+    def check(problem: al.Problem) -> None:
+        agrees_with_the_integer_programme(problem)
+
+    check()
+    assert cut[0] >= 5
+
+
+def test_bounds_of_more_than_32_bits_are_what_was_given() -> None:
+    """Of a matrix that is one number in memory."""
+    size = 1 << 15
+    matrix = DenseScores(np.broadcast_to(np.int8(1), (size, size)), "int8")
+    everybody = al.Group(range(size), floor=2**29 + 1, cap=2**29 + 2)
+    problem = al.Problem(matrix, token_groups=[everybody], feature_caps=size, budget=2**30 - 1, token_caps=2**62)
+    network = circulation.network_of(problem)
+    assert network.unbounded > 2**30
+    blocks = {name: (network.lower[at], network.upper[at]) for name, at in network.blocks.items()}
+    assert blocks["token_groups"] == (2**29 + 1, 2**29 + 2)
+    assert blocks["budget"] == (-network.unbounded, 2**30 - 1)
+    assert set(blocks["features"][1]) == {size}
+    assert set(blocks["tokens"][1]) == {network.unbounded}
+    assert network.most_matches == 2**30 - 1
+    too_many = al.Problem(matrix, token_groups=[al.Group(range(size), floor=2**30 + 1)], feature_caps=size)
+    with pytest.raises(al.InfeasibleError, match=r"token_groups 0 \(1073741825\) .* more than the 1073741824 pairs"):
+        circulation.network_of(too_many)
+
+
+@given(any_case(max_side=4, min_side=1), st.sampled_from([2**29 - 1, 2**29, 2**31, 2**32 + 1, 2**62, 2**63 - 1]))
+@settings(max_examples=60)
+def test_caps_of_any_size_are_none_and_floors_of_any_size_infeasible(case: Any, large: int) -> None:
+    scores, limits = case
+    tokens, features = np.nonzero(np.asarray(scores, np.float64) > -np.inf)
+    edges = {"tokens": tokens, "features": features, "scores": scores[tokens, features]}
+    plain = al.Problem.from_edges(**edges, shape=scores.shape, **limits)
+    known = al.solve(plain, al.TwoSided(), throw=False)
+    more = {name: large for name in ("budget", "token_caps", "feature_caps") if name not in limits}
+    roomy = al.Problem.from_edges(**edges, shape=scores.shape, **limits, **more)
+    for solver in (al.TwoSided(), al.LinearProgram()):
+        found = al.solve(roomy, solver, throw=False)
+        assert found.status is known.status
+        if known.status is al.Status.OPTIMAL:
+            assert al.verify(roomy, found).optimal
+            assert found.objective == pytest.approx(known.objective, rel=1e-12, abs=1e-12)
+    floor = al.Group(range(scores.shape[0]), floor=large)
+    for solver in (al.TwoSided(), al.LinearProgram(), al.Auto()):
+        groups = [floor, *limits.get("token_groups", ())]
+        failed = al.solve(
+            al.Problem.from_edges(**edges, shape=scores.shape, **{**limits, "token_groups": groups}),
+            solver,
+            throw=False,
+        )
+        assert failed.status is al.Status.INFEASIBLE
+        assert not re.search(rf"-\d|cap of {2**29}\b", str(failed.error)), failed.error
+
+
+def test_prices_of_integers_that_float64_does_not_hold_are_an_error() -> None:
+    """Each feature of a chain costs two scores more than the one before."""
+
+    def chain(score: int, length: int) -> al.Problem:
+        tokens = np.repeat(np.arange(length), 2)[:-1]
+        features = tokens + np.arange(2 * length - 1) % 2
+        scores = np.where(tokens == features, -score, score)
+        return al.Problem.from_edges(
+            tokens, features, scores, (length, length), token_caps=1, token_floors=1, feature_caps=1
+        )
+
+    held = chain(2**46, 16)
+    assert al.verify(held, al.solve(held)) == al.Certificate(True, 0.0, 0.0, ())
+    with pytest.raises(
+        al.NotCertifiedError, match=r"stopped after prices beyond 2\^51 .* bring the scores closer to 0"
+    ):
+        al.solve(chain(2**50, 16))
 
 
 def value(scores: Any, given: dict[str, Any]) -> float:
@@ -312,3 +404,50 @@ def test_wrong_prices_cost_no_last_bit_of_one_sided_problems() -> None:
         problem = al.Problem(1.0 + rng.integers(-4, 5, (6, 4)) * 2.0**-52, feature_caps=rng.integers(0, 4, 4), budget=5)
         wrong = (al.Price(4 * rng.random()), al.Price(rng.normal(size=6)), al.Price(4 * rng.normal(size=4)))
         certified(problem, warm_start=al.Prices(*wrong, none, none))
+
+
+@given(
+    hnp.arrays(np.float64, (3, 4), elements=LAST_BITS),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.integers(3, 8),
+    st.sampled_from([0, 0, 1, -40, 800, -900]),
+    st.data(),
+)
+@settings(max_examples=150)
+def test_scores_whose_sums_float64_holds_are_solved_to_the_last_bit(
+    scores: Any, floor: int, cap: int, budget: int, power: int, data: st.DataObject
+) -> None:
+    """And certified without a tolerance; no other allocation of another value is, whatever its prices."""
+    least = min(floor, cap)
+    limits = {"token_floors": least, "token_caps": cap, "feature_caps": 2, "budget": max(budget, 3 * least)}
+    problem = al.Problem(np.ldexp(scores, power), **limits)
+    solution = al.solve(problem, al.TwoSided())
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    best = best_by_trying_all(problem)
+    assert sum(map(Fraction, solution.values.tolist()), Fraction(0)) == best
+    tokens, features = np.nonzero(solution.mask())
+    order = data.draw(st.permutations(range(4)))
+    other = np.zeros((3, 4), bool)
+    other[tokens, np.array(order)[features]] = True
+    ends = np.nonzero(other)
+    claimed = SimpleNamespace(tokens=ends[0], features=ends[1], values=problem.scores[ends], prices=solution.prices)
+    certificate = al.verify(problem, claimed)
+    if certificate.optimal and certificate.tolerance == 0:
+        assert sum(map(Fraction, claimed.values.tolist()), Fraction(0)) == best
+
+
+NEAR_THE_BOUND = st.builds(
+    lambda base, by: base + by, st.sampled_from([2**50 - 3, 2**49, 3 - 2**50]), st.integers(-3, 3)
+)
+
+
+@given(hnp.arrays(np.int64, (3, 4), elements=NEAR_THE_BOUND), st.integers(0, 2), st.integers(1, 2), st.integers(3, 8))
+@settings(max_examples=80)
+def test_integers_as_large_as_allowed_are_solved_exactly(scores: Any, floor: int, cap: int, budget: int) -> None:
+    """A difference of 1 between scores of 2^50 decides; the certificate has no tolerance."""
+    limits = {"token_floors": min(floor, cap), "token_caps": cap, "feature_caps": 2}
+    problem = al.Problem(scores, budget=max(budget, 3 * min(floor, cap)), **limits)
+    solution = al.solve(problem, al.TwoSided())
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    assert sum(solution.values.tolist()) == best_by_trying_all(problem)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import allocation as al
-from allocation.solvers.two_sided import first_candidates, starting_point, work_limit
+from allocation.solvers import work_limit
+from allocation.solvers.two_sided import first_candidates, starting_point
 from allocation.solvers.two_sided.dual_ascent import _extrapolated
 from allocation.solvers.two_sided.pricing import AllEdges
 from tests.allocation.min_cost_flow import best_value
@@ -155,6 +156,21 @@ def test_what_a_solve_may_visit_is_bounded_unless_seconds_are_given(monkeypatch:
     certified(problem, max_seconds=600)
 
 
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.parametrize("bits", [3, 20])
+@pytest.mark.parametrize("limits", ["caps", "budget, caps, floors"])
+def test_scores_that_differ_in_their_last_bits_are_solved_exactly(limits: str, bits: int) -> None:
+    """Integers of 53 bits in units of 2^-52, of which their sums with prices hold every bit."""
+    last = np.random.default_rng(bits).integers(0, 1 << bits, SHAPE)
+    problem = al.Problem(1.0 + np.ldexp(last.astype(np.float64), -52), **LIMITS[limits])
+    assert problem.matrix.n_edges > starting_point.SMALL
+    solution = al.solve(problem)
+    assert al.verify(problem, solution) == al.Certificate(True, 0.0, 0.0, ())
+    shifted = (1 << 30) + last  # of as many matches, an integer programme knows it alike
+    found = int(shifted[solution.tokens, solution.features].sum())
+    assert found == best_value(al.Problem(shifted, **LIMITS[limits]))
+
+
 def planned_limits(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, Any]:
     """Limits close to the counts of a random allocation, with groups of features in groups."""
     planned = rng.random(shape) < 0.3 * rng.uniform(0.2, 2, (shape[0], 1))
@@ -177,6 +193,19 @@ def test_scores_over_two_hundred_orders_are_solved(seed: int) -> None:
     shape = (60, 48)
     scores = rng.standard_normal(shape) * 10.0 ** rng.uniform(-100, 100, shape)
     certified(al.Problem(scores, **planned_limits(rng, shape)))
+
+
+@pytest.mark.parametrize("seed", [4, 127, 212, 262])
+def test_scores_over_all_orders_of_float64_are_solved_step_by_step(seed: int) -> None:
+    """From one grid to a much finer one paths need edges that no grid between had priced."""
+    rng = np.random.default_rng(seed)
+    shape = (9, 9)
+    scores = rng.standard_normal(shape) * 10.0 ** rng.uniform(-290, 269, (9, 1) if seed % 2 else shape)
+    planned = rng.random(shape) < rng.uniform(0.1, 0.6)
+    of_tokens, of_features = planned.sum(1), planned.sum(0)
+    caps = of_tokens + rng.integers(0, 2, 9)
+    floors = np.maximum(of_features - rng.integers(0, 3, 9), 0)
+    certified(al.Problem(scores, token_caps=caps, feature_caps=of_features, feature_floors=floors))
 
 
 @pytest.mark.parametrize("seed", [6, 9])
