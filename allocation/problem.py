@@ -124,7 +124,7 @@ class Problem:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        if matrix.type in ("int64", "uint64") and not self._comparisons_decide:
+        if matrix.is_integer and matrix.type in ("int64", "uint64") and not self._comparisons_decide:
             _refuse_wide_integers(matrix)
 
     @classmethod

@@ -103,6 +103,11 @@ class Rough(DenseScores):
         """Its extent, as a problem shows it."""
         return f"{super().size_text}, rough {self.approximate.type}"
 
+    @property
+    def is_integer(self) -> bool:
+        """False: exact scores are floats."""
+        return False
+
     @cached_property
     def type(self) -> str:  # type: ignore[override]
         """The number type of the exact scores, which one of them tells."""
@@ -128,6 +133,9 @@ class Rough(DenseScores):
             array[ids] = values
         whole = np.full(tokens * features, -np.inf, np.float32) if array is None else array
         return DenseScores(whole.reshape(self.shape), whole.dtype.name)
+
+    def __repr__(self) -> str:
+        return f"Rough({self.size_text})"  # what is only shown asks for nothing
 
     def allowed(self) -> Indices:
         """Ids of all edges that are not forbidden."""

@@ -61,7 +61,7 @@ def both(case: tuple[Matrix, al.Rough, Oracle, Limits], **options: Any) -> tuple
     assert found.status is whole.status
     assert str(found.error) == str(whole.error)
     if found.error is None:
-        assert len(oracle.asked) == len(set(oracle.asked)) + 0
+        assert len(oracle.asked) == len(set(oracle.asked))
     return whole, found
 
 
@@ -253,6 +253,8 @@ def test_what_reads_every_score_gets_every_score() -> None:
     _, oracle = products(tokens=6, features=9)
     rough = al.Rough(oracle.scores + np.float32(0.5), (0.5, 1.001), oracle)
     problem = al.Problem(rough, budget=7)
+    assert repr(problem.matrix) == "Rough(6 tokens x 9 features, rough float32)"
+    assert not oracle.asked
     assert np.array_equal(problem.scores, oracle.scores)
     assert "6 tokens x 9 features, rough float32, float32, budget=7" in repr(problem)
     assert al.soft_solve(problem, 0.5).value == al.soft_solve(al.Problem(oracle.scores, budget=7), 0.5).value
