@@ -30,7 +30,7 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     ----------
     sae : SparseAutoencoder
     batches : iterable of (tokens, d_model) tensors
-        Activations, best neither trained on, for those score higher, nor to be judged on. They are kept, since feature
+        Activations, best not trained on, which lowers their price, nor to be judged on. They are kept, since feature
         choice encodes them as often as it shares out quotas anew, up to four times; mutual and balanced choice once.
 
     Raises

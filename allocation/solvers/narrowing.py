@@ -176,8 +176,10 @@ def reaching(rough: Rough, thresholds: Thresholds, only_positive: bool = False, 
     columns = rough.shape[1]
     near = rough.approximate
     wide: Any = np.float64 if near.type == "float64" else np.float32
-    rows = (thresholds.tokens - COARSE * np.abs(thresholds.tokens)).astype(wide)
+    with np.errstate(over="ignore"):  # a threshold far below all scores may become -inf
+        rows = (thresholds.tokens - COARSE * np.abs(thresholds.tokens)).astype(wide)
 
+    @np.errstate(over="ignore")
     def of_block(start: int, stop: int) -> Indices:
         scores: Any = near.rows(start, stop)
         if rough.relative:

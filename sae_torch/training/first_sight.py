@@ -1,4 +1,4 @@
-"""Thresholds for activations never trained on, measured on those that were: they score higher once they have been."""
+"""Thresholds for activations never trained on, measured on those that were: training lowers their price."""
 
 from __future__ import annotations
 

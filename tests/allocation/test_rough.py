@@ -202,11 +202,11 @@ def test_start_threads_and_order_of_work_change_nothing() -> None:
 def test_a_bound_that_says_nothing_is_exact_too(limits: Limits) -> None:
     _, oracle = products(tokens=40, features=60)
     limits = limits | {name: 90 for name in limits if name == "budget"}
-    useless = al.Rough(np.zeros((40, 60)), (1e3, 1.0), oracle)
     whole = al.solve(al.Problem(oracle.scores, **limits))
-    found = al.solve(al.Problem(useless, **limits))
-    assert found.objective == whole.objective
-    assert found.stats["evaluated"] == 40 * 60
+    for bound, kind in ((1e3, np.float64), (1e3, np.float32), (1e200, np.float32), (1e200, np.float64)):
+        found = al.solve(al.Problem(al.Rough(np.zeros((40, 60), kind), (bound, 1.0), oracle), **limits))
+        assert found.objective == whole.objective
+        assert found.stats["evaluated"] == 40 * 60
 
 
 def test_a_broken_bound_names_the_pair() -> None:
