@@ -13,7 +13,7 @@ from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
-from allocation.solvers import Laminar, Options, Solver, TopSelection, TwoSided
+from allocation.solvers import Assignment, Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
 
 
@@ -32,6 +32,7 @@ class Auto:
     ======================================================= ================
     none, caps on the tokens, or caps on the features       `TopSelection`
     caps, floors and nested groups, of one side             `Laminar`
+    one match a token and a feature, budget slack           `Assignment`
     of both sides                                           `TwoSided`
     ======================================================= ================
 
@@ -41,7 +42,7 @@ class Auto:
     >>> al.Auto().explain(al.token_choice([[1.0, 2.0]], k=1))
     'TopSelection: limits on one side are met by taking the best of every group'
     >>> al.Auto().explain(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
-    'TwoSided: limits on both sides, here token_caps and feature_caps, need prices on both'
+    'Assignment: one match a token and a feature is an assignment problem'
     """
 
     def choose(self, problem: Problem) -> tuple[Solver, str]:
@@ -51,6 +52,8 @@ class Auto:
             return TopSelection(), "limits on one side are met by taking the best of every group"
         if Laminar().refusal(problem) is None:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
+        if not problem.matrix.on_device and Assignment().refusal(problem) is None:
+            return Assignment(), "one match a token and a feature is an assignment problem"
         return TwoSided(), f"limits on both sides, here {_limited_by(problem)}, need prices on both"
 
     def explain(self, problem: Problem) -> str:
@@ -102,7 +105,8 @@ def solve(
     ----------
     problem : Problem
     solver : solver object, default ``Auto()``
-        ``TopSelection()``, ``Laminar()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the fastest exact one.
+        ``TopSelection()``, ``Laminar()``, ``Assignment()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the
+        fastest exact one.
     throw : bool, default True
         With False a failed solve returns a `Solution` whose status says why and whose answer raises that error.
     warm_start : Prices, optional

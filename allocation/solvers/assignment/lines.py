@@ -1,0 +1,100 @@
+"""What each token could gain at given prices of the features, in one pass over a matrix or over candidate edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from allocation.arrays import Indices, Reals
+from allocation.problem import Problem
+from allocation.scores import DenseScores, EdgeScores
+
+# Bytes of float64 per block: with the prices they stay in a core's own cache.
+BLOCK_BYTES = 1 << 19
+EPS = float(np.finfo(np.float64).eps)
+
+
+class Lines(Protocol):
+    """The tokens of a problem, asked at prices of the features; `inf` closes a feature."""
+
+    def best(self, prices: Reals) -> tuple[Reals, Indices]:
+        """The most that each token's scores exceed the prices by, and at which feature; -inf where it has none."""
+
+    def surely(self, prices: Reals, units: float) -> Reals:
+        """The most that each token's scores exceed the prices by, less so many units of rounding of either."""
+
+
+def lines_of(problem: Problem, workers: int | None) -> Lines:
+    """The tokens of a problem, by what holds its scores."""
+    matrix = problem.matrix
+    return Listed(matrix) if isinstance(matrix, EdgeScores) else Matrix(matrix, workers)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Rows of a matrix, in blocks on threads."""
+
+    matrix: DenseScores
+    workers: int | None
+
+    def best(self, prices: Reals) -> tuple[Reals, Indices]:
+        """See `Lines`."""
+
+        def of_block(start: int, stop: int) -> tuple[Reals, Indices]:
+            profit = self.matrix.rows(start, stop) - prices
+            at = profit.argmax(axis=1)
+            return profit[np.arange(stop - start), at], at
+
+        parts = self.matrix.in_blocks(of_block, self.workers, self._block_bytes)
+        return np.concatenate([value for value, _ in parts]), np.concatenate([at for _, at in parts])
+
+    def surely(self, prices: Reals, units: float) -> Reals:
+        """See `Lines`."""
+        limits = prices + units * EPS * np.abs(prices)
+
+        def of_block(start: int, stop: int) -> Reals:
+            scores = self.matrix.rows(start, stop).astype(np.float64)
+            profit = scores - limits
+            profit[scores > -np.inf] -= units * EPS * np.abs(scores[scores > -np.inf])
+            return np.asarray(profit.max(axis=1))
+
+        return np.concatenate(self.matrix.in_blocks(of_block, self.workers, self._block_bytes))
+
+    @property
+    def _block_bytes(self) -> int:
+        """Of the scores, so that as many float64 fill a block."""
+        return BLOCK_BYTES * self.matrix.array.itemsize // 8
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Candidate edges, which are sorted by token."""
+
+    matrix: EdgeScores
+
+    def best(self, prices: Reals) -> tuple[Reals, Indices]:
+        """See `Lines`."""
+        matrix = self.matrix
+        profit = matrix.array - prices[matrix.features]
+        best = self._largest(profit)
+        at = np.zeros(matrix.shape[0], np.int64)
+        reached = np.flatnonzero(profit == best[matrix.tokens])[::-1]  # of equal ones the first
+        at[matrix.tokens[reached]] = matrix.features[reached]
+        return best, at
+
+    def surely(self, prices: Reals, units: float) -> Reals:
+        """See `Lines`."""
+        matrix = self.matrix
+        scores = matrix.array.astype(np.float64)
+        limits = prices + units * EPS * np.abs(prices)
+        return self._largest(scores - limits[matrix.features] - units * EPS * np.abs(scores))
+
+    def _largest(self, profit: Reals) -> Reals:
+        tokens = self.matrix.tokens
+        largest = np.full(self.matrix.shape[0], -np.inf)
+        first = np.flatnonzero(np.diff(tokens, prepend=-1))
+        if first.size:
+            largest[tokens[first]] = np.maximum.reduceat(profit, first)
+        return largest
