@@ -99,38 +99,29 @@ class Search:
 
     def _raised(self, prices: Reals, among: Mask) -> Reals | None:
         """The least prices of the tokens `among`, from lower bounds; -inf where nothing bounds them."""
-        scores, token_of = self.matched.scores, self.matched.token_of
-        n_tokens = prices.size
-        follows = np.full(n_tokens, -1)
-        length = prices.copy()
-        scale = float(np.abs(scores).max(initial=0.0))
-        whole = bool((among == self.holds).all())
+        paths = _Paths(self, prices, among)
+        known_at, known_scores = [], []
         for _ in range(MOST_SWEEPS):
-            left = self._left(prices, among)
-            if not whole:
-                left[token_of < 0] = np.inf
+            left = paths.left()
             bound, at = self.lines.best(left)
             self.sweeps += 1
-            source = token_of[at]
-            away = np.where(source >= 0, np.abs(left[at]), 0.0)
-            with np.errstate(invalid="ignore"):
-                gain = bound - prices
-                size = np.abs(bound) + np.where(np.isfinite(prices), np.abs(prices), 0.0) + 2 * away
-                more = among & (source != np.arange(n_tokens)) & (bound > -np.inf) & (gain > self.units * EPS * size)
-            raised = np.flatnonzero(more)
-            if not raised.size:
-                self.nearest = np.where(among & (bound > -np.inf), at, self.nearest)
-                return prices
-            if float(gain[raised].max()) > SMALL_GAIN * scale or not self.units:
-                follows[raised] = source[raised]
-                own = np.where(source >= 0, scores[source], 0.0)
-                length[raised] = (bound + left[at] - own)[raised]
-                followed = _evaluated(follows, length)
-                if followed is None:
+            scores = self.lines.scores(at)
+            if not paths.raised(bound, at, scores, left):
+                if paths.circular:
                     return None
-                prices = np.maximum(prices, followed)
-            prices[raised] = np.maximum(prices[raised], bound[raised])
-            self.latest = prices
+                self.nearest = np.where(among & (bound > -np.inf), at, self.nearest)
+                return paths.prices
+            # what this pass found, and what those before it found, settles without another pass
+            known_at.append(at)
+            known_scores.append(scores)
+            features, worth = np.stack(known_at), np.stack(known_scores)
+            for _ in range(MOST_SWEEPS):
+                left = paths.left()
+                profit = worth - left[features]
+                best = profit.argmax(axis=0), np.arange(prices.size)
+                if not paths.raised(profit[best], features[best], worth[best], left):
+                    break
+            self.latest = paths.prices
         return None
 
     def _room(self, among: Reals, prices: Reals, loose: Mask) -> float:
@@ -158,6 +149,52 @@ class Search:
         if (self.lines.surely(left, units) > prices + units * EPS * np.abs(prices)).any():
             return None
         return Duals(prices, left, self.nearest, self.sweeps)
+
+
+class _Paths:
+    """Prices on their way up, and which bound each follows; `circular` once bounds follow each other in a circle."""
+
+    def __init__(self, search: Search, prices: Reals, among: Mask) -> None:
+        self.search, self.prices, self.among = search, prices, among
+        self.whole = bool((among == search.holds).all())
+        self.follows = np.full(prices.size, -1)
+        self.length = prices.copy()
+        self.circular = False
+        self.small = SMALL_GAIN * float(np.abs(search.matched.scores).max(initial=0.0)) if search.units else -1.0
+
+    def left(self) -> Reals:
+        """What the tokens leave for their features, those of others closed."""
+        left = self.search._left(self.prices, self.among)
+        if not self.whole:
+            left[self.search.matched.token_of < 0] = np.inf
+        return left
+
+    def raised(self, bound: Reals, at: Indices, scores: Reals, left: Reals) -> bool:
+        """Raise what lies below these bounds by more than rounding, and all that follows it; False if nothing does."""
+        matched, prices = self.search.matched, self.prices
+        source = matched.token_of[at]
+        own = np.where(source >= 0, matched.scores[source], 0.0)
+        with np.errstate(invalid="ignore"):
+            gain = bound - prices
+            size = np.abs(bound) + np.where(np.isfinite(prices), np.abs(prices), 0.0)
+            size += 2 * np.where(source >= 0, np.abs(left[at]), 0.0)
+            more = self.among & (source != np.arange(prices.size)) & (bound > -np.inf)
+            more &= gain > self.search.units * EPS * size
+        raised = np.flatnonzero(more)
+        if not raised.size:
+            return False
+        if float(gain[raised].max()) > self.small:
+            self.follows[raised] = source[raised]
+            self.length[raised] = (scores - own)[raised]
+            followed = _evaluated(self.follows, self.length)
+            if followed is None:
+                self.circular = True
+                return False
+            prices = np.maximum(prices, followed)
+        prices = prices.copy()
+        prices[raised] = np.maximum(prices[raised], bound[raised])
+        self.prices = prices
+        return True
 
 
 def _evaluated(follows: Indices, length: Reals) -> Reals | None:

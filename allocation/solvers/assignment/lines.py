@@ -9,7 +9,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Reals
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.scores import DenseScores, EdgeScores, reals_at
 
 # Bytes of float64 per block: with the prices they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
@@ -21,6 +21,9 @@ class Lines(Protocol):
 
     def best(self, prices: Reals) -> tuple[Reals, Indices]:
         """The most that each token's scores exceed the prices by, and at which feature; -inf where it has none."""
+
+    def scores(self, features: Indices) -> Reals:
+        """The score of each token at its feature; -inf where none joins them."""
 
     def surely(self, prices: Reals, units: float) -> Reals:
         """The most that each token's scores exceed the prices by, less so many units of rounding of either."""
@@ -49,6 +52,10 @@ class Matrix:
 
         parts = self.matrix.in_blocks(of_block, self.workers, self._block_bytes)
         return np.concatenate([value for value, _ in parts]), np.concatenate([at for _, at in parts])
+
+    def scores(self, features: Indices) -> Reals:
+        """See `Lines`."""
+        return _scores(self.matrix, features)
 
     def surely(self, prices: Reals, units: float) -> Reals:
         """See `Lines`."""
@@ -84,6 +91,10 @@ class Listed:
         at[matrix.tokens[reached]] = matrix.features[reached]
         return best, at
 
+    def scores(self, features: Indices) -> Reals:
+        """See `Lines`."""
+        return _scores(self.matrix, features)
+
     def surely(self, prices: Reals, units: float) -> Reals:
         """See `Lines`."""
         matrix = self.matrix
@@ -98,3 +109,7 @@ class Listed:
         if first.size:
             largest[tokens[first]] = np.maximum.reduceat(profit, first)
         return largest
+
+
+def _scores(matrix: DenseScores | EdgeScores, features: Indices) -> Reals:
+    return reals_at(matrix, matrix.find(np.arange(features.size), features), -np.inf)

@@ -17,6 +17,7 @@ from allocation.solvers.base import Options
 from allocation.solvers.top_selection.solver import TopSelection
 from allocation.solvers.two_sided.circulation import UNBOUNDED, Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
+from allocation.solvers.two_sided.feasibility import contradiction
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
@@ -99,6 +100,9 @@ class _Search:
         self.tolerance = 0.0 if TopSelection().refusal(problem) is None else TIGHT
 
     def run(self) -> Solution:
+        contradicting = contradiction(self.problem, self.network)
+        if contradicting is not None:
+            raise InfeasibleError(witness(self.problem, self.network, contradicting))
         # sums with wrong prices lose the last bit of a score
         given = self.options.warm_start if self.tolerance else None
         warm = _warm_prices(self.network, given)
