@@ -15,6 +15,7 @@ from allocation.problem import Problem, checked_problem
 from allocation.solution import Prices, Solution, Status
 from allocation.solvers import Assignment, Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
+from allocation.solvers.two_sided.compiled_flow import is_installed
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Auto:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
         if not problem.matrix.on_device and Assignment().refusal(problem) is None:
             return Assignment(), "one match a token and a feature is an assignment problem"
-        return TwoSided(), f"limits on both sides, here {_limited_by(problem)}, need prices on both"
+        reason = f"limits on both sides, here {_limited_by(problem)}, need prices on both"
+        if is_installed():
+            return TwoSided(compiled=True), f"{reason}, by OR-tools where they are hard"
+        return TwoSided(), reason
 
     def explain(self, problem: Problem) -> str:
         """Which solver is chosen, and why, in one line."""

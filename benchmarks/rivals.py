@@ -70,8 +70,8 @@ def timed(work: Callable[[], Answer]) -> Timed:
     return best, answer
 
 
-def row_of(case: Case, repeats: int, limit: float) -> list[Any]:
-    """All sides of one case in turn, medians, and the proof of our answer."""
+def rows_of(case: Case, repeats: int, limit: float) -> list[list[Any]]:
+    """All sides of one case in turn, medians, and the proof of our answer: a row for each rival."""
     sides = {"ours": case.ours, **case.rivals}
     times: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, Answer] = {}
@@ -84,19 +84,22 @@ def row_of(case: Case, repeats: int, limit: float) -> list[Any]:
             if found is not None:
                 answers[name] = found[1]
     seconds = {name: statistics.median(of_side) for name, of_side in times.items()}
-    certified, solver = "-", "-"
+    certified, solver, memory = "-", "-", "-"
     if "ours" in answers:
         proof = in_process(lambda: case.check(), 10 * limit)
         certified, solver = ("no", "-") if proof is None else ("yes", proof)
+        memory = peak(case, limit)
         for name, answer in answers.items():
             agree(case, name, answer, answers["ours"])
-    fastest = min(case.rivals, key=lambda name: seconds[name], default="-")
-    theirs, ours = seconds.get(fastest, math.nan), seconds["ours"]
-    ratio: float | str = ours / theirs if math.isfinite(theirs) else 0.0 if math.isfinite(ours) else "-"
-    if math.isnan(theirs) or not math.isfinite(ours):
-        ratio = "-"
-    row = [case.group, case.family, case.size, fastest, shown(theirs, limit), shown(ours, limit), ratio]
-    return [*row, peak(case, limit) if "ours" in answers else "-", solver, certified]
+    rows = []
+    ours = seconds.pop("ours")
+    for name, theirs in (seconds or {"-": math.nan}).items():
+        ratio: float | str = "-"
+        if math.isfinite(ours) and not math.isnan(theirs):
+            ratio = ours / theirs if math.isfinite(theirs) else 0.0
+        row = [case.group, case.family, case.size, name, shown(theirs, limit), shown(ours, limit), ratio]
+        rows.append([*row, memory, solver, certified])
+    return rows
 
 
 def shown(seconds: float, limit: float) -> float | str:
@@ -137,10 +140,11 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, without writing results")
     options = parser.parse_args()
     notes = (
-        f"Seed {SEED}, sizes times {options.scale:g}, limit {options.limit:g} s a run. The fastest rival of each row, "
-        "its input built before. Assignments are complete, one match a token and a feature. Every answer of ours "
-        "proved by `verify`, totals equal to the rivals'. A ratio of 0: no rival ended within the limit. Memory: what "
-        "solving allocates at its peak, in multiples of the scores."
+        f"Seed {SEED}, sizes times {options.scale:g}, limit {options.limit:g} s a run. A row for each rival, whose "
+        "input was built before. Assignments are complete, one match a token and a feature. Every answer of ours "
+        "proved by `verify`, totals equal to the rivals'. A ratio of 0: the rival did not end within the limit. "
+        "Memory: what solving "
+        "allocates at its peak, in multiples of the scores."
     )
     al.solve(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))  # imports happen before the processes
     rows = [] if options.dry else kept_rows("rivals", notes)
@@ -148,9 +152,10 @@ def main() -> None:
         for case in GROUPS[group](options.scale):
             if options.families and case.family not in options.families:
                 continue
-            row = row_of(case, options.repeats, options.limit)
-            print(*(f"{value:.3g}" if isinstance(value, float) else value for value in row), sep=" | ", flush=True)
-            rows = [old for old in rows if old[:3] != row[:3]] + [row]
+            new = rows_of(case, options.repeats, options.limit)
+            for row in new:
+                print(*(f"{value:.3g}" if isinstance(value, float) else value for value in row), sep=" | ", flush=True)
+            rows = [old for old in rows if old[:3] != new[0][:3]] + new
     if not options.dry:
         report("rivals", HEADINGS, rows, notes)
 

@@ -13,7 +13,8 @@ from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
 from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
-from allocation.solvers.two_sided.dual_ascent import SweepResult, imbalance, sweep
+from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS
+from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
     EXTRA,
     SMALL,
@@ -48,8 +49,11 @@ SETTLED = 24
 class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
-    def __init__(self, problem: Problem, network: Network, edges: AllEdges, deadline: float) -> None:
+    def __init__(
+        self, problem: Problem, network: Network, edges: AllEdges, deadline: float, compiled: bool = False
+    ) -> None:
         self.problem, self.network, self.edges, self.deadline = problem, network, edges, deadline
+        self.compiled = compiled
         self.passes = self.sweeps = 0
 
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
@@ -69,6 +73,9 @@ class StartingPoint:
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
+            if self.compiled and swept.imbalance > LEAST_IMBALANCE and self.problem.matrix.n_edges <= ALL_EDGES:
+                # prices that do not settle tell badly which edges matter, and OR-tools takes all of so few
+                return swept.prices, self.edges.candidates(self.problem.matrix.allowed()), none
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
             still_near = self._profit(current, swept.prices) > -2 * band.at(current.tokens, current.features)
@@ -106,7 +113,9 @@ class StartingPoint:
     def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
-        sample = StartingPoint(problem, network_of(problem), all_edges(problem, self.edges.workers), self.deadline)
+        sample = StartingPoint(
+            problem, network_of(problem), all_edges(problem, self.edges.workers), self.deadline, self.compiled
+        )
         prices, current, _ = sample.run(None)
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
@@ -147,7 +156,13 @@ class StartingPoint:
     def _swept(
         self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
     ) -> SweepResult:
-        result = sweep(self.sweep_problem(open_edges, fixed, band), start, enough, self.deadline)
+        result = sweep(
+            self.sweep_problem(open_edges, fixed, band),
+            start,
+            enough,
+            self.deadline,
+            MOST_PRICE_SWEEPS if self.compiled else MOST_SWEEPS,
+        )
         self.sweeps += result.sweeps
         return result
 
