@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from allocation.arrays import Indices, Reals
+from allocation.arrays import Array, Indices, Reals
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores, reals_at
+from allocation.scores import DenseScores, Scores, reals_at
 
 # Bytes of float64 per block: with the prices they stay in a core's own cache.
 BLOCK_BYTES = 1 << 19
@@ -31,8 +31,10 @@ class Lines(Protocol):
 
 def lines_of(problem: Problem, workers: int | None) -> Lines:
     """The tokens of a problem, by what holds its scores."""
-    matrix = problem.matrix
-    return Listed(matrix) if isinstance(matrix, EdgeScores) else Matrix(matrix, workers)
+    matrix, dense = problem.matrix, problem.matrix.dense
+    if dense is not None:
+        return Matrix(dense, workers)
+    return Listed(matrix, *matrix.matches(matrix.allowed()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +81,18 @@ class Matrix:
 class Listed:
     """Candidate edges, which are sorted by token."""
 
-    matrix: EdgeScores
+    matrix: Scores
+    tokens: Indices
+    features: Indices
+    values: Array
 
     def best(self, prices: Reals) -> tuple[Reals, Indices]:
         """See `Lines`."""
-        matrix = self.matrix
-        profit = matrix.array - prices[matrix.features]
+        profit = self.values - prices[self.features]
         best = self._largest(profit)
-        at = np.zeros(matrix.shape[0], np.int64)
-        reached = np.flatnonzero(profit == best[matrix.tokens])[::-1]  # of equal ones the first
-        at[matrix.tokens[reached]] = matrix.features[reached]
+        at = np.zeros(best.size, np.int64)
+        reached = np.flatnonzero(profit == best[self.tokens])[::-1]  # of equal ones the first
+        at[self.tokens[reached]] = self.features[reached]
         return best, at
 
     def scores(self, features: Indices) -> Reals:
@@ -97,19 +101,17 @@ class Listed:
 
     def surely(self, prices: Reals, units: float) -> Reals:
         """See `Lines`."""
-        matrix = self.matrix
-        scores = matrix.array.astype(np.float64)
+        scores = self.values.astype(np.float64)
         limits = prices + units * EPS * np.abs(prices)
-        return self._largest(scores - limits[matrix.features] - units * EPS * np.abs(scores))
+        return self._largest(scores - limits[self.features] - units * EPS * np.abs(scores))
 
     def _largest(self, profit: Reals) -> Reals:
-        tokens = self.matrix.tokens
         largest = np.full(self.matrix.shape[0], -np.inf)
-        first = np.flatnonzero(np.diff(tokens, prepend=-1))
+        first = np.flatnonzero(np.diff(self.tokens, prepend=-1))
         if first.size:
-            largest[tokens[first]] = np.maximum.reduceat(profit, first)
+            largest[self.tokens[first]] = np.maximum.reduceat(profit, first)
         return largest
 
 
-def _scores(matrix: DenseScores | EdgeScores, features: Indices) -> Reals:
+def _scores(matrix: Scores, features: Indices) -> Reals:
     return reals_at(matrix, matrix.find(np.arange(features.size), features), -np.inf)

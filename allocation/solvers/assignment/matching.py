@@ -14,7 +14,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals
 from allocation.problem import Problem
-from allocation.scores import DenseScores, EdgeScores
+from allocation.scores import DenseScores, Scores
 from allocation.threads import rows_per_block
 
 # Stands for a cost of 0 among candidate edges, where SciPy takes 0 for no edge.
@@ -96,18 +96,19 @@ def _reduced(costs: Reals) -> bool:
     return True
 
 
-def on_edges(matrix: EdgeScores, floors: Floors) -> tuple[Indices, Indices] | None:
+def on_edges(matrix: Scores, floors: Floors) -> tuple[Indices, Indices] | None:
     """Ends of the best matches by token; None if there is no matching that meets the floors."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    sides = ((matrix.tokens, floors.tokens), (matrix.features, floors.features))
+    tokens, features, scores = matrix.matches(matrix.allowed())
+    sides = ((tokens, floors.tokens), (features, floors.features))
     lead = leading_side(matrix.shape, floors)
     assert lead is not None  # else refused
     (rows, needed), (columns, _) = sides[lead], sides[1 - lead]
     n_rows, n_columns = matrix.shape[lead], matrix.shape[1 - lead]
     free = np.flatnonzero(~needed)
-    costs = -matrix.array.astype(np.float64)
+    costs = -scores.astype(np.float64)
     ends = (np.concatenate([rows, free]), np.concatenate([columns, n_columns + np.arange(free.size)]))
     costs = np.concatenate([costs, np.zeros(free.size)])
     costs[costs == 0] = NEARLY_ZERO
@@ -133,9 +134,7 @@ def leading_side(shape: tuple[int, int], floors: Floors) -> int | None:
     return None
 
 
-def _worth_it(
-    matrix: DenseScores | EdgeScores, tokens: Indices, features: Indices, floors: Floors
-) -> tuple[Indices, Indices]:
+def _worth_it(matrix: Scores, tokens: Indices, features: Indices, floors: Floors) -> tuple[Indices, Indices]:
     """Without the matches that are worth nothing and that no floor needs."""
     ids = matrix.find(tokens, features)
     keep = (matrix.values_at(ids) > 0) | floors.tokens[tokens] | floors.features[features]

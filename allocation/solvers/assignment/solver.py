@@ -10,7 +10,6 @@ import numpy as np
 
 from allocation.arrays import Indices, union
 from allocation.problem import Problem
-from allocation.scores import EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.assignment.duals import Duals, Search, matched_of
 from allocation.solvers.assignment.lines import lines_of
@@ -64,7 +63,7 @@ class Assignment:
                 return f"Assignment takes {name}_caps of 1 only"
             if floors is not None and floors.max(initial=0) > 1:
                 return f"Assignment takes {name}_floors of 0 and 1 only"
-        if isinstance(problem.matrix, EdgeScores) and leading_side(problem.shape, floors_of(problem)) is None:
+        if problem.matrix.dense is None and leading_side(problem.shape, floors_of(problem)) is None:
             return "Assignment on candidate edges takes floors on one side only, or on all tokens and features"
         return None
 
@@ -102,14 +101,14 @@ def _found(problem: Problem, options: Options) -> tuple[Indices, Indices, Duals]
         return "integers whose sums float64 does not hold"
     prices = None
     for _ in range(MOST_ROUNDS):
-        pairs = on_edges(matrix, floors) if isinstance(matrix, EdgeScores) else on_matrix(matrix, floors, prices)
+        pairs = on_edges(matrix, floors) if matrix.dense is None else on_matrix(matrix.dense, floors, prices)
         if pairs is None:
             return "no assignment meets the floors, and the search names those that contradict each other"
         search = _search(problem, *pairs, floors, options)
         duals = search.run()
         if duals is not None:
             return *pairs, duals
-        if isinstance(matrix, EdgeScores) or matrix.is_integer:
+        if matrix.dense is None or matrix.is_integer:
             break
         prices = search.nearly()
     return "rounding hides the prices of the assignment found"
