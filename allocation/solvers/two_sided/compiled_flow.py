@@ -28,6 +28,9 @@ MOST_EDGES = 1 << 22
 # Edges up to which it gets all of them.
 ALL_EDGES = 1 << 18
 LEAST_IMBALANCE = 128
+# Scores looked at, and the share of them that must differ.
+SAMPLE = 4096
+LEAST_DISTINCT = 0.25
 # Price sweeps before it is asked: those that settle scores without structure.
 MOST_PRICE_SWEEPS = 8
 # Sweeps for the potentials before giving up; hard ones take 40.
@@ -40,9 +43,16 @@ def is_installed() -> bool:
 
 
 def fits(problem: Problem, options: Options) -> bool:
-    """Whether it may help: cold starts without a limit of time, since nothing stops it, and of no great size."""
+    """Whether it may help: cold starts without a limit of time, since nothing stops it, of no great size, few ties.
+
+    Where ties are the rule, many paths are equally short, and phases are few anyway.
+    """
+    matrix = problem.matrix
     cold = options.warm_start is None and options.max_seconds is None
-    return cold and problem.matrix.n_edges <= MOST_EDGES and is_installed()
+    if not cold or matrix.on_device or not 0 < matrix.n_edges <= MOST_EDGES or not is_installed():
+        return False
+    sample = matrix.values_at(np.arange(0, matrix.n_edges, matrix.n_edges // SAMPLE | 1))
+    return bool(np.unique(sample).size >= LEAST_DISTINCT * sample.size)
 
 
 def compiled_start(residual: ResidualNetwork, integer: bool) -> tuple[Reals, Mask] | None:
