@@ -1,8 +1,8 @@
 """Every structure of scores against the strongest rival for it: in turn, each cell in a process with a time limit.
 
 A cell that does not end within the limit is recorded as such. Every answer of ours is proved by `al.verify` and its
-total compared with the rivals'. `--rows` picks groups, `--scale` makes all sizes smaller. Rows of groups that are not
-run again stay in the file.
+total compared with the rivals'. `--rows`, `--families` and `--sizes` pick rows, `--scale` makes all sizes smaller.
+Rows that are not run again stay in the file.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def main() -> None:
     parser.set_defaults(repeats=3)
     parser.add_argument("--rows", nargs="*", choices=list(GROUPS), default=list(GROUPS), help="groups to run")
     parser.add_argument("--families", nargs="*", help="families to run, all by default")
+    parser.add_argument("--sizes", nargs="*", help="sizes to run, such as '200 x 300', all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all sizes")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that one run of one side may take")
     parser.add_argument("--dry", action="store_true", help="print, without writing results")
@@ -143,7 +144,9 @@ def main() -> None:
     rows = [] if options.dry else kept_rows("rivals", notes)
     for group in options.rows:
         for case in GROUPS[group](options.scale):
-            if options.families and case.family not in options.families:
+            if case.family not in (options.families or [case.family]) or case.size not in (
+                options.sizes or [case.size]
+            ):
                 continue
             new = rows_of(case, options.repeats, options.limit)
             for row in new:
