@@ -20,7 +20,7 @@ from allocation.rough import Rough
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
-from allocation.solvers import Laminar, LinearProgram, Options, Solver, TopSelection, TwoSided
+from allocation.solvers import Assignment, Laminar, LinearProgram, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.linear_program import ProgramArrays, to_linear_program
 from allocation.solvers.top_selection.fixed import select_fixed
 from allocation.solvers.top_selection.stream import select_stream
@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ZIPF_ALPHA",
     "ZIPF_BETA",
+    "Assignment",
     "Auto",
     "Certificate",
     "FixedTop",

@@ -14,9 +14,10 @@ from allocation.errors import InfeasibleError, InvalidProblemError, NotCertified
 from allocation.problem import Problem, checked_problem
 from allocation.rough import Rough
 from allocation.solution import Prices, Solution, Status, checked_prices
-from allocation.solvers import Laminar, Options, Solver, TopSelection, TwoSided
+from allocation.solvers import Assignment, Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
 from allocation.solvers.narrowing import narrowed
+from allocation.solvers.two_sided.compiled_flow import is_installed
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,15 @@ class Auto:
     ======================================================= ================
     none, caps on the tokens, or caps on the features       `TopSelection`
     caps, floors and nested groups, of one side             `Laminar`
+    one match a token and a feature, budget slack           `Assignment`
     of both sides                                           `TwoSided`
     ======================================================= ================
+
+    Parameters
+    ----------
+    compiled : bool, default True
+        Let `TwoSided` use OR-tools where it is installed (extra ``flow``). The answer is as optimal without; which of
+        several optimal prices or allocations is returned may differ.
 
     Examples
     --------
@@ -43,8 +51,10 @@ class Auto:
     >>> al.Auto().explain(al.token_choice([[1.0, 2.0]], k=1))
     'TopSelection: limits on one side are met by taking the best of every group'
     >>> al.Auto().explain(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
-    'TwoSided: limits on both sides, here token_caps and feature_caps, need prices on both'
+    'Assignment: one match a token and a feature is an assignment problem'
     """
+
+    compiled: bool = True
 
     def choose(self, problem: Problem) -> tuple[Solver, str]:
         """The solver for `problem` and the reason."""
@@ -53,7 +63,12 @@ class Auto:
             return TopSelection(), "limits on one side are met by taking the best of every group"
         if Laminar().refusal(problem) is None:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
-        return TwoSided(), f"limits on both sides, here {_limited_by(problem)}, need prices on both"
+        if not problem.matrix.on_device and Assignment().refusal(problem) is None:
+            return Assignment(), "one match a token and a feature is an assignment problem"
+        reason = f"limits on both sides, here {_limited_by(problem)}, need prices on both"
+        if self.compiled and is_installed():
+            return TwoSided(compiled=True), f"{reason}, by OR-tools where they are hard"
+        return TwoSided(), reason
 
     def explain(self, problem: Problem) -> str:
         """Which solver is chosen, and why, in one line."""
@@ -104,7 +119,8 @@ def solve(
     ----------
     problem : Problem
     solver : solver object, default ``Auto()``
-        ``TopSelection()``, ``Laminar()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the fastest exact one.
+        ``TopSelection()``, ``Laminar()``, ``Assignment()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the
+        fastest exact one.
     throw : bool, default True
         With False a failed solve returns a `Solution` whose status says why and whose answer raises that error.
     warm_start : Prices, optional

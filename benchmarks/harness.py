@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "numpy",
     "scipy",
+    "lap",
     "torch",
     "triton",
     "cupy",

@@ -12,10 +12,11 @@ solver          limits that it takes                                         how
 `allocation.Auto`, in `solve.py`, chooses between the first three. What they have in common is in `base`.
 """
 
+from allocation.solvers.assignment import Assignment
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.laminar import Laminar
 from allocation.solvers.linear_program import LinearProgram
 from allocation.solvers.top_selection import TopSelection
 from allocation.solvers.two_sided import TwoSided
 
-__all__ = ["Laminar", "LinearProgram", "Options", "Solver", "TopSelection", "TwoSided"]
+__all__ = ["Assignment", "Laminar", "LinearProgram", "Options", "Solver", "TopSelection", "TwoSided"]

@@ -1,4 +1,4 @@
-"""The page of benchmarks shows every table in `benchmarks/results` that `benchmarks.harness` wrote.
+"""The page of benchmarks shows every table in `benchmarks/results` that `benchmarks.harness` wrote, others one by name.
 
 Where a table has several columns of milliseconds, a picture of them on a logarithmic axis stands before it.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
 
 PLACE = "<!-- results -->"
+NAMED = re.compile(r"<!-- results: (\w+) -->")
+# Tables that have a page of their own.
+ELSEWHERE = ("rivals",)
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 UNIT = " ms"
 # As many columns as dots that are told apart, by colour and by being filled.
@@ -21,9 +25,11 @@ WIDTH, LEFT, RIGHT, TOP, STEP, FOOT = 420, 6, 22, 6, 32, 26
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the tables where the page asks for them."""
+    markdown = NAMED.sub(lambda found: section(RESULTS / f"{found[1]}.json"), markdown)
     if PLACE not in markdown:
         return markdown
-    return markdown.replace(PLACE, "\n\n".join(map(section, sorted(RESULTS.glob("*.json")))))
+    files = [file for file in sorted(RESULTS.glob("*.json")) if file.stem not in ELSEWHERE]
+    return markdown.replace(PLACE, "\n\n".join(map(section, files)))
 
 
 def section(file: Path) -> str:

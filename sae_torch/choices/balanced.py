@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice
+from sae_torch.choices.choice import SOLVER, Choice
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
 from sae_torch.errors import InputError
@@ -203,7 +203,7 @@ class BalancedChoice(Choice):
             caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
         budget, forced = self.total(count), 0
         for _ in range(FORCED_ROUNDS):
-            solution = al.solve(self._limited(pooled, budget + forced, caps, floors))
+            solution = al.solve(self._limited(pooled, budget + forced, caps, floors), SOLVER)
             before, forced = forced, int(np.count_nonzero(solution.on_host().values <= 0))
             if forced == before:
                 break  # forced matches do not exist in eval mode, so they are not charged to the budget

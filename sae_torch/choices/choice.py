@@ -25,6 +25,8 @@ from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_ma
 from sae_torch.ops.compiling import no_compile
 from sae_torch.score_blocks import ChunkedScores
 
+# With OR-tools other optimal prices may be returned; trained weights are the same bits whatever else is installed.
+SOLVER = al.Auto(compiled=False)
 # A class that says one of these anew states or observes its batches in a way of its own.
 STATEMENT = ("limits", "problem", "select", "observe")
 
@@ -154,7 +156,7 @@ class Choice(Statistics):
         if not self.training:
             return self.batch_free().select(scores)
         problem = self._stated(scores, advance=observe)
-        solution = al.solve(problem, warm_start=self.expected_prices(scores.shape[0]))
+        solution = al.solve(problem, SOLVER, warm_start=self.expected_prices(scores.shape[0]))
         tokens, features = matches_of(solution)
         if observe:
             self._last_prices = {name: price.value for name, price in vars(solution.prices).items()}

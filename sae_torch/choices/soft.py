@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 import allocation as al
+from sae_torch.choices.choice import SOLVER
 from sae_torch.errors import InputError
 from sae_torch.ops.compiling import no_compile
 
@@ -103,7 +104,7 @@ class _Shares(Function):
     def forward(ctx: Any, scores: Tensor, problem: al.Problem, choice: SoftChoice) -> Tensor:
         ctx.soft = al.soft_solve(problem, choice.temperature, choice.form)
         if choice.straight_through:
-            return torch.from_numpy(al.solve(problem.on_host()).mask()).to(scores)
+            return torch.from_numpy(al.solve(problem.on_host(), SOLVER).mask()).to(scores)
         return torch.from_numpy(ctx.soft.allocation).to(scores)
 
     @staticmethod

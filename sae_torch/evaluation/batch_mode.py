@@ -14,7 +14,7 @@ import allocation as al
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.autoencoder import SparseAutoencoder
-from sae_torch.choices.choice import Choice
+from sae_torch.choices.choice import SOLVER, Choice
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.matches import matches_of
 
@@ -153,7 +153,8 @@ def _measure(sae: SparseAutoencoder, activations: Rows, rows: Tensor, size: int,
 
 def _together(choice: Choice, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and features of a batch's matches; unlike `select` without gradients it moves quotas on to the next."""
-    return matches_of(al.solve(choice.problem(scores, advance=True), warm_start=choice.expected_prices(len(scores))))
+    problem = choice.problem(scores, advance=True)
+    return matches_of(al.solve(problem, SOLVER, warm_start=choice.expected_prices(len(scores))))
 
 
 def _positive(tokens: Tensor, features: Tensor, values: Tensor, n_features: int) -> Tensor:

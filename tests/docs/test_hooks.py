@@ -80,6 +80,14 @@ def test_results_show_what_the_file_holds() -> None:
     assert all(f"benchmarks/results/{file.name}" in results.section(file) for file in files)
 
 
+def test_a_page_shows_one_result_by_name_and_the_others_leave_it_out() -> None:
+    named = results.on_page_markdown("before <!-- results: rivals --> after")
+    assert "benchmarks/results/rivals.json" in named
+    everything = results.on_page_markdown(results.PLACE)
+    assert "rivals.json" not in everything
+    assert "two_sided.json" in everything
+
+
 def test_times_are_drawn_where_several_sides_took_turns() -> None:
     """One dot for each time, none for a side that did not run, and a larger time further to the right."""
     rows = [["whole", 1.0, 10.0, 2.0], ["rows", 5.0, float("nan"), 3.0]]

@@ -16,8 +16,10 @@ from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.idle import needed
 from allocation.solvers.top_selection.solver import TopSelection
+from allocation.solvers.two_sided import compiled_flow
 from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
+from allocation.solvers.two_sided.feasibility import contradiction
 from allocation.solvers.two_sided.first_candidates import SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
@@ -64,6 +66,12 @@ class TwoSided:
     edges near their prices end in the optimum among them; one pass over all edges proves that it is the optimum of the
     whole problem, or finds edges that must join. What is returned is proved; what cannot be proved is an error.
 
+    Parameters
+    ----------
+    compiled : bool, default False
+        Use OR-tools (extra ``flow``), where it is installed, once sweeps leave much out of balance, as they do on
+        scores with structure: products, sums, few values. Not with ``warm_start=`` or ``max_seconds=``.
+
     Deterministic; which of several optimal allocations is returned may change between versions.
 
     Examples
@@ -75,6 +83,8 @@ class TwoSided:
            [1, 0]])
     """
 
+    compiled: bool = False
+
     def refusal(self, problem: Problem) -> str | None:
         """Every problem is accepted."""
         return None
@@ -85,21 +95,23 @@ class TwoSided:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum, proved; `InfeasibleError` where there is none, `NotCertifiedError` when time ran out."""
-        return _Search(problem, options).run()
+        return _Search(problem, options, self.compiled).run()
 
 
 class _Search:
     """One solve: what is known so far, and the steps that extend it."""
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(self, problem: Problem, options: Options, compiled: bool = False) -> None:
         self.problem = problem
         self.options = options
         self.started = time.perf_counter()
         self.work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         self.network = network_of(problem)
         self.edges = all_edges(problem, options.workers, self.work_limit)
-        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit)
+        self.compiled = compiled and compiled_flow.fits(problem, options)
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit, self.compiled)
         self.prices = np.zeros(self.network.tails.size)  # the best known, for what an early end can say
+        self.used: dict[str, str] = {}
         self.passes = self.sweeps = self.phases = 0
         self.blocked = self.repaired = 0
         self.rough = False  # where rounding decides, paths need refinement
@@ -118,6 +130,9 @@ class _Search:
             raise NotCertifiedError(self._unproved(self.prices, str(self.work_limit), advice)) from None
 
     def _optimum(self) -> Solution:
+        contradicting = contradiction(self.problem, self.network)
+        if contradicting is not None:
+            raise InfeasibleError(witness(self.problem, self.network, contradicting))
         # sums with wrong prices lose the last bit of a score
         given = None if self.compares else self.options.warm_start
         warm = _warm_prices(self.network, given)
@@ -184,6 +199,8 @@ class _Search:
             )
             try:
                 self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
+                if self.compiled and not self.rough:
+                    potentials, held = self._compiled(residual, potentials, held)
                 if not self.rough:
                     done = scaling.run(potentials, held)
                     self.rough = not done.done
@@ -199,6 +216,16 @@ class _Search:
                 joining = self._through(blocked.inside, potentials, current, fixed)
                 current, held, fixed = self._joined(current, held, fixed, joining)
                 near = False
+
+    def _compiled(self, residual: ResidualNetwork, potentials: Reals, held: Mask) -> tuple[Reals, Mask]:
+        """Potentials and matches by OR-tools where much is out of balance; those given where it is not, or it fails."""
+        if residual.imbalance(potentials, held) <= compiled_flow.LEAST_IMBALANCE:
+            return potentials, held
+        found = compiled_flow.compiled_start(residual, self.problem.matrix.is_integer)
+        if found is None:
+            return potentials, held
+        self.used = {"compiled": "OR-tools"}
+        return found
 
     def _sweep_problem(self, fixed: Indices, candidates: Candidates, prices: Reals) -> SweepProblem:
         return self.starting_point.sweep_problem(candidates, fixed, self.starting_point.band(candidates, prices))
@@ -261,7 +288,7 @@ class _Search:
         ids = ids[needed(problem, *self.edges.ends(ids), self.edges.values(ids))]
         tokens, features = self.edges.ends(ids)
         seconds = time.perf_counter() - self.started
-        stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds}
+        stats = {"passes": self.passes, "sweeps": self.sweeps, "phases": self.phases, "seconds": seconds, **self.used}
         answer = (tokens, features, self.edges.values(ids))
         prices_of_limits = _prices(
             problem, Optimum(self.edges, self.network, prices, ids, near, self.options.max_seconds)

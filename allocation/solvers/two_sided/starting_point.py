@@ -13,7 +13,8 @@ from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
 from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
-from allocation.solvers.two_sided.dual_ascent import SweepResult, imbalance, sweep
+from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS
+from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
     EXTRA,
     SMALL,
@@ -49,8 +50,11 @@ SETTLED = 24
 class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
-    def __init__(self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit) -> None:
+    def __init__(
+        self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit, compiled: bool = False
+    ) -> None:
         self.problem, self.network, self.edges, self.work_limit = problem, network, edges, work_limit
+        self.compiled = compiled
         self.passes = self.sweeps = 0
 
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
@@ -70,6 +74,9 @@ class StartingPoint:
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
+            if self.compiled and swept.imbalance > LEAST_IMBALANCE and self.problem.matrix.n_edges <= ALL_EDGES:
+                # prices that do not settle tell badly which edges matter, and OR-tools takes all of so few
+                return swept.prices, self.edges.candidates(self.problem.matrix.allowed()), none
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
             self.work_limit.check()
@@ -109,7 +116,7 @@ class StartingPoint:
         """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
         problem = sample_of(self.problem, tokens)
         edges = all_edges(problem, self.edges.workers, self.work_limit)
-        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit)
+        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit, self.compiled)
         prices, current, _ = sample.run(None)
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
@@ -150,7 +157,13 @@ class StartingPoint:
     def _swept(
         self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
     ) -> SweepResult:
-        result = sweep(self.sweep_problem(open_edges, fixed, band), start, enough, self.work_limit)
+        result = sweep(
+            self.sweep_problem(open_edges, fixed, band),
+            start,
+            enough,
+            self.work_limit,
+            MOST_PRICE_SWEEPS if self.compiled else MOST_SWEEPS,
+        )
         self.sweeps += result.sweeps
         return result
 

@@ -1,0 +1,213 @@
+"""Prices that prove a matching: the longest paths of the differences that they must keep, by policy iteration.
+
+At an optimum every match is worth its two prices, so that one price a token tells all: that of its feature is what the
+token leaves. No refused score may exceed its prices, which bounds the price of one token from below by that of another;
+limits that have no price, and tokens that need none, are bounds by a number. The least prices within all bounds
+are longest paths. Sweeps alone take a step of a path each; here every token remembers which bound it follows, whole
+paths are evaluated at once, and the number of sweeps hardly grows with the length of the paths.
+
+Sources: Ahuja, Magnanti, Orlin 1993, *Network Flows*, section 9.3 (optimality without negative cycles); Howard 1960
+(policy iteration); Cochet-Terrasson, Gaubert, Gunawardena 1999 (for max-plus systems).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocation.arrays import Array, Indices, Mask, Reals
+from allocation.solvers.assignment.lines import EPS, Lines
+from allocation.solvers.assignment.matching import Floors
+
+# Sweeps before giving up; hard ones take 20.
+MOST_SWEEPS = 60
+# A price follows a bound only if it exceeds it by so many units of rounding; the certificate allows twice as many.
+UNITS = 3.0
+# The final look allows a little more: what sweeps leave alone has passed by sums rounded in another order.
+FINAL_UNITS = 4.0
+# Gains below this share of the largest score are left to plain sweeps: paths evaluated anew would round anew.
+SMALL_GAIN = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """A matching: for each token and each feature its partner or -1, and each token's score there (0 without)."""
+
+    feature_of: Indices
+    token_of: Indices
+    scores: Reals
+
+
+def matched_of(shape: tuple[int, int], tokens: Indices, features: Indices, values: Array) -> Matched:
+    """A matching from the ends and scores of its matches."""
+    feature_of, token_of = np.full(shape[0], -1), np.full(shape[1], -1)
+    feature_of[tokens], token_of[features] = features, tokens
+    scores = np.zeros(shape[0])
+    scores[tokens] = values
+    return Matched(feature_of, token_of, scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Duals:
+    """Prices of tokens and of features, and of each token the feature that it was last drawn to."""
+
+    tokens: Reals
+    features: Reals
+    nearest: Indices
+    sweeps: int
+
+
+class Search:
+    """The prices of one matching; `exact` where scores and their sums are integers."""
+
+    def __init__(self, lines: Lines, matched: Matched, floors: Floors, exact: bool) -> None:
+        self.lines, self.matched, self.floors = lines, matched, floors
+        self.units = 0.0 if exact else UNITS
+        self.holds = matched.feature_of >= 0
+        self.sweeps = 0
+        self.nearest = np.zeros(self.holds.size, np.int64)
+        self.latest = np.zeros(self.holds.size)
+
+    def run(self) -> Duals | None:
+        """Prices within all bounds; None if there are none, or rounding hides them."""
+        least = np.where(self.holds & self.floors.tokens, -np.inf, 0.0)
+        prices = self._raised(least, self.holds)
+        if prices is None:
+            return None
+        loose = self.holds & (prices == -np.inf)
+        if loose.any():  # bounded by nothing but each other
+            start = np.where(loose, 0.0, -np.inf)
+            among = self._raised(start, loose)
+            if among is None:
+                return None
+            prices[loose] = (among + min(0.0, self._room(among, prices, loose)))[loose]
+        return self._proved(prices)
+
+    def nearly(self) -> tuple[Reals, Reals]:
+        """Prices that may break a few bounds, for a matching that may not be quite the best."""
+        prices = np.where(self.latest > -np.inf, self.latest, 0.0)
+        return prices, self._left(prices, self.holds)
+
+    def _left(self, prices: Reals, of: Mask) -> Reals:
+        """What these tokens leave for their features; closed features are those of the others that are matched."""
+        token = self.matched.token_of
+        left = np.zeros(token.size)
+        held = np.flatnonzero(token >= 0)
+        left[held] = np.where(of[token[held]], self.matched.scores[token[held]] - prices[token[held]], np.inf)
+        return left
+
+    def _raised(self, prices: Reals, among: Mask) -> Reals | None:
+        """The least prices of the tokens `among`, from lower bounds; -inf where nothing bounds them."""
+        paths = _Paths(self, prices, among)
+        known_at, known_scores = [], []
+        for _ in range(MOST_SWEEPS):
+            left = paths.left()
+            bound, at = self.lines.best(left)
+            self.sweeps += 1
+            scores = self.lines.scores(at)
+            if not paths.raised(bound, at, scores, left):
+                if paths.circular:
+                    return None
+                self.nearest = np.where(among & (bound > -np.inf), at, self.nearest)
+                return paths.prices
+            # what this pass found, and what those before it found, settles without another pass
+            known_at.append(at)
+            known_scores.append(scores)
+            features, worth = np.stack(known_at), np.stack(known_scores)
+            for _ in range(MOST_SWEEPS):
+                left = paths.left()
+                profit = worth - left[features]
+                best = profit.argmax(axis=0), np.arange(prices.size)
+                if not paths.raised(profit[best], features[best], worth[best], left):
+                    break
+            self.latest = paths.prices
+        return None
+
+    def _room(self, among: Reals, prices: Reals, loose: Mask) -> float:
+        """How far the loose prices may rise, all together; negative if they must fall."""
+        left = self._left(among, loose)
+        left[self.matched.token_of < 0] = np.inf
+        unforced = loose & ~self.floors.features[self.matched.feature_of]
+        room = float((self.matched.scores - among)[unforced].min(initial=np.inf))
+        others = ~loose
+        if others.any():
+            room = min(room, float((prices - self.lines.best(left)[0])[others].min()))
+        return room
+
+    def _proved(self, prices: Reals) -> Duals | None:
+        """The prices of both sides, if every bound holds."""
+        left = self._left(prices, self.holds)
+        held = self.matched.token_of >= 0
+        unforced = held & ~self.floors.features
+        units = FINAL_UNITS if self.units else 0.0
+        token = self.matched.token_of[unforced]
+        short = left[unforced] < -units * EPS * (np.abs(self.matched.scores[token]) + np.abs(prices[token]))
+        if short.any() or (prices[self.holds & ~self.floors.tokens] < 0).any():
+            return None
+        left[unforced] = np.maximum(left[unforced], 0.0)
+        if (self.lines.surely(left, units) > prices + units * EPS * np.abs(prices)).any():
+            return None
+        return Duals(prices, left, self.nearest, self.sweeps)
+
+
+class _Paths:
+    """Prices on their way up, and which bound each follows; `circular` once bounds follow each other in a circle."""
+
+    def __init__(self, search: Search, prices: Reals, among: Mask) -> None:
+        self.search, self.prices, self.among = search, prices, among
+        self.whole = bool((among == search.holds).all())
+        self.follows = np.full(prices.size, -1)
+        self.length = prices.copy()
+        self.circular = False
+        self.small = SMALL_GAIN * float(np.abs(search.matched.scores).max(initial=0.0)) if search.units else -1.0
+
+    def left(self) -> Reals:
+        """What the tokens leave for their features, those of others closed."""
+        left = self.search._left(self.prices, self.among)
+        if not self.whole:
+            left[self.search.matched.token_of < 0] = np.inf
+        return left
+
+    def raised(self, bound: Reals, at: Indices, scores: Reals, left: Reals) -> bool:
+        """Raise what lies below these bounds by more than rounding, and all that follows it; False if nothing does."""
+        matched, prices = self.search.matched, self.prices
+        source = matched.token_of[at]
+        own = np.where(source >= 0, matched.scores[source], 0.0)
+        with np.errstate(invalid="ignore"):
+            gain = bound - prices
+            size = np.abs(bound) + np.where(np.isfinite(prices), np.abs(prices), 0.0)
+            size += 2 * np.where(source >= 0, np.abs(left[at]), 0.0)
+            more = self.among & (source != np.arange(prices.size)) & (bound > -np.inf)
+            more &= gain > self.search.units * EPS * size
+        raised = np.flatnonzero(more)
+        if not raised.size:
+            return False
+        if float(gain[raised].max()) > self.small:
+            self.follows[raised] = source[raised]
+            self.length[raised] = (scores - own)[raised]
+            followed = _evaluated(self.follows, self.length)
+            if followed is None:
+                self.circular = True
+                return False
+            prices = np.maximum(prices, followed)
+        prices = prices.copy()
+        prices[raised] = np.maximum(prices[raised], bound[raised])
+        self.prices = prices
+        return True
+
+
+def _evaluated(follows: Indices, length: Reals) -> Reals | None:
+    """The length of each path that ends where nothing is followed; None if some go in circles.
+
+    Halves the paths each time: every node takes over what the one it follows follows.
+    """
+    follows, length = follows.copy(), length.copy()
+    for _ in range(follows.size.bit_length() + 1):
+        going = np.flatnonzero(follows >= 0)
+        if not going.size:
+            return length
+        ahead = follows[going]
+        length[going] += length[ahead]
+        follows[going] = follows[ahead]
+    return None

@@ -1,0 +1,151 @@
+"""Assignments by SciPy, proved by prices: against the two-sided search, and what is left to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import allocation as al
+from allocation.solvers.assignment import duals, lines, matching
+from benchmarks import rivals_families as families
+from tests.allocation.strategies import Limits, Matrix, score_matrices
+
+ONE = {"token_caps": 1, "feature_caps": 1}
+COMPLETE = {**ONE, "token_floors": 1, "feature_floors": 1}
+
+
+@st.composite
+def floors(draw: st.DrawFn, size: int) -> Any:
+    """None, all, or some lines."""
+    return draw(st.none() | st.sampled_from([0, 1]) | hnp.arrays(np.int64, size, elements=st.integers(0, 1)))
+
+
+@st.composite
+def assignments(draw: st.DrawFn) -> tuple[Matrix, Limits]:
+    """Scores, and floors of either side; half of them of a side that can meet them."""
+    scores = draw(score_matrices(max_side=6, min_side=1))
+    given_floors = {
+        name: draw(floors(size)) for name, size in zip(("token_floors", "feature_floors"), scores.shape, strict=True)
+    }
+    if draw(st.booleans()):
+        given_floors["feature_floors" if scores.shape[0] < scores.shape[1] else "token_floors"] = None
+    budget = draw(st.none() | st.just(min(scores.shape)))
+    return scores, {**ONE, **given_floors, "budget": budget}
+
+
+def agrees_with_the_search(problem: al.Problem) -> al.Solution | None:
+    ours = al.solve(problem, al.Assignment(), throw=False)
+    search = al.solve(problem, al.TwoSided(), throw=False)
+    assert ours.status is search.status
+    if ours.status is not al.Status.OPTIMAL:
+        return None
+    certificate = al.verify(problem, ours)
+    assert certificate.optimal, certificate
+    assert ours.objective == pytest.approx(search.objective, rel=1e-12, abs=1e-12)
+    for one, two in zip(vars(ours.prices).values(), vars(search.prices).values(), strict=True):
+        np.testing.assert_allclose(one.lower, two.lower, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(one.upper, two.upper, rtol=1e-9, atol=1e-9)
+    return ours
+
+
+@given(assignments())
+def test_matrices(case: tuple[Matrix, Limits]) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    assert al.Assignment().refusal(problem) is None
+    agrees_with_the_search(problem)
+
+
+@given(assignments())
+def test_candidate_edges(case: tuple[Matrix, Limits]) -> None:
+    scores, limits = case
+    ends = np.nonzero(scores > -np.inf)
+    problem = al.Problem.from_edges(*ends, scores[ends], scores.shape, **limits)
+    if al.Assignment().refusal(problem) is None:
+        agrees_with_the_search(problem)
+
+
+@pytest.mark.parametrize("family", [*families.ASSIGNMENT, *families.STRUCTURED, "twelve orders"])
+@pytest.mark.parametrize("shape", [(40, 40), (30, 50), (50, 30)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_families(family: str, shape: tuple[int, int], complete: bool) -> None:
+    known = {**families.ASSIGNMENT, **families.STRUCTURED, "twelve orders": families.twelve_orders}
+    scores = known[family](np.random.default_rng(1), shape)
+    least = {"token_floors" if shape[0] <= shape[1] else "feature_floors": 1} if complete else {}
+    problem = al.Problem(scores - (0 if complete else np.median(scores).astype(scores.dtype)), **ONE, **least)
+    solution = agrees_with_the_search(problem)
+    assert solution is not None
+    assert family == "twelve orders" or solution.stats["solver"] == "Assignment"
+
+
+def test_auto_chooses_it_and_says_so() -> None:
+    problem = al.Problem([[1.0, 2.0], [3.0, 5.0]], **ONE)
+    assert al.Auto().explain(problem) == "Assignment: one match a token and a feature is an assignment problem"
+    solution = al.solve(problem)
+    assert solution.stats["solver"] == "Assignment"
+    assert solution.objective == 6.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"budget": 1}, "budget"),
+        ({"token_caps": [1, 2]}, "token_caps of 1"),
+        ({"feature_caps": None}, "feature_caps of 1"),
+        ({"token_floors": 2}, "token_floors of 0 and 1"),
+        ({"token_groups": [al.Group([0], cap=1)]}, "groups"),
+    ],
+)
+def test_other_limits_are_refused(limits: Limits, reason: str) -> None:
+    problem = al.Problem(np.eye(2), **{**ONE, **limits})
+    assert reason in (al.Assignment().refusal(problem) or "")
+    with pytest.raises(al.UnsupportedProblemError, match=reason):
+        al.solve(problem, al.Assignment())
+
+
+def test_infeasible_floors_are_named_by_the_search() -> None:
+    problem = al.Problem([[1.0, -np.inf], [2.0, -np.inf]], **COMPLETE)
+    with pytest.raises(al.InfeasibleError, match="floors of"):
+        al.solve(problem)
+
+
+def test_prices_that_rounding_hides_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(0).standard_normal((12, 12))
+    monkeypatch.setattr(duals, "MOST_SWEEPS", 0)
+    solution = al.solve(al.Problem(scores, **COMPLETE))
+    assert solution.stats["solver"] == "TwoSided"
+    assert "rounding" in solution.stats["reason"]
+    assert al.verify(al.Problem(scores, **COMPLETE), solution).optimal
+
+
+def test_a_matching_that_is_not_the_best_has_no_prices() -> None:
+    scores = np.array([[3.0, 1.0], [1.0, 3.0]])
+    problem = al.Problem(scores, **COMPLETE)
+    worse = duals.matched_of((2, 2), np.array([0, 1]), np.array([1, 0]), np.array([1.0, 1.0]))
+    search = duals.Search(lines.lines_of(problem, 1), worse, matching.floors_of(problem), exact=False)
+    assert search.run() is None
+
+
+def test_large_integers_and_limits_of_time_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    from allocation.solvers.assignment import solver
+
+    scores = np.arange(9).reshape(3, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(solver, "LARGEST_SUM", 10.0)
+        assert "integers" in al.solve(al.Problem(scores, **ONE)).stats["reason"]
+    monkeypatch.setattr(solver, "AT_ONCE", 10)
+    assert al.solve(al.Problem(scores, **ONE), max_seconds=60).stats["solver"] == "TwoSided"
+    assert al.solve(al.Problem(scores, **ONE)).stats["solver"] == "Assignment"
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_long_paths_take_few_sweeps(seed: int) -> None:
+    scores = families.ranks(np.random.default_rng(seed), (200, 200))
+    solution = al.solve(al.Problem(scores, **COMPLETE))
+    assert solution.stats["sweeps"] <= 30  # the longest path has 199 steps
