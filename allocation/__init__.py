@@ -2,6 +2,7 @@
 
 from allocation import plot
 from allocation.arguments import is_on_device
+from allocation.certificate import Certificate, verify
 from allocation.cuda.scores import FixedTop
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
@@ -25,7 +26,6 @@ from allocation.solvers.linear_program import ProgramArrays, to_linear_program
 from allocation.solvers.top_selection.fixed import select_fixed
 from allocation.solvers.top_selection.stream import select_stream
 from allocation.threads import map_blocks
-from allocation.verify import Certificate, verify
 
 __version__ = "0.1.0"
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allocation.arrays import Indices
+from allocation.certificate import verify
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.idle import needed
 from allocation.solvers.work_limit import WorkLimit
-from allocation.verify import verify
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -29,7 +29,8 @@ def open_edges(
     rows, columns = problem.shape
     inside = (tokens >= 0) & (tokens < rows) & (features >= 0) & (features < columns)
     matched = tokens[inside].astype(np.int64) * columns + features[inside].astype(np.int64)
-    allowed = rough.approximate.values_at(matched) > -np.inf
+    near = rough.approximate.widened(np.ascontiguousarray(rough.approximate.array.reshape(-1)[matched]))
+    allowed = near > -np.inf
     ids = np.sort(np.concatenate([matched[allowed], *_doubtful(rough, *prices)]))
     ids = ids[np.diff(ids, prepend=-1) > 0]  # a sort is quicker than the hashes of np.unique
     ends = ids // max(columns, 1), ids % max(columns, 1)
