@@ -22,6 +22,7 @@ LEAST: dict[str, tuple[st.SearchStrategy[Any], float, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST)
 def test_most_problems_have_an_answer_that_their_limits_decide(name: str) -> None:
     """`pytest -rP` prints the shares."""

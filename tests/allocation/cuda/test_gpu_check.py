@@ -28,6 +28,7 @@ ABSENT = (
 )
 
 
+@pytest.mark.slow
 def test_every_part_runs_without_a_card() -> None:
     """The dry run, in a process of its own; nothing is written."""
     before = sorted((ROOT / "benchmarks" / "results").iterdir())
@@ -68,6 +69,7 @@ def test_without_a_card_it_says_so() -> None:
     assert run.stderr.strip() == "gpu-check needs a CUDA device; --dry-run walks through it without one"
 
 
+@pytest.mark.slow
 def test_every_part_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows come back from it; one that fails, or does not end, is named, and the others run."""
     run = subprocess.run
