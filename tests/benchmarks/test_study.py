@@ -462,6 +462,7 @@ def test_the_plan_holds_what_the_issue_asks_for() -> None:
     assert {setting.source for setting, _, _ in ran} >= {"hidden_states[11]", "hidden_states[6]", "synthetic"}
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_committed_records_give(tmp_path: Path) -> None:
     for name, text in report.parts(Records(FILE)).items():
         committed = (report.FOLDER / name).read_text(encoding="utf-8")

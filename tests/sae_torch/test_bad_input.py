@@ -50,9 +50,10 @@ def contents(folder: Path) -> dict[str, Any]:
         (["--text", "./blank"], "text ./blank: expected documents with text, found 1 without any"),
         (["--model", "./nowhere"], "model ./nowhere: expected a folder or a GGUF file, found nothing"),
         (["--model", "./text"], "model ./text: expected a folder with a config.json, found none in it"),
-        (
+        pytest.param(
             ["--model", "no/such-model"],
             "model no/such-model: expected a model that transformers can load, found none: ",
+            marks=pytest.mark.slow,  # a hub that cannot be reached is asked again and again
         ),
         (["--site", "hidden_states[9]"], "LlamaForCausalLM has 4 blocks, found 'hidden_states[9]'; for"),
         (["--site", "layers.7"], "found 'layers.7', which is no module of LlamaForCausalLM"),

@@ -105,6 +105,7 @@ def _written(path: Path, content: bytes) -> str:
     return str(path)
 
 
+@pytest.mark.slow  # a hub that cannot be reached is asked again and again
 def test_a_dataset_that_cannot_be_had_is_named() -> None:
     with pytest.raises(InputError, match=r"no/such-dataset: expected .* `datasets` can load, found none of them"):
         Corpus("no/such-dataset").documents("train")
