@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from allocation.arguments import LARGEST_INTEGER
 from allocation.arrays import Indices, Mask, Reals, among, union, without
 from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
@@ -282,8 +283,9 @@ class _Search:
         return union(refused, wrong(self.edges.candidates(ids), -1.0))
 
     def _solution(self, prices: Reals, ids: Indices, near: Indices) -> Solution:
-        if self.problem.matrix.is_integer and 4 * max(*map(_largest, self.network.line_prices(np.abs(prices)))) > HELD:
-            raise NotCertifiedError(self._unproved(prices, "prices beyond 2^51", _HELD))
+        sizes = sum(map(_largest, self.network.line_prices(np.abs(prices))))
+        if self.problem.matrix.is_integer and LARGEST_INTEGER + sizes > HELD:
+            raise NotCertifiedError(self._unproved(prices, f"prices of {sizes:.3g} together", _HELD))
         problem = self.problem
         ids = ids[needed(problem, *self.edges.ends(ids), self.edges.values(ids))]
         tokens, features = self.edges.ends(ids)
