@@ -20,7 +20,7 @@ _ENTRIES, _NEAR = 1 << 16, 2.0**-30
 def open_edges(
     problem: Problem, rough: Rough, tokens: NDArray[Any], features: NDArray[Any], prices: list[Reals]
 ) -> Problem:
-    """The same limits on the matches and on every edge whose upper bound comes near or above its prices.
+    """The same limits on the matches, on every edge whose upper bound comes near or above its prices, and two others.
 
     An edge that is left out scores less than its prices, so it breaks no condition of the certificate: it earns
     nothing, no full group holds a worse match, and no other match could be exchanged for it. `prices` are the sums per
@@ -31,12 +31,20 @@ def open_edges(
     matched = tokens[inside].astype(np.int64) * columns + features[inside].astype(np.int64)
     near = rough.approximate.widened(np.ascontiguousarray(rough.approximate.array.reshape(-1)[matched]))
     allowed = near > -np.inf
-    ids = np.sort(np.concatenate([matched[allowed], *_doubtful(rough, *prices)]))
+    ids = np.sort(np.concatenate([matched[allowed], _extremes(rough), *_doubtful(rough, *prices)]))
     ids = ids[np.diff(ids, prepend=-1) > 0]  # a sort is quicker than the hashes of np.unique
     ends = ids // max(columns, 1), ids % max(columns, 1)
     values = rough.evaluate(*ends)
     limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
     return Problem(EdgeScores(*ends, values, problem.shape, values.dtype.name), **limits)
+
+
+def _extremes(rough: Rough) -> Indices:
+    """Flat positions of the largest and the smallest allowed entry: from their size follows what rounding may hide."""
+    near = rough.approximate.widened(rough.approximate.array).reshape(-1)
+    if not near.size or near.max() == -np.inf:
+        return np.empty(0, np.int64)
+    return np.array([near.argmax(), np.where(near > -np.inf, near, np.inf).argmin()])
 
 
 def _doubtful(rough: Rough, row_prices: Reals, column_prices: Reals) -> Iterator[Indices]:

@@ -64,10 +64,6 @@ class Thresholds:
         """The higher ones of two."""
         return Thresholds(np.maximum(self.tokens, other.tokens), np.maximum(self.features, other.features))
 
-    def lowest(self, other: Thresholds) -> Thresholds:
-        """The lower ones of two."""
-        return Thresholds(np.minimum(self.tokens, other.tokens), np.minimum(self.features, other.features))
-
     def cover(self, other: Thresholds) -> bool:
         """Whether nowhere less is asked for than there."""
         return bool(np.all(self.tokens >= other.tokens) and np.all(self.features >= other.features))
@@ -85,17 +81,17 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     known.ask(reaching(rough, expected, only_positive, options.workers))
     # what floors force, whatever it costs, is among the matches of the guess: with it the edges allow an answer
     known.ask(known.unknown(guess.tokens * problem.shape[1] + guess.features))
-    rounds = 1
+    asked, rounds = [expected], 1  # each alone says which edges are known; the lowest of two would claim more
     while True:
         solution = solver.solve(Problem(known.edges(), **limits), _remaining(options, guess.prices, started))
         found = Thresholds.of(problem, solution.prices)
-        if found.cover(expected):
+        if any(found.cover(one) for one in asked):
             break
         missing = known.unknown(reaching(rough, found, only_positive, options.workers))
         if not missing.size:
             break
         known.ask(missing)
-        expected = expected.lowest(found)
+        asked.append(found)
         rounds += 1
     if TopSelection().refusal(problem) is not None:
         solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, rough, solver, limits))
@@ -120,16 +116,17 @@ def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> 
     expected = Thresholds.of(problem, guess.prices).raised(counting).lowered(rough)
     known = Known(rough)
     known.ask(reaching(rough, expected, True))
+    asked = [expected]
     while True:
         edges = Problem(known.edges(), **limits)
         found = Thresholds.of(edges, TopSelection().solve(edges, Options()).prices).raised(counting)
-        if found.cover(expected):
+        if any(found.cover(one) for one in asked):
             break
         missing = known.unknown(reaching(rough, found, True))
         if not missing.size:
             break
         known.ask(missing)
-        expected = expected.lowest(found)
+        asked.append(found)
     assert known.values is not None
     positive = known.values > 0
     return known.ids[positive], known.values[positive]

@@ -102,6 +102,27 @@ def test_nested_limits_are_met_for_the_exact_scores(case: tuple[Matrix, al.Rough
         assert al.verify(al.Problem(scores, **limits), found).optimal
 
 
+def test_a_large_score_that_no_price_reaches_does_not_spoil_the_proof() -> None:
+    """A floor takes the budget at score 0: prices as large as the score that is left out prove it."""
+    scores = np.zeros((3, 5), np.float32)
+    scores[2, 4] = 1.0
+    limits: Limits = {"token_caps": 1, "token_floors": [0, 1, 0], "feature_caps": 1, "budget": 1}
+    problem = al.Problem(al.Rough(scores, (0.0, 0.0), Oracle(scores)), **limits)
+    assert al.verify(problem, al.solve(problem)).optimal
+
+
+def test_two_rounds_of_prices_do_not_vouch_for_the_lowest_of_both() -> None:
+    """With limits on both sides the edges above the prices of two rounds are not those above the lower of each."""
+    scores = np.array([[0, 0, 0, 0, 0], [0, 2, 3, 0, 5], [0, 0, 0, 2, 4]], np.float32)
+    near = scores.copy()
+    near[0, 0] = -32.0
+    limits: Limits = {"token_caps": [1, 3, 2], "feature_caps": [2, 1, 2, 1, 1], "feature_floors": [2, 1, 1, 1, 1]}
+    problem = al.Problem(al.Rough(near, ([0.5, 0, 0], [64.0, 0, 0, 0, 0]), Oracle(scores)), budget=6, **limits)
+    solution = al.solve(problem)
+    assert solution.stats["rounds"] > 1
+    assert al.verify(problem, solution).optimal
+
+
 @given(rough_cases(any_case(max_side=5)))
 def test_limits_on_both_sides_are_met_for_the_exact_scores(case: tuple[Matrix, al.Rough, Oracle, Limits]) -> None:
     scores, rough, _, limits = case
