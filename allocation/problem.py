@@ -174,7 +174,26 @@ class Problem:
         """The same problem with a copy of the scores in main memory; itself where they are there already."""
         if (matrix := self.matrix.on_host()) is self.matrix:
             return self
-        return Problem(matrix, **{name: value for name, value in vars(self).items() if name != "matrix"})
+        return self.with_scores(matrix)
+
+    def with_scores(self, scores: Any) -> Problem:
+        """The same limits on other scores.
+
+        Parameters
+        ----------
+        scores : (tokens, features) array, or what another problem holds as its ``matrix``
+
+        Returns
+        -------
+        Problem
+
+        Examples
+        --------
+        >>> import allocation as al
+        >>> al.token_choice([[1.0, 2.0]], k=1).with_scores([[4.0, 3.0]])
+        Problem(1 tokens x 2 features, float64, token_caps=1)
+        """
+        return Problem(scores, **{name: value for name, value in vars(self).items() if name != "matrix"})
 
     def __repr__(self) -> str:
         limits = [f"{name}={text}" for name, text in self._limit_texts("..") if not name.endswith("groups")]

@@ -55,7 +55,6 @@ def _in_order(problem: Problem) -> Problem:
     ordered = ranks.reshape(array.shape) + 1.0 - above
     ordered[array <= 0] -= 1.0
     ordered[array == 0] = 0.0
-    limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
     if isinstance(matrix, EdgeScores):
-        return Problem.from_edges(matrix.tokens, matrix.features, ordered, matrix.shape, **limits)
-    return Problem(ordered, **limits)
+        return problem.with_scores(EdgeScores(matrix.tokens, matrix.features, ordered, matrix.shape, "float64"))
+    return problem.with_scores(ordered)

@@ -21,7 +21,7 @@ from allocation.arrays import Array, Indices, Reals
 from allocation.errors import NotCertifiedError
 from allocation.problem import Problem
 from allocation.rough import Rough
-from allocation.scores import EdgeScores
+from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.top_selection import TopSelection
@@ -73,28 +73,21 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The optimum for the exact scores of a problem whose matrix is `Rough`."""
     started = time.perf_counter()
     rough = cast(Rough, problem.matrix)
-    limits = {name: value for name, value in vars(problem).items() if name != "matrix"}
-    guess = solver.solve(Problem(rough.approximate, **limits), options)
+    guess = solver.solve(problem.with_scores(rough.approximate), options)
     only_positive = not _has_floors(problem)
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
     known = Known(rough)
     known.ask(reaching(rough, expected, only_positive, options.workers))
     # what floors force, whatever it costs, is among the matches of the guess: with it the edges allow an answer
     known.ask(known.unknown(guess.tokens * problem.shape[1] + guess.features))
-    asked, rounds = [expected], 1  # each alone says which edges are known; the lowest of two would claim more
-    while True:
-        solution = solver.solve(Problem(known.edges(), **limits), _remaining(options, guess.prices, started))
-        found = Thresholds.of(problem, solution.prices)
-        if any(found.cover(one) for one in asked):
-            break
-        missing = known.unknown(reaching(rough, found, only_positive, options.workers))
-        if not missing.size:
-            break
-        known.ask(missing)
-        asked.append(found)
-        rounds += 1
+
+    def solved(edges: EdgeScores) -> tuple[Solution, Thresholds]:
+        solution = solver.solve(problem.with_scores(edges), _remaining(options, guess.prices, started))
+        return solution, Thresholds.of(problem, solution.prices)
+
+    solution, rounds = _settled(known, expected, solved, only_positive, options.workers)
     if TopSelection().refusal(problem) is not None:
-        solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, rough, solver, limits))
+        solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, problem, solver, options))
     stats = {
         **solution.stats,
         "evaluated": known.ids.size,
@@ -112,24 +105,41 @@ def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> 
     limits = {"feature_caps": wanted} if by_column else {"budget": int(wanted[0])}
     problem = Problem(rough.approximate, **limits)
     counting = Thresholds(np.full(rough.shape[0], 0.0 if by_column else lower[0]), lower if by_column else np.zeros(1))
-    guess = TopSelection().solve(problem, Options())
-    expected = Thresholds.of(problem, guess.prices).raised(counting).lowered(rough)
+
+    def solved(edges: Scores) -> tuple[Solution, Thresholds]:
+        solution = TopSelection().solve(problem.with_scores(edges), Options())
+        return solution, Thresholds.of(problem, solution.prices).raised(counting)
+
+    expected = solved(rough.approximate)[1].lowered(rough)
     known = Known(rough)
     known.ask(reaching(rough, expected, True))
-    asked = [expected]
-    while True:
-        edges = Problem(known.edges(), **limits)
-        found = Thresholds.of(edges, TopSelection().solve(edges, Options()).prices).raised(counting)
-        if any(found.cover(one) for one in asked):
-            break
-        missing = known.unknown(reaching(rough, found, True))
-        if not missing.size:
-            break
-        known.ask(missing)
-        asked.append(found)
+    _settled(known, expected, solved, only_positive=True)
     assert known.values is not None
     positive = known.values > 0
     return known.ids[positive], known.values[positive]
+
+
+def _settled(
+    known: Known,
+    expected: Thresholds,
+    solved: Callable[[EdgeScores], tuple[Solution, Thresholds]],
+    only_positive: bool,
+    workers: int | None = None,
+) -> tuple[Solution, int]:
+    """Solve on the known edges and ask for those that the prices found leave open, until there are none; and rounds.
+
+    At first the edges that reach `expected` are known.
+    """
+    asked = [expected]  # each alone says which edges are known; the lowest of two would claim more
+    while True:
+        solution, found = solved(known.edges())
+        if any(found.cover(one) for one in asked):
+            return solution, len(asked)
+        missing = known.unknown(reaching(known.rough, found, only_positive, workers))
+        if not missing.size:
+            return solution, len(asked)
+        known.ask(missing)
+        asked.append(found)
 
 
 @dataclass(eq=False)
@@ -219,15 +229,15 @@ def _remaining(options: Options, prices: Prices, started: float) -> Options:
     return Options(prices.without_intervals(), options.workers, left)
 
 
-def _with_all_edges(prices: Prices, rough: Rough, solver: Solver, limits: dict[str, object]) -> Prices:
+def _with_all_edges(prices: Prices, problem: Problem, solver: Solver, options: Options) -> Prices:
     """The same prices; their intervals, which edges left out may bound, from every exact score when first asked for."""
     whole: list[Prices] = []
 
     def bounds(name: str) -> Callable[[], tuple[Real, Real]]:
         def of_all() -> tuple[Real, Real]:
             if not whole:
-                problem = Problem(np.asarray(rough.array), **limits)  # type: ignore[arg-type]
-                whole.append(solver.solve(problem, Options()).prices)
+                exact = problem.with_scores(problem.matrix.array)
+                whole.append(solver.solve(exact, dataclasses.replace(options, warm_start=None)).prices)
             price: Price = getattr(whole[0], name)
             return price.lower, price.upper
 

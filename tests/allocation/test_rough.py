@@ -288,3 +288,18 @@ def test_a_stream_holds_rough_blocks_or_others() -> None:
         al.InvalidProblemError, match=r"chunks\[1\]: expected rough ones, as in the first, found scores"
     ):
         al.select_stream([rough, oracle.scores], budget=3)
+
+
+def test_intervals_of_prices_have_the_seconds_of_the_solve() -> None:
+    class Remembering(al.TwoSided):
+        def solve(self, problem: al.Problem, options: al.Options) -> al.Solution:
+            seen.append(options)
+            return super().solve(problem, options)
+
+    seen: list[al.Options] = []
+    rough, _ = products(tokens=12, features=20)
+    problem = al.Problem(rough, token_caps=2, feature_caps=1, feature_floors=1)
+    prices = al.solve(problem, Remembering(), max_seconds=60.0, workers=1).prices
+    solves = len(seen)
+    assert bool(np.all(prices.features.lower <= prices.features.upper))
+    assert [(options.max_seconds, options.workers) for options in seen[solves:]] == [(60.0, 1)]

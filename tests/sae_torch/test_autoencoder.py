@@ -170,3 +170,10 @@ def test_safetensors_saves_its_state_and_training_goes_on_from_it(tmp_path: Path
     for key, value in sae.state_dict().items():
         assert torch.equal(twin.state_dict()[key], value), key
     assert all(weight.is_contiguous() for weight in twin.parameters())
+    transposed = dict(sae.state_dict())
+    transposed["W_enc"] = transposed.pop("encoder").T
+    names = list(transposed)
+    twin = st.SparseAutoencoder(8, 24, st.BalancedChoice(4, feature_floors=0.02), seed=2)
+    twin.load_state_dict(transposed)
+    assert torch.equal(twin.encoder, sae.encoder)
+    assert list(transposed) == names  # what the caller holds is left alone

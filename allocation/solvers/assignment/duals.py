@@ -19,6 +19,7 @@ import numpy as np
 from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.solvers.assignment.lines import EPS, Lines
 from allocation.solvers.assignment.matching import Floors
+from allocation.solvers.followed_paths import path_lengths
 
 # Sweeps before giving up; hard ones take 20.
 MOST_SWEEPS = 60
@@ -186,7 +187,7 @@ class _Paths:
         if float(gain[raised].max()) > self.small:
             self.follows[raised] = source[raised]
             self.length[raised] = (scores - own)[raised]
-            followed = _evaluated(self.follows, self.length)
+            followed = path_lengths(self.follows, self.length)
             if followed is None:
                 self.circular = True
                 return False
@@ -195,19 +196,3 @@ class _Paths:
         prices[raised] = np.maximum(prices[raised], bound[raised])
         self.prices = prices
         return True
-
-
-def _evaluated(follows: Indices, length: Reals) -> Reals | None:
-    """The length of each path that ends where nothing is followed; None if some go in circles.
-
-    Halves the paths each time: every node takes over what the one it follows follows.
-    """
-    follows, length = follows.copy(), length.copy()
-    for _ in range(follows.size.bit_length() + 1):
-        going = np.flatnonzero(follows >= 0)
-        if not going.size:
-            return length
-        ahead = follows[going]
-        length[going] += length[ahead]
-        follows[going] = follows[ahead]
-    return None

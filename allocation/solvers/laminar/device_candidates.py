@@ -42,7 +42,7 @@ def candidates(problem: Problem) -> Problem | None:
         flat = np.union1d(flat, matrix.get(matrix.top(None, np.array([budget + 1]))[0]))
     tokens, features, values = (matrix.get(part) for part in matrix.matches(matrix.put(flat)))
     edges = EdgeScores(tokens, features, values, problem.shape, matrix.type)
-    return Problem(edges, **{name: value for name, value in vars(problem).items() if name != "matrix"})
+    return problem.with_scores(edges)
 
 
 def _on_the_way(tree: Tree, limits: Indices, absent: int, tightest: np.ufunc) -> Indices:

@@ -169,7 +169,7 @@ class _Reading:
         if isinstance(block, Rough):
             lower = self._values(self.lower).astype(np.float64)
             flat, values = contenders(block, np.minimum(self.wanted, block.n_edges), self.by_column, lower)
-            self._keep(flat, values.view(self.survivors.kind), block.shape[0])
+            self._keep(flat, values.view(self.lower.dtype), block.shape[0])
         else:
             self._read(block.ordered)
 

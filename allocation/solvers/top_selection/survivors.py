@@ -19,7 +19,7 @@ class Survivors:
     """Flat positions in the stack, ascending, and their entries, which are positive."""
 
     def __init__(self, columns: int, kind: np.dtype[Any]) -> None:
-        self.columns, self.kind, self.size = max(columns, 1), kind, 0
+        self.columns, self.size = max(columns, 1), 0
         self._flat, self._values = np.empty(0, np.int64), np.empty(0, kind)
 
     def append(self, flat: Indices, values: Array, offset: int) -> None:

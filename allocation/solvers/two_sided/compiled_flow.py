@@ -10,6 +10,7 @@ Sources: Goldberg 1997, *An efficient implementation of a scaling minimum-cost f
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from allocation.arrays import Indices, Mask, Reals
 from allocation.problem import Problem
 from allocation.solvers.base import Options
+from allocation.solvers.followed_paths import path_lengths
 from allocation.solvers.two_sided.primal_dual import ResidualNetwork
 
 # Costs have so many bits: their sums over all arcs, times the number of nodes, stay within 64.
@@ -37,6 +39,7 @@ MOST_PRICE_SWEEPS = 8
 MOST_SWEEPS = 200
 
 
+@functools.cache
 def is_installed() -> bool:
     """Whether OR-tools can be imported; nothing is imported to tell."""
     return importlib.util.find_spec("ortools") is not None
@@ -121,14 +124,8 @@ def _potentials(residual: ResidualNetwork, profits: Reals, flow: Indices) -> Rea
             return potentials
         at = np.flatnonzero((reached == np.repeat(best, counts)) & np.repeat(rises, counts))[::-1]
         follows[to[at]], steps[to[at]] = source[at], length[at]
-        path, total = follows.copy(), steps.copy()
-        for _ in range(potentials.size.bit_length() + 1):
-            going = np.flatnonzero(path >= 0)
-            if not going.size:
-                break
-            total[going] += total[path[going]]
-            path[going] = path[path[going]]
-        else:
+        total = path_lengths(follows, steps)
+        if total is None:
             return None
         potentials = np.maximum(potentials, total)
     return None

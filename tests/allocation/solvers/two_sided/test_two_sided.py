@@ -83,13 +83,13 @@ def test_counts_beyond_32_bits_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(primal_dual, "_at_once", counted)
 
-    @given(any_problem(max_side=5))
+    @given(any_problem(max_side=5) | any_problem(max_side=5, agreed=True))
     @settings(max_examples=100)
     def check(problem: al.Problem) -> None:
         agrees_with_the_integer_programme(problem)
 
     check()
-    assert cut[0]  # contradictions, which are found before, take most of these problems
+    assert cut[0] >= 5
 
 
 def test_bounds_of_more_than_32_bits_are_what_was_given() -> None:
