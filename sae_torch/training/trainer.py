@@ -268,10 +268,9 @@ class Trainer:
         self.sae.load_state_dict(state["sae"])
         self.sae.choice.load_carried_state(state["choice"])
         self.optimizer.load_state_dict(state["optimizer"])
-        moments = self.optimizer.state[self.sae.encoder]
-        for name, value in moments.items():  # checkpoints once held the encoder transposed
-            if value.shape == self.sae.W_enc.shape and value.ndim == 2:
-                moments[name] = value.T.contiguous()
+        if "W_enc" in state["sae"]:  # checkpoints once held the encoder transposed, and its moments with it
+            moments = self.optimizer.state[self.sae.encoder]
+            moments |= {name: value.T.contiguous() for name, value in moments.items() if value.ndim == 2}
 
     def _require_idle(self, call: str) -> None:
         if self.schedule is not None:

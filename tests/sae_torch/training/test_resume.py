@@ -105,9 +105,14 @@ def test_steps_by_hand_are_those_of_fit() -> None:
     assert torch.equal(by_hand.sae.W_enc, fitted.sae.W_enc)
 
 
-def test_a_checkpoint_that_holds_the_encoder_transposed_goes_on_to_the_same_bits() -> None:
-    """As checkpoints were before the encoder was a parameter with one feature a row."""
-    whole, halved, other = (begun(st.MutualChoice(4)) for _ in range(3))
+@pytest.mark.parametrize("features", [64, 16])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_a_checkpoint_with_the_encoder_either_way_goes_on_to_the_same_bits(features: int, transposed: bool) -> None:
+    """Transposed as before it was a parameter with one feature a row; with as many features as width no shape tells."""
+    whole, halved, other = (
+        st.Trainer(st.SparseAutoencoder(16, features, st.MutualChoice(4)), st.TrainConfig(progress=False))
+        for _ in range(3)
+    )
     batches = activations(6)
     for trainer in (whole, halved):
         trainer.begin(torch.cat(batches), 6, 6 * len(batches[0]))
@@ -116,10 +121,11 @@ def test_a_checkpoint_that_holds_the_encoder_transposed_goes_on_to_the_same_bits
     for x in batches[:3]:
         halved.step(x)
     state = copy.deepcopy(halved.state_dict())
-    state["sae"]["W_enc"] = state["sae"].pop("encoder").T
-    order = [name for name, _ in halved.sae.named_parameters()]
-    moments = state["optimizer"]["state"][order.index("encoder")]
-    moments |= {name: value.T for name, value in moments.items() if value.ndim == 2}
+    if transposed:
+        state["sae"]["W_enc"] = state["sae"].pop("encoder").T
+        order = [name for name, _ in halved.sae.named_parameters()]
+        moments = state["optimizer"]["state"][order.index("encoder")]
+        moments |= {name: value.T for name, value in moments.items() if value.ndim == 2}
     other.load_state_dict(state, 6 * len(batches[0]))
     for x in batches[3:]:
         other.step(x)
