@@ -5,6 +5,7 @@ from allocation.arguments import is_on_device
 from allocation.certificate import Certificate, verify
 from allocation.cuda.scores import FixedTop
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
+from allocation.exceeding import count_exceeding, exceeding
 from allocation.problem import Group, Problem, balanced_choice, feature_choice, mutual_choice, token_choice
 from allocation.quotas import (
     ZIPF_ALPHA,
@@ -60,6 +61,8 @@ __all__ = [
     "apportion",
     "balanced_choice",
     "feature_choice",
+    "count_exceeding",
+    "exceeding",
     "fit_zipf",
     "is_on_device",
     "map_blocks",

@@ -62,6 +62,8 @@ class Rough(DenseScores):
     per_token: Reals
     per_feature: Reals
     relative: float
+    # what has been found out about the scores, by whoever found it out
+    memory: dict[str, Any]
 
     def __init__(self, approximate: Any, error: Any, exact: Callable[[Indices, Indices], Any]) -> None:
         if is_on_device(approximate):
@@ -84,6 +86,7 @@ class Rough(DenseScores):
             "per_token": _bounds(error[0], "error[0]", matrix.shape[0]),
             "per_feature": _bounds(error[1], "error[1]", matrix.shape[1]),
             "relative": relative,
+            "memory": {},
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)

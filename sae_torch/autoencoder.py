@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,21 @@ from torch import Tensor, nn
 from sae_torch.choices.choice import Choice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.exact_products import ExactProducts
+from sae_torch.matches import is_on_device
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
+from sae_torch.product_dtype import product_dtype
+from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores
 
 # Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
 # overshoots. Measured by `benchmarks/training_choices.py`.
 ENCODER_SCALE = 0.25
+
+
+Scores = Tensor | RoughScores | ChunkedScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +37,19 @@ class Output:
     ----------
     x_hat : (tokens, d_model)
     codes : SparseCodes
-    pre : (tokens, features) or None
-        Scores, pre-activation times decoder norm, without gradient; only on request. With `feature_chunk` they come in
-        blocks.
+    scores : optional
+        Pre-activation times decoder norm as the choice read them, without gradient; only on request. A matrix, exact
+        wherever it is asked (`RoughScores`), or in blocks (`ChunkedScores`).
     """
 
     x_hat: Tensor
     codes: SparseCodes
-    pre: Tensor | ChunkedScores | None = None
+    scores: Scores | None = None
+
+    @property
+    def pre(self) -> Tensor | ChunkedScores | None:
+        """The scores as a (tokens, features) matrix, every one exact; with `feature_chunk` in blocks."""
+        return self.scores.dense if isinstance(self.scores, RoughScores) else self.scores
 
 
 class SparseAutoencoder(nn.Module):
@@ -58,10 +70,18 @@ class SparseAutoencoder(nn.Module):
         float32 on the CPU by default.
     seed : int
         Of the random decoder directions.
-    score_dtype : optional
-        Type of the encoder's dense product in training mode. bfloat16 halves its time and memory where the hardware has
-        it: the batch is then allocated on rounded scores, while weights, activations of the matches, gradients and
-        thresholds stay in `dtype`. Eval mode always computes in `dtype`.
+    score_dtype : "auto", torch.dtype or None
+        Type of the encoder's dense product. ``"auto"``: bfloat16 where the CPU multiplies it faster, else float32.
+        On a CPU, with weights in float32, its error is bounded and decides nothing: what the bound leaves in question
+        is computed exactly, so that matches, values and thresholds are those of
+
+        ::
+
+            S_ij = fl( fl( (x_i - b_dec) . W_enc_(:, j) + b_enc_j ) ||W_dec_j|| ),   fl the nearest float32,
+
+        the same bits from either product, with any BLAS and any number of threads. None takes the product in `dtype`
+        as it comes, as do choices of your own, other types of weights, and GPUs. There, in training mode, a type given
+        here allocates the batch on rounded scores; values, gradients and thresholds stay in `dtype`.
 
     feature_chunk : int, optional
         Encode and select this many features at a time, for dictionaries whose (tokens, features) matrix does not fit:
@@ -96,7 +116,7 @@ class SparseAutoencoder(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         seed: int = 0,
-        score_dtype: torch.dtype | None = None,
+        score_dtype: torch.dtype | Literal["auto"] | None = "auto",
         encoder_scale: float = ENCODER_SCALE,
         feature_chunk: int | None = None,
     ) -> None:
@@ -108,8 +128,9 @@ class SparseAutoencoder(nn.Module):
             raise InputError(f"choice: expected a choice such as st.MutualChoice(k=32), found {choice!r}")
         if not dtype.is_floating_point:
             raise InputError(f"dtype: expected a floating-point type, found {dtype}")
-        if score_dtype is not None and not score_dtype.is_floating_point:
-            raise InputError(f"score_dtype: expected a floating-point type, found {score_dtype}")
+        is_type = isinstance(score_dtype, torch.dtype) and score_dtype.is_floating_point
+        if not (is_type or score_dtype in ("auto", None)):
+            raise InputError(f'score_dtype: expected "auto", a floating-point type or None, found {score_dtype!r}')
         if not (math.isfinite(encoder_scale) and encoder_scale > 0):
             raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
         choice.build(n_features)
@@ -148,41 +169,69 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def scores(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Pre-activations times decoder norms: the (tokens, features) matrix the choice reads, from one product.
+        """Pre-activations times decoder norms: the (tokens, features) matrix the choice decides by.
 
-        Written into `memory` where that fits, as in `forward`.
+        A product that is taken as it comes is written into `memory` where that fits, as in `forward`.
         """
+        if self._bounds_errors:
+            return self._exact_products(x, slice(0, self.n_features)).all()
         return self._product(x, slice(0, self.n_features), memory)
 
+    def product_dtype(self, tokens: int) -> torch.dtype:
+        """The type of the dense product of a batch of so many tokens."""
+        if self._bounds_errors:
+            assert self.score_dtype is not None
+            return product_dtype(self.score_dtype, tokens)
+        rounds = self.training and isinstance(self.score_dtype, torch.dtype)
+        return self.score_dtype if rounds else self.W_dec.dtype  # type: ignore[return-value]
+
+    @property
+    def _bounds_errors(self) -> bool:
+        """Whether rough products decide as exact scores do."""
+        known = self.score_dtype in ("auto", torch.float32, torch.bfloat16)
+        weights = self.W_dec
+        return known and not is_on_device(weights) and weights.dtype == torch.float32 and self.choice.supports_rough
+
+    def _exact_products(self, x: Tensor, features: slice) -> ExactProducts:
+        encoder, bias = self.encoder.detach()[features], self.b_enc.detach()[features]
+        return ExactProducts((x - self.b_dec).detach(), encoder, bias, self.W_dec.detach()[features].norm(dim=1))
+
+    @torch.no_grad()
     def _product(self, x: Tensor, features: slice, memory: Tensor | None = None) -> Tensor:
-        """The scores of some features that lie side by side."""
+        """The scores of some features that lie side by side, as a product gives them."""
         norms = self.W_dec[features].norm(dim=1)
         bias, centred, encoder = self.b_enc[features] * norms, x - self.b_dec, self.W_enc[:, features] * norms
-        if self.training and self.score_dtype is not None:
-            bias, centred, encoder = (term.to(self.score_dtype) for term in (bias, centred, encoder))
-        fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == bias.dtype
+        dtype = self.product_dtype(len(x))
+        bias, centred, encoder = (term.to(dtype) for term in (bias, centred, encoder))
+        fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == dtype
         out = memory if fits else None
         if x.device.type != "cpu":
             return torch.addmm(bias, centred, encoder, out=out)
         # added afterwards: a CPU's product takes longer to start from a matrix than to fill one
         return torch.mm(centred, encoder, out=out).add_(bias)
 
-    def scores_or_blocks(self, x: Tensor, memory: Tensor | None = None) -> Tensor | ChunkedScores:
-        """The scores as training reads them: with `feature_chunk` in blocks that never stand together."""
+    @torch.no_grad()
+    def scores_or_blocks(self, x: Tensor, memory: Tensor | None = None) -> Scores:
+        """The scores as the choice reads them: rough with a bound, and with `feature_chunk` in blocks."""
         if self.feature_chunk is None or self.feature_chunk >= self.n_features:
-            return self.scores(x, memory)
+            return self._scores_of(x.detach(), slice(0, self.n_features), memory)
         return self._scores_in_blocks(x.detach(), self.feature_chunk)
+
+    def _scores_of(self, x: Tensor, features: slice, memory: Tensor | None) -> Tensor | RoughScores:
+        if not self._bounds_errors:
+            return self._product(x, features, memory)
+        return rough_scores(self._exact_products(x, features), self.product_dtype(len(x)), memory)
 
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
         """The same scores, never held together."""
-        dtype = self.score_dtype if self.training and self.score_dtype is not None else x.dtype
+        dtype = self.product_dtype(len(x))
         memory = torch.empty(x.shape[0] * min(chunk, self.n_features), dtype=dtype, device=x.device)
 
-        def product(x: Tensor, start: int, stop: int) -> Tensor:
+        def product(x: Tensor, start: int, stop: int) -> Tensor | RoughScores:
             block = memory[: x.shape[0] * (stop - start)].view(x.shape[0], stop - start)
-            return self._product(x, slice(start, stop), block)
+            return self._scores_of(x, slice(start, stop), block)
 
-        return ChunkedScores(x, product, self.n_features, chunk, dtype)
+        return ChunkedScores(x, product, self.n_features, chunk, x.dtype if self._bounds_errors else dtype)
 
     def encode(self, x: Tensor) -> SparseCodes:
         """Sparse codes of (tokens, d_model) activations."""
@@ -203,7 +252,7 @@ class SparseAutoencoder(nn.Module):
         return Output(self.decode(codes), codes, scores if return_pre else None)
 
     @no_compile
-    def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Tensor | ChunkedScores]:
+    def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Scores]:
         if x.ndim != 2 or x.shape[1] != self.d_model:
             raise InputError(f"x: expected activations of shape (tokens, {self.d_model}), found {tuple(x.shape)}")
         if x.dtype != self.W_enc.dtype:
@@ -218,7 +267,7 @@ class SparseAutoencoder(nn.Module):
     def codes_at(
         self,
         x: Tensor,
-        scores: Tensor | ChunkedScores,
+        scores: Scores,
         tokens: Tensor,
         features: Tensor,
         count: Tensor | None = None,

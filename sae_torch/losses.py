@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.autoencoder import Output, SparseAutoencoder
+from sae_torch.autoencoder import Output, Scores, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.ops import decode
+from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 
 # Scores weighted at a time on a GPU: beside a matrix that fills it there is no room for another.
@@ -194,14 +196,14 @@ def aux_zipf_loss(
     >>> st.losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.ones(8), k_aux=2).requires_grad
     True
     """
-    if out.pre is None:
+    if out.scores is None:
         raise InputError("out: the auxiliary losses read all scores; pass sae(x, return_pre=True)")
     if weights.shape != (sae.n_features,):
         raise InputError(f"weights: expected {sae.n_features} numbers, found shape {tuple(weights.shape)}")
     if every < 1:
         raise InputError(f"every: expected 1 or more, found {every}")
     weights = weights.detach().to(x.dtype)
-    x, pre, x_hat = x[::every], out.pre[::every], out.x_hat[::every]
+    x, pre, x_hat = x[::every], out.scores[::every], out.x_hat[::every]
     error = (x - x_hat).detach()
     if is_on_device(pre):
         codes = sae.codes_at(x, pre, *_best_padded(pre, weights, k_aux))
@@ -216,20 +218,23 @@ def aux_zipf_loss(
     return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
 
 
-def _best(pre: Tensor | ChunkedScores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def _best(pre: Scores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Tokens and features of the best weighted scores of every token; only the columns that take part are read."""
-    if not isinstance(pre, Tensor):
+    if isinstance(pre, ChunkedScores):
         tokens, features = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
         return tokens.to(weights.device), features.to(weights.device)
     factors = weights[lacking].to(pre.dtype)
 
     def best(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        scores = _weighted(pre[start:stop], lacking, factors)
+        if isinstance(pre, RoughScores):
+            scores: Any = pre.part(slice(start, stop), lacking, factors).rough
+        else:
+            scores = _weighted(pre[start:stop], lacking, factors)
         tokens, features = matches_of(al.solve(al.token_choice(scores, most), workers=1))
         return tokens + start, lacking[features]
 
     # gathered and searched while a CPU's cache holds them
-    parts = al.map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.element_size())
+    parts = al.map_blocks(best, len(pre), len(pre) * lacking.numel() * pre.dtype.itemsize)
     tokens, features = (torch.cat(parts) for parts in zip((lacking[:0], lacking[:0]), *parts, strict=True))
     return tokens, features
 

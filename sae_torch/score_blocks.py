@@ -16,6 +16,7 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.errors import InputError
+from sae_torch.rough_scores import RoughScores
 
 
 @dataclass(eq=False)
@@ -43,7 +44,7 @@ class ChunkedScores:
     """
 
     x: Tensor
-    product: Callable[[Tensor, int, int], Tensor]
+    product: Callable[[Tensor, int, int], Tensor | RoughScores]
     n_features: int
     chunk: int
     dtype: torch.dtype
@@ -73,7 +74,7 @@ class ChunkedScores:
         """Itself: no gradient flows through blocks."""
         return self
 
-    def blocks(self) -> Iterator[tuple[int, int, Tensor]]:
+    def blocks(self) -> Iterator[tuple[int, int, Tensor | RoughScores]]:
         """First feature, the one past the last, and the scores of every block."""
         with torch.no_grad():
             for start in range(0, self.n_features, self.chunk):
@@ -103,8 +104,9 @@ class ChunkedScores:
             if weights is not None:
                 if not bool(weights[start:stop].any()):
                     continue
-                weighted = block * weights[start:stop].to(block.dtype)
-            found = al.solve(al.Problem(weighted, **_one_more(limits, start, stop))).on_host()
+                weighted = _weighted(block, weights[start:stop].to(block.dtype))
+            stated = weighted.rough if isinstance(weighted, RoughScores) else weighted
+            found = al.solve(al.Problem(stated, **_one_more(limits, start, stop))).on_host()
             here = [torch.from_numpy(ends).to(self.device) for ends in (found.tokens, found.features)]
             scores.append(block[here[0], here[1]])
             edges.append((found.tokens, found.features + start, found.values))
@@ -119,13 +121,17 @@ class ChunkedScores:
         """Tokens and features of the entries above their feature's threshold, or above one threshold; sorted."""
         flat, scores = [], []
         for start, stop, block in self.blocks():
-            tokens, features = (block > (theta[start:stop] if theta.ndim else theta)).nonzero(as_tuple=True)
+            limit = theta[start:stop] if theta.ndim else theta
+            if isinstance(block, RoughScores):
+                tokens, features = block.above(limit)
+            else:
+                tokens, features = (block > limit).nonzero(as_tuple=True)
             flat.append(tokens * self.n_features + features + start)
             scores.append(block[tokens, features])
         known = self._keep(torch.cat(flat), torch.cat(scores))
         return known // self.n_features, known % self.n_features
 
-    def count_above(self, theta: Tensor, count: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def count_above(self, theta: Tensor, count: Callable[[Any, Tensor], Tensor]) -> Tensor:
         """Entries of every column above its threshold, or of all above one; `count` counts those of a block."""
         parts = [count(block, theta[a:b] if theta.ndim else theta) for a, b, block in self.blocks()]
         return torch.cat(parts) if theta.ndim else torch.stack(parts).sum()
@@ -135,6 +141,10 @@ class ChunkedScores:
         order = torch.argsort(flat)
         self._found = flat[order], scores[order]
         return self._found[0]
+
+
+def _weighted(block: Tensor | RoughScores, weights: Tensor) -> Tensor | RoughScores:
+    return block.part(slice(None), None, weights) if isinstance(block, RoughScores) else block * weights
 
 
 def _one_more(limits: dict[str, Any], start: int, stop: int) -> dict[str, Any]:

@@ -13,71 +13,35 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from allocation.arrays import Array, Indices, Reals
-from allocation.errors import NotCertifiedError
+from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.rough import Rough
 from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, Solver
+from allocation.solvers.reach import Reach, Thresholds
 from allocation.solvers.top_selection import TopSelection
-from allocation.threads import map_blocks
 
-# By which share of a typical error exact prices may lie below the approximate ones before edges are asked for again.
-MARGIN = 1 / 4
-# Slack of comparisons, relative to what is added up: in float32, where most edges are ruled out, and in float64.
-COARSE, FINE = 2.0**-20, 2.0**-40
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a score has to reach: the sum of two numbers, one of its token and one of its feature."""
-
-    tokens: Reals
-    features: Reals
-
-    @classmethod
-    def of(cls, problem: Problem, prices: Prices) -> Thresholds:
-        """The prices of every pair."""
-        sums = []
-        for size, base, lines, groups, of_groups in (
-            (problem.shape[0], prices.budget.value, prices.tokens, problem.token_groups, prices.token_groups),
-            (problem.shape[1], 0.0, prices.features, problem.feature_groups, prices.feature_groups),
-        ):
-            total = np.full(size, base, np.float64) + lines.value
-            for group, value in zip(groups, np.atleast_1d(of_groups.value), strict=True):
-                total[group.members] += value
-            sums.append(total)
-        return cls(*sums)
-
-    def lowered(self, rough: Rough) -> Thresholds:
-        """A little less, in units of each token's own error."""
-        typical = float(np.median(rough.per_feature)) if rough.per_feature.size else 0.0
-        prices = np.abs(self.tokens) + (np.abs(self.features).max() if self.features.size else 0.0)
-        return Thresholds(self.tokens - MARGIN * (rough.per_token * typical + rough.relative * prices), self.features)
-
-    def raised(self, other: Thresholds) -> Thresholds:
-        """The higher ones of two."""
-        return Thresholds(np.maximum(self.tokens, other.tokens), np.maximum(self.features, other.features))
-
-    def cover(self, other: Thresholds) -> bool:
-        """Whether nowhere less is asked for than there."""
-        return bool(np.all(self.tokens >= other.tokens) and np.all(self.features >= other.features))
+# By which share prices may fall from one problem to the next, and those of features that a floor holds.
+FALL, FLOORS_FALL = 1 / 16, 1 / 4
 
 
 def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The optimum for the exact scores of a problem whose matrix is `Rough`."""
     started = time.perf_counter()
     rough = cast(Rough, problem.matrix)
-    guess = solver.solve(problem.with_scores(rough.approximate), options)
+    guess = _guess_near_warm_start(problem, solver, options)
+    if guess is None:
+        guess = solver.solve(problem.with_scores(rough.approximate), options)
     only_positive = not _has_floors(problem)
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
     known = Known(rough)
-    known.ask(reaching(rough, expected, only_positive, options.workers))
+    known.ask(Reach.of(rough).ids_from(rough, expected, only_positive, options.workers))
     # what floors force, whatever it costs, is among the matches of the guess: with it the edges allow an answer
     known.ask(known.unknown(guess.tokens * problem.shape[1] + guess.features))
 
@@ -89,12 +53,65 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     if TopSelection().refusal(problem) is not None:
         solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, problem, solver, options))
     stats = {
+        **guess.stats,
         **solution.stats,
         "evaluated": known.ids.size,
         "rounds": rounds,
         "seconds": time.perf_counter() - started,
     }
     return dataclasses.replace(solution, stats=stats)
+
+
+def _guess_near_warm_start(problem: Problem, solver: Solver, options: Options) -> Solution | None:
+    """The answer for the approximate scores on those edges alone that come near expected prices; None if unsure.
+
+    It says where to ask, so that nothing hangs on it being right.
+    """
+    prices = options.warm_start
+    if prices is None or problem.token_groups or problem.feature_groups or not _fits(prices, problem.shape):
+        return None
+    rough, reach = cast(Rough, problem.matrix), Reach.of(cast(Rough, problem.matrix))
+    lowest = _fallen(Thresholds.of(problem, prices), rough)
+    ids = reach.ids_from(rough, lowest, workers=options.workers)
+    lower = _below_floors(problem, lowest, ids)
+    if lower is not None:
+        lowest = lower
+        ids = reach.ids_from(rough, lowest, workers=options.workers)
+    mask = reach.mask_from(rough, lowest)
+    near = EdgeScores(*rough.ends(ids), reach.near[mask], rough.shape, "float64")
+    try:
+        guess = solver.solve(problem.with_scores(near), dataclasses.replace(options, warm_start=None))
+    except InfeasibleError:
+        return None  # for want of edges, perhaps
+    return guess if Thresholds.of(problem, guess.prices).lowered(rough).cover(lowest) else None
+
+
+def _fits(prices: Prices, shape: tuple[int, int]) -> bool:
+    return all(np.shape(part.value) == (size,) for part, size in zip((prices.tokens, prices.features), shape, strict=True))
+
+
+def _fallen(thresholds: Thresholds, rough: Rough) -> Thresholds:
+    """Where prices may have fallen to since."""
+    features = thresholds.features - FALL * np.abs(thresholds.features)
+    features = np.where(features < 0, thresholds.features - FLOORS_FALL * thresholds.tokens.mean(), features)
+    return Thresholds(thresholds.tokens - FALL * np.abs(thresholds.tokens), features).lowered(rough)
+
+
+def _below_floors(problem: Problem, lowest: Thresholds, ids: Indices) -> Thresholds | None:
+    """Lower thresholds for features with fewer candidates than their floor asks for; None where all have enough."""
+    if problem.feature_floors is None or not problem.shape[0]:
+        return None
+    rough = cast(Rough, problem.matrix)
+    counts = np.bincount(rough.ends(ids)[1], minlength=problem.shape[1])
+    short = np.flatnonzero(counts <= problem.feature_floors)
+    if not short.size:
+        return None
+    most = min(int(problem.feature_floors[short].max()) + 1, problem.shape[0])
+    scores = np.partition(rough.approximate.lines(1, short), -most, axis=1)[:, -most].astype(np.float64)
+    errors = np.median(rough.per_token) * rough.per_feature[short] + rough.relative * np.abs(scores)
+    features = lowest.features.copy()
+    features[short] = np.minimum(features[short], scores - 2 * errors - lowest.tokens.max())
+    return Thresholds(lowest.tokens, features)
 
 
 def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> tuple[Indices, Array]:
@@ -112,7 +129,7 @@ def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> 
 
     expected = solved(rough.approximate)[1].lowered(rough)
     known = Known(rough)
-    known.ask(reaching(rough, expected, True))
+    known.ask(Reach.of(rough).ids_from(rough, expected, True))
     _settled(known, expected, solved, only_positive=True)
     assert known.values is not None
     positive = known.values > 0
@@ -135,7 +152,7 @@ def _settled(
         solution, found = solved(known.edges())
         if any(found.cover(one) for one in asked):
             return solution, len(asked)
-        missing = known.unknown(reaching(known.rough, found, only_positive, workers))
+        missing = known.unknown(Reach.of(known.rough).ids_from(known.rough, found, only_positive, workers))
         if not missing.size:
             return solution, len(asked)
         known.ask(missing)
@@ -173,44 +190,6 @@ class Known:
         """They alone; every other pair is left out."""
         assert self.values is not None
         return EdgeScores(*self.rough.ends(self.ids), self.values, self.rough.shape, self.values.dtype.name)
-
-
-def reaching(rough: Rough, thresholds: Thresholds, only_positive: bool = False, workers: int | None = None) -> Indices:
-    """Ascending ids of the edges whose upper bound reaches its threshold, of positive ones alone if so asked.
-
-    One pass rules most out with the largest error of a block's tokens, in float32; what is left is compared in float64.
-    """
-    columns = rough.shape[1]
-    near = rough.approximate
-    wide: Any = np.float64 if near.type == "float64" else np.float32
-    with np.errstate(over="ignore"):  # a threshold far below all scores may become -inf
-        rows = (thresholds.tokens - COARSE * np.abs(thresholds.tokens)).astype(wide)
-
-    @np.errstate(over="ignore")
-    def of_block(start: int, stop: int) -> Indices:
-        scores: Any = near.rows(start, stop)
-        if rough.relative:
-            sizes = np.abs(scores)
-            sizes[scores == -np.inf] = 0
-            scores = scores + wide(rough.relative * (1 + COARSE)) * sizes
-        errors = rough.per_feature * rough.per_token[start:stop].max()
-        least = thresholds.features - errors - COARSE * (np.abs(thresholds.features) + errors)
-        if np.ptp(least) == 0:  # one number a token is compared without a matrix of thresholds
-            passing = scores >= (rows[start:stop] + wide(least[0]))[:, None]
-        else:
-            passing = scores >= rows[start:stop, None] + least.astype(wide)
-        ids = np.flatnonzero(passing & (scores > -np.inf)) + start * columns
-        tokens, features = rough.ends(ids)
-        score = near.values_at(ids).astype(np.float64)
-        upper = score + (1 + FINE) * rough.errors_at(tokens, features, score)
-        sizes = np.abs(thresholds.tokens[tokens]) + np.abs(thresholds.features[features])
-        reaches = upper >= thresholds.tokens[tokens] + thresholds.features[features] - FINE * sizes
-        if only_positive:
-            reaches &= upper > 0
-        return np.asarray(ids[reaches])
-
-    parts = map_blocks(of_block, rough.shape[0] if columns else 0, near.array.nbytes, workers)
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _has_floors(problem: Problem) -> bool:

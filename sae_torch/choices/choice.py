@@ -23,10 +23,12 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
+from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 
 # With OR-tools other optimal prices may be returned; trained weights are the same bits whatever else is installed.
 SOLVER = al.Auto(compiled=False)
+Scores = Tensor | RoughScores | ChunkedScores
 # A class that says one of these anew states or observes its batches in a way of its own.
 STATEMENT = ("limits", "problem", "select", "observe")
 
@@ -70,10 +72,14 @@ class Choice(Statistics):
         subclass that states or observes its batches anew has to say so anew.
     supports_graph : bool
         Every step has one size and reads nothing back, so that a CUDA graph may hold it.
+    supports_rough : bool
+        `problem`, `select` and `observe` take scores that are exact only where they are asked. Otherwise they are given
+        a matrix.
     """
 
     supports_padded: ClassVar[bool] = False
     supports_graph: ClassVar[bool] = False
+    supports_rough: bool = False
     _kinds: ClassVar[dict[str, type[Choice]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -82,7 +88,7 @@ class Choice(Statistics):
         if known is None or not known.__module__.startswith("sae_torch."):  # yours never stands in for one of ours
             Choice._kinds[cls.__name__] = cls
         if any(name in vars(cls) for name in STATEMENT):
-            for promise in ("supports_padded", "supports_graph"):
+            for promise in ("supports_padded", "supports_graph", "supports_rough"):
                 if promise not in vars(cls):
                     setattr(cls, promise, False)
 
@@ -118,7 +124,7 @@ class Choice(Statistics):
         return mask
 
     @no_compile
-    def matches(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def matches(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `select`. On a GPU, a choice that supports padded matches trains without waiting for their number.
 
         Then there is a third part, the count; entries past it are no matches, and NaN among the scores is not looked
@@ -135,7 +141,7 @@ class Choice(Statistics):
             self.memory.keep(scores, matches)
         return matches
 
-    def _matches(self, scores: Tensor | ChunkedScores, observe: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _matches(self, scores: Scores, observe: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         if not (self.training and self.supports_padded and is_on_device(scores)):
             return *self.select(scores, observe), None
         scores = cast(Tensor, scores).detach()
@@ -148,7 +154,7 @@ class Choice(Statistics):
         return padded.tokens, padded.features, padded.count
 
     @no_compile
-    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         require_matrix(scores)
         scores = scores.detach()
@@ -158,9 +164,11 @@ class Choice(Statistics):
         problem = self._stated(scores, advance=observe)
         solution = al.solve(problem, SOLVER, warm_start=self.expected_prices(scores.shape[0]))
         tokens, features = matches_of(solution)
+        if isinstance(scores, RoughScores):
+            scores.keep(solution)
         if observe:
             self._last_prices = {name: price.value for name, price in vars(solution.prices).items()}
-            self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, blocks have too
+            self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, the others have too
         return tokens, features
 
     def build(self, n_features: int) -> None:
@@ -188,10 +196,10 @@ class Choice(Statistics):
             raise NotImplementedError
         return al.Problem(scores, **limits)
 
-    def _stated(self, scores: Tensor | ChunkedScores, advance: bool) -> al.Problem:
+    def _stated(self, scores: Scores, advance: bool) -> al.Problem:
         """The problem on all scores, or on the candidates of scores that come in blocks."""
-        if isinstance(scores, Tensor):
-            return self.problem(scores, advance)
+        if not isinstance(scores, ChunkedScores):
+            return self.problem(cast(Tensor, scores.rough if isinstance(scores, RoughScores) else scores), advance)
         limits = self.limits(scores.shape[0], advance)
         assert limits is not None, "the autoencoder refuses blocks for such a choice"
         return scores.candidates(limits)
@@ -301,7 +309,7 @@ class Choice(Statistics):
         return f"k={self.k}"
 
 
-def require_matrix(scores: Tensor | ChunkedScores) -> None:
+def require_matrix(scores: Scores) -> None:
     """Scores have tokens and features.
 
     Raises

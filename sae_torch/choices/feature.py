@@ -73,6 +73,7 @@ class FeatureChoice(Choice):
     n_features_saved: Tensor
 
     supports_padded = True
+    supports_rough = True
 
     def __init__(
         self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None

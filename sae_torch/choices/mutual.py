@@ -38,6 +38,7 @@ class MutualChoice(Choice):
 
     supports_padded = True
     supports_graph = True
+    supports_rough = True
 
     def __init__(self, k: float) -> None:
         super().__init__(k)

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice, require_matrix
+from sae_torch.choices.choice import Choice, Scores, require_matrix
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, matches_of
 from sae_torch.ops.compiling import no_compile
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.rough_scores import RoughScores
 
 
 class TokenChoice(Choice):
@@ -37,6 +37,7 @@ class TokenChoice(Choice):
 
     supports_padded = True
     supports_graph = True
+    supports_rough = True
 
     def __init__(self, k: int) -> None:
         super().__init__(k)
@@ -57,11 +58,14 @@ class TokenChoice(Choice):
         return {"token_caps": int(self.k)}
 
     @no_compile
-    def select(self, scores: Tensor | ChunkedScores, observe: bool = False) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         require_matrix(scores)
         self.build(scores.shape[1])
-        return matches_of(al.solve(self._stated(scores.detach(), advance=False)))
+        solution = al.solve(self._stated(scores.detach(), advance=False))
+        if isinstance(scores, RoughScores):
+            scores.keep(solution)
+        return matches_of(solution)
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
         """There is nothing to learn."""

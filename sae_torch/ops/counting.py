@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,13 +12,22 @@ from torch import Tensor
 import allocation as al
 from sae_torch.ops.rounding import rounded_down
 from sae_torch.ops.segments import runs_triton
-from sae_torch.score_blocks import ChunkedScores
 
 # Rows whose matches a byte can count.
 BYTE_ROWS = 255
 
 
-def count_above(scores: Tensor | ChunkedScores, theta: Tensor) -> Tensor:
+class Counted(Protocol):
+    """Scores that are no matrix, and count by themselves."""
+
+    dtype: torch.dtype
+
+    def count_above(self, theta: Tensor, count: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """As the function of that name, which they may call on matrices of theirs."""
+        ...
+
+
+def count_above(scores: Tensor | Counted, theta: Tensor) -> Tensor:
     """Entries of every column above its threshold; in all, if the threshold is one number.
 
     ::

@@ -14,6 +14,8 @@ from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, padded_matches
+from sae_torch.rough_scores import RoughScores
+from sae_torch.score_blocks import ChunkedScores
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
@@ -105,10 +107,13 @@ class FirstSight:
         mode, sae.training = sae.training, False  # in the precision that decides later
         try:
             scores = sae.scores_or_blocks(x)
-            if not isinstance(scores, Tensor):
+            if isinstance(scores, ChunkedScores):
                 return float(al.solve(scores.candidates({"budget": budget}, self.weights)).prices.budget.value)
         finally:
             sae.training = mode
+        if isinstance(scores, RoughScores):
+            rough = scores if self.weights is None else scores.part(slice(None), None, self.weights)
+            return float(al.solve(al.mutual_choice(rough.rough, budget)).prices.budget.value)
         if self.weights is not None:
             scores = scores * self.weights.to(scores)
         if is_on_device(scores):

@@ -61,7 +61,7 @@ def fit_to_gpu(trainers: dict[str, Trainer], tokens: int) -> dict[str, int]:
             continue
         if trainer.config.graph or sae.choice.limits(0) is None:
             continue
-        size = (sae.score_dtype or sae.W_dec.dtype).itemsize
+        size = sae.product_dtype(tokens).itemsize
         chunk = fitting_chunk(tokens, sae.n_features, size, room_for_scores(trainers.values(), sae.W_dec.device))
         if chunk is not None:
             sae.feature_chunk = chunks[name] = chunk

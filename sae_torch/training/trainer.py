@@ -416,7 +416,7 @@ class Trainer:
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
         """Where this step writes its scores: over the last step's. A GPU's allocator keeps freed memory by itself."""
-        shape, dtype = (x.shape[0], self.sae.n_features), self.sae.score_dtype or x.dtype
+        shape, dtype = (x.shape[0], self.sae.n_features), self.sae.product_dtype(x.shape[0])
         if x.device.type != "cpu" or self.sae.feature_chunk is not None:
             return None
         if self._memory is None or self._memory.shape != shape:
