@@ -18,26 +18,21 @@ from typing import cast
 import numpy as np
 
 from allocation.arrays import Array, Indices, Reals
-from allocation.errors import InfeasibleError, NotCertifiedError
+from allocation.errors import NotCertifiedError
 from allocation.problem import Problem
 from allocation.rough import Rough
 from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, Solver
+from allocation.solvers.guess import guessed
 from allocation.solvers.reach import Reach, Thresholds
 from allocation.solvers.top_selection import TopSelection
-
-# By which share prices may fall from one problem to the next, and those of features that a floor holds.
-FALL, FLOORS_FALL = 1 / 16, 1 / 4
-
 
 def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The optimum for the exact scores of a problem whose matrix is `Rough`."""
     started = time.perf_counter()
     rough = cast(Rough, problem.matrix)
-    guess = _guess_near_warm_start(problem, solver, options)
-    if guess is None:
-        guess = solver.solve(problem.with_scores(rough.approximate), options)
+    guess = guessed(problem, solver, options)
     only_positive = not _has_floors(problem)
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
     known = Known(rough)
@@ -60,58 +55,6 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
         "seconds": time.perf_counter() - started,
     }
     return dataclasses.replace(solution, stats=stats)
-
-
-def _guess_near_warm_start(problem: Problem, solver: Solver, options: Options) -> Solution | None:
-    """The answer for the approximate scores on those edges alone that come near expected prices; None if unsure.
-
-    It says where to ask, so that nothing hangs on it being right.
-    """
-    prices = options.warm_start
-    if prices is None or problem.token_groups or problem.feature_groups or not _fits(prices, problem.shape):
-        return None
-    rough, reach = cast(Rough, problem.matrix), Reach.of(cast(Rough, problem.matrix))
-    lowest = _fallen(Thresholds.of(problem, prices), rough)
-    ids = reach.ids_from(rough, lowest, workers=options.workers)
-    lower = _below_floors(problem, lowest, ids)
-    if lower is not None:
-        lowest = lower
-        ids = reach.ids_from(rough, lowest, workers=options.workers)
-    mask = reach.mask_from(rough, lowest)
-    near = EdgeScores(*rough.ends(ids), reach.near[mask], rough.shape, "float64")
-    try:
-        guess = solver.solve(problem.with_scores(near), dataclasses.replace(options, warm_start=None))
-    except InfeasibleError:
-        return None  # for want of edges, perhaps
-    return guess if Thresholds.of(problem, guess.prices).lowered(rough).cover(lowest) else None
-
-
-def _fits(prices: Prices, shape: tuple[int, int]) -> bool:
-    return all(np.shape(part.value) == (size,) for part, size in zip((prices.tokens, prices.features), shape, strict=True))
-
-
-def _fallen(thresholds: Thresholds, rough: Rough) -> Thresholds:
-    """Where prices may have fallen to since."""
-    features = thresholds.features - FALL * np.abs(thresholds.features)
-    features = np.where(features < 0, thresholds.features - FLOORS_FALL * thresholds.tokens.mean(), features)
-    return Thresholds(thresholds.tokens - FALL * np.abs(thresholds.tokens), features).lowered(rough)
-
-
-def _below_floors(problem: Problem, lowest: Thresholds, ids: Indices) -> Thresholds | None:
-    """Lower thresholds for features with fewer candidates than their floor asks for; None where all have enough."""
-    if problem.feature_floors is None or not problem.shape[0]:
-        return None
-    rough = cast(Rough, problem.matrix)
-    counts = np.bincount(rough.ends(ids)[1], minlength=problem.shape[1])
-    short = np.flatnonzero(counts <= problem.feature_floors)
-    if not short.size:
-        return None
-    most = min(int(problem.feature_floors[short].max()) + 1, problem.shape[0])
-    scores = np.partition(rough.approximate.lines(1, short), -most, axis=1)[:, -most].astype(np.float64)
-    errors = np.median(rough.per_token) * rough.per_feature[short] + rough.relative * np.abs(scores)
-    features = lowest.features.copy()
-    features[short] = np.minimum(features[short], scores - 2 * errors - lowest.tokens.max())
-    return Thresholds(lowest.tokens, features)
 
 
 def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> tuple[Indices, Array]:

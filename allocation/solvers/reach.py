@@ -49,18 +49,31 @@ class Thresholds:
         return cls(*sums)
 
     def lowered(self, rough: Rough, margin: float = MARGIN) -> Thresholds:
-        """A little less, in units of each token's own error."""
-        typical = float(np.median(rough.per_feature)) if rough.per_feature.size else 0.0
-        prices = np.abs(self.tokens) + (np.abs(self.features).max() if self.features.size else 0.0)
-        return Thresholds(self.tokens - margin * (rough.per_token * typical + rough.relative * prices), self.features)
+        """A little less, in units of a token's own error, or of the usual one where all tokens have one threshold."""
+        if not self.tokens.size or not self.features.size:
+            return self
+        errors = rough.per_token if np.ptp(self.tokens) else np.median(rough.per_token)
+        prices = np.abs(self.tokens) + np.abs(self.features).max()
+        by = margin * (errors * float(np.median(rough.per_feature)) + rough.relative * prices)
+        return Thresholds(self.tokens - by, self.features)
+
+    def sunk_to(self, other: Thresholds) -> Thresholds:
+        """No higher than either of two for any pair; the lower one for every pair, where all tokens have one number."""
+        tokens = np.minimum(self.tokens, other.tokens)
+        mine = theirs = 0.0
+        if tokens.size and not np.ptp(self.tokens) and not np.ptp(other.tokens):
+            mine, theirs = self.tokens[0] - tokens[0], other.tokens[0] - tokens[0]
+        return Thresholds(tokens, np.minimum(self.features + mine, other.features + theirs))
 
     def raised(self, other: Thresholds) -> Thresholds:
         """The higher ones of two."""
         return Thresholds(np.maximum(self.tokens, other.tokens), np.maximum(self.features, other.features))
 
     def cover(self, other: Thresholds) -> bool:
-        """Whether nowhere less is asked for than there."""
-        return bool(np.all(self.tokens >= other.tokens) and np.all(self.features >= other.features))
+        """Whether for no pair less is asked for than there."""
+        if not self.tokens.size or not self.features.size:
+            return True
+        return bool((self.tokens - other.tokens).min() + (self.features - other.features).min() >= 0)
 
 
 @dataclass(eq=False)

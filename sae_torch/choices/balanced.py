@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,6 +155,14 @@ class BalancedChoice(Choice):
             feature_caps=caps,
             feature_floors=floors,
         )
+
+    def expected_prices(self, tokens: int) -> al.Prices | None:
+        """Those of the last batch; on one side alone with thresholds for features, which are counted at next."""
+        prices = super().expected_prices(tokens)
+        if prices is None or self.has_token_limits or not self.tracker.is_set:
+            return prices
+        features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
+        return dataclasses.replace(prices, features=al.Price(features))
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow budget's and features' prices by frequency: the thresholds fire as often as features were matched."""
