@@ -10,7 +10,10 @@ from allocation.arguments import array_of, shown
 from allocation.arrays import Array, Indices, Reals
 from allocation.errors import InvalidProblemError
 from allocation.rough import Rough
+from allocation.solvers.known import Known
 from allocation.solvers.reach import Reach, Thresholds
+
+_LARGEST = float(np.finfo(np.float64).max) / 4
 
 
 def exceeding(rough: Rough, theta: Any, workers: int | None = None) -> tuple[Indices, Indices, Array]:
@@ -53,7 +56,7 @@ def exceeding(rough: Rough, theta: Any, workers: int | None = None) -> tuple[Ind
     limits = _thresholds(rough, theta)
     ids = Reach.of(rough).ids_from(rough, Thresholds(np.zeros(rough.shape[0]), limits), workers=workers)
     tokens, features = rough.ends(ids)
-    scores = rough.evaluate(tokens, features)
+    scores = Known.of(rough).scores(rough, ids)
     above = scores > limits[features]
     return tokens[above], features[above], scores[above]
 
@@ -95,12 +98,13 @@ def count_exceeding(rough: Rough, theta: Any, workers: int | None = None) -> Ind
     limits = _thresholds(rough, theta)
     reach = Reach.of(rough)
     mask = reach.mask_from(rough, Thresholds(np.zeros(rough.shape[0]), limits), workers=workers)
-    (tokens, features), near = rough.ends(reach.ids[mask]), reach.near[mask]
+    ids, near = reach.ids[mask], reach.near[mask]
+    tokens, features = rough.ends(ids)
     bound = rough.errors_at(tokens, features, near)
     # a little more than the bound, for it was rounded itself
     sure = near - bound * (1 + 2.0**-40) - 2.0**-40 * np.abs(near) > limits[features]
     open_ = np.flatnonzero(~sure)
-    sure[open_] = rough.evaluate(tokens[open_], features[open_]) > limits[features[open_]]
+    sure[open_] = Known.of(rough).scores(rough, ids[open_]) > limits[features[open_]]
     return np.bincount(features[sure], minlength=rough.shape[1])
 
 
@@ -109,4 +113,5 @@ def _thresholds(rough: Rough, theta: Any) -> Reals:
     array = array_of(theta, "theta", f"a number or {size} numbers")
     if array.dtype.kind not in "iuf" or array.shape not in ((), (size,)) or bool(np.isnan(array).any()):
         raise InvalidProblemError(f"theta: expected a number or {size} numbers, found {shown(theta)}")
-    return np.broadcast_to(array.astype(np.float64), (size,))
+    # no finite score tells infinity from the largest number, which can be subtracted
+    return np.broadcast_to(np.clip(array.astype(np.float64), -_LARGEST, _LARGEST), (size,))

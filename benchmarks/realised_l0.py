@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     rows = kept_rows(NAME, NOTES)
-    x, documents = _activations()
+    x, documents = harvested()
     for seed in options.seeds:
         fresh = _held_out(documents, seed)
         order = (~fresh).nonzero().flatten()
@@ -64,7 +64,7 @@ def main() -> None:
             report(NAME, headings, rows, NOTES)
 
 
-def _activations() -> tuple[Tensor, Tensor]:
+def harvested() -> tuple[Tensor, Tensor]:
     """All rows, float16, and for each the number of its document."""
     config, model = HarvestConfig(), load_language_model()
     parts = [harvest(config, split, tokens, None, model, progress=True) for split, tokens in HARVESTED.items()]

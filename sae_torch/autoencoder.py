@@ -188,9 +188,9 @@ class SparseAutoencoder(nn.Module):
     @property
     def _bounds_errors(self) -> bool:
         """Whether rough products decide as exact scores do."""
-        known = self.score_dtype in ("auto", torch.float32, torch.bfloat16)
-        weights = self.W_dec
-        return known and not is_on_device(weights) and weights.dtype == torch.float32 and self.choice.supports_rough
+        weights, known = self.W_dec, self.score_dtype in ("auto", torch.float32, torch.bfloat16)
+        in_memory = weights.device.type == "cpu" and not is_on_device(weights)
+        return known and in_memory and weights.dtype == torch.float32 and self.choice.supports_rough
 
     def _exact_products(self, x: Tensor, features: slice) -> ExactProducts:
         encoder, bias = self.encoder.detach()[features], self.b_enc.detach()[features]

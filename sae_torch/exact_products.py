@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sae_torch.ops.segments import sampled_dots
 
-# Entries of a block of products that is looked at once more, and of a block of a whole matrix.
-RECHECKED, BLOCK_ENTRIES = 1 << 20, 1 << 22
+# Entries of a block of products that is looked at once more, of a block of a matrix, and of a part of the encoder.
+RECHECKED, BLOCK_ENTRIES, ENCODER_ENTRIES = 1 << 20, 1 << 22, 1 << 19
 
 
 class ExactProducts:
@@ -57,8 +57,8 @@ class ExactProducts:
         return self.centred.norm(dim=1).double() * share, self.encoder.norm(dim=1).double() * share
 
     @cached_property
-    def _wide(self) -> tuple[Tensor, Tensor]:
-        return self.centred.double(), self.encoder.double()
+    def _centred(self) -> Tensor:
+        return self.centred.double()
 
     def _errors(self, tokens: Tensor, features: Tensor) -> Tensor:
         """By how much a sum in float64, in any order, may be off."""
@@ -68,14 +68,32 @@ class ExactProducts:
 
     def at(self, tokens: Tensor, features: Tensor) -> Tensor:
         """Scores of pairs, (pairs,) float32."""
-        centred, encoder = self._wide
-        one_bag = torch.zeros(1, dtype=torch.int64)
-        sums = sampled_dots(centred, encoder, tokens, features, one_bag).add_(self.bias[features])
+        sums = self._sums(tokens, features).add_(self.bias[features])
         return self._rounded(sums, tokens, features).mul_(self.norms[features])
+
+    def _sums(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Inner products in float64: feature by feature, for a part of the encoder that a cache holds in float64."""
+        order = _stable_order(features, len(self.encoder))
+        tokens, features = tokens[order], features[order]
+        step = max(1, ENCODER_ENTRIES // self.encoder.shape[1])
+        starts = torch.arange(0, len(self.encoder) + step, step)
+        ends = torch.searchsorted(features, starts).tolist()
+        sums = torch.empty(len(tokens), dtype=torch.float64)
+        one_bag = torch.zeros(1, dtype=torch.int64)
+        for first, start, stop in zip(starts.tolist(), ends, ends[1:], strict=False):
+            here = slice(start, stop)
+            if start == stop:
+                continue
+            if stop - start < step // 4:  # not worth the rest of the part
+                rows, at = self.encoder[features[here]].double(), torch.arange(stop - start)
+            else:
+                rows, at = self.encoder[first : first + step].double(), features[here] - first
+            sums[order[here]] = sampled_dots(self._centred, rows, tokens[here], at, one_bag)
+        return sums
 
     def all(self) -> Tensor:
         """Every score, (tokens, features) float32."""
-        centred, encoder = self._wide
+        centred, encoder = self._centred, self.encoder.double()
         scores = torch.empty(len(centred), len(encoder))
         every = torch.arange(len(encoder))
         step = max(1, BLOCK_ENTRIES // max(len(encoder), 1))
@@ -98,14 +116,19 @@ class ExactProducts:
         return nearest
 
     def _without_error(self, tokens: Tensor, features: Tensor) -> Tensor:
-        centred, encoder = self._wide
         bias = self.bias[features].double()
-        products = centred[tokens] * encoder[features]  # of two float32, hence exact
+        products = self._centred[tokens] * self.encoder[features].double()  # of two float32, hence exact
         sums = bias.clone()
         # of most open pairs in toy data no product is other than 0
         for at in products.any(dim=1).nonzero().squeeze(1).tolist():
             sums[at] = _nearest_for_float32([*products[at].tolist(), float(bias[at])])
         return sums.float()
+
+
+def _stable_order(features: Tensor, n_features: int) -> Tensor:
+    """What sorts pairs by feature; two bytes are sorted by counting."""
+    keys = features.numpy()
+    return torch.from_numpy((keys.astype(np.uint16) if n_features <= 1 << 16 else keys).argsort(kind="stable"))
 
 
 def _nearest_for_float32(terms: list[float]) -> float:

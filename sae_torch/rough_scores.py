@@ -212,7 +212,8 @@ def rough_scores(products: ExactProducts, dtype: torch.dtype, memory: Tensor | N
     if not all(part.numel() and bool((part < HUGE).all()) for part in sizes) or not bool((of_tokens > TINY).any()):
         return products.all()
     product = _in_bfloat16 if dtype == torch.bfloat16 else _in_float32
-    near, bound = product(products, _weight_of_bias(of_tokens, products.centred.shape[1]), memory)
+    with torch.autocast("cpu", enabled=False):  # it would round once more
+        near, bound = product(products, _weight_of_bias(of_tokens, products.centred.shape[1]), memory)
     relative = 2.0 * UNIT[dtype] if dtype == torch.float32 else UNIT[dtype] + 2.0**-21
     exact = _Products(products)
     return RoughScores(al.Rough(near, (*(part.numpy() for part in bound), relative), exact.of_arrays), near, exact)

@@ -75,8 +75,11 @@ def _expected(problem: Problem, warm_start: Prices | None, workers: int | None) 
         return None
     lowest = Thresholds(np.full(problem.shape[0], price), np.zeros(problem.shape[1])).lowered(rough, 2 * MARGIN)
     if problem.feature_floors is not None:
-        lowest = _with_floors(lowest, rough, problem.feature_floors, workers)
-    if lowest is None or warm_start is None or np.shape(warm_start.features.value) != (problem.shape[1],):
+        below_floors = _with_floors(lowest, rough, problem.feature_floors, workers)
+        if below_floors is None:
+            return None
+        lowest = below_floors
+    if warm_start is None or np.shape(warm_start.features.value) != (problem.shape[1],):
         return lowest
     expected = np.asarray(warm_start.features.value) + float(warm_start.budget.value)
     return lowest.sunk_to(Thresholds(np.zeros(problem.shape[0]), expected))
@@ -94,7 +97,7 @@ def _budget_price(problem: Problem, rough: Rough, warm_start: Prices | None) -> 
 
 
 def _with_floors(lowest: Thresholds, rough: Rough, floors: Indices, workers: int | None) -> Thresholds | None:
-    """Lower for features that might not meet their floor otherwise: below the first score that their floor leaves out."""
+    """Lower for features that might not meet their floor otherwise: below the first score that it leaves out."""
     if floors.max() > MOST or rough.shape[0] < BLOCKS * (MOST + 1):
         return None
     best = _best_of_blocks(rough, workers)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -25,8 +24,10 @@ from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.guess import guessed
+from allocation.solvers.known import Known
 from allocation.solvers.reach import Reach, Thresholds
 from allocation.solvers.top_selection import TopSelection
+
 
 def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     """The optimum for the exact scores of a problem whose matrix is `Rough`."""
@@ -35,22 +36,23 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     guess = guessed(problem, solver, options)
     only_positive = not _has_floors(problem)
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
-    known = Known(rough)
-    known.ask(Reach.of(rough).ids_from(rough, expected, only_positive, options.workers))
+    known, reach = Known.of(rough), Reach.of(rough)
+    before = known.ids.size
+    known.ask(rough, known.unknown(reach.ids_from(rough, expected, only_positive, options.workers)))
     # what floors force, whatever it costs, is among the matches of the guess: with it the edges allow an answer
-    known.ask(known.unknown(guess.tokens * problem.shape[1] + guess.features))
+    known.ask(rough, known.unknown(guess.tokens * problem.shape[1] + guess.features))
 
     def solved(edges: EdgeScores) -> tuple[Solution, Thresholds]:
         solution = solver.solve(problem.with_scores(edges), _remaining(options, guess.prices, started))
         return solution, Thresholds.of(problem, solution.prices)
 
-    solution, rounds = _settled(known, expected, solved, only_positive, options.workers)
+    solution, rounds = _settled(rough, expected, solved, only_positive, options.workers)
     if TopSelection().refusal(problem) is not None:
         solution = dataclasses.replace(solution, _prices=_with_all_edges(solution.prices, problem, solver, options))
     stats = {
         **guess.stats,
         **solution.stats,
-        "evaluated": known.ids.size,
+        "evaluated": known.ids.size - before,
         "rounds": rounds,
         "seconds": time.perf_counter() - started,
     }
@@ -71,16 +73,16 @@ def contenders(rough: Rough, wanted: Indices, by_column: bool, lower: Reals) -> 
         return solution, Thresholds.of(problem, solution.prices).raised(counting)
 
     expected = solved(rough.approximate)[1].lowered(rough)
-    known = Known(rough)
-    known.ask(Reach.of(rough).ids_from(rough, expected, True))
-    _settled(known, expected, solved, only_positive=True)
+    known = Known.of(rough)
+    known.ask(rough, known.unknown(Reach.of(rough).ids_from(rough, expected, True)))
+    _settled(rough, expected, solved, only_positive=True)
     assert known.values is not None
     positive = known.values > 0
     return known.ids[positive], known.values[positive]
 
 
 def _settled(
-    known: Known,
+    rough: Rough,
     expected: Thresholds,
     solved: Callable[[EdgeScores], tuple[Solution, Thresholds]],
     only_positive: bool,
@@ -90,49 +92,17 @@ def _settled(
 
     At first the edges that reach `expected` are known.
     """
+    known = Known.of(rough)
     asked = [expected]  # each alone says which edges are known; the lowest of two would claim more
     while True:
-        solution, found = solved(known.edges())
+        solution, found = solved(known.edges(rough))
         if any(found.cover(one) for one in asked):
             return solution, len(asked)
-        missing = known.unknown(Reach.of(known.rough).ids_from(known.rough, found, only_positive, workers))
+        missing = known.unknown(Reach.of(rough).ids_from(rough, found, only_positive, workers))
         if not missing.size:
             return solution, len(asked)
-        known.ask(missing)
+        known.ask(rough, missing)
         asked.append(found)
-
-
-@dataclass(eq=False)
-class Known:
-    """Edges whose exact scores have been asked for, by ascending id."""
-
-    rough: Rough
-    ids: Indices = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
-    values: Array | None = None
-
-    def unknown(self, ids: Indices) -> Indices:
-        """Those of some ascending ids that are not known."""
-        if not self.ids.size:
-            return ids
-        at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
-        return np.asarray(ids[self.ids[at] != ids])
-
-    def ask(self, ids: Indices) -> None:
-        """Ask for edges that are not known yet, ascending."""
-        if self.values is not None and not ids.size:
-            return
-        values = self.rough.evaluate(*self.rough.ends(ids))
-        if self.values is None:
-            self.ids, self.values = ids, values
-            return
-        both = np.concatenate([self.ids, ids])
-        order = np.argsort(both, kind="stable")
-        self.ids, self.values = both[order], np.concatenate([self.values, values])[order]
-
-    def edges(self) -> EdgeScores:
-        """They alone; every other pair is left out."""
-        assert self.values is not None
-        return EdgeScores(*self.rough.ends(self.ids), self.values, self.rough.shape, self.values.dtype.name)
 
 
 def _has_floors(problem: Problem) -> bool:

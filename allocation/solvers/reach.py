@@ -118,7 +118,8 @@ class Reach:
     def _take(self, rough: Rough, ids: Indices) -> None:
         assert self.asked is not None
         near = rough.approximate.values_at(ids).astype(np.float64)
-        upper = near + (1 + FINE) * rough.errors_at(*rough.ends(ids), near)
+        with np.errstate(invalid="ignore"):  # of forbidden pairs
+            upper = near + (1 + FINE) * rough.errors_at(*rough.ends(ids), near)
         keep = _reaches(rough, self.asked, ids, upper) & (near > -np.inf)
         self.ids, self.near, self.upper = ids[keep], near[keep], upper[keep]
 

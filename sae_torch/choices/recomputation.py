@@ -79,7 +79,9 @@ class MatchMemory:
 
 def _sample(scores: Tensor | RoughScores | ChunkedScores) -> Tensor:
     """A few numbers from everywhere; two batches do not share them all."""
-    matrix = scores.x if isinstance(scores, ChunkedScores) else scores.near if isinstance(scores, RoughScores) else scores
+    matrix = (
+        scores.x if isinstance(scores, ChunkedScores) else scores.near if isinstance(scores, RoughScores) else scores
+    )
     matrix = matrix.detach()
     diagonal = matrix.diagonal()
     return diagonal[:: max(1, len(diagonal) // SAMPLED)]

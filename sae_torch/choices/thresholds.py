@@ -159,7 +159,12 @@ class FrequencyTracker(Statistics):
 
     @torch.no_grad()
     def observe(
-        self, scores: Tensor | RoughScores | ChunkedScores, target: Tensor, price: Tensor, excess: Tensor, above: Tensor | None = None
+        self,
+        scores: Tensor | RoughScores | ChunkedScores,
+        target: Tensor,
+        price: Tensor,
+        excess: Tensor,
+        above: Tensor | None = None,
     ) -> None:
         """One step.
 

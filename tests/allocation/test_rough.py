@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import allocation as al
+from allocation.solvers import guess
 from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
 
 SIZES = st.sampled_from([0.0, 0.0, 1 / 64, 0.5, 2.0, 64.0])
@@ -121,6 +122,55 @@ def test_two_rounds_of_prices_do_not_vouch_for_the_lowest_of_both() -> None:
     solution = al.solve(problem)
     assert solution.stats["rounds"] > 1
     assert al.verify(problem, solution).optimal
+
+
+@given(rough_cases(one_sided(max_side=8) | nested(max_side=8)), st.integers(0, 2**16), st.booleans())
+def test_a_guess_however_wrong_changes_no_answer(
+    case: tuple[Matrix, al.Rough, Oracle, Limits], seed: int, warm: bool
+) -> None:
+    """The shortcuts of large matrices, on small ones: samples, maxima of blocks, and expected prices of any size."""
+    scores, _, _, limits = case
+    draw, (rows, columns) = np.random.default_rng(seed), scores.shape
+    none = al.Price(np.zeros(0))
+    sizes = draw.choice([0.0, 0.5, 3.0, 100.0]) * draw.normal(size=columns)
+    expected = al.Prices(al.Price(float(sizes.sum())), al.Price(np.zeros(rows)), al.Price(sizes), none, none)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guess, "SAMPLE", 0)
+        patch.setattr(guess, "BLOCKS", 2)
+        patch.setattr(guess, "MOST", 2)
+        whole, found = both(case, warm_start=expected if warm else None)
+    if whole.error is None:
+        assert_same_matches(whole, found)
+        assert al.verify(al.Problem(scores, **limits), found).optimal
+
+
+@given(rough_cases(one_sided(max_side=8)), st.integers(0, 2**16))
+def test_what_exceeds_thresholds_exceeds_them_exactly(case: tuple[Matrix, al.Rough, Oracle, Limits], seed: int) -> None:
+    scores, rough, oracle, limits = case
+    draw = np.random.default_rng(seed)
+    theta = draw.choice([-8.0, 0.0, 0.5, 2.0], scores.shape[1])
+    if scores.size:  # some at a score
+        at_score = scores[draw.integers(scores.shape[0], size=theta.size), np.arange(theta.size)]
+        theta = np.where(draw.random(theta.size) < 0.5, at_score, theta)
+        theta[0] = draw.choice([-np.inf, np.inf, 1.0])
+    if draw.random() < 0.5:
+        al.solve(al.Problem(rough, **limits), throw=False)  # what it found out may be used
+    tokens, features, values = al.exceeding(rough, theta)
+    above = (scores > theta) & (scores > -np.inf)
+    assert np.array_equal(np.stack([tokens, features]), np.stack(above.nonzero()))
+    assert np.array_equal(values, scores[above])
+    oracle.asked.clear()
+    assert np.array_equal(al.count_exceeding(rough, theta), above.sum(axis=0))
+    for token, feature in oracle.asked:  # only in doubt
+        bound = rough.errors_at(*(np.array([end]) for end in (token, feature)), np.abs(scores[token, [feature]]) * 4)
+        assert abs(scores[token, feature] - theta[feature]) <= 2 * bound[0] + 1e-6
+
+
+def test_thresholds_are_numbers() -> None:
+    rough = al.Rough(np.ones((2, 3)), (0.0, 0.0), lambda i, j: np.ones(len(i)))
+    for wrong in (np.nan, [1.0, 2.0], "x"):
+        with pytest.raises(al.InvalidProblemError, match="theta: expected a number or 3 numbers"):
+            al.exceeding(rough, wrong)
 
 
 @given(rough_cases(any_case(max_side=5)))

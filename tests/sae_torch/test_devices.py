@@ -46,7 +46,7 @@ def trained(name: str) -> tuple[st.SparseAutoencoder, torch.Tensor]:
     """A few steps with both auxiliary losses' way through, calibration included."""
     generator = torch.Generator().manual_seed(1)
     batches = [torch.randn(64, 8, generator=generator) for _ in range(6)]
-    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name](), device="cpu")
+    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name](), device="cpu", score_dtype=None)
     st.Trainer(sae, st.TrainConfig()).fit(batches)
     with torch.no_grad():
         return sae, sae.eval()(batches[0]).x_hat
@@ -147,7 +147,7 @@ def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", ["token", "mutual", "quotas"])
 def test_a_card_skips_what_diverges_until_the_host_looks(name: str) -> None:
     """The step is named, and the weights are those before it, however many steps were launched since."""
-    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name]())
+    sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name](), score_dtype=None)
     trainer = st.Trainer(sae, st.TrainConfig(progress=False))
     batches = torch.randn(8, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
     trainer.begin(batches[0], steps=100, planned_tokens=4000)
@@ -207,7 +207,7 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
             for module in (allocation, allocation.validation):
                 monkeypatch.setattr(module, "is_on_device", lambda array: False)
         for loss in (losses.aux_zipf_loss, losses.aux_k_loss):
-            sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3), encoder_scale=1.0)
+            sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3), encoder_scale=1.0, score_dtype=None)
             with torch.no_grad():
                 sae.W_enc.copy_(sae.W_enc.mul(4).round())
             out = sae(x, return_pre=True)
@@ -224,7 +224,7 @@ def test_auxiliary_losses_to_the_last_bit(every: int, block_entries: int, monkey
 @pytest.mark.usefixtures("as_device")
 def test_nothing_lacking_means_no_auxiliary_loss() -> None:
     """On a GPU the case cannot be seen beforehand."""
-    sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3))
+    sae = st.SparseAutoencoder(8, 24, choice=st.TokenChoice(3), score_dtype=None)
     x = torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
     loss = losses.aux_zipf_loss(sae(x, return_pre=True), x, sae, torch.zeros(24), k_aux=4)
     loss.backward()
