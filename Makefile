@@ -20,8 +20,9 @@ help:            ## this list
 demo: $(INSTALLED)   ## from real text to four compared sparse autoencoders
 	$(BIN)/python -m sae_torch demo
 
+# Two processes; tests of one file share fixtures, so that they stay together.
 test: $(INSTALLED)   ## the tests, without those marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Every round draws new examples; what fails is shrunk, kept in .hypothesis and tried first in the next call.
 FUZZ_TESTS ?= tests/allocation --ignore=tests/allocation/cuda

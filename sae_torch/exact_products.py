@@ -66,6 +66,12 @@ class ExactProducts:
         size = of_tokens[tokens] * of_features[features] + self.bias[features].double().abs()
         return size.mul_((self.centred.shape[1] + 4) * 2.0**-53)
 
+    @cached_property
+    def _largest_error(self) -> Tensor:
+        of_tokens, of_features = self.lengths
+        size = of_tokens.max() * of_features.max() + self.bias.abs().max().double()
+        return size * ((self.centred.shape[1] + 4) * 2.0**-53)
+
     def at(self, tokens: Tensor, features: Tensor) -> Tensor:
         """Scores of pairs, (pairs,) float32."""
         sums = self._sums(tokens, features).add_(self.bias[features])
@@ -107,9 +113,10 @@ class ExactProducts:
 
     def _rounded(self, sums: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
         """The float32 nearest to exact sums, from those in float64."""
-        errors = self._errors(tokens, features)
-        nearest = (sums - errors).float()
-        open_ = (nearest != (sums + errors).float()).nonzero().squeeze(1)
+        # the largest error of all rules most out at once
+        nearest, open_ = _two_roundings(sums, self._largest_error)
+        _, still_open = _two_roundings(sums[open_], self._errors(tokens[open_], features[open_]))
+        open_ = open_[still_open]
         step = max(1, RECHECKED // self.centred.shape[1])
         for some in torch.split(open_, step):
             nearest[some] = self._without_error(tokens[some], features[some])
@@ -123,6 +130,12 @@ class ExactProducts:
         for at in products.any(dim=1).nonzero().squeeze(1).tolist():
             sums[at] = _nearest_for_float32([*products[at].tolist(), float(bias[at])])
         return sums.float()
+
+
+def _two_roundings(sums: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+    """The float32 nearest to the sums, and where their error leaves another one in question."""
+    open_ = ((sums - errors).float() != (sums + errors).float()).nonzero().squeeze(1)
+    return sums.float(), open_
 
 
 def _stable_order(features: Tensor, n_features: int) -> Tensor:

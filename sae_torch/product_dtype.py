@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 
 # Tokens below which rounding the encoder takes longer than a product in bfloat16 saves.
 FEW_TOKENS = 256
 
 
-@cache
 def multiplies_bfloat16() -> bool:
     """Whether this machine's CPU has instructions for products in bfloat16; elsewhere they are slower than float32."""
     reads = getattr(torch.cpu, "get_capabilities", None)

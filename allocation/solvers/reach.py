@@ -22,7 +22,8 @@ COARSE, FINE = 2.0**-20, 2.0**-40
 UNUSUAL = 1.5
 # What a threshold may rise when it becomes a number of the scores' type: relative to it, and absolutely.
 ROUNDED = {"float16": (2.0**-10, 2.0**-24), "bfloat16": (0.0, 2.0**-126), "float32": (0.0, 2.0**-126)}
-_LARGE = 1e30
+# Scores compared at once; thresholds are made anew for each block.
+BLOCK_BYTES = 1 << 22
 # Share of the features that may be compared in numbers, with one threshold each, beside the pass over bit patterns.
 FEW = 1 / 4
 
@@ -143,7 +144,7 @@ def _may_reach(rough: Rough, thresholds: Thresholds, workers: int | None) -> Ind
         assert found is not None
         return np.asarray(found + run[0][0] * columns)
 
-    parts = map_runs(of_run, rows, rough.approximate.array.nbytes, workers)
+    parts = map_runs(of_run, rows, rough.approximate.array.nbytes, workers, BLOCK_BYTES)
     return np.concatenate(parts)
 
 
@@ -194,9 +195,10 @@ def _by_numbers(rough: Rough, thresholds: Thresholds, rows: slice) -> Mask:
     numbers = _numbers(rough, rows, slice(None))
     of_tokens = thresholds.tokens[rows] - COARSE * np.abs(thresholds.tokens[rows])
     of_features = thresholds.features - errors - COARSE * (np.abs(thresholds.features) + errors)
-    if rough.relative:
-        numbers = numbers + numbers.dtype.type(rough.relative * (1 + COARSE)) * np.abs(np.maximum(numbers, -_LARGE))
     with np.errstate(over="ignore"):  # a threshold far below all scores may become -inf
+        if rough.relative:
+            share = numbers.dtype.type(rough.relative * (1 + COARSE))
+            numbers = numbers + share * np.abs(np.maximum(numbers, np.finfo(numbers.dtype).min))
         return np.asarray(numbers >= of_tokens.astype(numbers.dtype)[:, None] + of_features.astype(numbers.dtype))
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_torch.activations.gguf_reading import read_once
 from sae_torch.activations.rotary_scaling import RotaryScaling
 from sae_torch.errors import InputError
+from sae_torch.product_dtype import multiplies_bfloat16
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
 
@@ -71,9 +73,7 @@ def forward_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
 
 
 def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, device: str = "cpu") -> LanguageModel:
@@ -113,8 +113,8 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     transformers = _transformers()
     folder, gguf_file = located_model(name)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
-    tokenizer = load_tokenizer(name)
-    with _quiet(transformers), _one_sentence(name):
+    with _quiet(transformers), _one_sentence(name), read_once():
+        tokenizer = load_tokenizer(name)
         config = transformers.AutoConfig.from_pretrained(folder, **options)
         dtype = dtype or forward_dtype(device)
         if gguf_file is None:
@@ -132,7 +132,7 @@ def load_tokenizer(name: str) -> Any:
     """Tokenizer of a model that `load_language_model` loads."""
     transformers = _transformers()
     folder, gguf_file = located_model(name)
-    with _quiet(transformers), _one_sentence(name):
+    with _quiet(transformers), _one_sentence(name), read_once():
         return transformers.AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
 
 
