@@ -75,15 +75,16 @@ def rows_of(sizes: tuple[int, int, int, int], batches: list[Tensor], name: str) 
         sides[side].begin(torch.cat(batches[:2]), steps=1000, planned_tokens=1000 * tokens)
     weights = torch.randn(d_model, features)
     times: dict[str, list[float]] = {side: [] for side in (*sides, "product")}
-    exact, matches = 0, 0
+    exact, matches = dict.fromkeys(TYPES, 0), 0
     for step, x in enumerate(batches[:LAST]):
         for side, trainer in sides.items():
             with Counted() as counted:
                 started = time.perf_counter()
                 record = trainer.step(x)
                 times[side].append(time.perf_counter() - started)
-            if side == AUTO and step >= FIRST:
-                exact, matches = exact + counted.pairs, matches + round(record.read()[3] * tokens)
+            if step >= FIRST:
+                exact[side] += counted.pairs
+                matches += round(record.read()[3] * tokens) if side == AUTO else 0
         started = time.perf_counter()
         x @ weights
         times["product"].append(time.perf_counter() - started)
@@ -96,7 +97,7 @@ def rows_of(sizes: tuple[int, int, int, int], batches: list[Tensor], name: str) 
             1e3 * median[side],
             median[side] / median["product"],
             median[side] / median[AS_IT_COMES],
-            exact / matches if side == AUTO else "",
+            exact[side] / matches if exact[side] else "",
         ]
         for side in sides
     ]

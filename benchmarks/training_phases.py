@@ -15,11 +15,13 @@ import torch
 import sae_torch as st
 from benchmarks.harness import arguments, report
 from benchmarks.training_step import SIZES, Ours, activations
+from sae_torch.exact_products import ExactProducts
 from sae_torch.training.usage import FeatureUsage
 
 # What is timed: the owner, the attribute, the phase. Phases inside others are subtracted from them.
 OWNERS: list[tuple[Any, str, str]] = [
-    (st.SparseAutoencoder, "scores", "encoder product"),
+    (st.SparseAutoencoder, "scores_or_blocks", "encoder product"),
+    (ExactProducts, "at", "exact scores"),
     (st.Choice, "select", "selection"),
     (st.TokenChoice, "select", "selection"),
     (st.MutualChoice, "observe", "statistics"),

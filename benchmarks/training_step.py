@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import util
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Ours:
         auxiliary: str,
         sizes: tuple[int, int, int, int],
         batches: list[Tensor],
-        score_dtype: torch.dtype | None = None,
+        score_dtype: torch.dtype | Literal["auto"] | None = "auto",
     ) -> None:
         _, d_model, n_features, _ = sizes
         # at the full rate from the first step to the last
@@ -187,8 +188,8 @@ def sides(sizes: tuple[int, int, int, int], count: int = BATCHES) -> dict[str, C
     for auxiliary in ("none", "zipf"):
         for name, make in choices.items():
             found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
-    found["mutual choice, auxiliary zipf, bfloat16 scores"] = lambda: Ours(
-        st.MutualChoice(k), "zipf", sizes, batches, torch.bfloat16
+    found["mutual choice, auxiliary none, product as it comes"] = lambda: Ours(
+        st.MutualChoice(k), "none", sizes, batches, None
     )
     found["mutual choice, cold prices"] = lambda: Ours(ColdMutual(k), "none", sizes, batches)
     found["feature choice, cold prices"] = lambda: Ours(ColdFeature(k), "none", sizes, batches)

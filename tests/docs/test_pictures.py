@@ -13,7 +13,7 @@ from docs.scripts import demo_page, threshold_bias
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["choices", "price", "quotas"])
+@pytest.mark.parametrize("name", ["choices", "price", "quotas", "rough"])
 def test_pictures_are_current(name: str) -> None:
     script = importlib.import_module(f"docs.scripts.draw_{name}")
     committed = script.TARGET.read_text(encoding="utf-8")
