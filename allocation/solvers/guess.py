@@ -19,7 +19,7 @@ from allocation.solution import Prices, Solution
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.reach import MARGIN, Reach, Thresholds
 from allocation.solvers.top_selection.whole import SAMPLE, sampled_bracket
-from allocation.threads import map_blocks
+from allocation.threads import map_blocks, rows_per_block
 
 # Share by which a price may fall from one problem to the next, and passes after which expectations are given up.
 FALL, ROUNDS = 1 / 16, 3
@@ -104,9 +104,10 @@ def _with_floors(lowest: Thresholds, rough: Rough, floors: Indices, workers: int
     ranks = np.minimum(floors, MOST)
     left_out = np.sort(best, axis=0)[-1 - ranks, np.arange(floors.size)].astype(np.float64)
     few = np.flatnonzero(left_out <= 0)
-    if few.size:
-        lines = np.sort(rough.approximate.lines(1, few), axis=1)
-        left_out[few] = lines[np.arange(few.size), -1 - ranks[few]]
+    step = rows_per_block(rough.shape[0])
+    for some in (few[start : start + step] for start in range(0, few.size, step)):
+        lines = np.sort(rough.approximate.lines(1, some), axis=1)
+        left_out[some] = lines[np.arange(some.size), -1 - ranks[some]]
     errors = np.median(rough.per_token) * rough.per_feature + rough.relative * np.abs(left_out)
     return Thresholds(lowest.tokens, np.minimum(0.0, left_out - 2 * MARGIN * errors - lowest.tokens.max()))
 
