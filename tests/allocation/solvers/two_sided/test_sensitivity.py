@@ -12,7 +12,7 @@ from allocation.solvers.two_sided import sensitivity
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.booleans(), st.sampled_from([0, 1, 64]))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_one_pass_for_all_groups_gives_what_one_for_each_gives(seed: int, size: int, ties: bool, most: int) -> None:
     """Whether the pass finds too many edges or not."""
     rng = np.random.default_rng(seed)
