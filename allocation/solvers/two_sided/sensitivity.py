@@ -32,7 +32,7 @@ MANY = 4
 # Edges that this pass may find for each node, before a pass for each outer node is cheaper; the rounding of a path.
 MOST, ROUNDING = 64, 1e-9
 # Distances that are held at once.
-DISTANCES = 1 << 20
+DISTANCES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +71,10 @@ def _bounds(optimum: Optimum, work_limit: WorkLimit) -> tuple[Reals, Reals]:
     for name in ("tokens", "budget", "token_groups"):
         token_side[network.blocks[name]] = True
     outer = np.where(token_side, network.tails, network.heads)
-    for nodes, away, towards in paths.of(np.unique(outer[reached])):
+    inner = np.where(token_side, network.heads, network.tails)
+    for nodes, away, towards in paths.between(outer[reached], inner[reached]):
         arcs = reached[np.isin(outer[reached], nodes)]
-        inner = np.where(token_side[arcs], network.heads[arcs], network.tails[arcs])
-        at = np.searchsorted(nodes, outer[arcs]), inner
+        at = np.searchsorted(nodes, outer[arcs]), inner[arcs]
         # from head back to tail, and from tail to head by another way
         back = np.where(token_side[arcs], towards[at], away[at])
         ahead = np.where(token_side[arcs], away[at], towards[at])
@@ -129,50 +129,58 @@ class _Paths:
         self.costs = np.concatenate([self.costs, np.maximum(-profit, 0.0)])
         self.known = np.concatenate([self.known, ids])
 
-    def of(self, nodes: Indices) -> Iterator[tuple[Indices, Reals, Reals]]:
-        """Some of the nodes at a time, ascending, with the distances from each to every node, and from that to it."""
-        together = nodes if self._complete(nodes) else nodes[:0]
-        for node in without(nodes, together):
-            yield np.array([node]), self.distances(int(node), False)[None], self.distances(int(node), True)[None]
-        step = max(1, DISTANCES // self.optimum.network.n_nodes)
-        for start in range(0, together.size, step):
-            self.work_limit.check_intervals()
-            some = together[start : start + step]
-            yield some, self._over_graph(some, False), self._over_graph(some, True)
+    def between(self, outer: Indices, inner: Indices) -> Iterator[tuple[Indices, Reals, Reals]]:
+        """Some of the outer nodes at a time, ascending, and distances from each to every node, and from that to it.
 
-    def _complete(self, nodes: Indices) -> bool:
-        """Whether the graph, with what one pass adds, holds all shortest paths of all these nodes.
-
-        From a node to any other none is longer than by way of the root, and so is no edge of it.
+        Right are those between each outer node and its inner ones; others may be infinite.
         """
-        if self.dense is None:
-            return True
-        if nodes.size < MANY:
-            return False
+        nodes = np.unique(outer)
+        detours = None if self.dense is not None and nodes.size < MANY else self._complete(nodes)
+        if detours is None:
+            for node in nodes:
+                yield np.array([node]), self.distances(int(node), False)[None], self.distances(int(node), True)[None]
+            return
+        away, towards = detours
+        farthest = np.zeros(away.size)
+        np.maximum.at(farthest, outer, np.maximum(towards[outer] + away[inner], towards[inner] + away[outer]))
+        nodes = nodes[np.argsort(farthest[nodes], kind="stable")]  # searches that end early go together
+        graphs = [self._graph(back) for back in (False, True)]
+        step = max(1, DISTANCES // away.size)
+        for start in range(0, nodes.size, step):
+            self.work_limit.check_intervals()
+            some = np.sort(nodes[start : start + step])
+            limit = float(farthest[some].max()) * (1.0 + ROUNDING)
+            yield some, _lengths(graphs[0], some, limit), _lengths(graphs[1], some, limit)
+
+    def _complete(self, nodes: Indices) -> tuple[Reals, Reals] | None:
+        """Add all edges of the shortest paths of these nodes by one pass; None where these are too many.
+
+        From a node to any other none is longer than by way of the root, and so is no edge of it. The distances of all
+        nodes from the root and back are returned.
+        """
         root = self.optimum.network.token_root
         away, towards = self.distances(root, False), self.distances(root, True)
-        longest = towards[nodes].max() + away, away[nodes].max() + towards
-        ids = self._shorter(self.dense, *(length * (1.0 + ROUNDING) for length in longest))
-        if ids is None:
-            return False
-        self._add(without(ids, np.sort(self.known)))
-        return True
+        if self.dense is not None:
+            longest = towards[nodes].max(initial=0.0) + away, away[nodes].max(initial=0.0) + towards
+            ids = self._shorter(self.dense, *(length * (1.0 + ROUNDING) for length in longest))
+            if ids is None:
+                return None
+            self._add(without(ids, np.sort(self.known)))
+        return away, towards
 
-    def _over_graph(self, nodes: Indices | int, towards: bool) -> Reals:
-        """Length of the shortest path over the graph from each of `nodes` to every node, or back."""
+    def _graph(self, towards: bool) -> Any:
+        """The arcs so far, or their reverse, as a SciPy CSR array."""
         from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import dijkstra
 
         n_nodes = self.optimum.network.n_nodes
         ends = (self.targets, self.sources) if towards else (self.sources, self.targets)
-        graph = csr_array((self.costs, ends), shape=(n_nodes, n_nodes))
-        return np.asarray(dijkstra(graph, indices=nodes))
+        return csr_array((self.costs, ends), shape=(n_nodes, n_nodes))
 
     def distances(self, node: int, towards: bool) -> Reals:
         """Length of the shortest path from `node` to every node, or from every node towards it."""
         while True:
             self.work_limit.check_intervals()
-            distance = self._over_graph(node, towards)
+            distance = _lengths(self._graph(towards), node)
             ids = np.empty(0, np.int64) if self.dense is None else self._shortcuts(self.dense, distance, towards)
             if not ids.size:
                 return distance
@@ -229,3 +237,10 @@ class _Paths:
             hit = np.flatnonzero(best_token >= 0)
             shortcuts.append(best_token[hit] * n_features + hit)
         return np.concatenate(shortcuts) if shortcuts else np.empty(0, np.int64)
+
+
+def _lengths(graph: Any, nodes: Indices | int, limit: float = np.inf) -> Reals:
+    """Length of the shortest path from each of `nodes` to every node; infinite where it is beyond the limit."""
+    from scipy.sparse.csgraph import dijkstra
+
+    return np.asarray(dijkstra(graph, indices=nodes, limit=limit))

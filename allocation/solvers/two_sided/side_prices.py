@@ -172,7 +172,8 @@ class Side:
         number[arcs] = np.arange(arcs.size)
         group_of = number[level.arc_of]
         groups = group_of[inner.leaves]
-        order = np.lexsort((inner.values, groups))
+        order = np.argsort(inner.values, kind="stable")
+        order = order[stable_order(groups[order] + 1, arcs.size + 1)]
         n_outside = int(np.count_nonzero(groups < 0))
         outside, grouped = order[:n_outside], order[n_outside:]
         degree = np.bincount(groups[grouped], minlength=arcs.size)
