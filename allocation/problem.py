@@ -386,7 +386,8 @@ def _group(group: Any, label: str, size: int) -> Group:
             f"{label}: expected a set of one side, found a pair. A block of tokens x features crosses both families, "
             "and then the linear programme has fractional vertices: no exact integral answer in general"
         )
-    members = np.unique(index_vector(group.members, f"{label}.members", size))
+    members = index_vector(group.members, f"{label}.members", size)
+    members = np.unique(members) if members.size > 1 else members
     members.setflags(write=False)
     cap = None if group.cap is None else count_of(group.cap, f"{label}.cap")
     floor = None if group.floor is None else count_of(group.floor, f"{label}.floor")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import enum
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from allocation.arguments import array_of, in_memory, shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
+from allocation.exact_sums import rounded_sum
+from allocation.masked import MaskedMatches
 from allocation.notebook import card, spread
 from allocation.problem import Problem
 
@@ -167,6 +168,9 @@ class Solution:
 
     A pickle holds the matches in main memory, and of the prices' intervals those that were computed.
 
+    Where a large share of all pairs are matches, `tokens` and `features` are found when first asked for, which takes
+    about as long as the solve: until then a pair costs one bit.
+
     Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
     """
 
@@ -174,7 +178,7 @@ class Solution:
     status: Status
     stats: Mapping[str, Any]
     error: Exception | None = None
-    _matches: tuple[Indices, Indices, NDArray[Any]] | None = field(default=None)
+    _matches: tuple[Indices, Indices, NDArray[Any]] | MaskedMatches | None = field(default=None)
     _prices: Prices | None = field(default=None)
     # makes current where the matches are: what is computed from them later has to follow the same stream
     _scope: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
@@ -183,7 +187,7 @@ class Solution:
     def optimal(
         cls,
         problem: Problem,
-        matches: tuple[Indices, Indices, NDArray[Any]],
+        matches: tuple[Indices, Indices, NDArray[Any]] | MaskedMatches,
         prices: Prices,
         stats: Mapping[str, Any] | None = None,
     ) -> Solution:
@@ -227,7 +231,7 @@ class Solution:
     @property
     def values(self) -> NDArray[Any]:
         """Score of each match."""
-        return self._answer[2]
+        return self._answer[2] if self._masked is None else self._masked.values
 
     @property
     def prices(self) -> Prices:
@@ -240,38 +244,48 @@ class Solution:
     def _answer(self) -> tuple[Indices, Indices, NDArray[Any]]:
         if self.error is not None or self._matches is None:
             raise self.error or RuntimeError(self.status.value)
+        if isinstance(self._matches, MaskedMatches):
+            return (*self._matches.ends, self._matches.values)
         return self._matches
+
+    @property
+    def _masked(self) -> MaskedMatches | None:
+        return self._matches if isinstance(self._matches, MaskedMatches) else None
 
     @cached_property
     def objective(self) -> float:
         """Sum of the selected scores, correctly rounded."""
-        values = self.on_host().values.tolist()
-        return float(sum(values)) if values and isinstance(values[0], int) else math.fsum(values)
+        return rounded_sum(self.on_host().values)
 
     @cached_property
     def token_counts(self) -> Indices:
         """Matches of every token."""
-        with self._scope():
-            counts: Indices = counts_of(self.tokens, self.shape[0])
-        return counts
+        return self._counts(0)
 
     @cached_property
     def feature_counts(self) -> Indices:
         """Matches of every feature."""
+        return self._counts(1)
+
+    def _counts(self, side: int) -> Indices:
+        if self._masked is not None:
+            return self._masked.counts(side)
         with self._scope():
-            counts: Indices = counts_of(self.features, self.shape[1])
+            counts: Indices = counts_of(self._answer[side], self.shape[side])
         return counts
 
     def on_host(self) -> Solution:
         """The same solution with its matches in main memory; itself where they are there already."""
-        if self._matches is None or isinstance(self._matches[0], np.ndarray):
+        if self._matches is None or self._masked is not None or isinstance(self._answer[0], np.ndarray):
             return self
         with self._scope():
-            tokens, features, values = map(in_memory, self._matches)
+            tokens, features, values = map(in_memory, self._answer)
         return replace(self, _matches=(tokens, features, values), _scope=nullcontext)
 
     def mask(self) -> NDArray[np.bool_]:
         """The allocation as a dense boolean matrix."""
+        if self._masked is not None:
+            return self._masked.mask
         with self._scope():
             mask: NDArray[np.bool_] = _falses(self.shape, self.tokens)
             mask[self.tokens, self.features] = True
@@ -291,7 +305,7 @@ class Solution:
         if self.error is not None:
             return f"Solution({size}, {self.status.name}: {self.error})"
         return (
-            f"Solution({size}, {len(self.tokens)} matches, objective {self.objective:.6g}, "
+            f"Solution({size}, {len(self.values)} matches, objective {self.objective:.6g}, "
             f"budget price {self.prices.budget.value:.4g}, {self.status.name} by {self.stats.get('solver')})"
         )
 
@@ -299,7 +313,7 @@ class Solution:
         if self.error is not None:
             return card("Solution", [("status", self.status.name), ("error", str(self.error))], self.status.value)
         rows = [
-            ("matches", f"{len(self.tokens):,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
+            ("matches", f"{len(self.values):,} of {self.shape[0]:,} tokens x {self.shape[1]:,} features"),
             ("objective", f"{self.objective:.10g}"),
             ("budget price", f"{self.prices.budget.value:.6g}"),
             ("per token", spread(self.on_host().token_counts)),

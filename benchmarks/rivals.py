@@ -2,23 +2,29 @@
 
 A cell that does not end within the limit is recorded as such. Every answer of ours is proved by `al.verify` and its
 total compared with the rivals'. `--rows`, `--families` and `--sizes` pick rows, `--scale` makes all sizes smaller.
+`--against FOLDER` takes a checkout of another commit as the rival of rows that have none.
 Rows that are not run again stay in the file.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import allocation as al
 from benchmarks.harness import arguments, kept_rows, report
-from benchmarks.rivals_cases import GROUPS, SEED, Case
+from benchmarks.rivals_cases import AGAINST, GROUPS, SEED, Case
 from benchmarks.rivals_others import Answer
 
 HEADINGS = [
@@ -34,9 +40,11 @@ HEADINGS = [
     "certified",
 ]
 UNFINISHED = math.inf
+ROOT = Path(__file__).parents[1]
 # Beyond this one turn of each side has to do, in seconds.
 LONG = 5.0
 Timed = tuple[float, Answer]
+_NONE: Mapping[str, Callable[[], Timed]] = {}
 
 
 def in_process(work: Callable[[], Any], limit: float) -> Any | None:
@@ -70,16 +78,46 @@ def timed(work: Callable[[], Answer]) -> Timed:
     return best, answer
 
 
-def rows_of(case: Case, repeats: int, limit: float) -> list[list[Any]]:
-    """All sides of one case in turn, medians, and the proof of our answer: a row for each rival."""
-    sides = {"ours": case.ours, **case.rivals}
+# Run with the folder of another checkout, that of this one, and the arguments of `print_one`.
+_OTHER_BUILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import allocation
+sys.path[0] = sys.argv[2]
+from benchmarks.rivals import print_one
+print_one(*sys.argv[3:])
+"""
+
+
+def print_one(group: str, family: str, size: str, scale: str) -> None:
+    """Seconds and answer of one case, by whatever build is imported."""
+    case = next(case for case in GROUPS[group](float(scale)) if (case.family, case.size) == (family, size))
+    print(json.dumps(timed(case.ours)))
+
+
+def by_other_build(folder: str, group: str, case: Case, scale: float, limit: float) -> Timed:
+    """Seconds and answer of the same case by the package of another checkout, in an interpreter of its own."""
+    arguments = [folder, str(ROOT), group, case.family, case.size, str(scale)]
+    command = [sys.executable, "-c", _OTHER_BUILD, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit)
+    seconds, answer = json.loads(ended.stdout.splitlines()[-1])
+    return seconds, answer
+
+
+def rows_of(case: Case, repeats: int, limit: float, others: Mapping[str, Callable[[], Timed]] = _NONE) -> list[Any]:
+    """All sides of one case in turn, medians, and the proof of our answer: a row for each rival.
+
+    Of `others` each says itself how long it took, of ten times the limit: they are what there was before.
+    """
+    works = {"ours": case.ours, **case.rivals}
+    sides = {**{name: partial(timed, work) for name, work in works.items()}, **others}
     times: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, Answer] = {}
     for _ in range(repeats):
         for name, work in sides.items():
             if times[name] and times[name][-1] > LONG:
                 continue
-            found = in_process(lambda work=work: timed(work), limit)
+            found = in_process(work, 10 * limit if name in others else limit)
             times[name].append(UNFINISHED if found is None else found[0])
             if found is not None:
                 answers[name] = found[1]
@@ -122,6 +160,12 @@ def peak(case: Case, limit: float) -> float | str:
     return "-" if found is None or not case.nbytes else found / case.nbytes
 
 
+def commit_of(folder: str) -> str:
+    """The commit that a checkout is at."""
+    command = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     """The table, row by row, written as it grows."""
     parser = arguments(__doc__ or "")
@@ -131,6 +175,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", help="sizes to run, such as '200 x 300', all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all sizes")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that one run of one side may take")
+    parser.add_argument("--against", metavar="FOLDER", help="a checkout of another commit")
     parser.add_argument("--dry", action="store_true", help="print, without writing results")
     options = parser.parse_args()
     notes = (
@@ -148,7 +193,11 @@ def main() -> None:
                 options.sizes or [case.size]
             ):
                 continue
-            new = rows_of(case, options.repeats, options.limit)
+            others = _NONE
+            if options.against and group in AGAINST:
+                work = partial(by_other_build, options.against, group, case, options.scale, 10 * options.limit)
+                others = {f"build {commit_of(options.against)}": work}
+            new = rows_of(case, options.repeats, options.limit, others)
             for row in new:
                 print(*(f"{value:.3g}" if isinstance(value, float) else value for value in row), sep=" | ", flush=True)
             rows = [old for old in rows if old[:3] != new[0][:3]] + new

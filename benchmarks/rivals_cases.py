@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -209,7 +209,34 @@ def half_of_all(scale: float) -> Iterator[Case]:
     for name, (limits, partition) in sides.items():
         problem = al.Problem(scores, **limits)
         rival = "np.partition" if name == "whole" else "np.argpartition"
-        yield _case("half of all entries", name, problem, {rival: partition}, float("inf"))
+        plain = _case("half of all entries", name, problem, {rival: partition}, float("inf"))
+        yield plain
+
+        def read(problem: al.Problem = problem) -> Answer:
+            solution = al.solve(problem)
+            solution.tokens  # noqa: B018 - where each match is, which the rivals tell too but for the whole matrix
+            return solution.objective
+
+        yield replace(plain, family=f"{name}, with positions", ours=read)
+
+
+def soft_twin(scale: float) -> Iterator[Case]:
+    """Shares instead of matches, from warm to cold."""
+    shape = (_scaled(2048, scale), _scaled(8192, scale))
+    scores = families.normal(np.random.default_rng(SEED), shape).astype(np.float32)
+    caps = {"token_caps": 32, "feature_caps": max(1, 40 * shape[0] // shape[1])}
+    problem = al.Problem(scores, budget=28 * shape[0], **caps)
+    for form, temperature in (("entropy", 0.05), ("entropy", 0.005), ("clipped", 0.05)):
+
+        def ours(form: str = form, temperature: float = temperature) -> Answer:
+            return al.soft_solve(problem, temperature, form).objective
+
+        def check(form: str = form, temperature: float = temperature) -> str:
+            others.prove_soft(problem, al.soft_solve(problem, temperature, form))
+            return "soft_solve"
+
+        size = " x ".join(map(str, shape))
+        yield Case("soft twin", f"{form}, {temperature:g}", size, ours, check, nbytes=scores.nbytes)
 
 
 def cliff(scale: float) -> Iterator[Case]:
@@ -223,6 +250,8 @@ def cliff(scale: float) -> Iterator[Case]:
     yield _case("cliff", "normal", below, {above.size: above.ours}, float("inf"))
 
 
+# Groups without a rival: another build of this package is theirs, if `--against` names one.
+AGAINST = ("scales", "pairs", "soft")
 GROUPS: dict[str, Callable[[float], Iterator[Case]]] = {
     "assignment": square_assignments,
     "structured": structured_assignments,
@@ -234,5 +263,6 @@ GROUPS: dict[str, Callable[[float], Iterator[Case]]] = {
     "intervals": intervals,
     "pairs": pairs_of_tokens,
     "half": half_of_all,
+    "soft": soft_twin,
     "cliff": cliff,
 }

@@ -104,3 +104,27 @@ def sparse_flow(problem: al.Problem) -> Rival:
         return float(-flow.optimal_cost() * unit) if flow.solve() == flow.OPTIMAL else INFEASIBLE
 
     return run
+
+
+def prove_soft(problem: al.Problem, soft: al.SoftSolution) -> None:
+    """Shares that follow from the prices, counts within their caps, a price only where its cap is met: optimal."""
+    prices, counts = soft.prices, np.zeros(problem.shape[1])
+    assert problem.token_caps is not None
+    assert problem.feature_caps is not None
+    assert problem.budget is not None
+    limits = []
+    for token, (row, price, cap) in enumerate(
+        zip(problem.scores, prices.tokens.value, problem.token_caps, strict=True)  # type: ignore[arg-type]
+    ):
+        x = (row.astype(np.float64) - prices.budget.value - price - prices.features.value) / soft.temperature
+        tail = np.exp(-np.abs(x))
+        shares = np.where(x >= 0, 1.0, tail) / (1.0 + tail) if soft.form == "entropy" else np.clip(x + 0.5, 0.0, 1.0)
+        assert np.abs(shares - soft.allocation[token]).max() < 1e-9
+        counts += shares
+        limits.append((float(shares.sum()), float(cap), float(price)))
+    limits += zip(counts, problem.feature_caps, np.asarray(prices.features.value), strict=True)
+    limits.append((float(counts.sum()), float(problem.budget), float(prices.budget.value)))
+    for count, cap, price in limits:
+        assert price >= 0
+        assert count <= cap * (1 + 1e-9)
+        assert price == 0 or count >= cap * (1 - 1e-9)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "allocation": (
         ("errors", "arrays", "threads", "notebook"),
-        ("arguments", "nesting"),
+        ("arguments", "nesting", "exact_sums", "masked"),
         ("scores",),
         ("cuda",),
         ("validation",),
@@ -21,7 +21,6 @@ LAYERS = {
         ("problem",),
         ("quotas",),
         ("solution",),
-        ("exact_sums",),
         ("certificate",),
         ("soft",),
         ("solvers",),

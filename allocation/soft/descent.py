@@ -10,10 +10,11 @@ import numpy as np
 from allocation.arrays import Mask, Reals
 from allocation.soft.dual import Dual, LinePrices, Point
 from allocation.soft.forms import Entropy
-from allocation.soft.line_moves import line_moves
 
 # Counts are met to this share of a cap (or of 1): about the rounding of a sum of shares.
 TOLERANCE = 1e-13
+# What points in float32 can tell.
+ROUGH_TOLERANCE = 1e-4
 # Below this residual, as many steps without a better one mean that rounding allows no more.
 PRECISE, PATIENCE = 1e-9, 6
 COOLING = 0.25
@@ -38,16 +39,26 @@ FINE = 4096.0
 
 def minimise(dual: Dual, temperature: float) -> tuple[Point, int]:
     """The point of optimal prices at the temperature, found by cooling, and the number of Newton steps."""
-    best = float(dual.scores.max(initial=0.0))
-    stages = max(0, math.ceil(math.log(max(best, temperature) / temperature / 4) / -math.log(COOLING)))
+    prices, steps = _cooled(dual, temperature)
+    point, taken = _descend(dual, prices, lambda point: point.residual <= TOLERANCE)
+    return point, steps + taken
+
+
+def _cooled(dual: Dual, temperature: float) -> tuple[LinePrices, int]:
+    """Prices near the optimal ones at the temperature, and the number of Newton steps."""
+    stages = max(0, math.ceil(math.log(max(dual.best, temperature) / temperature / 4) / -math.log(COOLING)))
     zero = np.zeros(dual.caps.size)
     prices, steps = LinePrices(zero, zero, temperature / COOLING**stages), 0
     for stage in range(stages, 0, -1):
-        point, taken = _descend(dual, prices, _is_near)
-        prices = _predicted(dual, point).at(temperature / COOLING ** (stage - 1))
+        rough = dual.roughly(prices.temperature)
+        point, taken = _descend(rough, prices, _is_near)
+        prices = _predicted(rough, point).at(temperature / COOLING ** (stage - 1))
         steps += taken
-    point, taken = _descend(dual, prices, lambda point: point.residual <= TOLERANCE)
-    return point, steps + taken
+    rough = dual.roughly(temperature)
+    if rough is not dual:
+        point, taken = _descend(rough, prices, lambda point: point.residual <= ROUGH_TOLERANCE)
+        prices, steps = point.prices, steps + taken
+    return prices, steps
 
 
 def _is_near(point: Point) -> bool:
@@ -75,7 +86,7 @@ def _descend(dual: Dual, prices: LinePrices, is_done: Callable[[Point], bool]) -
         if np.abs(point.prices.fine).max() > FINE:
             point = dual.point(point.prices.at(point.prices.temperature))
         point = _settled(dual, point, (point.wrong > NEAR_COUNT) & (point.wrong > REACH * point.masses))
-        aim = _curved_aim(dual, point) if curved else point.slack
+        aim = _curved_aim(point) if curved else point.slack
         full = _newton_step(point, aim, ridge)
         trial, share = _search(dual, point, np.clip(full, -reach, reach))
         if trial is not None:
@@ -101,9 +112,7 @@ def _settled(dual: Dual, point: Point, lines: Mask) -> Point:
         chosen = np.flatnonzero(lines[side] & (point.wrong[side] > NEAR_COUNT))
         if chosen.size:
             step = np.zeros_like(dual.caps)
-            step[side][chosen] = line_moves(
-                dual.form, dual.line_distances(point.prices, side, chosen), dual.caps[side][chosen]
-            )
+            step[side][chosen] = dual.line_moves(point.prices, side, chosen)
             point = dual.point(point.prices.moved(step))
     return point
 
@@ -125,14 +134,14 @@ def _search(dual: Dual, point: Point, step: Reals) -> tuple[Point | None, float]
     return None, share
 
 
-def _curved_aim(dual: Dual, point: Point) -> Reals:
+def _curved_aim(point: Point) -> Reals:
     """The slack of each line as a Newton step should see it: minus the line's mass times the move that it needs.
 
     Shares below 1/2 fall about as `exp(-d)` when a price moves by `d`, and the rest of shares above 1/2 grows as
     `exp(d)`. With `P` and `Q` the mass of the two, the move solves `P exp(-d) - Q exp(d) = slack + P - Q`. Near the
     optimum that is the slack itself; far from it one step instead of many.
     """
-    above = dual.mass_above(point)
+    above = point.masses_above
     below = point.masses - above
     rest = point.slack + below - above
     rounding = ROUNDING * (1.0 + point.counts)
@@ -156,10 +165,13 @@ def _newton_step(point: Point, aim: Reals, ridge: float) -> Reals:
     at_zero = ~point.free
     for _ in range(ACTIVE_SETS):
         stopped = np.where(at_zero, lowest - fine, 0.0)
-        right = np.where(at_zero, 0.0, -(aim + all_limited_equations.apply(stopped)))
+        pushed = all_limited_equations.apply(stopped) if stopped.any() else 0.0
+        right = np.where(at_zero, 0.0, -(aim + pushed))
         step = np.where(at_zero, stopped, point.equations(~at_zero).solve(right, ridge, precision))
         hits = ~at_zero & (fine + step < lowest)
-        leaves_zero = at_zero & limited & (aim + all_limited_equations.apply(step) < 0)
+        leaves_zero = at_zero & limited
+        if leaves_zero.any():
+            leaves_zero &= aim + all_limited_equations.apply(step) < 0
         if not (hits.any() or leaves_zero.any()):
             break
         at_zero = (at_zero | hits) & ~leaves_zero

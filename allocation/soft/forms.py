@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from allocation.arrays import Reals
+
+# Where shares end, by the bytes of a number. In float32, which is for points on the way, all smaller ones of a line do
+# not tell.
+TAIL: dict[int, Any] = {4: np.float32(45.0), 8: np.float64(700.0)}
 
 
 class Form(Protocol):
@@ -29,9 +33,17 @@ class Entropy:
     """Binary entropy: `R(a) = -a log a - (1 - a) log(1 - a)`, `a(x) = sigmoid(x)`."""
 
     def evaluate(self, x: Reals, shares: Reals, slopes: Reals) -> None:
-        """Both tails with full relative accuracy, from `exp(-|x|)`, which never overflows."""
+        """Both tails with full relative accuracy, from `exp(-|x|)`, which never overflows.
+
+        Tails end where they no longer matter: processors are slow at subnormal numbers.
+        """
         above = x >= 0
-        tail = np.exp(np.negative(np.abs(x, out=x), out=x), out=x)
+        np.abs(x, out=x)
+        end = TAIL[x.dtype.itemsize]
+        matters = x < end
+        np.minimum(x, end, out=x)
+        tail = np.exp(np.negative(x, out=x), out=x)
+        tail *= matters
         np.add(tail, 1.0, out=shares)
         np.divide(1.0, shares, out=shares)
         tail *= shares

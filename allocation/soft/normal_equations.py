@@ -22,6 +22,8 @@ NO_MASS = 1e-200
 # Largest Schur complement that is factorised at once; larger ones are first tried by conjugate gradients.
 DIRECT = 256
 CONJUGATE_STEPS = 300
+# Relative accuracy that sums in float32 allow, and the ridge that hides their rounding.
+SINGLE = 1e-4
 # Slopes of at most this share of entries are kept as a sparse matrix; ones below this share of the largest are 0.
 SPARSE, NEGLIGIBLE = 0.1, 1e-30
 
@@ -36,7 +38,17 @@ def slope_matrix(slopes: Reals) -> Any:
     from scipy.sparse import csr_array
 
     tokens, features = np.nonzero(significant)
-    return csr_array((slopes[significant], (tokens, features)), shape=slopes.shape)
+    return csr_array((slopes[significant].astype(np.float64), (tokens, features)), shape=slopes.shape)
+
+
+def _rows(slopes: Any, y: Reals) -> Reals:
+    """`slopes @ y` in the slopes' own type, which a product with float64 would copy."""
+    return np.asarray((slopes @ y.astype(slopes.dtype, copy=False)).astype(np.float64, copy=False))
+
+
+def _columns(y: Reals, slopes: Any) -> Reals:
+    """`y @ slopes` likewise."""
+    return np.asarray((y.astype(slopes.dtype, copy=False) @ slopes).astype(np.float64, copy=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +72,8 @@ class NormalEquations:
         tokens = self.slopes.shape[0]
         y = np.where(self.used, y, 0.0)
         a, b, w = y[:tokens], y[tokens:-1], y[-1]
-        rows = self.masses[:tokens] * (a + w) + self.slopes @ b
-        columns = self.masses[tokens:-1] * (b + w) + a @ self.slopes
+        rows = self.masses[:tokens] * (a + w) + _rows(self.slopes, b)
+        columns = self.masses[tokens:-1] * (b + w) + _columns(a, self.slopes)
         total = self.masses[:tokens] @ a + self.masses[tokens:-1] @ b + self.masses[-1] * w
         return np.where(self.used, np.concatenate([rows, columns, [total]]), 0.0)
 
@@ -70,6 +82,8 @@ class NormalEquations:
 
         `tolerance` is the relative accuracy at which an iterative solution may stop.
         """
+        if self.slopes.dtype == np.float32:
+            ridge, tolerance = max(ridge, SINGLE), max(tolerance, SINGLE)
         y = self._schur.solve(b, ridge, tolerance)
         for _ in range(refinements):
             y = y + self._schur.solve(b - self.apply(y), ridge, tolerance)
@@ -99,7 +113,9 @@ class _Schur:
     def _outside(self) -> Reals:
         """Mass of each remaining line, and of all, beyond the eliminated lines: sums, as differences would cancel."""
         beyond = ~self.used[self.eliminated_side]
-        return np.append(self.slopes @ beyond.astype(np.float64), self.masses[self.eliminated_side][beyond].sum())
+        if not beyond.any():
+            return np.zeros(self.slopes.shape[0] + 1)
+        return np.append(_rows(self.slopes, beyond.astype(np.float64)), self.masses[self.eliminated_side][beyond].sum())
 
     @cached_property
     def _scale(self) -> Reals:
@@ -116,14 +132,14 @@ class _Schur:
         inverse = np.where(eliminated_used, 1.0 / (grown * np.maximum(self.masses[self.eliminated_side], NO_MASS)), 0.0)
         pushed = np.where(eliminated_used, b[self.eliminated_side], 0.0) * inverse
         right = np.append(
-            b[self.remaining_side] - self.slopes @ pushed,
+            b[self.remaining_side] - _rows(self.slopes, pushed),
             b[-1] - b[self.eliminated_side][eliminated_used].sum() / grown,
         )
         z = self._scale * self._reduced(self._scale * right, inverse, ridge, tolerance)
         y = np.empty_like(b)
         y[self.remaining_side], y[-1] = z[:-1], z[-1]
         y[self.eliminated_side] = (
-            pushed - inverse * (z[:-1] @ self.slopes) - np.where(eliminated_used, z[-1] / grown, 0.0)
+            pushed - inverse * _columns(z[:-1], self.slopes) - np.where(eliminated_used, z[-1] / grown, 0.0)
         )
         return y
 
@@ -176,7 +192,8 @@ class _Schur:
 
         def product(z: Reals) -> Reals:
             y = self._scale * z
-            lines = diagonal * y[:-1] - self.slopes @ (inverse * (y[:-1] @ self.slopes)) + border[:-1] * y[-1]
+            through = _rows(self.slopes, inverse * _columns(y[:-1], self.slopes))
+            lines = diagonal * y[:-1] - through + border[:-1] * y[-1]
             image: Reals = self._scale * np.append(lines, border @ y)
             return image
 

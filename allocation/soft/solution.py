@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from allocation.problem import Problem
 from allocation.soft.forms import FORMS
 from allocation.soft.normal_equations import NormalEquations
 from allocation.solution import Prices, Status
+from allocation.threads import BLOCK_ENTRIES
 
 # Linear systems of the derivative: relative size of the ridge, accuracy of one solve, and how often it is refined.
 RIDGE, PRECISION, REFINEMENTS = 1e-11, 1e-10, 2
@@ -97,8 +99,11 @@ class SoftSolution:
     @cached_property
     def objective(self) -> float:
         """Sum of score times share: at most the optimal total of the exact problem."""
-        shares = self.allocation
-        return float(np.where(shares > 0, self.problem.scores, 0).astype(np.float64).ravel() @ shares.ravel())
+        shares, scores = self.allocation, self.problem.scores
+        shares, scores = shares.reshape(-1), scores.reshape(-1)
+        blocks = (slice(start, start + BLOCK_ENTRIES) for start in range(0, shares.size, BLOCK_ENTRIES))
+        parts = [float((np.where(shares[b] > 0, scores[b], 0) * shares[b]).sum()) for b in blocks]
+        return math.fsum(parts)
 
     @cached_property
     def value(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from allocation.arguments import number_of, shown
-from allocation.arrays import Indices, Mask, Reals
+from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.errors import InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
 from allocation.soft.descent import minimise
@@ -90,17 +90,19 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
     closed = caps == 0
     heat = _checked_temperature(temperature, float(scores.max(initial=0.0)))
     open_scores = np.where(_crossed(closed, scores.shape), -np.inf, scores) if closed.any() else scores
-    point, steps = minimise(Dual(open_scores, np.where(closed, np.inf, caps), FORMS[form]), heat)
+    dual = Dual(open_scores, np.where(closed, np.inf, caps), FORMS[form])
+    point, steps = minimise(dual, heat)
     if point.residual > ACCEPTED:
         raise NotCertifiedError(
             f"soft_solve: after {steps} Newton steps a count is still off by {point.residual:.2g} of its cap; "
             f"raise the temperature {heat:g}, or use al.solve, its limit at temperature 0"
         )
+    shares = dual.shares(point.prices)
     totals = _closing_prices(point.prices.total, closed, scores, heat, form)
     tokens, features = (inner.spread(side, part) for side, part in enumerate(np.split(totals[:-1], [scores.shape[0]])))
     return SoftSolution(
         problem,
-        inner.problem.matrix.gathered(point.shares),
+        inner.problem.matrix.gathered(shares),
         Prices(
             no_price() if problem.budget is None else Price(float(totals[-1])),
             no_price(tokens.size) if problem.token_caps is None else Price(tokens),
@@ -118,7 +120,7 @@ def soft_solve(problem: Problem, temperature: float, form: str = "entropy") -> S
             "seconds": time.perf_counter() - start,
         },
         inner,
-        point.shares,
+        shares,
         point.slopes,
         point.equations(point.prices.fine > point.prices.lowest),
     )
@@ -166,8 +168,8 @@ def _inner_of(problem: Problem) -> Inner:
     return Inner(Problem.from_edges(row, column, scores, shape, **limits), (used_tokens, used_features), problem.shape)
 
 
-def _dense(problem: Problem) -> Reals:
-    """The scores as a float64 matrix, -inf where there is no edge."""
+def _dense(problem: Problem) -> Array:
+    """The scores as a matrix of floats, -inf where there is no edge."""
     if problem.matrix.dense is None:
         try:
             np.empty((MATRICES, *problem.shape))
@@ -178,7 +180,8 @@ def _dense(problem: Problem) -> Reals:
                 f"fit in memory, found {problem.shape[0]} x {problem.shape[1]} with an edge, which take {size}; "
                 "use al.solve"
             ) from None
-    return problem.matrix.spread(problem.scores.astype(np.float64), -np.inf)
+    scores = problem.scores
+    return problem.matrix.spread(scores if scores.dtype == np.float32 else scores.astype(np.float64), -np.inf)
 
 
 def _caps(problem: Problem) -> Reals:
@@ -194,7 +197,7 @@ def _crossed(lines: Mask, shape: tuple[int, int]) -> Mask:
     return crossed
 
 
-def _closing_prices(prices: Reals, closed: Mask, scores: Reals, heat: float, form: str) -> Reals:
+def _closing_prices(prices: Reals, closed: Mask, scores: Array, heat: float, form: str) -> Reals:
     """The prices, with those of lines of cap 0: large enough that no share is left, +inf if none is."""
     if not closed.any():
         return prices

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import allocation as al
-from allocation.soft import descent, normal_equations
+from allocation.soft import descent, dual, line_moves, normal_equations
 from allocation.soft import solve as solving
 
 from .strategies import any_case, limits, score_matrices
@@ -73,6 +73,21 @@ def capped_problems(draw: st.DrawFn, max_side: int = 6, generic: bool = False, m
 @given(capped_problems(), st.sampled_from(FORMS), st.sampled_from([1e-3, 0.05, 0.3, 1.0, 7.0, 1e3]))
 def test_every_mix_of_caps_meets_the_optimality_conditions(problem: al.Problem, form: str, temperature: float) -> None:
     assert_optimal(problem, al.soft_solve(problem, temperature, form))
+
+
+@given(
+    capped_problems(max_side=12), st.sampled_from(FORMS), st.sampled_from([1e-2, 0.3, 7.0]), st.sampled_from([1, 64])
+)
+def test_points_in_float32_are_only_on_the_way(
+    problem: al.Problem, form: str, temperature: float, entries: int
+) -> None:
+    """Large problems are computed roughly first; the answer is as precise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dual, "LARGE", 0)
+        patch.setattr(dual, "LINE_ENTRIES", entries)
+        patch.setattr(line_moves, "ENTRIES", entries)
+        patch.setattr(normal_equations, "DIRECT", entries)
+        assert_optimal(problem, al.soft_solve(problem, temperature, form))
 
 
 @given(capped_problems(generic=True, most=3), st.sampled_from(FORMS), st.sampled_from([0.1, 0.5, 2.0]), st.data())

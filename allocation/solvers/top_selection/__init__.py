@@ -5,6 +5,9 @@
 3. *finish*: the choice itself, exactly the best few of each group among the survivors (`ranking.finish`);
 4. *check*: a group with too few survivors, or too many, gets a better bracket (`whole`, `lines`).
 
+Where a large share of all entries is taken, positions would be larger than the scores: `thresholds` finds the price of
+every group and answers with one bit an entry.
+
 `solver` is `TopSelection`: it calls `whole` or `lines`, then takes the budget among what the caps left, and makes the
 prices. `stream` selects from blocks of rows that come one by one; `survivors` holds what may still be in the answer.
 

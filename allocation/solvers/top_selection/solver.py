@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from allocation.arguments import in_memory
-from allocation.arrays import Array, Indices
+from allocation.arrays import Array, Indices, Mask
 from allocation.cuda.scores import DeviceScores
 from allocation.problem import Problem
 from allocation.scores import DenseScores, reals_at
@@ -17,6 +17,7 @@ from allocation.solution import Price, Prices, Real, Solution, counts_of, no_pri
 from allocation.solvers.base import Options
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import Ends, Selection, finish
+from allocation.solvers.top_selection.thresholds import LARGE_SHARE, select_much
 from allocation.solvers.top_selection.whole import select_whole
 
 # Expected prices are lowered by this share, so that they may fall a little before the hint fails: for the whole matrix,
@@ -68,10 +69,17 @@ class TopSelection:
             return _on_device(problem)
         started = time.perf_counter()
         axis, caps = capped_side(problem)
+        if takes_much(problem, axis, caps, options):
+            much = select_much(cast(DenseScores, problem.matrix), axis, caps, options.workers)
+            prices = prices_of_ends(problem, axis, much.ends, much.ends, much.matches.values.size, much.full)
+            return Solution.optimal(
+                problem, much.matches, prices, {"passes": 3, "seconds": time.perf_counter() - started}
+            )
         best = _select(problem, axis, np.minimum(caps, problem.matrix.n_edges), options)
         chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
         tokens, features, values = problem.matrix.matches(chosen.flat)
-        prices = prices_of_ends(problem, axis, _ends(problem, best), _ends(problem, chosen), (tokens, features))
+        full = None if axis is None else counts_of((tokens, features)[axis], caps.size) == caps
+        prices = prices_of_ends(problem, axis, _ends(problem, best), _ends(problem, chosen), len(values), full)
         stats: dict[str, Any] = {"passes": best.passes, "seconds": time.perf_counter() - started}
         if best.reaching is not None:  # says how good the warm start was
             stats["reaching"] = best.reaching
@@ -85,6 +93,17 @@ def capped_side(problem: Problem) -> tuple[int | None, Indices]:
     if problem.feature_caps is not None:
         return 1, problem.feature_caps
     return None, np.array([problem.matrix.n_edges if problem.budget is None else problem.budget])
+
+
+def takes_much(problem: Problem, axis: int | None, caps: Indices, options: Options) -> bool:
+    """Whether so many entries are taken that bits are smaller than positions."""
+    matrix = problem.matrix.dense
+    if matrix is None or not matrix.n_edges:
+        return False
+    if axis is not None and (problem.budget is not None or (axis == 1 and options.warm_start is not None)):
+        return False  # a budget beside caps ranks what these left; a warm start of columns asks how many reach it
+    wanted = np.minimum(caps, matrix.n_edges if axis is None else matrix.shape[1 - axis]).sum()
+    return bool(wanted >= LARGE_SHARE * matrix.n_edges)
 
 
 def _select(problem: Problem, axis: int | None, caps: Indices, options: Options) -> Selection:
@@ -130,7 +149,8 @@ def _on_device(problem: Problem) -> Solution:
         within, *ends = matrix.at(flat).top(None, np.array([problem.budget]))
         flat, chosen = flat[within], Ends(*ends)
     matches = matrix.matches(flat)
-    prices = prices_of_ends(problem, axis, best, chosen, matches[:2])
+    full = None if axis is None else in_memory(counts_of(matches[axis], caps.size)) == caps
+    prices = prices_of_ends(problem, axis, best, chosen, len(matches[0]), full)
     stats = {"engine": matrix.engine.name, "seconds": time.perf_counter() - started}
     return Solution.optimal(problem, matches, prices, stats)
 
@@ -139,24 +159,26 @@ def _ends(problem: Problem, selection: Selection) -> Ends:
     return Ends(reals_at(problem.matrix, selection.last, np.inf), reals_at(problem.matrix, selection.refused, 0.0))
 
 
-def prices_of_ends(problem: Problem, axis: int | None, best: Ends, chosen: Ends, matches: tuple[Any, Any]) -> Prices:
-    """Prices and intervals from the ends of every group: `best` before the budget, `chosen` with it.
+def prices_of_ends(
+    problem: Problem, axis: int | None, best: Ends, chosen: Ends, n_matches: int, full: Mask | None
+) -> Prices:
+    """Prices and intervals from the ends of every group, `best` before the budget and `chosen` with it.
+
+    `full` are the groups that reach their cap.
 
     With lam the budget's price and next_g the first score that group g refuses, a group at its cap costs
     max(next_g - lam, 0). One more unit for g displaces the worst match of all if the budget is reached; one less makes
     room for the best match that the budget refused.
     """
     tokens, features = problem.shape
-    reached = problem.budget is not None and len(matches[0]) == problem.budget
+    reached = problem.budget is not None and n_matches == problem.budget
     worst = float(chosen.last[0]) if reached else 0.0
     dropped = float(chosen.refused[0]) if reached else 0.0
     lam = dropped
     budget = Price(lam, (lam, worst)) if problem.budget is not None else no_price()
-    if axis is None:
+    if axis is None or full is None:
         return Prices(budget, no_price(tokens), no_price(features), no_price(0), no_price(0))
 
-    _, caps = capped_side(problem)
-    full = in_memory(counts_of(matches[axis], caps.size)) == caps
     refused = np.where(full, best.refused, 0.0)
 
     def bounds() -> tuple[Real, Real]:

@@ -20,7 +20,7 @@ from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
 from allocation.rough import Rough
 from allocation.scores import DenseScores, EdgeScores
-from allocation.solution import Solution
+from allocation.solution import Solution, counts_of
 from allocation.solvers.base import Options
 from allocation.solvers.narrowing import contenders
 from allocation.solvers.top_selection.ranking import Ends
@@ -207,7 +207,8 @@ class _Reading:
         # of no edges: the shape and the limits are all that prices need
         stack = EdgeScores(tokens[:0], features[:0], values[:0], (self.rows, self.columns), self.type)
         problem = Problem(stack, budget=budget, feature_caps=caps)
-        prices = prices_of_ends(problem, 1 if self.by_column else None, best, chosen, (tokens, features))
+        full = counts_of(features, self.columns) == caps if self.by_column else None
+        prices = prices_of_ends(problem, 1 if self.by_column else None, best, chosen, values.size, full)
         stats = {
             "solver": "select_stream",
             "reason": "blocks of rows are read once",

@@ -84,6 +84,21 @@ def compiled_start(residual: ResidualNetwork, integer: bool) -> tuple[Reals, Mas
     return potentials, np.asarray(flow)[n_limits:] > 0
 
 
+def balanced_on_grid(residual: ResidualNetwork, grid: float) -> tuple[Reals, Mask] | None:
+    """Potentials and matches, optimal for profits that are multiples of `grid`; None where OR-tools is of no help.
+
+    A profit beyond so many units as it takes counts as that many, which no path uses up.
+    """
+    whole = np.clip(np.rint(residual.profits / grid), -(2.0**BITS), 2.0**BITS)
+    flow = _flow(residual, whole)
+    raised = None if flow is None else _potentials(residual, whole, flow)
+    if flow is None or raised is None:
+        return None
+    potentials = (raised - raised[residual.network.feature_root]) * grid
+    matched = flow[residual.network.tails.size :] > 0
+    return (potentials, matched) if residual.imbalance(potentials, matched) == 0 else None
+
+
 def _flow(residual: ResidualNetwork, profits: Reals) -> Indices | None:
     """The best flow on all arcs; None if there is none."""
     from ortools.graph.python import min_cost_flow

@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from allocation.arrays import Mask, Reals
+from allocation.solvers.two_sided import compiled_flow
 from allocation.solvers.two_sided.primal_dual import TIGHT, Balanced, ResidualNetwork
 from allocation.solvers.work_limit import SpentError, WorkLimit
 
@@ -29,12 +30,13 @@ LEAST = float(np.finfo(np.float64).tiny)
 
 def refined(
     residual: ResidualNetwork, potentials: Reals, matched: Mask, near: bool, work_limit: WorkLimit,
-    steadily: bool = False,
+    steadily: bool = False, compiled: bool = False,
 ) -> Balanced:  # fmt: skip
     """The optimal circulation, from any potentials; raises `BlockedError` or `SpentError`.
 
     From those `near` the optimal ones the grid starts as coarse as the longest way to go, else as the scores. It gets
-    finer as fast as the misses allow, or `steadily`: a jump passes over scores that paths turn out to need.
+    finer as fast as the misses allow, or `steadily`: a jump passes over scores that paths turn out to need. OR-tools
+    solves grids that leave much out of balance, if `compiled`.
     """
     network, n_limits = residual.network, residual.network.tails.size
     tails, heads = residual.tails, residual.heads
@@ -68,11 +70,15 @@ def refined(
         # a limit that is none has no price
         charged = on.profits[:n_limits]
         none = np.where(charged > 0, network.upper >= network.unbounded, network.lower <= -network.unbounded)
-        settled = on.settle(network.potentials(np.where(none, -charged, 0.0)), matched, work_limit)
+        begin = network.potentials(np.where(none, -charged, 0.0))
+        found = None
+        if compiled and on.imbalance(begin, matched) > compiled_flow.LEAST_IMBALANCE:
+            found = compiled_flow.balanced_on_grid(on, grid)
+        settled = on.settle(*(found or (begin, matched)), work_limit)
         if not settled.done:
             if not near:
                 raise SpentError
-            return refined(residual, *start, False, work_limit, steadily)
+            return refined(residual, *start, False, work_limit, steadily, compiled)
         phases, matched = phases + max(settled.phases, 1), settled.matched
         step = STEP if settled.phases > QUICK else STEP**3
         moved = settled.potentials[heads] - settled.potentials[tails]

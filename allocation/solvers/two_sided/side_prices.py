@@ -115,7 +115,7 @@ class Side:
         root = np.array([budget])
         spent = int(still_open.forced.sum()) + self.problem.fixed[root]
         degree = np.array([still_open.values.size])
-        self._bounds(np.sort(still_open.values)[None], degree, root, spent, before, thresholds, caps, floors)
+        self._bounds(_Padded(np.sort(still_open.values)[None]), degree, root, spent, before, thresholds, caps, floors)
 
         prices = before.copy()
         prices[budget] = max(float(caps[budget]), 0.0)
@@ -148,7 +148,7 @@ class Side:
         for block in self.blocks:
             arcs = self.leaf_arcs[block.leaves]
             ranked = np.sort(values[block.positions], axis=1)
-            self._bounds(ranked, block.degree, arcs, fixed[arcs], before, thresholds, caps, floors)
+            self._bounds(_Padded(ranked), block.degree, arcs, fixed[arcs], before, thresholds, caps, floors)
             rank = np.arange(ranked.shape[1])[::-1]
             first = np.clip(network.lower[arcs] - fixed[arcs], 0, block.degree)
             last = np.clip(network.upper[arcs] - fixed[arcs], first, block.degree)
@@ -166,39 +166,39 @@ class Side:
     def _group_level(
         self, level: Level, inner: _Open, before: Reals, thresholds: Reals, caps: Reals, floors: Reals
     ) -> _Open:
-        """Groups of one depth, one after the other."""
-        network, forced = self.problem.network, inner.forced.copy()
-        arc_of = level.arc_of[inner.leaves]
-        order = np.argsort(arc_of, kind="stable")
-        starts = np.searchsorted(arc_of[order], level.arcs)
-        stops = np.searchsorted(arc_of[order], level.arcs, side="right")
-        open_parts = [order[arc_of[order] < 0]]
-        for arc, start, stop in zip(level.arcs, starts, stops, strict=True):
-            own = order[start:stop]
-            own = own[np.argsort(inner.values[own], kind="stable")]
-            at = np.array([arc])
-            spent = self.problem.fixed[at] + int(inner.forced[level.arc_of == arc].sum())
-            degree = np.array([own.size])
-            self._bounds(inner.values[own][None], degree, at, spent, before, thresholds, caps, floors)
-            first = int(np.clip(network.lower[arc] - spent[0], 0, own.size))
-            last = int(np.clip(network.upper[arc] - spent[0], first, own.size))
-            np.add.at(forced, inner.leaves[own[own.size - first :]], 1)
-            open_parts.append(own[own.size - last : own.size - first])
-        chosen = np.concatenate(open_parts)
+        """Groups of one depth, side by side: their edges lie one group after the other, each ascending in value."""
+        network, arcs, forced = self.problem.network, level.arcs, inner.forced.copy()
+        number = np.full(network.tails.size + 1, -1)  # of each group in its level; that of what is in none is -1
+        number[arcs] = np.arange(arcs.size)
+        group_of = number[level.arc_of]
+        groups = group_of[inner.leaves]
+        order = np.argsort(inner.values, kind="stable")
+        order = order[stable_order(groups[order] + 1, arcs.size + 1)]
+        n_outside = int(np.count_nonzero(groups < 0))
+        outside, grouped = order[:n_outside], order[n_outside:]
+        degree = np.bincount(groups[grouped], minlength=arcs.size)
+        stops = np.cumsum(degree)
+        spent = self.problem.fixed[arcs]
+        np.add.at(spent, group_of[group_of >= 0], inner.forced[group_of >= 0])
+        ranked = _Ragged(inner.values[grouped], stops, degree)
+        self._bounds(ranked, degree, arcs, spent, before, thresholds, caps, floors)
+        first = np.clip(network.lower[arcs] - spent, 0, degree)
+        last = np.clip(network.upper[arcs] - spent, first, degree)
+        rank = np.repeat(stops, degree) - 1 - np.arange(grouped.size)  # in its group, 0 for the best
+        must = rank < np.repeat(first, degree)
+        np.add.at(forced, inner.leaves[grouped[must]], 1)
+        chosen = np.concatenate([outside, grouped[~must & (rank < np.repeat(last, degree))]])
         return _Open(inner.values[chosen], inner.leaves[chosen], forced)
 
     def _bounds(
-        self, ranked: Reals, degree: Indices, arcs: Indices, spent: Indices,
+        self, ranked: _Padded | _Ragged, degree: Indices, arcs: Indices, spent: Indices,
         before: Reals, thresholds: Reals, caps: Reals, floors: Reals,
     ) -> None:  # fmt: skip
-        """The thresholds at which the caps and the floors of these limits bind.
-
-        `ranked` holds a row of ascending values each, the last `degree` of them real, -inf before.
-        """
+        """The thresholds at which the caps and the floors of these limits bind, of which each has `degree` values."""
         network, unit = self.problem.network, self.problem.unit[arcs]
         upper, lower = network.upper[arcs] - spent, network.lower[arcs] - spent
         at = thresholds[arcs]
-        least, top = _ranked_value(ranked, degree), _ranked_value(ranked, np.ones_like(degree))
+        least, top = ranked.value(degree), ranked.value(np.ones_like(degree))
         least = np.where(degree > 0, least, np.inf)
         # a limit that lists too few edges asks for those below the least of them
         below = np.minimum(at, least - unit) if self.problem.truncated else np.full(at.size, -np.inf)
@@ -213,19 +213,41 @@ class Side:
             floors[arcs] = np.where(lower > 0, needed, met)
 
 
-def _ranked_value(ranked: Reals, rank: Indices) -> Reals:
-    """The value of this rank in each ascending row, 1 for the largest; inf for rank 0, -inf beyond the row."""
-    width = ranked.shape[1]
-    if not width:
-        return np.where(rank > 0, -np.inf, np.inf)
-    value = ranked[np.arange(rank.size), np.clip(width - rank, 0, width - 1)]
-    return np.where(rank <= 0, np.inf, np.where(rank > width, -np.inf, value))
+@dataclass(frozen=True, eq=False)
+class _Padded:
+    """Values of several limits, a row each, ascending, -inf before them."""
+
+    rows: Reals
+
+    def value(self, rank: Indices) -> Reals:
+        """The value of this rank in each row, 1 for the largest; inf for rank 0, -inf beyond the row."""
+        width = self.rows.shape[1]
+        if not width:
+            return np.where(rank > 0, -np.inf, np.inf)
+        value = self.rows[np.arange(rank.size), np.clip(width - rank, 0, width - 1)]
+        return np.where(rank <= 0, np.inf, np.where(rank > width, -np.inf, value))
 
 
-def _between(ranked: Reals, degree: Indices, taken: Indices, unit: Reals) -> Reals:
-    """A threshold that keeps the `kept` largest values of each row: halfway to the next one."""
+@dataclass(frozen=True, eq=False)
+class _Ragged:
+    """Values of several limits, one after the other, each ascending."""
+
+    values: Reals
+    stops: Indices
+    degree: Indices
+
+    def value(self, rank: Indices) -> Reals:
+        """The value of this rank for each limit, 1 for the largest; inf for rank 0, -inf beyond its values."""
+        if not self.values.size:
+            return np.where(rank > 0, -np.inf, np.inf)
+        value = self.values[np.clip(self.stops - rank, 0, self.values.size - 1)]
+        return np.where(rank <= 0, np.inf, np.where(rank > self.degree, -np.inf, value))
+
+
+def _between(ranked: _Padded | _Ragged, degree: Indices, taken: Indices, unit: Reals) -> Reals:
+    """A threshold that keeps the `taken` largest values of each row: halfway to the next one."""
     taken = np.clip(taken, 0, degree)
-    last, after = _ranked_value(ranked, taken), _ranked_value(ranked, taken + 1)
+    last, after = ranked.value(taken), ranked.value(taken + 1)
     with np.errstate(invalid="ignore"):
         middle = after + (last - after) / 2
     middle = np.where(middle >= last, after, middle)  # neighbours in the last bit: what is taken stays above

@@ -207,7 +207,7 @@ class _Search:
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
-                    done = refined(residual, potentials, held, near, self.work_limit, steadily)
+                    done = refined(residual, potentials, held, near, self.work_limit, steadily, self.compiled)
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 return potentials, current, held, fixed
             except SpentError:
@@ -220,12 +220,16 @@ class _Search:
 
     def _compiled(self, residual: ResidualNetwork, potentials: Reals, held: Mask) -> tuple[Reals, Mask]:
         """Potentials and matches by OR-tools where much is out of balance; those given where it is not, or it fails."""
-        if residual.imbalance(potentials, held) <= compiled_flow.LEAST_IMBALANCE:
+        before = residual.imbalance(potentials, held)
+        if before <= compiled_flow.LEAST_IMBALANCE:
             return potentials, held
         found = compiled_flow.compiled_start(residual, self.problem.matrix.is_integer)
         if found is None:
             return potentials, held
         self.used = {"compiled": "OR-tools"}
+        if self.unit is None and residual.imbalance(*found) > before:
+            self.rough = True  # its grid lost scores that decide: so would any one grid
+            return potentials, held
         return found
 
     def _sweep_problem(self, fixed: Indices, candidates: Candidates, prices: Reals) -> SweepProblem:
