@@ -96,6 +96,27 @@ def _reduced(costs: Reals) -> bool:
     return True
 
 
+def in_order(matrix: DenseScores) -> tuple[tuple[Indices, Indices], Indices] | None:
+    """Tokens paired with features in the order of their sums, by token, and ids of the edges beside these.
+
+    Of products `a_i b_j` and sums `a_i + b_j` it is the best matching (Hardy, Littlewood, Polya). None where the matrix
+    is not square, or has forbidden entries.
+    """
+    size, n_features = matrix.shape
+    if size != n_features:
+        return None
+    sums = [matrix.numbers.sum(axis=axis, dtype=np.float64) for axis in (1, 0)]
+    if not np.isfinite(sums).all():
+        return None
+    rows, columns = (np.argsort(of_side, kind="stable") for of_side in sums)
+    # the sums of products have the sign of the other side's sum
+    totals = [float(matrix.values_at(matrix.find(rows, order)).sum()) for order in (columns, columns[::-1])]
+    columns = columns if totals[0] >= totals[1] else columns[::-1]
+    band = [matrix.find(rows, columns), matrix.find(rows[1:], columns[:-1]), matrix.find(rows[:-1], columns[1:])]
+    by_token = np.argsort(rows)
+    return (rows[by_token], columns[by_token]), np.sort(np.concatenate(band))
+
+
 def on_edges(matrix: Scores, floors: Floors) -> tuple[Indices, Indices] | None:
     """Ends of the best matches by token; None if there is no matching that meets the floors."""
     from scipy.sparse import csr_array
