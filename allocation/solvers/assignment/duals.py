@@ -68,6 +68,8 @@ class Search:
         self.matched, self.floors = matched, floors
         self.units = 0.0 if exact else UNITS
         self.holds = matched.feature_of >= 0
+        self.held = np.flatnonzero(matched.token_of >= 0)
+        self.holder = matched.token_of[self.held]
         self.sweeps = 0
         self.latest: _Paths | None = None
 
@@ -97,10 +99,9 @@ class Search:
 
     def _left(self, prices: Reals, of: Mask) -> Reals:
         """What these tokens leave for their features; closed features are those of the others that are matched."""
-        token = self.matched.token_of
-        left = np.zeros(token.size)
-        held = np.flatnonzero(token >= 0)
-        left[held] = np.where(of[token[held]], self.matched.scores[token[held]] - prices[token[held]], np.inf)
+        left = np.zeros(self.matched.token_of.size)
+        worth = self.matched.scores[self.holder] - prices[self.holder]
+        left[self.held] = worth if of is self.holds else np.where(of[self.holder], worth, np.inf)
         return left
 
     def _raised(self, lines: Lines, paths: _Paths) -> Reals | None:
@@ -144,8 +145,9 @@ class _Paths:
     """Prices on their way up, and which bound each follows; `circular` once bounds follow each other in a circle."""
 
     def __init__(self, search: Search, prices: Reals, among: Mask) -> None:
-        self.search, self.prices, self.among = search, prices, among
+        self.search, self.prices = search, prices
         self.whole = bool((among == search.holds).all())
+        self.among = search.holds if self.whole else among
         self.follows = np.full(prices.size, -1)
         self.length = prices.copy()
         self.circular = False
@@ -166,6 +168,8 @@ class _Paths:
         own = np.where(source >= 0, matched.scores[source], 0.0)
         with np.errstate(invalid="ignore"):
             gain = bound - prices
+            if not (gain > 0).any():
+                return False
             size = np.abs(bound) + np.where(np.isfinite(prices), np.abs(prices), 0.0)
             size += 2 * np.where(source >= 0, np.abs(left[at]), 0.0)
             more = self.among & (source != np.arange(prices.size)) & (bound > -np.inf)

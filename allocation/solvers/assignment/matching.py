@@ -129,11 +129,14 @@ def on_edges(matrix: Scores, floors: Floors) -> tuple[Indices, Indices] | None:
     (rows, needed), (columns, _) = sides[lead], sides[1 - lead]
     n_rows, n_columns = matrix.shape[lead], matrix.shape[1 - lead]
     free = np.flatnonzero(~needed)
-    costs = -scores.astype(np.float64)
-    ends = (np.concatenate([rows, free]), np.concatenate([columns, n_columns + np.arange(free.size)]))
-    costs = np.concatenate([costs, np.zeros(free.size)])
+    costs = -np.concatenate([scores.astype(np.float64), np.zeros(free.size)])
     costs[costs == 0] = NEARLY_ZERO
-    graph = csr_array((costs, ends), shape=(n_rows, n_columns + free.size))
+    if lead == 0 and not free.size:  # in the order of a CSR matrix
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))])
+        graph = csr_array((costs, columns, starts), shape=(n_rows, n_columns))
+    else:
+        ends = (np.concatenate([rows, free]), np.concatenate([columns, n_columns + np.arange(free.size)]))
+        graph = csr_array((costs, ends), shape=(n_rows, n_columns + free.size))
     try:
         found = min_weight_full_bipartite_matching(graph)
     except ValueError:  # no full matching
@@ -157,6 +160,8 @@ def leading_side(shape: tuple[int, int], floors: Floors) -> int | None:
 
 def _worth_it(matrix: Scores, tokens: Indices, features: Indices, floors: Floors) -> tuple[Indices, Indices]:
     """Without the matches that are worth nothing and that no floor needs."""
+    if floors.tokens.all() or floors.features.all():
+        return tokens, features
     ids = matrix.find(tokens, features)
     keep = (matrix.values_at(ids) > 0) | floors.tokens[tokens] | floors.features[features]
     return tokens[keep], features[keep]

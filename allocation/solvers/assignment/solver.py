@@ -93,7 +93,7 @@ class Assignment:
         work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         network, edges = network_of(problem), all_edges(problem, options.workers, work_limit)
         prices = np.concatenate([found.duals.tokens, found.duals.features, np.zeros(1)])
-        ids = problem.matrix.find(found.tokens, found.features)
+        ids = found.ids
         answer = (found.tokens, found.features, problem.matrix.values_at(ids))
         stats = {"passes": found.passes, "seconds": time.perf_counter() - started}
         optimum = Optimum(edges, network, prices, ids, found.near, options.max_seconds)
@@ -102,10 +102,11 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Ends of the matches, the prices that prove them, edges near these prices, and passes over all edges."""
+    """Ends and ids of the matches, the prices that prove them, edges near these, and passes over all edges."""
 
     tokens: Indices
     features: Indices
+    ids: Indices
     duals: Duals
     near: Indices
     passes: int
@@ -143,8 +144,7 @@ class _Assigning:
             pairs = on_edges(self.matrix, self.floors) if dense is None else on_matrix(dense, self.floors, prices)
             if pairs is None:
                 return "no assignment meets the floors, and the search names those that contradict each other"
-            search = self._search(*pairs)
-            found = self._priced(pairs, search)
+            search, found = self._priced(*pairs)
             if found is not None:
                 return found
             if dense is None or self.matrix.is_integer:
@@ -162,7 +162,7 @@ class _Assigning:
             pairs = on_edges(edges, self.floors)
             if pairs is None:
                 return None
-            found = self._priced(pairs, self._search(*pairs))
+            found = self._priced(*pairs)[1]
             if found is not None:
                 return found
         return None
@@ -172,27 +172,36 @@ class _Assigning:
         dense = self.matrix.dense
         if dense is None or not (self.floors.tokens.all() and self.floors.features.all()):
             return None
-        found = in_order(dense)
-        if found is None:
+        pairs_and_band = in_order(dense)
+        if pairs_and_band is None:
             return None
-        pairs, band = found
-        own, self.near = self.near, band
-        found_prices = self._priced(pairs, self._search(*pairs))
-        if found_prices is None:
-            self.near = own
-        return found_prices
+        pairs, band = pairs_and_band
+        others, self.near = self.near, band
+        found = self._priced(*pairs)[1]
+        if found is None:
+            self.near = others
+        return found
 
-    def _priced(self, pairs: tuple[Indices, Indices], search: Search) -> _Found | None:
-        """Matches and the prices that prove them, which edges join that beat them; None if there are no such prices."""
+    def _priced(self, tokens: Indices, features: Indices) -> tuple[Search, _Found | None]:
+        """These matches and the prices that prove them; None if there are none. Edges that beat prices join those near.
+
+        Also the search, which knows nearly right prices where there are none.
+        """
+        ids = self.matrix.find(tokens, features)
+        if self.near.size < self.matrix.n_edges:
+            self.near = union(self.near, ids)
+        scores = self.matrix.values_at(ids).astype(np.float64)
+        matched = matched_of(self.problem.shape, tokens, features, scores)
+        search = Search(matched, self.floors, self.matrix.is_integer)
         for _ in range(MOST_PASSES):
             duals = search.run(lines_of(self.matrix, self.near))
             if duals is None:
                 break
             more = self._exceeding(duals)
             if not more.size:
-                return _Found(*pairs, duals, self.near, self.passes)
+                return search, _Found(tokens, features, ids, duals, self.near, self.passes)
             self.near = union(self.near, more)
-        return None
+        return search, None
 
     def _exceeding(self, duals: Duals) -> Indices:
         """Ids of edges that beat these prices by more than rounding; not all, where they are many."""
@@ -204,13 +213,6 @@ class _Assigning:
         lines = lines_of(self.matrix, ids)
         rounding = 0.0 if self.matrix.is_integer else FINAL_UNITS * EPS
         return ids[lines.exceeding(duals.tokens, duals.features, rounding)]
-
-    def _search(self, tokens: Indices, features: Indices) -> Search:
-        """The search for prices that prove these matches, which join the edges near."""
-        ids = self.matrix.find(tokens, features)
-        self.near = union(self.near, ids)
-        scores = self.matrix.values_at(ids).astype(np.float64)
-        return Search(matched_of(self.problem.shape, tokens, features, scores), self.floors, self.matrix.is_integer)
 
 
 def _largest(problem: Problem) -> float:
