@@ -20,6 +20,8 @@ from allocation.solvers.two_sided.pricing import BLOCK_BYTES, AllEdges
 # Edges of each token on average, and of every line at least.
 PER_LINE = 16
 LEAST = 4
+# So many times as many where scores have a structure.
+STRUCTURED = 4
 # Tokens whose scores say how near the edges of all are.
 SAMPLE = 32
 # So many times the edges wanted show that most scores tie: any of them will do.
@@ -32,13 +34,18 @@ MATCHED = 0.99
 SMALL = 100
 
 
-def near_edges(problem: Problem, workers: int | None) -> tuple[bool, Indices]:
-    """Ids of edges near reduced prices, ascending, and whether the best assignment may well lie among so few."""
+def near_edges(problem: Problem, workers: int | None, structured: bool = False) -> tuple[bool, Indices]:
+    """Ids of edges near reduced prices, ascending, and whether the best assignment may well lie among so few.
+
+    Of `structured` scores they are more.
+    """
     matrix = problem.matrix.dense
     if matrix is None or min(problem.shape) < SMALL:
         return False, problem.matrix.allowed()
-    few, ids = _near(problem, matrix, workers, PER_LINE)
-    return few and leading_side(problem.shape, floors_of(problem)) is not None and _promising(matrix), ids
+    more = STRUCTURED if structured else 1
+    few, ids = _near(problem, matrix, workers, more * PER_LINE)
+    lead = leading_side(problem.shape, floors_of(problem))
+    return few and lead is not None and _promising(matrix, more * PART_PER_LINE), ids
 
 
 def _near(problem: Problem, matrix: DenseScores, workers: int | None, per_line: int) -> tuple[bool, Indices]:
@@ -65,7 +72,7 @@ def _near(problem: Problem, matrix: DenseScores, workers: int | None, per_line: 
     return few, union(*parts)
 
 
-def _promising(matrix: DenseScores) -> bool:
+def _promising(matrix: DenseScores, per_line: int) -> bool:
     """Whether even fewer edges match a part of the matrix, as they do not where scores have a structure."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -74,7 +81,7 @@ def _promising(matrix: DenseScores) -> bool:
         return True
     tokens, features = (np.arange(PART) * size // PART for size in matrix.shape)
     part = DenseScores(np.ascontiguousarray(matrix.array[tokens[:, None], features]), matrix.type)
-    few, ids = _near(Problem(part), part, 1, PART_PER_LINE)
+    few, ids = _near(Problem(part), part, 1, per_line)
     graph = csr_array((np.ones(ids.size, bool), part.ends(ids)), shape=part.shape)
     return few and bool(np.mean(maximum_bipartite_matching(graph) >= 0) >= MATCHED)
 

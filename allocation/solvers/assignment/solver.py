@@ -17,11 +17,13 @@ from allocation.problem import Problem
 from allocation.scores import EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.assignment.candidates import near_edges
+from allocation.solvers.assignment.compiled_matching import best_matching
 from allocation.solvers.assignment.duals import EPS, FINAL_UNITS, Duals, Search, matched_of
 from allocation.solvers.assignment.lines import lines_of
-from allocation.solvers.assignment.matching import Floors, floors_of, in_order, leading_side, on_edges, on_matrix
+from allocation.solvers.assignment.matching import floors_of, in_order, leading_side, on_edges, on_matrix
 from allocation.solvers.base import Options
 from allocation.solvers.two_sided.circulation import network_of
+from allocation.solvers.two_sided.compiled_flow import is_installed
 from allocation.solvers.two_sided.pricing import AllEdges, all_edges
 from allocation.solvers.two_sided.sensitivity import Optimum
 from allocation.solvers.two_sided.solver import TwoSided, _prices
@@ -51,6 +53,12 @@ class Assignment:
     all edges proves them. Where rounding hides them, where there is no matching, or where `max_seconds` could not be
     kept, `TwoSided` solves the problem, and `stats` says so.
 
+    Parameters
+    ----------
+    compiled : bool, default False
+        Use OR-tools (extra ``flow``), where it is installed, for the matching of all tokens with all features on few
+        edges: it is faster where scores have a structure.
+
     Deterministic; which of several optimal allocations is returned may change between versions.
 
     Examples
@@ -61,6 +69,8 @@ class Assignment:
     array([[0, 1],
            [1, 0]])
     """
+
+    compiled: bool = False
 
     def refusal(self, problem: Problem) -> str | None:
         """Why not, where any cap is not 1, or other limits bind."""
@@ -86,16 +96,16 @@ class Assignment:
         """The optimum, proved; `InfeasibleError` where there is none."""
         started = time.perf_counter()
         problem = problem.on_host()
-        found = _found(problem, options)
+        found = _found(problem, options, self.compiled)
         if isinstance(found, str):
-            solution = TwoSided().solve(problem, options)
+            solution = TwoSided(self.compiled).solve(problem, options)
             return dataclasses.replace(solution, stats={"solver": "TwoSided", "reason": found, **solution.stats})
         work_limit = WorkLimit(options.max_seconds, problem.matrix.n_edges + sum(problem.shape))
         network, edges = network_of(problem), all_edges(problem, options.workers, work_limit)
         prices = np.concatenate([found.duals.tokens, found.duals.features, np.zeros(1)])
         ids = found.ids
         answer = (found.tokens, found.features, problem.matrix.values_at(ids))
-        stats = {"passes": found.passes, "seconds": time.perf_counter() - started}
+        stats = {"passes": found.passes, "seconds": time.perf_counter() - started, **found.used}
         optimum = Optimum(edges, network, prices, ids, found.near, options.max_seconds)
         return Solution.optimal(problem, answer, _prices(problem, optimum), stats)
 
@@ -110,35 +120,67 @@ class _Found:
     duals: Duals
     near: Indices
     passes: int
+    used: dict[str, str]
 
 
-def _found(problem: Problem, options: Options) -> _Found | str:
+def _found(problem: Problem, options: Options, compiled: bool) -> _Found | str:
     """The best assignment, or why `TwoSided` has to find it."""
-    matrix, floors = problem.matrix, floors_of(problem)
+    matrix = problem.matrix
     if matrix.n_edges == 0 or min(problem.shape) == 0:
         return "nothing to assign"
     if options.max_seconds is not None and matrix.n_edges * min(problem.shape) > AT_ONCE:
         return "an assignment by SciPy cannot be stopped, a search with max_seconds can"
     if matrix.is_integer and max(problem.shape) * _largest(problem) > LARGEST_SUM:
         return "integers whose sums float64 does not hold"
-    return _Assigning(problem, floors, options).run()
+    return _Assigning(problem, options, compiled).run()
 
 
 class _Assigning:
     """One solve: edges that may matter, which grow by those that beat their prices."""
 
-    def __init__(self, problem: Problem, floors: Floors, options: Options) -> None:
-        self.problem, self.matrix, self.floors = problem, problem.matrix, floors
+    def __init__(self, problem: Problem, options: Options, compiled: bool) -> None:
+        self.problem, self.matrix, self.floors = problem, problem.matrix, floors_of(problem)
         self.edges = AllEdges(problem, options.workers)
+        self.complete = bool(self.floors.tokens.all() and self.floors.features.all())
+        self.compiled = compiled and self.complete and is_installed()
         self.near = np.empty(0, np.int64)
         self.passes = 0
+        self.used: dict[str, str] = {}
 
     def run(self) -> _Found | str:
-        """The best assignment, first among few edges and in order; or why `TwoSided` has to find it."""
-        few, self.near = near_edges(self.problem, self.edges.workers)
-        found = (self._among_few() if few else None) or self._in_order()
-        if found is not None:
-            return found
+        """The best assignment by the cheapest way that leads to it; or why `TwoSided` has to find it."""
+        found = self._among_few(structured=False) or self._in_order()
+        if found is None and self.compiled and self.matrix.dense is not None:
+            found = self._among_few(structured=True)
+        return found or self._on_the_whole()
+
+    def _among_few(self, structured: bool) -> _Found | None:
+        """The best assignment among the edges near, which gain those that beat its prices; None if that fails."""
+        few, near = near_edges(self.problem, self.edges.workers, structured)
+        self.near = union(self.near, near)
+        if self.matrix.dense is None:
+            few = self.compiled
+        before = -1
+        while few and self.near.size > before:
+            before = self.near.size
+            tokens, features, scores = self.matrix.matches(self.near)
+            edges = EdgeScores(tokens, features, scores, self.problem.shape, scores.dtype.name)
+            pairs = self._compiled(edges) or on_edges(edges, self.floors)
+            found = None if pairs is None else self._priced(*pairs)[1]
+            if found is not None or pairs is None:
+                return found
+        return None
+
+    def _compiled(self, edges: EdgeScores) -> tuple[Indices, Indices] | None:
+        """Ends of the best matches among some edges by OR-tools; None where it is not there, or does not fit."""
+        features = best_matching(lines_of(edges, edges.allowed()), edges.is_integer) if self.compiled else None
+        if features is None:
+            return None
+        self.used = {"compiled": "OR-tools"}
+        return np.arange(features.size), features
+
+    def _on_the_whole(self) -> _Found | str:
+        """The best assignment by SciPy from all edges; or why `TwoSided` has to find it."""
         prices, dense = None, self.matrix.dense
         for _ in range(MOST_ROUNDS):
             pairs = on_edges(self.matrix, self.floors) if dense is None else on_matrix(dense, self.floors, prices)
@@ -152,25 +194,10 @@ class _Assigning:
             prices = search.nearly()
         return "rounding hides the prices of the assignment found"
 
-    def _among_few(self) -> _Found | None:
-        """The best assignment among the edges near, which gain those that beat its prices; None if that fails."""
-        before = -1
-        while self.near.size > before:
-            before = self.near.size
-            tokens, features, scores = self.matrix.matches(self.near)
-            edges = EdgeScores(tokens, features, scores, self.problem.shape, scores.dtype.name)
-            pairs = on_edges(edges, self.floors)
-            if pairs is None:
-                return None
-            found = self._priced(*pairs)[1]
-            if found is not None:
-                return found
-        return None
-
     def _in_order(self) -> _Found | None:
         """The assignment of tokens and features in the order of their sums, if that is the best one."""
         dense = self.matrix.dense
-        if dense is None or not (self.floors.tokens.all() and self.floors.features.all()):
+        if dense is None or not self.complete:
             return None
         pairs_and_band = in_order(dense)
         if pairs_and_band is None:
@@ -199,7 +226,7 @@ class _Assigning:
                 break
             more = self._exceeding(duals)
             if not more.size:
-                return search, _Found(tokens, features, ids, duals, self.near, self.passes)
+                return search, _Found(tokens, features, ids, duals, self.near, self.passes, self.used)
             self.near = union(self.near, more)
         return search, None
 

@@ -85,7 +85,9 @@ def test_families(family: str, shape: tuple[int, int], complete: bool) -> None:
 
 def test_auto_chooses_it_and_says_so() -> None:
     problem = al.Problem([[1.0, 2.0], [3.0, 5.0]], **ONE)
-    assert al.Auto().explain(problem) == "Assignment: one match a token and a feature is an assignment problem"
+    plain = "Assignment: one match a token and a feature is an assignment problem"
+    assert al.Auto(compiled=False).explain(problem) == plain
+    assert al.Auto().explain(problem) == f"{plain}, by OR-tools where it is hard"
     solution = al.solve(problem)
     assert solution.stats["solver"] == "Assignment"
     assert solution.objective == 6.0
@@ -170,9 +172,31 @@ def test_large_matrices_by_few_edges_in_order_or_whole(family: str, shape: tuple
     problem = al.Problem(known[family](np.random.default_rng(0), shape).astype(np.float32), **ONE)
     if shape[0] == shape[1]:
         problem = al.Problem(problem.matrix, **COMPLETE)
+    for solver_object in (al.Assignment(), al.Assignment(compiled=True)):
+        solution = al.solve(problem, solver_object)
+        assert solution.stats["solver"] == "Assignment"
+        assert al.verify(problem, solution).optimal
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_ortools_matches_candidate_edges(integer: bool) -> None:
+    rng = np.random.default_rng(0)
+    tokens = np.tile(np.arange(300), 6)
+    drawn, diagonal = np.stack([tokens, rng.integers(0, 300, tokens.size)]), np.tile(np.arange(300), (2, 1))
+    ends = np.unique(np.concatenate([drawn, diagonal], axis=1), axis=1)
+    scores = rng.integers(-5, 5, ends.shape[1]) if integer else rng.standard_normal(ends.shape[1])
+    problem = al.Problem.from_edges(*ends, scores, (300, 300), **COMPLETE)
     solution = al.solve(problem)
-    assert solution.stats["solver"] == "Assignment"
+    assert solution.stats["compiled"] == "OR-tools"
     assert al.verify(problem, solution).optimal
+    assert solution.objective == pytest.approx(al.solve(problem, al.Auto(compiled=False)).objective, rel=1e-14)
+
+
+def test_ortools_that_has_no_answer_is_not_asked_again() -> None:
+    ends = np.repeat(np.arange(300), 8), np.tile(np.arange(8), 300)  # nothing reaches the other features
+    problem = al.Problem.from_edges(*ends, np.zeros(2400), (300, 300), **COMPLETE)
+    with pytest.raises(al.InfeasibleError, match="floors of"):
+        al.solve(problem)
 
 
 def test_products_are_matched_in_the_order_of_their_sums(monkeypatch: pytest.MonkeyPatch) -> None:
