@@ -13,12 +13,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from allocation.arrays import Indices, Mask, Reals
+from allocation.arrays import Indices, Mask, Reals, stable_order
 from allocation.problem import Problem
+from allocation.scores import Scores
 from allocation.solvers.base import Options
 from allocation.solvers.followed_paths import path_lengths
 from allocation.solvers.two_sided.primal_dual import ResidualNetwork
@@ -54,13 +56,18 @@ def fits(problem: Problem, options: Options) -> bool:
     cold = options.warm_start is None and options.max_seconds is None
     if not cold or matrix.on_device or not 0 < matrix.n_edges <= MOST_EDGES or not is_installed():
         return False
+    return not mostly_ties(matrix)
+
+
+def mostly_ties(matrix: Scores) -> bool:
+    """Whether most of a sample of the scores occur more than once."""
     sample = matrix.values_at(np.arange(0, matrix.n_edges, matrix.n_edges // SAMPLE | 1))
-    return bool(np.unique(sample).size >= LEAST_DISTINCT * sample.size)
+    return bool(np.unique(sample).size < LEAST_DISTINCT * sample.size)
 
 
 def compiled_start(residual: ResidualNetwork, integer: bool) -> tuple[Reals, Mask] | None:
     """Potentials and matched candidates, optimal but for rounding; None where OR-tools finds none."""
-    n_limits = residual.network.tails.size
+    n_limits, root = residual.network.tails.size, residual.network.feature_root
     profits, potentials = residual.profits, np.zeros(residual.network.n_nodes)
     flow = None
     for _ in range(1 if integer else 2):
@@ -70,18 +77,23 @@ def compiled_start(residual: ResidualNetwork, integer: bool) -> tuple[Reals, Mas
             return None
         whole = np.rint(profits / unit)
         flow = _flow(residual, whole)
-        raised = None if flow is None else _potentials(residual, whole, flow)
+        raised = None if flow is None else _potentials(residual, whole, flow, np.zeros(flow.size))
         if flow is None or raised is None:
             return None
-        potentials = potentials + raised * unit
-        if residual.imbalance(potentials, flow[n_limits:] > 0) <= LEAST_IMBALANCE:
+        potentials = potentials + (raised - raised[root]) * unit
+        if integer:
             break
+        # the best flow on the grid is nearly always the best one: then what the grid left of profits has potentials too
         reduced = residual.reduced(potentials)
+        left = _potentials(residual, reduced, flow, residual.slack(potentials) / 2)
+        if left is not None:
+            potentials = potentials + (left - left[root])
+            break
         # what lies further from its price than the grid is decided
         finer = 2.0**BITS * float(np.finfo(np.float64).eps) * max(largest, float(np.abs(potentials).max()))
         profits = np.clip(reduced, -finer, finer)
-    potentials = potentials - potentials[residual.network.feature_root]
-    return potentials, np.asarray(flow)[n_limits:] > 0
+    assert flow is not None
+    return residual.snapped(potentials, flow), flow[n_limits:] > 0
 
 
 def _flow(residual: ResidualNetwork, profits: Reals) -> Indices | None:
@@ -103,29 +115,62 @@ def _flow(residual: ResidualNetwork, profits: Reals) -> Indices | None:
     return flow
 
 
-def _potentials(residual: ResidualNetwork, profits: Reals, flow: Indices) -> Reals | None:
-    """Potentials that leave no residual arc a profit: longest paths, whole paths evaluated at once."""
-    ahead, back = flow < residual.upper, flow > residual.lower
+def _potentials(residual: ResidualNetwork, profits: Reals, flow: Indices, slack: Reals) -> Reals | None:
+    """Potentials that leave no residual arc a profit beyond its slack: longest paths, whole paths evaluated at once.
+
+    Few arcs decide: limits, matches, and the best refused edges of every node, which join as passes find them.
+    """
+    n_nodes, n_limits = residual.network.n_nodes, residual.network.tails.size
+    ahead, back = np.flatnonzero(flow < residual.upper), np.flatnonzero(flow > residual.lower)
     to = np.concatenate([residual.tails[ahead], residual.heads[back]])
-    source = np.concatenate([residual.heads[ahead], residual.tails[back]])
-    length = np.concatenate([profits[ahead], -profits[back]])
-    order = np.argsort(to, kind="stable")
-    to, source, length = to[order], source[order], length[order]
-    first = np.flatnonzero(np.diff(to, prepend=-1))
-    ends = to[first]
-    counts = np.diff(np.append(first, to.size))
-    potentials = np.zeros(residual.network.n_nodes)
-    follows, steps = np.full(potentials.size, -1), np.zeros(potentials.size)
+    order = stable_order(to, n_nodes)
+    few = np.concatenate([ahead < n_limits, np.ones(back.size, bool)])[order]
+    everything = _Arcs(
+        to[order],
+        np.concatenate([residual.heads[ahead], residual.tails[back]])[order],
+        np.concatenate([profits[ahead], -profits[back]])[order],
+        np.concatenate([slack[ahead], slack[back]])[order],
+    )
+    potentials, follows, steps = np.zeros(n_nodes), np.full(n_nodes, -1), np.zeros(n_nodes)
     for _ in range(MOST_SWEEPS):
-        reached = potentials[source] + length
-        best = np.maximum.reduceat(reached, first)
-        rises = best > potentials[ends]
-        if not rises.any():
+        arcs = everything.part(few)
+        for _ in range(MOST_SWEEPS):
+            at = arcs.best(potentials)
+            if not at.size:
+                break
+            follows[arcs.to[at]], steps[arcs.to[at]] = arcs.source[at], arcs.length[at]
+            total = path_lengths(follows, steps)
+            if total is None:
+                return None
+            potentials = np.maximum(potentials, total)
+        at = everything.best(potentials)
+        if not at.size:
             return potentials
-        at = np.flatnonzero((reached == np.repeat(best, counts)) & np.repeat(rises, counts))[::-1]
-        follows[to[at]], steps[to[at]] = source[at], length[at]
-        total = path_lengths(follows, steps)
-        if total is None:
-            return None
-        potentials = np.maximum(potentials, total)
+        few[at] = True
     return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Arcs:
+    """Residual arcs, those into one node together: where each leads, from where, its profit and the slack of that."""
+
+    to: Indices
+    source: Indices
+    length: Reals
+    slack: Reals
+
+    def part(self, mask: Mask) -> _Arcs:
+        """Some of them."""
+        return _Arcs(*(part[mask] for part in vars(self).values()))
+
+    def best(self, potentials: Reals) -> Indices:
+        """Of each node whose potential an arc raises the arc that raises it most, or equal ones."""
+        gain = potentials[self.source] + self.length - potentials[self.to]
+        gaining = np.flatnonzero(gain > self.slack)
+        if not gaining.size:
+            return gaining
+        to, gain = self.to[gaining], gain[gaining]
+        first = np.flatnonzero(np.diff(to, prepend=-1))
+        most = np.maximum.reduceat(gain, first)
+        at: Indices = gaining[gain == np.repeat(most, np.diff(np.append(first, to.size)))]
+        return at

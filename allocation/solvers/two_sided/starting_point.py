@@ -13,7 +13,7 @@ from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
 from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
-from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS
+from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS, mostly_ties
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
     EXTRA,
@@ -51,10 +51,12 @@ class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
     def __init__(
-        self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit, compiled: bool = False
-    ) -> None:
+        self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit, compiled: bool = False,
+        small: int = SMALL,
+    ) -> None:  # fmt: skip
         self.problem, self.network, self.edges, self.work_limit = problem, network, edges, work_limit
-        self.compiled = compiled
+        self.compiled, self.small = compiled, small
+        self.structured = False  # sweeps leave so much out of balance that OR-tools goes on
         self.passes = self.sweeps = 0
 
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
@@ -74,9 +76,17 @@ class StartingPoint:
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
             swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
-            if self.compiled and swept.imbalance > LEAST_IMBALANCE and self.problem.matrix.n_edges <= ALL_EDGES:
-                # prices that do not settle tell badly which edges matter, and OR-tools takes all of so few
-                return swept.prices, self.edges.candidates(self.problem.matrix.allowed()), none
+            unsettled = swept.imbalance > LEAST_IMBALANCE
+            self.structured = self.compiled and unsettled
+            matrix = self.problem.matrix
+            if unsettled and not self.structured and matrix.n_edges <= SMALL and not mostly_ties(matrix):
+                candidates = self.edges.candidates(self.problem.matrix.allowed())
+                return self._swept(candidates, none, None, SETTLED).prices, candidates, none
+            if self.structured:
+                # prices that do not settle tell badly which edges matter: where floors need some, OR-tools takes all
+                if self.problem.matrix.n_edges <= ALL_EDGES and (self.network.lower > 0).any():
+                    candidates = self.edges.candidates(self.problem.matrix.allowed())
+                return swept.prices, candidates, none
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
             self.work_limit.check()
@@ -101,23 +111,30 @@ class StartingPoint:
     @property
     def large(self) -> bool:
         """Whether it pays to leave edges out."""
-        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > SMALL
+        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > self.small
 
     def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
         """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
         tokens = sampled_tokens(self.problem)
         if self.large and tokens.size < self.problem.shape[0]:
-            start, band = self._sampled(tokens)
-            return self.edges.candidates(self._above(start, band)), start
+            sampled = self._sampled(tokens)
+            if sampled is not None:
+                start, band = sampled
+                return self.edges.candidates(self._above(start, band)), start
         self.passes += 1
-        return self.edges.candidates(first_candidates(self.edges, self.network)), start
+        return self.edges.candidates(first_candidates(self.edges, self.network, self.small)), start
 
-    def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
-        """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
+    def _sampled(self, tokens: Indices) -> tuple[Reals, Band] | None:
+        """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them.
+
+        None where sweeps do not settle: prices of a sample that has a structure are far from those of all.
+        """
         problem = sample_of(self.problem, tokens)
         edges = all_edges(problem, self.edges.workers, self.work_limit)
-        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit, self.compiled)
+        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit, self.compiled, self.small)
         prices, current, _ = sample.run(None)
+        if sample.structured:
+            return None
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
         n_tokens = self.problem.shape[0]

@@ -71,6 +71,27 @@ def test_hard_ones_take_few_phases() -> None:
     assert solution.objective == pytest.approx(plain.objective, rel=1e-12)
 
 
+@pytest.mark.parametrize("floors", [False, True])
+@pytest.mark.parametrize("family", [*families.STRUCTURED, *families.RANK_ONE, "normal", "two-cost"])
+def test_edges_join_those_that_each_line_offers(family: str, floors: bool) -> None:
+    known = {**families.STRUCTURED, **families.RANK_ONE, **families.ASSIGNMENT, "normal": families.normal}
+    limits = {**LIMITS, "budget": 800} if floors else {"budget": 800, "token_caps": 12, "feature_caps": 10}
+    problem = al.Problem(known[family](np.random.default_rng(0), (160, 210)), **limits)
+    solution = al.solve(problem, al.TwoSided(compiled=True))
+    assert solution.stats.get("compiled") == (
+        "OR-tools" if family in [*families.STRUCTURED, *families.RANK_ONE] else None
+    )
+    assert al.verify(problem, solution).optimal
+
+
+@pytest.mark.parametrize("family", ["a_i b_j", "normal", "two-cost"])
+def test_some_edges_first_without_ortools(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    known = {**families.STRUCTURED, **families.ASSIGNMENT, "normal": families.normal}
+    monkeypatch.setattr(compiled_flow, "is_installed", lambda: False)
+    problem = al.Problem(known[family](np.random.default_rng(0), (160, 210)), **{**LIMITS, "budget": 800})
+    assert al.verify(problem, al.solve(problem, al.TwoSided(compiled=True))).optimal
+
+
 def test_where_it_stays_out(always: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     problem = al.Problem(families.products(np.random.default_rng(0), (40, 50)), **LIMITS)
     start = al.solve(problem, al.TwoSided()).prices
