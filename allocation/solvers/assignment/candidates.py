@@ -77,13 +77,14 @@ def _promising(matrix: DenseScores, per_line: int) -> bool:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    if min(matrix.shape) < 2 * PART:
-        return True
-    tokens, features = (np.arange(PART) * size // PART for size in matrix.shape)
-    part = DenseScores(np.ascontiguousarray(matrix.array[tokens[:, None], features]), matrix.type)
+    part = matrix
+    if min(matrix.shape) > 2 * PART:
+        tokens, features = (np.arange(PART) * size // PART for size in matrix.shape)
+        part = DenseScores(np.ascontiguousarray(matrix.array[tokens[:, None], features]), matrix.type)
     few, ids = _near(Problem(part), part, 1, per_line)
     graph = csr_array((np.ones(ids.size, bool), part.ends(ids)), shape=part.shape)
-    return few and bool(np.mean(maximum_bipartite_matching(graph) >= 0) >= MATCHED)
+    matched = np.count_nonzero(maximum_bipartite_matching(graph) >= 0)
+    return few and bool(matched >= MATCHED * min(part.shape))
 
 
 def _largest_of_features(matrix: DenseScores, workers: int | None) -> Reals:
@@ -95,7 +96,8 @@ def _width(matrix: DenseScores, columns: Reals, wanted: float) -> tuple[float, f
     """How far below its token's best an edge may be, so that a token has as many as wanted; and how many then are."""
     tokens = np.unique(np.linspace(0, matrix.shape[0] - 1, SAMPLE).astype(np.int64))
     profit = matrix.part(tokens).numbers - columns
-    profit -= profit.max(axis=1, keepdims=True)
+    best = profit.max(axis=1, keepdims=True)
+    profit -= np.where(best > -np.inf, best, 0.0)
     number = min(int(wanted * tokens.size), profit.size)
     least = float(np.partition(profit, profit.size - number, axis=None)[profit.size - number])
     width = max(-least, 1e-300)
