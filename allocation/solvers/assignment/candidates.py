@@ -34,22 +34,23 @@ MATCHED = 0.99
 SMALL = 100
 
 
-def near_edges(problem: Problem, workers: int | None, structured: bool = False) -> tuple[bool, Indices]:
-    """Ids of edges near reduced prices, ascending, and whether the best assignment may well lie among so few.
+def near_edges(problem: Problem, workers: int | None, structured: bool = False) -> tuple[bool, Indices, Reals]:
+    """Whether the best assignment may well lie among few edges near reduced prices; their ids; prices of the tokens.
 
-    Of `structured` scores they are more.
+    Of `structured` scores the edges are more.
     """
     matrix = problem.matrix.dense
     if matrix is None or min(problem.shape) < SMALL:
-        return False, problem.matrix.allowed()
+        return False, problem.matrix.allowed(), np.zeros(problem.shape[0])
     more = STRUCTURED if structured else 1
-    few, ids = _near(problem, matrix, workers, more * PER_LINE)
+    few, ids, prices = _near(problem, matrix, workers, more * PER_LINE)
     lead = leading_side(problem.shape, floors_of(problem))
-    return few and lead is not None and _promising(matrix, more * PART_PER_LINE), ids
+    few = few and lead is not None and _promising(matrix, more * PART_PER_LINE)
+    return few, ids, np.where(prices > -np.inf, prices, 0.0)
 
 
-def _near(problem: Problem, matrix: DenseScores, workers: int | None, per_line: int) -> tuple[bool, Indices]:
-    """Ids of so many edges of each line on average; False where scales are so mixed that these are not found."""
+def _near(problem: Problem, matrix: DenseScores, workers: int | None, per_line: int) -> tuple[bool, Indices, Reals]:
+    """The same with so many edges of each line on average; False where scales are so mixed that these are not found."""
     n_tokens, n_features = problem.shape
     edges = AllEdges(problem, workers)
     columns = np.zeros(n_features)
@@ -69,7 +70,7 @@ def _near(problem: Problem, matrix: DenseScores, workers: int | None, per_line: 
         poor = np.flatnonzero(np.bincount(ends, minlength=problem.shape[side]) < LEAST)
         if poor.size:
             parts.append(edges.best_of_lines(side, poor, np.full(poor.size, LEAST), (columns, rows)[side]))
-    return few, union(*parts)
+    return few, union(*parts), rows
 
 
 def _promising(matrix: DenseScores, per_line: int) -> bool:
@@ -81,7 +82,7 @@ def _promising(matrix: DenseScores, per_line: int) -> bool:
     if min(matrix.shape) > 2 * PART:
         tokens, features = (np.arange(PART) * size // PART for size in matrix.shape)
         part = DenseScores(np.ascontiguousarray(matrix.array[tokens[:, None], features]), matrix.type)
-    few, ids = _near(Problem(part), part, 1, per_line)
+    few, ids, _ = _near(Problem(part), part, 1, per_line)
     graph = csr_array((np.ones(ids.size, bool), part.ends(ids)), shape=part.shape)
     matched = np.count_nonzero(maximum_bipartite_matching(graph) >= 0)
     return few and bool(matched >= MATCHED * min(part.shape))

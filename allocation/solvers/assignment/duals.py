@@ -61,11 +61,12 @@ class Duals:
 class Search:
     """The prices of one matching; `exact` where scores and their sums are integers.
 
-    Asked again with more edges, it goes on from the prices that it had.
+    Tokens that only bound each other have at least the prices to `start` from. Asked again with more edges, it goes on
+    from the prices that it had.
     """
 
-    def __init__(self, matched: Matched, floors: Floors, exact: bool) -> None:
-        self.matched, self.floors = matched, floors
+    def __init__(self, matched: Matched, floors: Floors, exact: bool, start: Reals) -> None:
+        self.matched, self.floors, self.start = matched, floors, start
         self.units = 0.0 if exact else UNITS
         self.holds = matched.feature_of >= 0
         self.held = np.flatnonzero(matched.token_of >= 0)
@@ -83,7 +84,7 @@ class Search:
         if loose.any():  # bounded by nothing but each other
             paths = self.latest
             if paths is None or (paths.among != loose).any():
-                paths = _Paths(self, np.where(loose, 0.0, -np.inf), loose)
+                paths = _Paths(self, np.where(loose, self.start, -np.inf), loose)
             among = self._raised(lines, paths)
             if among is None:
                 return None

@@ -143,7 +143,7 @@ class _Assigning:
         self.edges = AllEdges(problem, options.workers)
         self.complete = bool(self.floors.tokens.all() and self.floors.features.all())
         self.compiled = compiled and self.complete and is_installed()
-        self.near = np.empty(0, np.int64)
+        self.near, self.start = np.empty(0, np.int64), np.zeros(problem.shape[0])
         self.passes = 0
         self.used: dict[str, str] = {}
 
@@ -156,7 +156,7 @@ class _Assigning:
 
     def _among_few(self, structured: bool) -> _Found | None:
         """The best assignment among the edges near, which gain those that beat its prices; None if that fails."""
-        few, near = near_edges(self.problem, self.edges.workers, structured)
+        few, near, self.start = near_edges(self.problem, self.edges.workers, structured)
         self.near = union(self.near, near)
         if self.matrix.dense is None:
             few = self.compiled
@@ -219,7 +219,7 @@ class _Assigning:
             self.near = union(self.near, ids)
         scores = self.matrix.values_at(ids).astype(np.float64)
         matched = matched_of(self.problem.shape, tokens, features, scores)
-        search = Search(matched, self.floors, self.matrix.is_integer)
+        search = Search(matched, self.floors, self.matrix.is_integer, self.start)
         for _ in range(MOST_PASSES):
             duals = search.run(lines_of(self.matrix, self.near))
             if duals is None:

@@ -32,6 +32,10 @@ MOST_EDGES = 1 << 22
 # Edges up to which it gets all of them.
 ALL_EDGES = 1 << 18
 LEAST_IMBALANCE = 128
+# Units out of balance after a single price sweep from which further ones are in vain, and from which prices are so far
+# off that they do not tell which edges matter.
+IN_VAIN = 200
+FAR_OFF = 1024
 # Scores looked at, and the share of them that must differ.
 SAMPLE = 4096
 LEAST_DISTINCT = 0.25
@@ -48,15 +52,10 @@ def is_installed() -> bool:
 
 
 def fits(problem: Problem, options: Options) -> bool:
-    """Whether it may help: cold starts without a limit of time, since nothing stops it, of no great size, few ties.
-
-    Where ties are the rule, many paths are equally short, and phases are few anyway.
-    """
+    """Whether it may help: cold starts without a limit of time, since nothing stops it, of no great size."""
     matrix = problem.matrix
     cold = options.warm_start is None and options.max_seconds is None
-    if not cold or matrix.on_device or not 0 < matrix.n_edges <= MOST_EDGES or not is_installed():
-        return False
-    return not mostly_ties(matrix)
+    return cold and not matrix.on_device and 0 < matrix.n_edges <= MOST_EDGES and is_installed()
 
 
 def mostly_ties(matrix: Scores) -> bool:

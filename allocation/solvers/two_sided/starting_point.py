@@ -13,7 +13,14 @@ from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
 from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
-from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS, mostly_ties
+from allocation.solvers.two_sided.compiled_flow import (
+    ALL_EDGES,
+    FAR_OFF,
+    IN_VAIN,
+    LEAST_IMBALANCE,
+    MOST_PRICE_SWEEPS,
+    mostly_ties,
+)
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
     EXTRA,
@@ -75,17 +82,17 @@ class StartingPoint:
             candidates, start = self._first(start)
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
-            swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
-            unsettled = swept.imbalance > LEAST_IMBALANCE
-            self.structured = self.compiled and unsettled
-            matrix = self.problem.matrix
-            if unsettled and not self.structured and matrix.n_edges <= SMALL and not mostly_ties(matrix):
+            enough = candidates.ids.size // ROUGH
+            swept = self._swept(candidates, none, start, enough, most=1 if self.compiled else MOST_SWEEPS)
+            if self.compiled and swept.imbalance <= IN_VAIN:
+                swept = self._swept(candidates, none, start, enough)
+            self.structured = self.compiled and swept.imbalance > LEAST_IMBALANCE
+            if self._all_join(swept.imbalance):
                 candidates = self.edges.candidates(self.problem.matrix.allowed())
-                return self._swept(candidates, none, None, SETTLED).prices, candidates, none
+                if not self.structured:
+                    swept = self._swept(candidates, none, None, SETTLED)
+                return swept.prices, candidates, none
             if self.structured:
-                # prices that do not settle tell badly which edges matter: where floors need some, OR-tools takes all
-                if self.problem.matrix.n_edges <= ALL_EDGES and (self.network.lower > 0).any():
-                    candidates = self.edges.candidates(self.problem.matrix.allowed())
                 return swept.prices, candidates, none
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
@@ -107,6 +114,18 @@ class StartingPoint:
                 break
             band = self.band(candidates, swept.prices)
         return swept.prices, current, fixed
+
+    def _all_join(self, imbalance: int) -> bool:
+        """Whether prices that do not settle tell so badly which edges matter that all are taken, being few enough.
+
+        OR-tools needs them only where floors do; where most scores tie, any will do.
+        """
+        matrix = self.problem.matrix
+        if not self.structured:
+            few = imbalance > LEAST_IMBALANCE and matrix.n_edges <= SMALL
+        else:
+            few = imbalance > FAR_OFF and matrix.n_edges <= ALL_EDGES and bool((self.network.lower > 0).any())
+        return few and not mostly_ties(matrix)
 
     @property
     def large(self) -> bool:
@@ -172,14 +191,15 @@ class StartingPoint:
         return far
 
     def _swept(
-        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
-    ) -> SweepResult:
+        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None,
+        most: int = MOST_SWEEPS,
+    ) -> SweepResult:  # fmt: skip
         result = sweep(
             self.sweep_problem(open_edges, fixed, band),
             start,
             enough,
             self.work_limit,
-            MOST_PRICE_SWEEPS if self.compiled else MOST_SWEEPS,
+            min(most, MOST_PRICE_SWEEPS) if self.compiled else most,
         )
         self.sweeps += result.sweeps
         return result

@@ -129,7 +129,7 @@ def test_a_matching_that_is_not_the_best_has_no_prices() -> None:
     scores = np.array([[3.0, 1.0], [1.0, 3.0]])
     problem = al.Problem(scores, **COMPLETE)
     worse = duals.matched_of((2, 2), np.array([0, 1]), np.array([1, 0]), np.array([1.0, 1.0]))
-    search = duals.Search(worse, matching.floors_of(problem), exact=False)
+    search = duals.Search(worse, matching.floors_of(problem), exact=False, start=np.zeros(2))
     assert search.run(lines.lines_of(problem.matrix, problem.matrix.allowed())) is None
 
 
@@ -148,7 +148,7 @@ def test_long_paths_take_few_sweeps() -> None:
     problem = al.Problem(scores, **COMPLETE)
     pairs = np.arange(200), np.arange(200)
     matched = duals.matched_of((200, 200), *pairs, scores[pairs])
-    search = duals.Search(matched, matching.floors_of(problem), exact=True)
+    search = duals.Search(matched, matching.floors_of(problem), exact=True, start=np.zeros(200))
     assert search.run(lines.lines_of(problem.matrix, problem.matrix.allowed())) is not None
     assert search.sweeps <= 30  # the longest path has 199 steps
 

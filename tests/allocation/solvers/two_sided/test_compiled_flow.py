@@ -30,7 +30,6 @@ def always() -> Iterator[list[bool]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compiled_flow, "LEAST_IMBALANCE", -1)
-        patched.setattr(compiled_flow, "LEAST_DISTINCT", 0)
         patched.setattr(compiled_flow, "compiled_start", noted)
         yield answered
 
@@ -102,14 +101,6 @@ def test_where_it_stays_out(always: list[bool], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiled_flow, "is_installed", lambda: False)
     al.solve(problem, al.TwoSided(compiled=True))
     assert not always
-
-
-def test_ties_need_no_help() -> None:
-    limits = {**LIMITS, "budget": 400}
-    few = al.Problem(families.integers_to(100)(np.random.default_rng(0), (100, 150)), **limits)
-    many = al.Problem(families.ranks(np.random.default_rng(0), (100, 150)), **limits)
-    assert not compiled_flow.fits(few, al.Options())
-    assert compiled_flow.fits(many, al.Options())
 
 
 def test_a_flow_that_fails_is_left_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
