@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import allocation as al
-from allocation.solvers.two_sided import compiled_flow
+from allocation.solvers.two_sided import compiled_flow, first_candidates, solver, starting_point
 from benchmarks import rivals_families as families
 from tests.allocation.strategies import Limits, Matrix, any_case
 
@@ -40,6 +40,27 @@ def test_the_same_values(always: list[bool], case: tuple[Matrix, Limits]) -> Non
     problem = al.Problem(case[0], **case[1])
     plain = al.solve(problem, al.TwoSided(), throw=False)
     ours = al.solve(problem, al.TwoSided(compiled=True), throw=False)
+    assert ours.status is plain.status
+    if plain.status is al.Status.OPTIMAL:
+        certificate = al.verify(problem, ours)
+        assert certificate.optimal, certificate
+        assert ours.objective == pytest.approx(plain.objective, rel=1e-12, abs=1e-12)
+
+
+@settings(max_examples=25)
+@given(any_case(max_side=5))
+def test_the_same_values_where_edges_are_left_out(case: tuple[Matrix, Limits]) -> None:
+    problem = al.Problem(case[0], **case[1])
+    plain = al.solve(problem, al.TwoSided(), throw=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(solver, "ALWAYS_ALL", 0)
+        for module in (compiled_flow, starting_point):
+            patched.setattr(module, "LEAST_IMBALANCE", 0)
+        for name, number in (("IN_VAIN", 0), ("FAR_OFF", 2), ("SMALL", 12)):
+            patched.setattr(starting_point, name, number)
+        for name in ("EXTRA", "WIDE"):
+            patched.setattr(first_candidates, name, 1)
+        ours = al.solve(problem, al.TwoSided(compiled=True), throw=False)
     assert ours.status is plain.status
     if plain.status is al.Status.OPTIMAL:
         certificate = al.verify(problem, ours)
