@@ -84,7 +84,7 @@ def compiled_start(residual: ResidualNetwork, integer: bool) -> tuple[Reals, Mas
             break
         # the best flow on the grid is nearly always the best one: then what the grid left of profits has potentials too
         reduced = residual.reduced(potentials)
-        left = _potentials(residual, reduced, flow, residual.slack(potentials) / 2)
+        left = _potentials(residual, reduced, flow, residual.slack(potentials))
         if left is not None:
             potentials = potentials + (left - left[root])
             break
