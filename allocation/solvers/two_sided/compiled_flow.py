@@ -3,7 +3,8 @@
 Scores with structure (products, sums) give the phases of `primal_dual` hardly more than one unit of flow each; a
 compiled cost-scaling algorithm does not notice. It takes integers and tells no prices: scores go in as multiples of a
 power of two, and policy iteration on the residual arcs, in exact sums on that grid, finds the potentials. What the grid
-leaves of the reduced profits is solved for once more on a finer one. It is a starting point, not a proof.
+leaves of the reduced profits has potentials for the same flow, found in the same way, or else another flow, on a finer
+grid. It is a starting point, not a proof.
 
 Sources: Goldberg 1997, *An efficient implementation of a scaling minimum-cost flow algorithm*; Howard 1960.
 """
@@ -36,7 +37,7 @@ LEAST_IMBALANCE = 128
 # off that they do not tell which edges matter.
 IN_VAIN = 200
 FAR_OFF = 1024
-# Scores looked at, and the share of them that must differ.
+# Scores looked at, and the share of them that differ below which most tie.
 SAMPLE = 4096
 LEAST_DISTINCT = 0.25
 # Price sweeps before it is asked: those that settle scores without structure.
