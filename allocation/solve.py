@@ -42,15 +42,15 @@ class Auto:
     Parameters
     ----------
     compiled : bool, default True
-        Let `TwoSided` use OR-tools where it is installed (extra ``flow``). The answer is as optimal without; which of
-        several optimal prices or allocations is returned may differ.
+        Let `Assignment` and `TwoSided` use OR-tools where it is installed (extra ``flow``). The answer is as optimal
+        without; which of several optimal prices or allocations is returned may differ.
 
     Examples
     --------
     >>> import allocation as al
     >>> al.Auto().explain(al.token_choice([[1.0, 2.0]], k=1))
     'TopSelection: limits on one side are met by taking the best of every group'
-    >>> al.Auto().explain(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
+    >>> al.Auto(compiled=False).explain(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
     'Assignment: one match a token and a feature is an assignment problem'
     """
 
@@ -63,10 +63,12 @@ class Auto:
             return TopSelection(), "limits on one side are met by taking the best of every group"
         if Laminar().refusal(problem) is None:
             return Laminar(), f"{refusal}; nested limits on one side are one pass over their tree"
+        by_ortools = self.compiled and is_installed()
         if not problem.matrix.on_device and Assignment().refusal(problem) is None:
-            return Assignment(), "one match a token and a feature is an assignment problem"
+            reason = "one match a token and a feature is an assignment problem"
+            return Assignment(by_ortools), f"{reason}, by OR-tools where it is hard" if by_ortools else reason
         reason = f"limits on both sides, here {_limited_by(problem)}, need prices on both"
-        if self.compiled and is_installed():
+        if by_ortools:
             return TwoSided(compiled=True), f"{reason}, by OR-tools where they are hard"
         return TwoSided(), reason
 

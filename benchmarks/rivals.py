@@ -8,6 +8,7 @@ Rows that are not run again stay in the file.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -185,7 +186,9 @@ def main() -> None:
         "Memory: what solving "
         "allocates at its peak, in multiples of the scores."
     )
-    al.solve(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))  # imports happen before the processes
+    # imports happen before the processes
+    al.solve(al.balanced_choice([[1.0, 2.0]], token_caps=1, feature_caps=1))
+    importlib.import_module("ortools.graph.python.linear_sum_assignment")
     rows = [] if options.dry else kept_rows("rivals", notes)
     for group in options.rows:
         for case in GROUPS[group](options.scale):

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 import allocation as al
+from allocation.solvers.two_sided import compiled_flow
 from tests.allocation.min_cost_flow import flow_network
 
 # Floats become multiples of their largest over this: what flows in integers can take without overflow.
@@ -20,6 +21,18 @@ INFEASIBLE = "infeasible"
 # A total score, or that there is none.
 Answer = float | str
 Rival = Callable[[], Answer]
+
+
+def plain_install(problem: al.Problem) -> Rival:
+    """Ourselves where no extra is installed; in a process of its own, since nothing is put back."""
+
+    def run() -> Answer:
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name == "ortools" else find(name, *rest)  # type: ignore
+        compiled_flow.is_installed.cache_clear()
+        return al.solve(problem).objective
+
+    return run
 
 
 def assignment(scores: np.ndarray) -> Rival:

@@ -17,16 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocation.arrays import Array, Indices, Mask, Reals
-from allocation.solvers.assignment.lines import EPS, Lines
+from allocation.solvers.assignment.lines import Best, Lines
 from allocation.solvers.assignment.matching import Floors
 from allocation.solvers.followed_paths import path_lengths
 
+EPS = float(np.finfo(np.float64).eps)
 # Sweeps before giving up; hard ones take 20.
 MOST_SWEEPS = 60
-# A price follows a bound only if it exceeds it by so many units of rounding; the certificate allows twice as many.
+# A price follows a bound only if that exceeds it by so many units of rounding of the four numbers compared.
 UNITS = 3.0
-# The final look allows a little more: what sweeps leave alone has passed by sums rounded in another order.
-FINAL_UNITS = 4.0
+# The final look allows as much of the three that are added up, and a unit for its own sum; the certificate allows 8.
+FINAL_UNITS = 7.0
 # Gains below this share of the largest score are left to plain sweeps: paths evaluated anew would round anew.
 SMALL_GAIN = 1e-12
 
@@ -51,81 +52,72 @@ def matched_of(shape: tuple[int, int], tokens: Indices, features: Indices, value
 
 @dataclass(frozen=True, eq=False)
 class Duals:
-    """Prices of tokens and of features, and of each token the feature that it was last drawn to."""
+    """Prices of tokens and of features."""
 
     tokens: Reals
     features: Reals
-    nearest: Indices
-    sweeps: int
 
 
 class Search:
-    """The prices of one matching; `exact` where scores and their sums are integers."""
+    """The prices of one matching; `exact` where scores and their sums are integers.
 
-    def __init__(self, lines: Lines, matched: Matched, floors: Floors, exact: bool) -> None:
-        self.lines, self.matched, self.floors = lines, matched, floors
+    Tokens that only bound each other have at least the prices to `start` from. Asked again with more edges, it goes on
+    from the prices that it had.
+    """
+
+    def __init__(self, matched: Matched, floors: Floors, exact: bool, start: Reals) -> None:
+        self.matched, self.floors, self.start = matched, floors, start
         self.units = 0.0 if exact else UNITS
         self.holds = matched.feature_of >= 0
+        self.held = np.flatnonzero(matched.token_of >= 0)
+        self.holder = matched.token_of[self.held]
         self.sweeps = 0
-        self.nearest = np.zeros(self.holds.size, np.int64)
-        self.latest = np.zeros(self.holds.size)
+        self.latest: _Paths | None = None
 
-    def run(self) -> Duals | None:
-        """Prices within all bounds; None if there are none, or rounding hides them."""
+    def run(self, lines: Lines) -> Duals | None:
+        """Prices within the bounds of these edges; None if there are none, or rounding hides them."""
         least = np.where(self.holds & self.floors.tokens, -np.inf, 0.0)
-        prices = self._raised(least, self.holds)
+        prices = self._raised(lines, _Paths(self, least, self.holds))
         if prices is None:
             return None
         loose = self.holds & (prices == -np.inf)
         if loose.any():  # bounded by nothing but each other
-            start = np.where(loose, 0.0, -np.inf)
-            among = self._raised(start, loose)
+            paths = self.latest
+            if paths is None or (paths.among != loose).any():
+                paths = _Paths(self, np.where(loose, self.start, -np.inf), loose)
+            among = self._raised(lines, paths)
             if among is None:
                 return None
-            prices[loose] = (among + min(0.0, self._room(among, prices, loose)))[loose]
-        return self._proved(prices)
+            self.latest = paths
+            prices = np.where(loose, among + min(0.0, self._room(lines, among, prices, loose)), prices)
+        return self._proved(lines, prices)
 
     def nearly(self) -> tuple[Reals, Reals]:
         """Prices that may break a few bounds, for a matching that may not be quite the best."""
-        prices = np.where(self.latest > -np.inf, self.latest, 0.0)
+        prices = np.zeros(self.holds.size) if self.latest is None else self.latest.prices
+        prices = np.where(prices > -np.inf, prices, 0.0)
         return prices, self._left(prices, self.holds)
 
     def _left(self, prices: Reals, of: Mask) -> Reals:
         """What these tokens leave for their features; closed features are those of the others that are matched."""
-        token = self.matched.token_of
-        left = np.zeros(token.size)
-        held = np.flatnonzero(token >= 0)
-        left[held] = np.where(of[token[held]], self.matched.scores[token[held]] - prices[token[held]], np.inf)
+        left = np.zeros(self.matched.token_of.size)
+        worth = self.matched.scores[self.holder] - prices[self.holder]
+        left[self.held] = worth if of is self.holds else np.where(of[self.holder], worth, np.inf)
         return left
 
-    def _raised(self, prices: Reals, among: Mask) -> Reals | None:
-        """The least prices of the tokens `among`, from lower bounds; -inf where nothing bounds them."""
-        paths = _Paths(self, prices, among)
-        known_at, known_scores = [], []
+    def _raised(self, lines: Lines, paths: _Paths) -> Reals | None:
+        """The least prices of the tokens of these paths; -inf where nothing bounds them."""
         for _ in range(MOST_SWEEPS):
             left = paths.left()
-            bound, at = self.lines.best(left)
-            self.sweeps += 1
-            scores = self.lines.scores(at)
-            if not paths.raised(bound, at, scores, left):
-                if paths.circular:
-                    return None
-                self.nearest = np.where(among & (bound > -np.inf), at, self.nearest)
+            if not (left < np.inf).any():
                 return paths.prices
-            # what this pass found, and what those before it found, settles without another pass
-            known_at.append(at)
-            known_scores.append(scores)
-            features, worth = np.stack(known_at), np.stack(known_scores)
-            for _ in range(MOST_SWEEPS):
-                left = paths.left()
-                profit = worth - left[features]
-                best = profit.argmax(axis=0), np.arange(prices.size)
-                if not paths.raised(profit[best], features[best], worth[best], left):
-                    break
-            self.latest = paths.prices
+            self.sweeps += 1
+            if not paths.raised(lines.best(left), left):
+                return None if paths.circular else paths.prices
+            self.latest = paths
         return None
 
-    def _room(self, among: Reals, prices: Reals, loose: Mask) -> float:
+    def _room(self, lines: Lines, among: Reals, prices: Reals, loose: Mask) -> float:
         """How far the loose prices may rise, all together; negative if they must fall."""
         left = self._left(among, loose)
         left[self.matched.token_of < 0] = np.inf
@@ -133,31 +125,30 @@ class Search:
         room = float((self.matched.scores - among)[unforced].min(initial=np.inf))
         others = ~loose
         if others.any():
-            room = min(room, float((prices - self.lines.best(left)[0])[others].min()))
+            room = min(room, float((prices - lines.best(left).profit)[others].min()))
         return room
 
-    def _proved(self, prices: Reals) -> Duals | None:
+    def _proved(self, lines: Lines, prices: Reals) -> Duals | None:
         """The prices of both sides, if every bound holds."""
         left = self._left(prices, self.holds)
         held = self.matched.token_of >= 0
         unforced = held & ~self.floors.features
-        units = FINAL_UNITS if self.units else 0.0
+        rounding = FINAL_UNITS * EPS if self.units else 0.0
         token = self.matched.token_of[unforced]
-        short = left[unforced] < -units * EPS * (np.abs(self.matched.scores[token]) + np.abs(prices[token]))
+        short = left[unforced] < -rounding * (np.abs(self.matched.scores[token]) + np.abs(prices[token]))
         if short.any() or (prices[self.holds & ~self.floors.tokens] < 0).any():
             return None
         left[unforced] = np.maximum(left[unforced], 0.0)
-        if (self.lines.surely(left, units) > prices + units * EPS * np.abs(prices)).any():
-            return None
-        return Duals(prices, left, self.nearest, self.sweeps)
+        return None if lines.exceeding(prices, left, rounding).size else Duals(prices, left)
 
 
 class _Paths:
     """Prices on their way up, and which bound each follows; `circular` once bounds follow each other in a circle."""
 
     def __init__(self, search: Search, prices: Reals, among: Mask) -> None:
-        self.search, self.prices, self.among = search, prices, among
+        self.search, self.prices = search, prices
         self.whole = bool((among == search.holds).all())
+        self.among = search.holds if self.whole else among
         self.follows = np.full(prices.size, -1)
         self.length = prices.copy()
         self.circular = False
@@ -170,13 +161,16 @@ class _Paths:
             left[self.search.matched.token_of < 0] = np.inf
         return left
 
-    def raised(self, bound: Reals, at: Indices, scores: Reals, left: Reals) -> bool:
+    def raised(self, best: Best, left: Reals) -> bool:
         """Raise what lies below these bounds by more than rounding, and all that follows it; False if nothing does."""
         matched, prices = self.search.matched, self.prices
+        bound, at = best.profit, best.features
         source = matched.token_of[at]
         own = np.where(source >= 0, matched.scores[source], 0.0)
         with np.errstate(invalid="ignore"):
             gain = bound - prices
+            if not (gain > 0).any():
+                return False
             size = np.abs(bound) + np.where(np.isfinite(prices), np.abs(prices), 0.0)
             size += 2 * np.where(source >= 0, np.abs(left[at]), 0.0)
             more = self.among & (source != np.arange(prices.size)) & (bound > -np.inf)
@@ -186,7 +180,7 @@ class _Paths:
             return False
         if float(gain[raised].max()) > self.small:
             self.follows[raised] = source[raised]
-            self.length[raised] = (scores - own)[raised]
+            self.length[raised] = (best.scores - own)[raised]
             followed = path_lengths(self.follows, self.length)
             if followed is None:
                 self.circular = True

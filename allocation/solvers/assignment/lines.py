@@ -1,117 +1,71 @@
-"""What each token could gain at given prices of the features, in one pass over a matrix or over candidate edges."""
+"""What each token could gain at given prices of the features, among edges that are few."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, Reals
-from allocation.problem import Problem
-from allocation.scores import DenseScores, Scores, reals_at
-
-# Bytes of float64 per block: with the prices they stay in a core's own cache.
-BLOCK_BYTES = 1 << 19
-EPS = float(np.finfo(np.float64).eps)
-
-
-class Lines(Protocol):
-    """The tokens of a problem, asked at prices of the features; `inf` closes a feature."""
-
-    def best(self, prices: Reals) -> tuple[Reals, Indices]:
-        """The most that each token's scores exceed the prices by, and at which feature; -inf where it has none."""
-
-    def scores(self, features: Indices) -> Reals:
-        """The score of each token at its feature; -inf where none joins them."""
-
-    def surely(self, prices: Reals, units: float) -> Reals:
-        """The most that each token's scores exceed the prices by, less so many units of rounding of either."""
-
-
-def lines_of(problem: Problem, workers: int | None) -> Lines:
-    """The tokens of a problem, by what holds its scores."""
-    matrix, dense = problem.matrix, problem.matrix.dense
-    if dense is not None:
-        return Matrix(dense, workers)
-    return Listed(matrix, *matrix.matches(matrix.allowed()))
+from allocation.arrays import Indices, Reals
+from allocation.scores import Scores
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix:
-    """Rows of a matrix, in blocks on threads."""
+class Best:
+    """How far a score of each token exceeds the price of its feature, which feature, and the score."""
 
-    matrix: DenseScores
-    workers: int | None
-
-    def best(self, prices: Reals) -> tuple[Reals, Indices]:
-        """See `Lines`."""
-
-        def of_block(start: int, stop: int) -> tuple[Reals, Indices]:
-            profit = self.matrix.rows(start, stop) - prices
-            at = profit.argmax(axis=1)
-            return profit[np.arange(stop - start), at], at
-
-        parts = self.matrix.in_blocks(of_block, self.workers, self._block_bytes)
-        return np.concatenate([value for value, _ in parts]), np.concatenate([at for _, at in parts])
-
-    def scores(self, features: Indices) -> Reals:
-        """See `Lines`."""
-        return _scores(self.matrix, features)
-
-    def surely(self, prices: Reals, units: float) -> Reals:
-        """See `Lines`."""
-        limits = prices + units * EPS * np.abs(prices)
-
-        def of_block(start: int, stop: int) -> Reals:
-            scores = self.matrix.rows(start, stop).astype(np.float64)
-            profit = scores - limits
-            profit[scores > -np.inf] -= units * EPS * np.abs(scores[scores > -np.inf])
-            return np.asarray(profit.max(axis=1))
-
-        return np.concatenate(self.matrix.in_blocks(of_block, self.workers, self._block_bytes))
-
-    @property
-    def _block_bytes(self) -> int:
-        """Of the scores, so that as many float64 fill a block."""
-        return BLOCK_BYTES * self.matrix.array.itemsize // 8
+    profit: Reals
+    features: Indices
+    scores: Reals
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
-    """Candidate edges, which are sorted by token."""
+class Lines:
+    """Edges sorted by token, asked at prices of the features; `inf` closes a feature."""
 
-    matrix: Scores
+    n_tokens: int
     tokens: Indices
     features: Indices
-    values: Array
+    scores: Reals
 
-    def best(self, prices: Reals) -> tuple[Reals, Indices]:
-        """See `Lines`."""
-        profit = self.values - prices[self.features]
-        best = self._largest(profit)
-        at = np.zeros(best.size, np.int64)
-        reached = np.flatnonzero(profit == best[self.tokens])[::-1]  # of equal ones the first
-        at[self.tokens[reached]] = self.features[reached]
-        return best, at
+    def best(self, prices: Reals) -> Best:
+        """The most that each token's scores exceed the prices by; -inf where it has no edge."""
+        profit = self.scores - prices[self.features]
+        most = self._largest(profit)
+        at = np.flatnonzero(profit == np.repeat(most, self.counts))[::-1]  # of equal ones the first
+        reached = self.tokens[self.first]
+        best = Best(np.full(self.n_tokens, -np.inf), np.zeros(self.n_tokens, np.int64), np.full(self.n_tokens, -np.inf))
+        best.profit[reached] = most
+        best.features[self.tokens[at]] = self.features[at]
+        best.scores[self.tokens[at]] = self.scores[at]
+        return best
 
-    def scores(self, features: Indices) -> Reals:
-        """See `Lines`."""
-        return _scores(self.matrix, features)
-
-    def surely(self, prices: Reals, units: float) -> Reals:
-        """See `Lines`."""
-        scores = self.values.astype(np.float64)
-        limits = prices + units * EPS * np.abs(prices)
-        return self._largest(scores - limits[self.features] - units * EPS * np.abs(scores))
+    def exceeding(self, tokens: Reals, features: Reals, rounding: float) -> Indices:
+        """Edges that score above the prices of both sides by more than so much of what is added up."""
+        profit = self.scores - tokens[self.tokens] - features[self.features]
+        above = np.flatnonzero(profit > 0)
+        if rounding and above.size:
+            size = np.abs(self.scores[above]) + np.abs(tokens[self.tokens[above]])
+            size += np.abs(features[self.features[above]])
+            above = above[profit[above] > rounding * size]
+        return above
 
     def _largest(self, profit: Reals) -> Reals:
-        largest = np.full(self.matrix.shape[0], -np.inf)
-        first = np.flatnonzero(np.diff(self.tokens, prepend=-1))
-        if first.size:
-            largest[self.tokens[first]] = np.maximum.reduceat(profit, first)
-        return largest
+        return np.maximum.reduceat(profit, self.first) if self.first.size else np.empty(0)
+
+    @cached_property
+    def first(self) -> Indices:
+        """The first edge of each token that has one."""
+        return np.flatnonzero(np.diff(self.tokens, prepend=-1))
+
+    @cached_property
+    def counts(self) -> Indices:
+        """How many edges each of them has."""
+        return np.diff(self.first, append=self.tokens.size)
 
 
-def _scores(matrix: Scores, features: Indices) -> Reals:
-    return reals_at(matrix, matrix.find(np.arange(features.size), features), -np.inf)
+def lines_of(matrix: Scores, ids: Indices) -> Lines:
+    """Some edges of a matrix, or candidates."""
+    tokens, features, scores = matrix.matches(ids)
+    return Lines(matrix.shape[0], tokens, features, scores.astype(np.float64))

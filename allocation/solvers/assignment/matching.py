@@ -96,6 +96,27 @@ def _reduced(costs: Reals) -> bool:
     return True
 
 
+def in_order(matrix: DenseScores) -> tuple[tuple[Indices, Indices], Indices] | None:
+    """Tokens paired with features in the order of their sums, by token, and ids of the edges beside these.
+
+    Of products `a_i b_j` and sums `a_i + b_j` it is the best matching (Hardy, Littlewood, Polya). None where the matrix
+    is not square, or has forbidden entries.
+    """
+    size, n_features = matrix.shape
+    if size != n_features:
+        return None
+    sums = [matrix.numbers.sum(axis=axis, dtype=np.float64) for axis in (1, 0)]
+    if not np.isfinite(sums).all():
+        return None
+    rows, columns = (np.argsort(of_side, kind="stable") for of_side in sums)
+    # the sums of products have the sign of the other side's sum
+    totals = [float(matrix.values_at(matrix.find(rows, order)).sum()) for order in (columns, columns[::-1])]
+    columns = columns if totals[0] >= totals[1] else columns[::-1]
+    band = [matrix.find(rows, columns), matrix.find(rows[1:], columns[:-1]), matrix.find(rows[:-1], columns[1:])]
+    by_token = np.argsort(rows)
+    return (rows[by_token], columns[by_token]), np.sort(np.concatenate(band))
+
+
 def on_edges(matrix: Scores, floors: Floors) -> tuple[Indices, Indices] | None:
     """Ends of the best matches by token; None if there is no matching that meets the floors."""
     from scipy.sparse import csr_array
@@ -108,11 +129,14 @@ def on_edges(matrix: Scores, floors: Floors) -> tuple[Indices, Indices] | None:
     (rows, needed), (columns, _) = sides[lead], sides[1 - lead]
     n_rows, n_columns = matrix.shape[lead], matrix.shape[1 - lead]
     free = np.flatnonzero(~needed)
-    costs = -scores.astype(np.float64)
-    ends = (np.concatenate([rows, free]), np.concatenate([columns, n_columns + np.arange(free.size)]))
-    costs = np.concatenate([costs, np.zeros(free.size)])
+    costs = -np.concatenate([scores.astype(np.float64), np.zeros(free.size)])
     costs[costs == 0] = NEARLY_ZERO
-    graph = csr_array((costs, ends), shape=(n_rows, n_columns + free.size))
+    if lead == 0 and not free.size:  # in the order of a CSR matrix
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))])
+        graph = csr_array((costs, columns, starts), shape=(n_rows, n_columns))
+    else:
+        ends = (np.concatenate([rows, free]), np.concatenate([columns, n_columns + np.arange(free.size)]))
+        graph = csr_array((costs, ends), shape=(n_rows, n_columns + free.size))
     try:
         found = min_weight_full_bipartite_matching(graph)
     except ValueError:  # no full matching
@@ -136,6 +160,8 @@ def leading_side(shape: tuple[int, int], floors: Floors) -> int | None:
 
 def _worth_it(matrix: Scores, tokens: Indices, features: Indices, floors: Floors) -> tuple[Indices, Indices]:
     """Without the matches that are worth nothing and that no floor needs."""
+    if floors.tokens.all() or floors.features.all():
+        return tokens, features
     ids = matrix.find(tokens, features)
     keep = (matrix.values_at(ids) > 0) | floors.tokens[tokens] | floors.features[features]
     return tokens[keep], features[keep]

@@ -15,18 +15,20 @@ from allocation.problem import Group, Problem
 from allocation.solvers.two_sided.circulation import Network
 from allocation.solvers.two_sided.pricing import AllEdges
 
-# Problems with fewer edges take them all.
+# Problems with fewer edges take them all. Where prices need not stay the same bits, from one version to the next, only
+# those do where looking for the better ones takes longer, and those whose prices sweeps do not settle.
 SMALL = 1 << 16
+ALWAYS_ALL = 1 << 15
 # Entries sampled, ranks collected in multiples of what a limit allows, and edges added to each of these ranks.
 SAMPLE = 1 << 19
 WIDE = 3
 EXTRA = 8
 
 
-def first_candidates(edges: AllEdges, network: Network) -> Indices:
+def first_candidates(edges: AllEdges, network: Network, small: int = SMALL) -> Indices:
     """Ids of the best edges of every token and of every feature, ascending."""
     matrix = edges.problem.matrix
-    if matrix.dense is None or matrix.n_edges <= SMALL:
+    if matrix.dense is None or matrix.n_edges <= small:
         return matrix.allowed()
     best_of_sides = []
     for side in (0, 1):

@@ -15,8 +15,10 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocation.arrays import Indices, Mask, Reals
 from allocation.solvers.two_sided.circulation import Network
@@ -50,6 +52,36 @@ class Balanced:
     done: bool
 
 
+class Structure:
+    """The entries of arcs, there and back, in the order of a CSR matrix: sorted once it is asked for."""
+
+    def __init__(self, tails: Indices, heads: Indices, n_nodes: int) -> None:
+        self.sources, self.targets = np.concatenate([tails, heads]), np.concatenate([heads, tails])
+        self.n_nodes = n_nodes
+
+    @cached_property
+    def order(self) -> Indices:
+        """Which entry of an arc, there or back, each entry of the matrix is."""
+        return np.argsort(self.sources * self.n_nodes + self.targets)
+
+    @cached_property
+    def indices(self) -> NDArray[np.int32]:
+        """Where each entry leads."""
+        return self.targets[self.order].astype(np.int32)
+
+    @cached_property
+    def indptr(self) -> NDArray[np.int32]:
+        """Where the entries of each node begin."""
+        counts = np.bincount(self.sources, minlength=self.n_nodes)
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+    @cached_property
+    def keys(self) -> Indices:
+        """Both ends of each entry as one number, ascending."""
+        keys: Indices = (self.sources * (self.n_nodes + 2) + self.targets)[self.order]
+        return keys
+
+
 class ResidualNetwork:
     """The residual network of a flow on candidate edges. `fixed` tokens and features are matches outside it.
 
@@ -72,13 +104,7 @@ class ResidualNetwork:
         self.supply = np.zeros(network.n_nodes, np.int64)
         self.supply[:n_tokens] -= np.bincount(fixed[0], minlength=n_tokens)
         self.supply[n_tokens : network.token_root] += np.bincount(fixed[1], minlength=network.shape[1])
-        sources = np.concatenate([self.tails, self.heads])
-        targets = np.concatenate([self.heads, self.tails])
-        self.order = np.argsort(sources * network.n_nodes + targets)
-        self.indices = targets[self.order].astype(np.int32)
-        starts = np.cumsum(np.bincount(sources, minlength=network.n_nodes))
-        self.indptr = np.concatenate([[0], starts]).astype(np.int32)
-        self.keys = (sources * (network.n_nodes + 2) + targets)[self.order]
+        self.structure = Structure(self.tails, self.heads, network.n_nodes)
 
     def start(self, potentials: Reals, matched: Mask) -> Indices:
         """The flow that goes with the potentials; `matched` decides on edges exactly at their prices."""
@@ -146,7 +172,9 @@ class ResidualNetwork:
         for sign, cost in ((1, np.concatenate([back, ahead])), (-1, np.concatenate([ahead, back]))):
             ends = -sign * excess
             ends[self.network.hubs] = 1
-            distance = self._distances(cost[self.order], np.flatnonzero(ends > 0))[leaves][sign * excess[leaves] > 0]
+            distance = self._distances(cost[self.structure.order], np.flatnonzero(ends > 0))[leaves][
+                sign * excess[leaves] > 0
+            ]
             longest = max(longest, distance[np.isfinite(distance)].max(initial=0.0))
         return longest
 
@@ -177,7 +205,7 @@ class ResidualNetwork:
                 break
             potentials, flow = moved
             phases += 1
-        return Balanced(self._snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, unbalanced == 0)
+        return Balanced(self.snapped(potentials, flow), flow[self.network.tails.size :] > 0, phases, unbalanced == 0)
 
     def _phase(self, potentials: Reals, flow: Indices, excess: Indices) -> tuple[Reals, Indices] | None:
         """Potentials and flow after the shortest paths; None where rounding hides every path."""
@@ -192,10 +220,10 @@ class ResidualNetwork:
             sinks[hubs] = 0
             sources[hubs] = sinks.sum()
         ahead, back = self._costs(potentials, flow)
-        cost = np.concatenate([ahead, back])[self.order]
+        cost = np.concatenate([ahead, back])[self.structure.order]
         if towards_hubs:
             # distances to the nearest sink: the same structure read against its arcs
-            distance = self._distances(np.concatenate([back, ahead])[self.order], np.flatnonzero(sinks))
+            distance = self._distances(np.concatenate([back, ahead])[self.structure.order], np.flatnonzero(sinks))
             ends = distance[sources > 0]
         else:
             distance = self._distances(cost, np.flatnonzero(sources))
@@ -204,7 +232,7 @@ class ResidualNetwork:
             raise BlockedError(self._closed(cost, sources, sinks, distance, towards_hubs))
         shift = np.minimum(distance, ends.max())
         shift -= shift[self.network.feature_root]  # the root's potential stays 0, those of small scores stay precise
-        potentials = self._snapped(potentials - shift if towards_hubs else potentials + shift, flow)
+        potentials = self.snapped(potentials - shift if towards_hubs else potentials + shift, flow)
         looseness = 1.0
         while True:
             pushed = self._push(potentials, flow, sources, sinks, looseness)
@@ -227,10 +255,10 @@ class ResidualNetwork:
         from scipy.sparse.csgraph import dijkstra
 
         n_nodes = self.network.n_nodes
-        graph = csr_array((cost, self.indices, self.indptr), shape=(n_nodes, n_nodes))
+        graph = csr_array((cost, self.structure.indices, self.structure.indptr), shape=(n_nodes, n_nodes))
         return np.asarray(dijkstra(graph, indices=origins, min_only=True))
 
-    def _snapped(self, potentials: Reals, flow: Indices) -> Reals:
+    def snapped(self, potentials: Reals, flow: Indices) -> Reals:
         """A limit away from its bound must have price 0 to the last bit: its inner node follows its outer one."""
         network = self.network
         limit_flow = flow[: network.tails.size]
@@ -253,10 +281,10 @@ class ResidualNetwork:
         slack = self.slack(potentials) if looseness == 1.0 else looseness * TIGHT / 16.0 * self._sizes(potentials)
         tight = np.abs(self.reduced(potentials)) <= slack
         room = np.concatenate([np.where(tight, self.upper - flow, 0), np.where(tight, flow - self.lower, 0)])[
-            self.order
+            self.structure.order
         ]
         used = np.flatnonzero(room)
-        starts = np.searchsorted(used, self.indptr)
+        starts = np.searchsorted(used, self.structure.indptr)
         source_nodes, sink_nodes = np.flatnonzero(sources), np.flatnonzero(sinks)
         sent, received = _at_once(sources[source_nodes], sinks[sink_nodes])
         from_node = np.repeat(np.arange(n_nodes), np.diff(starts))
@@ -265,7 +293,7 @@ class ResidualNetwork:
                 np.concatenate([np.minimum(room[used], AT_ONCE), sent, received]).astype(np.int32),
                 (
                     np.concatenate([from_node, np.full(source_nodes.size, n_nodes), sink_nodes]),
-                    np.concatenate([self.indices[used], source_nodes, np.full(sink_nodes.size, n_nodes + 1)]),
+                    np.concatenate([self.structure.indices[used], source_nodes, np.full(sink_nodes.size, n_nodes + 1)]),
                 ),
             ),
             shape=(n_nodes + 2, n_nodes + 2),
@@ -276,7 +304,7 @@ class ResidualNetwork:
         pushed = result.flow.tocoo()
         real = (pushed.data > 0) & (pushed.row < n_nodes) & (pushed.col < n_nodes)
         keys = pushed.row[real].astype(np.int64) * (n_nodes + 2) + pushed.col[real]
-        entry = self.order[np.searchsorted(self.keys, keys)]
+        entry = self.structure.order[np.searchsorted(self.structure.keys, keys)]
         flow = flow.copy()
         n_arcs = self.tails.size
         np.add.at(flow, entry % n_arcs, np.where(entry < n_arcs, 1, -1) * pushed.data[real].astype(np.int64))
@@ -292,8 +320,8 @@ class ResidualNetwork:
             return np.isfinite(distance)
         n_nodes = self.network.n_nodes
         residual = np.isfinite(cost)
-        rows = np.repeat(np.arange(n_nodes), np.diff(self.indptr))[residual]
-        graph = csr_array((np.ones(rows.size), (rows, self.indices[residual])), shape=(n_nodes, n_nodes))
+        rows = np.repeat(np.arange(n_nodes), np.diff(self.structure.indptr))[residual]
+        graph = csr_array((np.ones(rows.size), (rows, self.structure.indices[residual])), shape=(n_nodes, n_nodes))
         origin = int(np.flatnonzero((sources > 0) & ~np.isfinite(distance))[0])
         inside = np.zeros(n_nodes, bool)
         inside[breadth_first_order(graph, origin, return_predecessors=False)] = True

@@ -21,12 +21,12 @@ from allocation.solvers.two_sided import compiled_flow
 from allocation.solvers.two_sided.circulation import Network, network_of
 from allocation.solvers.two_sided.cost_scaling import Scaling
 from allocation.solvers.two_sided.feasibility import contradiction
-from allocation.solvers.two_sided.first_candidates import SMALL
+from allocation.solvers.two_sided.first_candidates import ALWAYS_ALL, SMALL
 from allocation.solvers.two_sided.infeasibility import witness
 from allocation.solvers.two_sided.iterative_refinement import refined
 from allocation.solvers.two_sided.last_bits import deciding_unit, on_unit
 from allocation.solvers.two_sided.pricing import all_edges
-from allocation.solvers.two_sided.primal_dual import TIGHT, BlockedError, ResidualNetwork
+from allocation.solvers.two_sided.primal_dual import FEW, TIGHT, BlockedError, ResidualNetwork
 from allocation.solvers.two_sided.sensitivity import Optimum, price_bounds
 from allocation.solvers.two_sided.side_prices import Candidates, SweepProblem
 from allocation.solvers.two_sided.starting_point import StartingPoint, profit_of
@@ -71,7 +71,8 @@ class TwoSided:
     ----------
     compiled : bool, default False
         Use OR-tools (extra ``flow``), where it is installed, once sweeps leave much out of balance, as they do on
-        scores with structure: products, sums, few values. Not with ``warm_start=`` or ``max_seconds=``.
+        scores with structure: products, sums, few values. Not with ``warm_start=`` or ``max_seconds=``. Problems of
+        less than 2^16 edges look at some of them first. Without, prices are the same bits whatever is installed.
 
     Deterministic; which of several optimal allocations is returned may change between versions.
 
@@ -110,7 +111,8 @@ class _Search:
         self.network = network_of(problem)
         self.edges = all_edges(problem, options.workers, self.work_limit)
         self.compiled = compiled and compiled_flow.fits(problem, options)
-        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit, self.compiled)
+        small = ALWAYS_ALL if compiled else SMALL
+        self.starting_point = StartingPoint(problem, self.network, self.edges, self.work_limit, self.compiled, small)
         self.prices = np.zeros(self.network.tails.size)  # the best known, for what an early end can say
         self.used: dict[str, str] = {}
         self.passes = self.sweeps = self.phases = 0
@@ -200,10 +202,14 @@ class _Search:
             )
             try:
                 self.work_limit.spend(self.problem.matrix.n_edges)  # the pass that brought these edges
-                if self.compiled and not self.rough:
-                    potentials, held = self._compiled(residual, potentials, held)
+                found = self._compiled(residual, potentials, held) if self.compiled and not self.rough else None
+                if found is not None:
+                    potentials, held = found
                 if not self.rough:
-                    done = scaling.run(potentials, held)
+                    if found is not None and residual.imbalance(potentials, held) <= FEW:
+                        done = residual.settle(potentials, held, self.work_limit)
+                    else:
+                        done = scaling.run(potentials, held)
                     self.rough = not done.done
                     potentials, held, self.phases = done.potentials, done.matched, self.phases + done.phases
                 if self.rough:
@@ -218,18 +224,17 @@ class _Search:
                 current, held, fixed = self._joined(current, held, fixed, joining)
                 near = False
 
-    def _compiled(self, residual: ResidualNetwork, potentials: Reals, held: Mask) -> tuple[Reals, Mask]:
-        """Potentials and matches by OR-tools where much is out of balance; those given where it is not, or it fails."""
-        before = residual.imbalance(potentials, held)
-        if before <= compiled_flow.LEAST_IMBALANCE:
-            return potentials, held
+    def _compiled(self, residual: ResidualNetwork, potentials: Reals, held: Mask) -> tuple[Reals, Mask] | None:
+        """Potentials and matches by OR-tools where much is out of balance; None where it is not, or it fails."""
+        if residual.imbalance(potentials, held) <= compiled_flow.LEAST_IMBALANCE:
+            return None
         found = compiled_flow.compiled_start(residual, self.problem.matrix.is_integer)
         if found is None:
-            return potentials, held
+            return None
         self.used = {"compiled": "OR-tools"}
-        if self.unit is None and residual.imbalance(*found) > before:
+        if self.unit is None and residual.imbalance(*found) > compiled_flow.LEAST_IMBALANCE:
             self.rough = True  # its grid lost scores that decide: so would any one grid
-            return potentials, held
+            return None
         return found
 
     def _sweep_problem(self, fixed: Indices, candidates: Candidates, prices: Reals) -> SweepProblem:

@@ -13,7 +13,15 @@ from allocation.arrays import Indices, Mask, Reals, stable_order, union
 from allocation.problem import Problem
 from allocation.solvers.two_sided.block_passes import reduced_profit
 from allocation.solvers.two_sided.circulation import Network, network_of
-from allocation.solvers.two_sided.compiled_flow import ALL_EDGES, LEAST_IMBALANCE, MOST_PRICE_SWEEPS
+from allocation.solvers.two_sided.compiled_flow import (
+    ALL_EDGES,
+    FAR_OFF,
+    IN_VAIN,
+    LEAST_IMBALANCE,
+    MOST_PRICE_SWEEPS,
+    far_apart,
+    mostly_ties,
+)
 from allocation.solvers.two_sided.dual_ascent import MOST_SWEEPS, SweepResult, imbalance, sweep
 from allocation.solvers.two_sided.first_candidates import (
     EXTRA,
@@ -51,10 +59,14 @@ class StartingPoint:
     """The sweeps and passes of one solve before its first shortest path, counted; a pass over a sample is one too."""
 
     def __init__(
-        self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit, compiled: bool = False
-    ) -> None:
+        self, problem: Problem, network: Network, edges: AllEdges, work_limit: WorkLimit, compiled: bool = False,
+        small: int = SMALL,
+    ) -> None:  # fmt: skip
         self.problem, self.network, self.edges, self.work_limit = problem, network, edges, work_limit
-        self.compiled = compiled
+        self.compiled, self.small = compiled, small
+        # where no grid holds the scores, refinement goes on from prices, which sweeps bring near
+        self.far_apart = compiled and far_apart(problem.matrix)
+        self.structured = False  # sweeps leave so much out of balance that OR-tools goes on
         self.passes = self.sweeps = 0
 
     def run(self, start: Reals | None) -> tuple[Reals, Candidates, Indices]:
@@ -73,10 +85,20 @@ class StartingPoint:
             candidates, start = self._first(start)
             if candidates.ids.size == self.problem.matrix.n_edges:
                 return self._swept(candidates, none, start, SETTLED).prices, candidates, none
-            swept = self._swept(candidates, none, start, candidates.ids.size // ROUGH)
-            if self.compiled and swept.imbalance > LEAST_IMBALANCE and self.problem.matrix.n_edges <= ALL_EDGES:
-                # prices that do not settle tell badly which edges matter, and OR-tools takes all of so few
-                return swept.prices, self.edges.candidates(self.problem.matrix.allowed()), none
+            enough = candidates.ids.size // ROUGH
+            swept = self._swept(
+                candidates, none, start, enough, most=1 if self.compiled and not self.far_apart else MOST_SWEEPS
+            )
+            if self.compiled and not self.far_apart and swept.imbalance <= IN_VAIN:
+                swept = self._swept(candidates, none, start, enough)
+            self.structured = self.compiled and not self.far_apart and swept.imbalance > LEAST_IMBALANCE
+            if self._all_join(swept.imbalance):
+                candidates = self.edges.candidates(self.problem.matrix.allowed())
+                if not self.structured:
+                    swept = self._swept(candidates, none, None, SETTLED)
+                return swept.prices, candidates, none
+            if self.structured:
+                return swept.prices, candidates, none
             band = self.band(candidates, swept.prices)
         for band_round in range(MOST_BANDS):
             self.work_limit.check()
@@ -98,26 +120,45 @@ class StartingPoint:
             band = self.band(candidates, swept.prices)
         return swept.prices, current, fixed
 
+    def _all_join(self, imbalance: int) -> bool:
+        """Whether prices that do not settle tell so badly which edges matter that all are taken, being few enough.
+
+        OR-tools needs them only where floors do; where most scores tie, any will do.
+        """
+        matrix = self.problem.matrix
+        if not self.structured:
+            few = imbalance > LEAST_IMBALANCE and matrix.n_edges <= SMALL
+        else:
+            few = imbalance > FAR_OFF and matrix.n_edges <= ALL_EDGES and bool((self.network.lower > 0).any())
+        return few and not mostly_ties(matrix)
+
     @property
     def large(self) -> bool:
         """Whether it pays to leave edges out."""
-        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > SMALL
+        return self.problem.matrix.dense is not None and self.problem.matrix.n_edges > self.small
 
     def _first(self, start: Reals | None) -> tuple[Candidates, Reals | None]:
         """Edges to begin with, and prices from a sample of the tokens if there are none yet."""
         tokens = sampled_tokens(self.problem)
         if self.large and tokens.size < self.problem.shape[0]:
-            start, band = self._sampled(tokens)
-            return self.edges.candidates(self._above(start, band)), start
+            sampled = self._sampled(tokens)
+            if sampled is not None:
+                start, band = sampled
+                return self.edges.candidates(self._above(start, band)), start
         self.passes += 1
-        return self.edges.candidates(first_candidates(self.edges, self.network)), start
+        return self.edges.candidates(first_candidates(self.edges, self.network, self.small)), start
 
-    def _sampled(self, tokens: Indices) -> tuple[Reals, Band]:
-        """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them."""
+    def _sampled(self, tokens: Indices) -> tuple[Reals, Band] | None:
+        """Prices of the problem of these tokens, for single tokens the least of theirs, and a band around them.
+
+        None where sweeps do not settle: prices of a sample that has a structure are far from those of all.
+        """
         problem = sample_of(self.problem, tokens)
         edges = all_edges(problem, self.edges.workers, self.work_limit)
-        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit, self.compiled)
+        sample = StartingPoint(problem, network_of(problem), edges, self.work_limit, self.compiled, self.small)
         prices, current, _ = sample.run(None)
+        if sample.structured:
+            return None
         band = sample.band(current, prices)
         self.passes, self.sweeps = self.passes + sample.passes, self.sweeps + sample.sweeps
         n_tokens = self.problem.shape[0]
@@ -155,14 +196,15 @@ class StartingPoint:
         return far
 
     def _swept(
-        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None
-    ) -> SweepResult:
+        self, open_edges: Candidates, fixed: Indices, start: Reals | None, enough: int, band: Band | None = None,
+        most: int = MOST_SWEEPS,
+    ) -> SweepResult:  # fmt: skip
         result = sweep(
             self.sweep_problem(open_edges, fixed, band),
             start,
             enough,
             self.work_limit,
-            MOST_PRICE_SWEEPS if self.compiled else MOST_SWEEPS,
+            min(most, MOST_PRICE_SWEEPS) if self.compiled else most,
         )
         self.sweeps += result.sweeps
         return result

@@ -7,11 +7,11 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import allocation as al
-from allocation.solvers.assignment import duals, lines, matching
+from allocation.solvers.assignment import candidates, duals, lines, matching, solver
 from benchmarks import rivals_families as families
 from tests.allocation.strategies import Limits, Matrix, score_matrices
 
@@ -85,7 +85,9 @@ def test_families(family: str, shape: tuple[int, int], complete: bool) -> None:
 
 def test_auto_chooses_it_and_says_so() -> None:
     problem = al.Problem([[1.0, 2.0], [3.0, 5.0]], **ONE)
-    assert al.Auto().explain(problem) == "Assignment: one match a token and a feature is an assignment problem"
+    plain = "Assignment: one match a token and a feature is an assignment problem"
+    assert al.Auto(compiled=False).explain(problem) == plain
+    assert al.Auto().explain(problem) == f"{plain}, by OR-tools where it is hard"
     solution = al.solve(problem)
     assert solution.stats["solver"] == "Assignment"
     assert solution.objective == 6.0
@@ -127,13 +129,11 @@ def test_a_matching_that_is_not_the_best_has_no_prices() -> None:
     scores = np.array([[3.0, 1.0], [1.0, 3.0]])
     problem = al.Problem(scores, **COMPLETE)
     worse = duals.matched_of((2, 2), np.array([0, 1]), np.array([1, 0]), np.array([1.0, 1.0]))
-    search = duals.Search(lines.lines_of(problem, 1), worse, matching.floors_of(problem), exact=False)
-    assert search.run() is None
+    search = duals.Search(worse, matching.floors_of(problem), exact=False, start=np.zeros(2))
+    assert search.run(lines.lines_of(problem.matrix, problem.matrix.allowed())) is None
 
 
 def test_large_integers_and_limits_of_time_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    from allocation.solvers.assignment import solver
-
     scores = np.arange(9).reshape(3, 3)
     with monkeypatch.context() as patched:
         patched.setattr(solver, "LARGEST_SUM", 10.0)
@@ -143,9 +143,69 @@ def test_large_integers_and_limits_of_time_are_left_to_the_search(monkeypatch: p
     assert al.solve(al.Problem(scores, **ONE)).stats["solver"] == "Assignment"
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 2**32 - 1))
-def test_long_paths_take_few_sweeps(seed: int) -> None:
-    scores = families.ranks(np.random.default_rng(seed), (200, 200))
-    solution = al.solve(al.Problem(scores, **COMPLETE))
-    assert solution.stats["sweeps"] <= 30  # the longest path has 199 steps
+def test_long_paths_take_few_sweeps() -> None:
+    scores = families.ranks(np.random.default_rng(0), (200, 200))
+    problem = al.Problem(scores, **COMPLETE)
+    pairs = np.arange(200), np.arange(200)
+    matched = duals.matched_of((200, 200), *pairs, scores[pairs])
+    search = duals.Search(matched, matching.floors_of(problem), exact=True, start=np.zeros(200))
+    assert search.run(lines.lines_of(problem.matrix, problem.matrix.allowed())) is not None
+    assert search.sweeps <= 30  # the longest path has 199 steps
+
+
+@given(assignments())
+def test_few_edges_of_small_matrices(case: tuple[Matrix, Limits]) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, size in (("SMALL", 0), ("PER_LINE", 1), ("LEAST", 1), ("TIES", 2)):
+            patched.setattr(candidates, name, size)
+        agrees_with_the_search(problem)
+
+
+@pytest.mark.parametrize("shape", [(600, 600), (520, 600), (600, 520)])
+@pytest.mark.parametrize(
+    "family", ["uniform", "two-cost", "positive normal", "geometric", "a_i b_j", "a_i + b_j, floats"]
+)
+def test_large_matrices_by_few_edges_in_order_or_whole(family: str, shape: tuple[int, int]) -> None:
+    known = {**families.ASSIGNMENT, **families.STRUCTURED}
+    problem = al.Problem(known[family](np.random.default_rng(0), shape).astype(np.float32), **ONE)
+    if shape[0] == shape[1]:
+        problem = al.Problem(problem.matrix, **COMPLETE)
+    for solver_object in (al.Assignment(), al.Assignment(compiled=True)):
+        solution = al.solve(problem, solver_object)
+        assert solution.stats["solver"] == "Assignment"
+        assert al.verify(problem, solution).optimal
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_ortools_matches_candidate_edges(integer: bool) -> None:
+    rng = np.random.default_rng(0)
+    tokens = np.tile(np.arange(300), 6)
+    drawn, diagonal = np.stack([tokens, rng.integers(0, 300, tokens.size)]), np.tile(np.arange(300), (2, 1))
+    ends = np.unique(np.concatenate([drawn, diagonal], axis=1), axis=1)
+    scores = rng.integers(-5, 5, ends.shape[1]) if integer else rng.standard_normal(ends.shape[1])
+    problem = al.Problem.from_edges(*ends, scores, (300, 300), **COMPLETE)
+    solution = al.solve(problem)
+    assert solution.stats["compiled"] == "OR-tools"
+    assert al.verify(problem, solution).optimal
+    assert solution.objective == pytest.approx(al.solve(problem, al.Auto(compiled=False)).objective, rel=1e-14)
+
+
+def test_ortools_that_has_no_answer_is_not_asked_again() -> None:
+    ends = np.repeat(np.arange(300), 8), np.tile(np.arange(8), 300)  # nothing reaches the other features
+    problem = al.Problem.from_edges(*ends, np.zeros(2400), (300, 300), **COMPLETE)
+    with pytest.raises(al.InfeasibleError, match="floors of"):
+        al.solve(problem)
+
+
+def test_products_are_matched_in_the_order_of_their_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "on_matrix", None)  # SciPy is not asked
+    rng = np.random.default_rng(0)
+    for scores in (
+        families.products(rng, (200, 200)),
+        families.rank_one(rng, (200, 200)),
+        -families.ranks(rng, (200, 200)),
+    ):
+        problem = al.Problem(scores, **COMPLETE)
+        assert al.verify(problem, al.solve(problem)).optimal

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import allocation as al
-from allocation.solvers.two_sided import compiled_flow
+from allocation.solvers.two_sided import compiled_flow, first_candidates, solver, starting_point
 from benchmarks import rivals_families as families
 from tests.allocation.strategies import Limits, Matrix, any_case
 
@@ -30,7 +30,6 @@ def always() -> Iterator[list[bool]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compiled_flow, "LEAST_IMBALANCE", -1)
-        patched.setattr(compiled_flow, "LEAST_DISTINCT", 0)
         patched.setattr(compiled_flow, "compiled_start", noted)
         yield answered
 
@@ -59,6 +58,27 @@ def test_scales_far_apart_take_few_grids() -> None:
     assert found.stats["phases"] < plain.stats["phases"] / 3
 
 
+@settings(max_examples=25)
+@given(any_case(max_side=5))
+def test_the_same_values_where_edges_are_left_out(case: tuple[Matrix, Limits]) -> None:
+    problem = al.Problem(case[0], **case[1])
+    plain = al.solve(problem, al.TwoSided(), throw=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(solver, "ALWAYS_ALL", 0)
+        for module in (compiled_flow, starting_point):
+            patched.setattr(module, "LEAST_IMBALANCE", 0)
+        for name, number in (("IN_VAIN", 0), ("FAR_OFF", 2), ("SMALL", 12)):
+            patched.setattr(starting_point, name, number)
+        for name in ("EXTRA", "WIDE"):
+            patched.setattr(first_candidates, name, 1)
+        ours = al.solve(problem, al.TwoSided(compiled=True), throw=False)
+    assert ours.status is plain.status
+    if plain.status is al.Status.OPTIMAL:
+        certificate = al.verify(problem, ours)
+        assert certificate.optimal, certificate
+        assert ours.objective == pytest.approx(plain.objective, rel=1e-12, abs=1e-12)
+
+
 @pytest.mark.parametrize("family", [*families.STRUCTURED, *families.RANK_ONE, "twelve orders", "two-cost"])
 def test_families(always: list[bool], family: str) -> None:
     known = {**families.STRUCTURED, **families.RANK_ONE, "twelve orders": families.twelve_orders}
@@ -82,6 +102,26 @@ def test_hard_ones_take_few_phases() -> None:
     assert solution.objective == pytest.approx(plain.objective, rel=1e-12)
 
 
+@pytest.mark.parametrize("floors", [False, True])
+@pytest.mark.parametrize("family", [*families.STRUCTURED, *families.RANK_ONE, "normal", "two-cost"])
+def test_edges_join_those_that_each_line_offers(family: str, floors: bool) -> None:
+    known = {**families.STRUCTURED, **families.RANK_ONE, **families.ASSIGNMENT, "normal": families.normal}
+    limits = {**LIMITS, "budget": 800} if floors else {"budget": 800, "token_caps": 12, "feature_caps": 10}
+    problem = al.Problem(known[family](np.random.default_rng(0), (160, 210)), **limits)
+    solution = al.solve(problem, al.TwoSided(compiled=True))
+    if family in (*families.STRUCTURED, *families.RANK_ONE):
+        assert solution.stats["compiled"] == "OR-tools"
+    assert al.verify(problem, solution).optimal
+
+
+@pytest.mark.parametrize("family", ["a_i b_j", "normal", "two-cost"])
+def test_some_edges_first_without_ortools(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    known = {**families.STRUCTURED, **families.ASSIGNMENT, "normal": families.normal}
+    monkeypatch.setattr(compiled_flow, "is_installed", lambda: False)
+    problem = al.Problem(known[family](np.random.default_rng(0), (160, 210)), **{**LIMITS, "budget": 800})
+    assert al.verify(problem, al.solve(problem, al.TwoSided(compiled=True))).optimal
+
+
 def test_where_it_stays_out(always: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     problem = al.Problem(families.products(np.random.default_rng(0), (40, 50)), **LIMITS)
     start = al.solve(problem, al.TwoSided()).prices
@@ -92,14 +132,6 @@ def test_where_it_stays_out(always: list[bool], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiled_flow, "is_installed", lambda: False)
     al.solve(problem, al.TwoSided(compiled=True))
     assert not always
-
-
-def test_ties_need_no_help() -> None:
-    limits = {**LIMITS, "budget": 400}
-    few = al.Problem(families.integers_to(100)(np.random.default_rng(0), (100, 150)), **limits)
-    many = al.Problem(families.ranks(np.random.default_rng(0), (100, 150)), **limits)
-    assert not compiled_flow.fits(few, al.Options())
-    assert compiled_flow.fits(many, al.Options())
 
 
 def test_a_flow_that_fails_is_left_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
