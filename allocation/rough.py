@@ -28,10 +28,10 @@ class Rough(DenseScores):
         | exact(i, j) - approximate_ij |  <=  per_token_i * per_feature_j + relative * | approximate_ij |
 
     Pass it to `Problem` where a matrix of scores is expected. `solve` asks for the scores that the bounds leave open,
-    and returns the answer for the exact ones, bit for bit as if all had been given; ``stats["evaluated"]`` says how
-    many it asked for. `verify` and `select_stream` do so too. What reads every score asks for every one:
-    ``problem.scores``, `soft_solve`, `to_linear_program`, and the intervals of prices where there are floors, groups or
-    limits on both sides.
+    and returns the answer for the exact ones, bit for bit as if all had been given (of tied answers with limits on both
+    sides, one of the same value); ``stats["evaluated"]`` says how many it asked for. `verify`, `select_stream` and
+    `exceeding` do so too. What reads every score asks for every one: ``problem.scores``, `soft_solve`,
+    `to_linear_program`, and the intervals of prices where there are floors, groups or limits on both sides.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class Ours:
         auxiliary: str,
         sizes: tuple[int, int, int, int],
         batches: list[Tensor],
-        score_dtype: torch.dtype | Literal["auto"] | None = "auto",
+        score_dtype: torch.dtype | Literal["auto"] | None = None,
     ) -> None:
         _, d_model, n_features, _ = sizes
         # at the full rate from the first step to the last
@@ -188,9 +188,7 @@ def sides(sizes: tuple[int, int, int, int], count: int = BATCHES) -> dict[str, C
     for auxiliary in ("none", "zipf"):
         for name, make in choices.items():
             found[f"{name}, auxiliary {auxiliary}"] = lambda m=make, a=auxiliary: Ours(m(), a, sizes, batches)
-    found["mutual choice, auxiliary none, product as it comes"] = lambda: Ours(
-        st.MutualChoice(k), "none", sizes, batches, None
-    )
+    found["mutual choice, auxiliary none, exact"] = lambda: Ours(st.MutualChoice(k), "none", sizes, batches, "auto")
     found["mutual choice, cold prices"] = lambda: Ours(ColdMutual(k), "none", sizes, batches)
     found["feature choice, cold prices"] = lambda: Ours(ColdFeature(k), "none", sizes, batches)
     for name, step in peers(sizes, batches):

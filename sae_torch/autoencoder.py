@@ -71,17 +71,19 @@ class SparseAutoencoder(nn.Module):
     seed : int
         Of the random decoder directions.
     score_dtype : "auto", torch.dtype or None
-        Type of the encoder's dense product. ``"auto"``: bfloat16 where the CPU multiplies it faster, else float32.
-        On a CPU, with weights in float32, its error is bounded and decides nothing: what the bound leaves in question
-        is computed exactly, so that matches, values and thresholds are those of
+        Type of the encoder's dense product. None, the default, takes the product in `dtype` as it comes, in whatever
+        order a BLAS adds it up. ``"auto"`` takes bfloat16 where the CPU multiplies it faster, else float32. On a CPU,
+        with weights in float32, its error is then bounded and decides nothing: what the bound leaves in question is
+        computed exactly, so that matches, values and thresholds are those of
 
         ::
 
-            S_ij = fl( fl( (x_i - b_dec) . W_enc_(:, j) + b_enc_j ) ||W_dec_j|| ),   fl the nearest float32,
+            S_ij = fl( fl( fl(x_i - b_dec) . W_enc_(:, j) + b_enc_j ) n_j ),   fl the nearest float32,
 
-        the same bits from either product, with any BLAS and any number of threads. None takes the product in `dtype`
-        as it comes, as do choices of your own, other types of weights, and GPUs. There, in training mode, a type given
-        here allocates the batch on rounded scores; values, gradients and thresholds stay in `dtype`.
+        with n_j torch's norm of the decoder's row: the same bits from either product, with any BLAS and any number of
+        threads. Choices of your own, balanced choice with limits of tokens, other types of weights, and GPUs take the
+        product as it comes. There, in training mode, a type given here allocates the batch on rounded scores;
+        values, gradients and thresholds stay in `dtype`.
 
     feature_chunk : int, optional
         Encode and select this many features at a time, for dictionaries whose (tokens, features) matrix does not fit:
@@ -116,7 +118,7 @@ class SparseAutoencoder(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         seed: int = 0,
-        score_dtype: torch.dtype | Literal["auto"] | None = "auto",
+        score_dtype: torch.dtype | Literal["auto"] | None = None,
         encoder_scale: float = ENCODER_SCALE,
         feature_chunk: int | None = None,
     ) -> None:
@@ -190,7 +192,7 @@ class SparseAutoencoder(nn.Module):
         """Whether rough products decide as exact scores do."""
         weights, known = self.W_dec, self.score_dtype in ("auto", torch.float32, torch.bfloat16)
         in_memory = weights.device.type == "cpu" and not is_on_device(weights)
-        return known and in_memory and weights.dtype == torch.float32 and self.choice.supports_rough
+        return known and in_memory and weights.dtype == torch.float32 and self.choice.reads_rough
 
     def _exact_products(self, x: Tensor, features: slice) -> ExactProducts:
         encoder, bias = self.encoder.detach()[features], self.b_enc.detach()[features]

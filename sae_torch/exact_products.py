@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_torch.errors import InputError
 from sae_torch.ops.segments import sampled_dots
 
 # Entries of a block of products that is looked at once more, of a block of a matrix, and of a part of the encoder.
@@ -31,7 +32,7 @@ class ExactProducts:
     Parameters
     ----------
     centred : (tokens, d_model) float32
-        Activations less the decoder's bias.
+        Activations less the decoder's bias, rounded.
     encoder : (features, d_model) float32
     bias, norms : (features,) float32
         Of the encoder, and the lengths of the decoder's rows.
@@ -48,13 +49,14 @@ class ExactProducts:
 
     def __init__(self, centred: Tensor, encoder: Tensor, bias: Tensor, norms: Tensor) -> None:
         self.centred, self.encoder, self.bias, self.norms = centred, encoder, bias, norms
+        self._versions = _versions(encoder, bias)
 
     @cached_property
     def lengths(self) -> tuple[Tensor, Tensor]:
         """Norms of tokens and of the encoder's rows, float64, not below the true ones."""
-        # a norm in float32 is off by less than a thousandth up to a width of 2^14
-        share = 1.0 + max(2.0**-10, self.centred.shape[1] * 2.0**-23)
-        return self.centred.norm(dim=1).double() * share, self.encoder.norm(dim=1).double() * share
+        # in float64, where squares neither over- nor underflow
+        of_tokens, of_features = (part.norm(dim=1, dtype=torch.float64) for part in (self.centred, self.encoder))
+        return of_tokens * (1 + 2.0**-30), of_features * (1 + 2.0**-30)
 
     @cached_property
     def _centred(self) -> Tensor:
@@ -74,8 +76,15 @@ class ExactProducts:
 
     def at(self, tokens: Tensor, features: Tensor) -> Tensor:
         """Scores of pairs, (pairs,) float32."""
+        self._require_unchanged()
         sums = self._sums(tokens, features).add_(self.bias[features])
         return self._rounded(sums, tokens, features).mul_(self.norms[features])
+
+    def _require_unchanged(self) -> None:
+        if _versions(self.encoder, self.bias) != self._versions:
+            raise InputError(
+                "scores: expected the weights of the forward pass, found that they have changed since; run it again"
+            )
 
     def _sums(self, tokens: Tensor, features: Tensor) -> Tensor:
         """Inner products in float64: feature by feature, for a part of the encoder that a cache holds in float64."""
@@ -99,8 +108,9 @@ class ExactProducts:
 
     def all(self) -> Tensor:
         """Every score, (tokens, features) float32."""
+        self._require_unchanged()
         centred, encoder = self._centred, self.encoder.double()
-        scores = torch.empty(len(centred), len(encoder))
+        scores = centred.new_empty(len(centred), len(encoder), dtype=torch.float32)
         every = torch.arange(len(encoder))
         step = max(1, BLOCK_ENTRIES // max(len(encoder), 1))
         for start in range(0, len(centred), step):
@@ -132,9 +142,15 @@ class ExactProducts:
         return sums.float()
 
 
+def _versions(*tensors: Tensor) -> list[int]:
+    """How often tensors were written to; those of inference mode do not say."""
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
+
+
 def _two_roundings(sums: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     """The float32 nearest to the sums, and where their error leaves another one in question."""
-    open_ = ((sums - errors).float() != (sums + errors).float()).nonzero().squeeze(1)
+    open_ = ((sums - errors).float() != (sums + errors).float()) & torch.isfinite(sums)
+    open_ = open_.nonzero().squeeze(1)
     return sums.float(), open_
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,10 @@ class RoughScores:
         if features is not None:
             near, of_features = near[:, features], of_features[features.numpy()]
         if factors is not None:
+            factors = factors.float()
             near = near.float().mul_(factors)
-            of_features = of_features * factors.double().abs().numpy()
+            # the smallest step between two float32 too, of which products next to 0 may be off
+            of_features = of_features * factors.double().abs().numpy() + 2.0**-148 / rough.per_token.min(initial=np.inf)
             relative += 2.0**-22  # rounded here and in the exact scores
         exact = _Part(self.exact, first, step, features, factors)
         bound = (rough.per_token[tokens], of_features, relative)
@@ -115,7 +118,7 @@ class RoughScores:
         counts = torch.from_numpy(al.count_exceeding(self.rough, theta.double().numpy()))
         return counts if theta.ndim else counts.sum()
 
-    @property
+    @cached_property
     def dense(self) -> Tensor:
         """Every score, exact: (tokens, features)."""
         return self.exact.every(*self.shape)
@@ -232,7 +235,8 @@ def _in_float32(products: ExactProducts, weight: float, memory: Tensor | None) -
     near = torch.mm(centred, encoder.T, out=_fitting(memory, products, torch.float32)).add_(bias)
     of_tokens, of_features = products.lengths
     of_features = torch.hypot(of_features * products.norms, bias.double() / weight)
-    return near, (torch.hypot(of_tokens, of_tokens.new_tensor(weight)), of_features * _adding_up(products))
+    per_feature = of_features * _adding_up(products) + _flushed(products, weight)
+    return near, (torch.hypot(of_tokens, of_tokens.new_tensor(weight)), per_feature)
 
 
 def _in_bfloat16(products: ExactProducts, weight: float, memory: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -244,15 +248,15 @@ def _in_bfloat16(products: ExactProducts, weight: float, memory: Tensor | None) 
     """
     centred, (of_tokens, of_features) = products.centred, products.lengths
     d_model = centred.shape[1]
-    left = torch.full((len(centred), d_model + 2), weight, dtype=torch.bfloat16)
+    left = torch.full((len(centred), d_model + 2), weight, dtype=torch.bfloat16, device=centred.device)
     left[:, :d_model] = centred
-    removed = (centred - left[:, :d_model]).norm(dim=1).double()
+    removed = (centred - left[:, :d_model]).norm(dim=1, dtype=torch.float64)
     right, residues = _rounded_encoder(products, weight)
     of_features = torch.hypot(of_features * products.norms, (products.bias * products.norms).double() / weight)
     share = float((residues / of_features.clamp_min(TINY**2)).median().clamp_min(2.0**-12))
     per_token = (removed / share + torch.hypot(of_tokens, of_tokens.new_tensor(2.0 * weight))) * (1 + 2.0**-7)
-    flushed = d_model * 2.0**-120 / weight  # hardware may take numbers next to 0 for 0
-    per_feature = torch.maximum(share * of_features, residues) + of_features * _adding_up(products) + flushed
+    per_feature = torch.maximum(share * of_features, residues) + of_features * _adding_up(products)
+    per_feature += _flushed(products, weight)
     near = torch.mm(left, right.T, out=_fitting(memory, products, torch.bfloat16))
     return near, (per_token, per_feature * (1 + 2.0**-9))
 
@@ -261,20 +265,25 @@ def _rounded_encoder(products: ExactProducts, weight: float) -> tuple[Tensor, Te
     """The encoder times the decoder's norms with the bias beside it, in bfloat16; norms of what rounding removed."""
     encoder, norms = products.encoder, products.norms
     n_features, d_model = encoder.shape
-    right = torch.empty(n_features, d_model + 2, dtype=torch.bfloat16)
-    residues = torch.empty(n_features)
+    right = torch.empty(n_features, d_model + 2, dtype=torch.bfloat16, device=encoder.device)
+    residues = torch.empty(n_features, dtype=torch.float64, device=encoder.device)
     step = max(1, BLOCK_ENTRIES // d_model)
     for rows in (slice(start, start + step) for start in range(0, n_features, step)):
         scaled = encoder[rows] * norms[rows, None]
         right[rows, :d_model] = scaled
-        residues[rows] = scaled.sub_(right[rows, :d_model]).norm(dim=1)
+        residues[rows] = scaled.sub_(right[rows, :d_model]).norm(dim=1, dtype=torch.float64)
     bias = products.bias * norms / weight  # a power of two
     right[:, d_model] = bias
     right[:, d_model + 1] = bias - right[:, d_model]
     rest = (bias - right[:, d_model].float() - right[:, d_model + 1].float()).double()
     # the products with the norms were themselves rounded
     rounding = 2.0**-23 * products.lengths[1] * norms + 2.0**-23 * bias.double().abs()
-    return right, torch.hypot(residues.double() * (1 + 2.0**-10), rest) + rounding
+    return right, torch.hypot(residues * (1 + 2.0**-10), rest) + rounding
+
+
+def _flushed(products: ExactProducts, weight: float) -> float:
+    """What hardware may lose that takes numbers next to 0 for 0, in factors and in products."""
+    return products.centred.shape[1] * 2.0**-120 * (1 + 1 / weight)
 
 
 def _adding_up(products: ExactProducts) -> float:

@@ -20,8 +20,13 @@ MARGIN = 1 / 4
 COARSE, FINE = 2.0**-20, 2.0**-40
 # Tokens whose error is so many times the usual one have thresholds of their own.
 UNUSUAL = 1.5
-# What a threshold may rise when it becomes a number of the scores' type: relative to it, and absolutely.
-ROUNDED = {"float16": (2.0**-10, 2.0**-24), "bfloat16": (0.0, 2.0**-126), "float32": (0.0, 2.0**-126)}
+# What a threshold may rise when it becomes a number of the scores' type, relative to it and absolutely; and the
+# smallest of these numbers.
+ROUNDED = {
+    "float16": (2.0**-10, 2.0**-24, 2.0**-24),
+    "bfloat16": (0.0, 2.0**-126, 2.0**-149),
+    "float32": (0.0, 2.0**-126, 2.0**-149),
+}
 # Scores compared at once; thresholds are made anew for each block.
 BLOCK_BYTES = 1 << 22
 # Share of the features that may be compared in numbers, with one threshold each, beside the pass over bit patterns.
@@ -138,6 +143,8 @@ def _may_reach(rough: Rough, thresholds: Thresholds, workers: int | None) -> Ind
         return np.empty(0, np.int64)
     one_each = np.ptp(thresholds.tokens) == 0, np.ptp(thresholds.features) == 0
     mask = _by_columns if one_each[0] else _by_rows if one_each[1] else _by_numbers
+    if rough.relative >= 1:  # scores below 0 may come up to any threshold
+        mask = _by_numbers
 
     def of_run(run: list[Block]) -> Indices:
         found = true_positions(mask(rough, thresholds, slice(*block)) for block in run)
@@ -195,7 +202,7 @@ def _by_numbers(rough: Rough, thresholds: Thresholds, rows: slice) -> Mask:
     numbers = _numbers(rough, rows, slice(None))
     of_tokens = thresholds.tokens[rows] - COARSE * np.abs(thresholds.tokens[rows])
     of_features = thresholds.features - errors - COARSE * (np.abs(thresholds.features) + errors)
-    with np.errstate(over="ignore"):  # a threshold far below all scores may become -inf
+    with np.errstate(over="ignore", invalid="ignore"):  # thresholds may become -inf, sums of forbidden pairs anything
         if rough.relative:
             share = numbers.dtype.type(rough.relative * (1 + COARSE))
             numbers = numbers + share * np.abs(np.maximum(numbers, np.finfo(numbers.dtype).min))
@@ -212,5 +219,6 @@ def _least(rough: Rough, base: Reals, errors: Reals) -> Reals:
     # a score below 0 comes up by its relative error too
     below = least / (1 - rough.relative) if rough.relative < 1 else np.full_like(least, -np.inf)
     least = np.where(least > 0, least / (1 + rough.relative), below)
-    share, step = ROUNDED.get(rough.approximate.type, (0.0, 0.0))
-    return np.asarray(least - (COARSE + share) * np.abs(least) - step)
+    share, step, smallest = ROUNDED.get(rough.approximate.type, (0.0, 0.0, 0.0))
+    least = least - (COARSE + share) * np.abs(least) - step
+    return np.where((least > 0) & (least < smallest), 0.0, least)  # no pattern lies between

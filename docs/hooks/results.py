@@ -15,7 +15,7 @@ from typing import Any
 PLACE = "<!-- results -->"
 NAMED = re.compile(r"<!-- results: (\w+) -->")
 # Tables that have a page of their own.
-ELSEWHERE = ("rivals",)
+ELSEWHERE = ("rivals", "rough_step")
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 UNIT = " ms"
 # As many columns as dots that are told apart, by colour and by being filled.

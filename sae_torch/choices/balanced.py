@@ -84,10 +84,13 @@ class BalancedChoice(Choice):
         if token_caps is not None and token_caps < (token_floors or 0):
             raise InputError(f"token_caps: {token_caps} is below token_floors = {token_floors}")
         self.token_caps, self.token_floors = token_caps, token_floors
-        if self.has_token_limits:  # of several optimal prices those found depend on which scores are asked for
-            self.supports_rough = False
         self.feature_caps = _densities("feature_caps", feature_caps)
         self.feature_floors = _densities("feature_floors", feature_floors)
+
+    @property
+    def reads_rough(self) -> bool:
+        """Not with limits of tokens: of several optimal prices those found depend on which scores are asked for."""
+        return super().reads_rough and not self.has_token_limits
 
     @property
     def has_token_limits(self) -> bool:

@@ -31,6 +31,8 @@ SOLVER = al.Auto(compiled=False)
 Scores = Tensor | RoughScores | ChunkedScores
 # A class that says one of these anew states or observes its batches in a way of its own.
 STATEMENT = ("limits", "problem", "select", "observe")
+# What reads scores, or says who does.
+READING = (*STATEMENT, "matches", "batch_free", "expected_prices")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,12 @@ class Choice(Statistics):
         # values by name; only where the next search starts, so no part of the state
         self._last_prices: dict[str, Any] | None = None
         self.memory = MatchMemory()
+
+    @property
+    def reads_rough(self) -> bool:
+        """Whether what is read of scores is this library's, or promises to take them as they are."""
+        own = any(not _definer(type(self), name).__module__.startswith("sae_torch.") for name in READING)
+        return self.supports_rough and ("supports_rough" in vars(type(self)) or not own)
 
     def forward(self, scores: Tensor) -> SparseCodes:
         """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
@@ -307,6 +315,11 @@ class Choice(Statistics):
     def extra_repr(self) -> str:
         """What a prompt shows."""
         return f"k={self.k}"
+
+
+def _definer(kind: type, name: str) -> type:
+    """The class that a method comes from."""
+    return next(each for each in kind.__mro__ if name in vars(each))
 
 
 def require_matrix(scores: Scores) -> None:

@@ -70,8 +70,8 @@ class SaeOptions:
     """Balanced choice: largest share of the tokens of a feature."""
     feature_floors: float | None = None
     """Balanced choice: least share of the tokens of a feature; a quarter of the mean share if no limit is given."""
-    score_dtype: Literal["auto", "float32", "bfloat16"] | None = "auto"
-    """Type of the dense product, auto takes the faster one; on a CPU its error decides nothing."""
+    score_dtype: Literal["auto", "float32", "bfloat16"] | None = None
+    """Type of the dense product: auto takes the faster one; on a CPU its error decides nothing. None: as it comes."""
     feature_chunk: int | None = None
     """Encode and select this many features at a time; by default all, or on a CUDA device as many as fit."""
 

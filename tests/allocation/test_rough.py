@@ -166,6 +166,29 @@ def test_what_exceeds_thresholds_exceeds_them_exactly(case: tuple[Matrix, al.Rou
         assert abs(scores[token, feature] - theta[feature]) <= 2 * bound[0] + 1e-6
 
 
+def test_half_precision_next_to_nothing() -> None:
+    """A threshold between 0 and the smallest number of a type has no bit pattern of its own."""
+    unit = 2.0**-24
+    scores = np.full((4, 3), -1.0)
+    scores[:, 0] = [1 * unit, 2 * unit, 3 * unit, 4 * unit]
+    for share in (0.2, 0.9, 1.01, 1.4, 2.5):
+        rough = al.Rough(scores.astype(np.float16), (0.0, 0.0), Oracle(scores))
+        assert np.array_equal(al.exceeding(rough, share * unit)[0], np.flatnonzero(scores[:, 0] > share * unit))
+
+
+@pytest.mark.parametrize("limits", [{"budget": 10}, {"token_caps": 2}, {"feature_caps": 2}], ids=str)
+@pytest.mark.parametrize("relative", [1.0, 1.5])
+def test_a_relative_error_may_turn_the_sign(limits: Limits, relative: float) -> None:
+    scores = np.random.default_rng(0).normal(size=(40, 12))
+    scores[7, 3] = 4.9 if relative > 1 else -0.1
+    near = scores.copy()
+    near[7, 3] = -10.0
+    near[8, 2] = scores[8, 2] = -np.inf
+    whole = al.solve(al.Problem(scores, **limits))
+    found = al.solve(al.Problem(al.Rough(near, (0.0, 0.0, relative), Oracle(scores)), **limits))
+    assert_same_matches(whole, found)
+
+
 def test_thresholds_are_numbers() -> None:
     rough = al.Rough(np.ones((2, 3)), (0.0, 0.0), lambda i, j: np.ones(len(i)))
     for wrong in (np.nan, [1.0, 2.0], "x"):

@@ -31,7 +31,7 @@ def test_every_side_makes_steps() -> None:
 
 def test_the_phases_of_a_step_add_up_to_something_of_each() -> None:
     batches = [torch.randn(SIZES[0], SIZES[1], generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
-    found = profile(Ours(st.MutualChoice(4), "zipf", SIZES, batches), repeats=2)
+    found = profile(Ours(st.MutualChoice(4), "zipf", SIZES, batches, "auto"), repeats=2)
     assert {"encoder product", "exact scores", "selection", "statistics", "auxiliary loss", "backward", "Adam"} <= set(
         found
     )

@@ -29,6 +29,17 @@ CHOICES = {
 }
 
 
+class Reading:
+    """What somebody else reads of scores, as a matrix."""
+
+    def observe(self, scores: Tensor, solution: al.Solution) -> None:
+        assert scores.mean().isfinite()
+
+
+class Own(Reading, st.MutualChoice):
+    """A choice of one's own by a class it also inherits from."""
+
+
 def adversarial(seed: int, tokens: int = 120, d_model: int = 24, features: int = 60) -> ExactProducts:
     """Rows of very different norms, duplicates, opposites, zeros, and numbers that bfloat16 holds exactly."""
     draw = torch.Generator().manual_seed(seed)
@@ -118,6 +129,53 @@ def test_numbers_beyond_any_bound_are_all_computed_exactly() -> None:
         assert torch.equal(scores, given.all())
 
 
+@pytest.mark.parametrize("dtype", BOTH)
+def test_rows_next_to_nothing_are_bounded_too(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, w, bias = torch.randn(300, 16, generator=draw), torch.randn(40, 16, generator=draw), torch.zeros(40)
+    w[3], w[4], w[5] = w[3] * 1e-22, w[4] * 1e-30, w[5] * 1e-41
+    for left, right in ((x, w), (x * 1e9, w * 1e-24), (x * 1e-6, w * 1e-18)):
+        given = ExactProducts(left, right, bias, torch.ones(40))
+        scores = rough(given, dtype)
+        expected = al.solve(al.token_choice(given.all(), 20))
+        assert np.array_equal(al.solve(al.token_choice(scores.rough, 20)).mask(), expected.mask())
+        tiny = scores.part(slice(None), None, torch.full((40,), 1e-44))
+        assert np.array_equal(
+            al.solve(al.token_choice(tiny.rough, 5)).values, al.solve(al.token_choice(tiny.dense, 5)).values
+        )
+
+
+def test_scores_belong_to_the_weights_of_their_forward() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(4), score_dtype="auto")
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    out = sae(x, return_pre=True)
+    with torch.no_grad():
+        sae.encoder.mul_(1.1)
+    with pytest.raises(st.InputError, match="expected the weights of the forward pass, found that they have changed"):
+        st.losses.aux_k_loss(out, x, sae, torch.ones(64, dtype=torch.bool), 4)
+
+
+def test_infinite_activations_say_where_they_are() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(4), score_dtype="auto")
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    x[5, 3] = torch.inf
+    with pytest.raises(al.InvalidProblemError, match="token 5"):
+        sae(x)
+
+
+def test_other_default_types_change_nothing() -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(4), score_dtype="auto")
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    expected, scores = sae(x).codes.values, sae.scores(x)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = sae(x).codes.values, sae.scores(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], scores)
+
+
 def weights_after(steps: int, name: str, dtype: torch.dtype | str, threads: int = 2, **options: object) -> bytes:
     """All parameters and statistics of a short training."""
     draw = torch.Generator().manual_seed(1)
@@ -162,7 +220,7 @@ def test_evaluation_and_calibration_do_not_hang_on_the_product(name: str) -> Non
 
 
 def test_rounding_that_torch_was_told_to_do_changes_nothing() -> None:
-    sae = st.SparseAutoencoder(24, 96, st.MutualChoice(4))
+    sae = st.SparseAutoencoder(24, 96, st.MutualChoice(4), score_dtype="auto")
     x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
     expected = sae(x).codes
     before = torch.get_float32_matmul_precision()
@@ -182,21 +240,23 @@ def test_rounding_that_torch_was_told_to_do_changes_nothing() -> None:
 
 
 def test_what_the_product_is_taken_in() -> None:
-    sae = st.SparseAutoencoder(8, 16, st.MutualChoice(2))
+    sae = st.SparseAutoencoder(8, 16, st.MutualChoice(2), score_dtype="auto")
     many = torch.bfloat16 if types.multiplies_bfloat16() else torch.float32
     assert (sae.product_dtype(4), sae.product_dtype(4096)) == (torch.float32, many)
     print(f"This machine multiplies in {many}.")
     assert isinstance(sae.scores_or_blocks(torch.randn(5, 8)), RoughScores)
     as_it_comes = (
         st.SparseAutoencoder(8, 16, st.MutualChoice(2), score_dtype=None),
-        st.SparseAutoencoder(8, 16, st.MutualChoice(2), dtype=torch.float64),
-        st.SparseAutoencoder(8, 16, st.BalancedChoice(2, token_caps=3)),
+        st.SparseAutoencoder(8, 16, st.MutualChoice(2), dtype=torch.float64, score_dtype="auto"),
+        st.SparseAutoencoder(8, 16, st.BalancedChoice(2, token_caps=3), score_dtype="auto"),
+        st.SparseAutoencoder(8, 16, Own(2), score_dtype="auto"),
     )
     for sae in as_it_comes:
         scores = sae.scores_or_blocks(torch.randn(5, 8, dtype=sae.W_dec.dtype))
         assert isinstance(scores, Tensor)
         assert scores.dtype == sae.W_dec.dtype
-    blocks = st.SparseAutoencoder(8, 16, st.MutualChoice(2), feature_chunk=4).scores_or_blocks(torch.randn(5, 8))
+    blocks = st.SparseAutoencoder(8, 16, st.MutualChoice(2), score_dtype="auto", feature_chunk=4)
+    blocks = blocks.scores_or_blocks(torch.randn(5, 8))
     assert isinstance(blocks, ChunkedScores)
     assert all(isinstance(block, RoughScores) for _, _, block in blocks.blocks())
     for wrong in ("bf16", torch.int8, 16):
