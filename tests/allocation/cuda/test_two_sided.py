@@ -74,6 +74,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "solvers.two_sided.starting_point",
     ):
         monkeypatch.setattr(sys.modules[f"allocation.{module}"], "SMALL", 100)
+    monkeypatch.setattr(sys.modules["allocation.solvers.two_sided.solver"], "ALWAYS_ALL", 100)
     monkeypatch.setattr("allocation.solvers.two_sided.first_candidates.SAMPLE", 1500)
     monkeypatch.setattr("allocation.cuda.scores.DEVICE_ENTRIES", 900)
 
