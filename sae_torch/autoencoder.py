@@ -19,14 +19,11 @@ from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.score_blocks import ChunkedScores, Scores
 
 # Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
 # overshoots. Measured by `benchmarks/training_choices.py`.
 ENCODER_SCALE = 0.25
-
-
-Scores = Tensor | RoughScores | ChunkedScores
 
 
 @dataclass(frozen=True, eq=False)

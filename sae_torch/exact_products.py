@@ -27,7 +27,7 @@ class ExactProducts:
         S_ij = fl( fl( c_i . w_j + b_j ) * n_j ),   fl(x) the float32 nearest to x, ties to even
 
     with the sum taken exactly before it is rounded. It is added up in float64 first; where the error of that leaves two
-    float32 in question, about once in a hundred thousand pairs, without any error.
+    float32 in question, which is rare, without any error.
 
     Parameters
     ----------

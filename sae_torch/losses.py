@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.autoencoder import Output, Scores, SparseAutoencoder
+from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.ops import decode
 from sae_torch.rough_scores import RoughScores
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.score_blocks import ChunkedScores, Scores
 
 # Scores weighted at a time on a GPU: beside a matrix that fills it there is no room for another.
 BLOCK_ENTRIES = 1 << 26

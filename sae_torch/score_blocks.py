@@ -155,3 +155,7 @@ def _one_more(limits: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         caps = np.asarray(limits["feature_caps"])
         return {"feature_caps": (caps[start:stop] if caps.ndim else caps) + 1}
     return {"budget": limits["budget"] + 1}
+
+
+# What an autoencoder hands to whoever reads scores.
+Scores = Tensor | RoughScores | ChunkedScores

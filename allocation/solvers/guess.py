@@ -101,13 +101,12 @@ def _with_floors(lowest: Thresholds, rough: Rough, floors: Indices, workers: int
     if floors.max() > MOST or rough.shape[0] < BLOCKS * (MOST + 1):
         return None
     best = _best_of_blocks(rough, workers)
-    ranks = np.minimum(floors, MOST)
-    left_out = np.sort(best, axis=0)[-1 - ranks, np.arange(floors.size)].astype(np.float64)
+    left_out = np.sort(best, axis=0)[-1 - floors, np.arange(floors.size)].astype(np.float64)
     few = np.flatnonzero(left_out <= 0)
     step = rows_per_block(rough.shape[0])
     for some in (few[start : start + step] for start in range(0, few.size, step)):
         lines = np.sort(rough.approximate.lines(1, some), axis=1)
-        left_out[some] = lines[np.arange(some.size), -1 - ranks[some]]
+        left_out[some] = lines[np.arange(some.size), -1 - floors[some]]
     errors = np.median(rough.per_token) * rough.per_feature + rough.relative * np.abs(left_out)
     return Thresholds(lowest.tokens, np.minimum(0.0, left_out - 2 * MARGIN * errors - lowest.tokens.max()))
 

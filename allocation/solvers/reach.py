@@ -101,8 +101,8 @@ class Reach:
     @classmethod
     def of(cls, rough: Rough) -> Reach:
         """What is known of these scores already, empty at first."""
-        known: Reach | None = rough.memory.get(cls.__name__)
-        return rough.memory.setdefault(cls.__name__, cls()) if known is None else known
+        reach: Reach = rough.memory.setdefault(cls.__name__, cls())
+        return reach
 
     def ids_from(
         self, rough: Rough, thresholds: Thresholds, only_positive: bool = False, workers: int | None = None

@@ -24,11 +24,10 @@ from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
 from sae_torch.rough_scores import RoughScores
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.score_blocks import ChunkedScores, Scores
 
 # With OR-tools other optimal prices may be returned; trained weights are the same bits whatever else is installed.
 SOLVER = al.Auto(compiled=False)
-Scores = Tensor | RoughScores | ChunkedScores
 # A class that says one of these anew states or observes its batches in a way of its own.
 STATEMENT = ("limits", "problem", "select", "observe")
 # What reads scores, or says who does.

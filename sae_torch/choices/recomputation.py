@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.rough_scores import RoughScores
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.score_blocks import ChunkedScores, Scores
 
 Matches = tuple[Tensor, Tensor, Tensor | None]
 # Scores by which a batch is recognised.
@@ -46,7 +46,7 @@ class MatchMemory:
         self._newest: _Forward | None = None
         self._forwards: list[weakref.ref[_Forward]] = []
 
-    def keep(self, scores: Tensor | RoughScores | ChunkedScores, matches: Matches) -> None:
+    def keep(self, scores: Scores, matches: Matches) -> None:
         """Keep the matches of a forward until the next; longer if `hold` says so."""
         self._newest = _Forward(_sample(scores).clone(), matches)
         self._forwards = [each for each in self._forwards if each() is not None]
@@ -58,7 +58,7 @@ class MatchMemory:
             node: Any = output.grad_fn
             node.metadata.setdefault(type(self).__name__, []).append(self._newest)
 
-    def recall(self, scores: Tensor | RoughScores | ChunkedScores) -> Matches | None:
+    def recall(self, scores: Scores) -> Matches | None:
         """The matches of this very batch, if a backward is computing it again."""
         task = torch._C._current_graph_task_id()  # no public name says whether a backward runs
         if task == -1:
@@ -77,7 +77,7 @@ class MatchMemory:
         return MatchMemory, ()
 
 
-def _sample(scores: Tensor | RoughScores | ChunkedScores) -> Tensor:
+def _sample(scores: Scores) -> Tensor:
     """A few numbers from everywhere; two batches do not share them all."""
     matrix = (
         scores.x if isinstance(scores, ChunkedScores) else scores.near if isinstance(scores, RoughScores) else scores

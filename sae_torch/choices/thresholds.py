@@ -19,8 +19,7 @@ from sae_torch.errors import InputError
 from sae_torch.matches import matches_of
 from sae_torch.ops.counting import count_above
 from sae_torch.ops.rounding import rounded_down
-from sae_torch.rough_scores import RoughScores
-from sae_torch.score_blocks import ChunkedScores
+from sae_torch.score_blocks import Scores
 
 # Steps are damped until about this many matches of a feature have been seen.
 DAMPING = 10.0
@@ -42,7 +41,7 @@ class BatchFree(Statistics):
     theta: Tensor
     has_token_limits: bool = True
 
-    def select(self, scores: Tensor | RoughScores | ChunkedScores) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         raise NotImplementedError
 
@@ -74,7 +73,7 @@ class Threshold(BatchFree):
         super().__init__()
         self.register_buffer("theta", torch.as_tensor(theta, dtype=torch.float32).detach().clone())
 
-    def select(self, scores: Tensor | RoughScores | ChunkedScores) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         if not isinstance(scores, Tensor):
             return scores.above(rounded_down(self.theta.to(scores.device), scores.dtype))
@@ -112,7 +111,7 @@ class TokenLimits(BatchFree):
         self.register_buffer("theta", theta.detach().clone())
         self.cap, self.floor = cap, floor
 
-    def select(self, scores: Tensor | RoughScores | ChunkedScores) -> tuple[Tensor, Tensor]:
+    def select(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         assert isinstance(scores, Tensor), "the autoencoder has others for choices on one side alone"
         scores = scores.detach()
@@ -160,7 +159,7 @@ class FrequencyTracker(Statistics):
     @torch.no_grad()
     def observe(
         self,
-        scores: Tensor | RoughScores | ChunkedScores,
+        scores: Scores,
         target: Tensor,
         price: Tensor,
         excess: Tensor,

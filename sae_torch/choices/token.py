@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import Choice, Scores, require_matrix
+from sae_torch.choices.choice import Choice, require_matrix
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, matches_of
 from sae_torch.ops.compiling import no_compile
 from sae_torch.rough_scores import RoughScores
+from sae_torch.score_blocks import Scores
 
 
 class TokenChoice(Choice):
