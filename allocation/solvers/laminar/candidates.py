@@ -48,11 +48,15 @@ class Offers:
         self._first_bracket(problem.budget)
 
     def _useful(self) -> Indices:
-        """Most matches of each line: the least cap on its way to the root."""
-        least = np.full(self.lines, UNLIMITED)
+        """Most matches of each line: the least cap on its way to the root, or a floor that is wrongly above it.
+
+        Whoever is told that a floor cannot be met has to be told why.
+        """
+        least, demanded = np.full(self.lines, UNLIMITED), np.zeros(self.lines, np.int64)
         for level in self.tree.ancestors:
             least = np.where(level >= 0, np.minimum(least, self.tree.caps[level]), least)
-        return np.asarray(np.minimum(least, self.size))
+            demanded = np.where(level >= 0, np.maximum(demanded, self.tree.floors[level]), demanded)
+        return np.asarray(np.minimum(np.maximum(least, demanded), self.size))
 
     def _first_bracket(self, budget: int | None) -> None:
         """A guess at the budget's price for all lines; without a budget the bracket of every capped line."""

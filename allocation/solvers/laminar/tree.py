@@ -70,6 +70,21 @@ class Tree:
             return f"{self.side}s[{node}]"
         return "budget" if node == self.root else f"{self.side}_groups[{node - self.leaves}]"
 
+    def refuse_wrong_limits(self) -> None:
+        """`InfeasibleError` where a floor lies above its own cap."""
+        wrong = np.flatnonzero(self.floors > self.caps)
+        if wrong.size:
+            at = int(wrong[0])
+            raise InfeasibleError(f"{self.label(at)} has floor {self.floors[at]} above its cap {self.caps[at]}")
+
+    def too_many(self, node: int, held: int) -> str:
+        """The sentence about a node whose cap the floors inside it exceed."""
+        return f"{self.label(node)} has cap {self.caps[node]}, but the floors inside it demand {held} matches"
+
+    def too_few(self, node: int, fits: int) -> str:
+        """The sentence about a node whose floor cannot be met."""
+        return f"{self.label(node)} has floor {self.floors[node]}, but only {fits} allowed matches fit inside it"
+
 
 def laminar_tree(problem: Problem, axis: int) -> Tree:
     """The tree of one side's limits with the budget on top."""
@@ -116,20 +131,14 @@ def take(tree: Tree, leaf: Indices, positive: Mask, work_limit: WorkLimit) -> Ma
     """
     forced, alive = np.zeros(leaf.size, bool), np.ones(leaf.size, bool)
     count = tree.parent.size
-    wrong = np.flatnonzero(tree.floors > tree.caps)
-    if wrong.size:
-        node = int(wrong[0])
-        raise InfeasibleError(f"{tree.label(node)} has floor {tree.floors[node]} above its cap {tree.caps[node]}")
+    tree.refuse_wrong_limits()
     for depth, level in reversed(list(enumerate(tree.ancestors))):
         work_limit.check()
         nodes = level[leaf]
         held = np.bincount(nodes[forced & (nodes >= 0)], minlength=count)
         over = np.flatnonzero(held > tree.caps)
         if over.size:
-            at = int(over[0])
-            raise InfeasibleError(
-                f"{tree.label(at)} has cap {tree.caps[at]}, but the floors inside it demand {held[at]} matches"
-            )
+            raise InfeasibleError(tree.too_many(int(over[0]), int(held[over[0]])))
         items = np.flatnonzero(alive & ~forced & (nodes >= 0))
         order = items[stable_order(nodes[items], count)]
         by_node = nodes[order]
@@ -140,11 +149,7 @@ def take(tree: Tree, leaf: Indices, positive: Mask, work_limit: WorkLimit) -> Ma
         short = np.flatnonzero((tree.depth == depth) & (need > sizes))
         if short.size:
             at = int(short[0])
-            raise ShortageError(
-                short,
-                f"{tree.label(at)} has floor {tree.floors[at]}, but only {held[at] + sizes[at]} allowed matches fit "
-                "inside it",
-            )
+            raise ShortageError(short, tree.too_few(at, int(held[at] + sizes[at])))
         forced[order[rank < need[by_node]]] = True
         alive[order[rank >= (tree.caps - held)[by_node]]] = False
     return alive & (forced | positive)

@@ -127,6 +127,12 @@ def test_large_problems_are_certified(side: str, kind: str, limited: str) -> Non
             {"feature_caps": 1, "feature_groups": [al.Group([0, 2], floor=3)]},
             r"feature_groups\[0\] has floor 3, but only 2 allowed matches fit inside it",
         ),
+        # a cap further out is what does not fit, though no line may take so many
+        ({"token_floors": 1, "budget": 0}, "budget has cap 0, but the floors inside it demand 2 matches"),
+        (
+            {"token_groups": [al.Group([0, 1], cap=2), al.Group([0], floor=3)]},
+            r"token_groups\[0\] has cap 2, but the floors inside it demand 3 matches",
+        ),
     ],
 )
 def test_contradictions_are_named_with_numbers(limits: dict[str, Any], message: str) -> None:
