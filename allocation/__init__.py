@@ -18,6 +18,7 @@ from allocation.quotas import (
     zipf_quotas,
     zipf_weights,
 )
+from allocation.ranks import Part, Ranks, mpi_ranks, thread_ranks
 from allocation.rough import Rough
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
@@ -44,11 +45,13 @@ __all__ = [
     "LinearProgram",
     "NotCertifiedError",
     "Options",
+    "Part",
     "Price",
     "Prices",
     "Problem",
     "ProgramArrays",
     "QuotaLedger",
+    "Ranks",
     "Rough",
     "SoftSolution",
     "Solution",
@@ -66,12 +69,14 @@ __all__ = [
     "fit_zipf",
     "is_on_device",
     "map_blocks",
+    "mpi_ranks",
     "mutual_choice",
     "plot",
     "select_fixed",
     "select_stream",
     "soft_solve",
     "solve",
+    "thread_ranks",
     "to_linear_program",
     "token_choice",
     "uniform_quotas",

@@ -146,12 +146,26 @@ def beyond_range(block: Any) -> Any:
     return ((block > LARGEST_SCORE) & (block < math.inf)) | ((block < -LARGEST_SCORE) & (block > -math.inf))
 
 
+# Integers that are too large where sums decide.
+WIDE = "wide"
+
+
 def refusal_of_entries(name: str, count: int, kind: str, edge: tuple[int, int]) -> InvalidProblemError:
     """The sentence about entries that are NaN, +inf or too large."""
-    wanted = f"scores within +-{LARGEST_SCORE:g}, so that their sums stay finite"
-    if kind in ("NaN", "+inf"):
-        wanted = "finite scores"
-    return InvalidProblemError(
-        f"{name}: expected {wanted}, or -inf to forbid a match, found that {count} entries are {kind}, the first at "
-        f"token {edge[0]}, feature {edge[1]}"
-    )
+    place = f"token {edge[0]}, feature {edge[1]}"
+    if kind == WIDE:
+        error = InvalidProblemError(
+            f"{name}: expected integers within +-2^50 beside floors, groups or caps on both sides, where sums of "
+            f"scores decide, found that {count} entries are beyond, the first at {place}; pass them as float64, which "
+            "rounds them"
+        )
+    else:
+        wanted = f"scores within +-{LARGEST_SCORE:g}, so that their sums stay finite"
+        if kind in ("NaN", "+inf"):
+            wanted = "finite scores"
+        error = InvalidProblemError(
+            f"{name}: expected {wanted}, or -inf to forbid a match, found that {count} entries are {kind}, the first "
+            f"at {place}"
+        )
+    error.entries = kind, count, edge
+    return error

@@ -9,6 +9,9 @@ import warnings
 class InvalidProblemError(ValueError):
     """An argument of a problem is not what it must be; the message names it, where, and what was expected."""
 
+    # of entries that are no scores: their kind, how many there are, and token and feature of the first
+    entries: tuple[str, int, tuple[int, int]] | None = None
+
 
 class InfeasibleError(ValueError):
     """No allocation satisfies every floor and cap; the message names a set of them that cannot hold together."""

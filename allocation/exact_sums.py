@@ -34,24 +34,53 @@ def unit_of(numbers: Reals) -> float:
     return float(np.ldexp((whole & -whole).astype(np.float64), exponents - 53).min())
 
 
+def exact_terms(values: Array) -> list[float]:
+    """A few float64 numbers with the same sum as these finite ones."""
+    if values.dtype.kind in "iub":
+        total, terms = _integer_sum(values), []
+        while total:
+            terms.append(float(total))
+            total -= int(terms[-1])
+        return terms
+    left, terms = _float_terms(values), []
+    while term := math.fsum(left):
+        terms.append(term)
+        left.append(-term)
+    return terms
+
+
 def rounded_sum(values: Array) -> float:
     """The sum of finite numbers, correctly rounded."""
-    if values.size < FEW or (values.dtype.kind == "f" and values.itemsize == 8 and np.abs(values).max() > LARGEST):
-        few = values.tolist()
-        return float(sum(few)) if values.dtype.kind in "iub" else math.fsum(few)
-    block = 1 << BLOCK_BITS
     if values.dtype.kind in "iub":
-        total = 0
-        for start in range(0, values.size, block):
-            part = values[start : start + block]
-            part = part if part.dtype == np.uint64 else part.astype(np.int64)
-            # each half has 32 bits, so that the sums of 2^15 of them have less than 64
-            total += (int((part >> 32).sum(dtype=np.int64)) << 32) + int((part & 0xFFFFFFFF).sum(dtype=np.int64))
-        return float(total)
+        return float(_integer_sum(values))
+    return math.fsum(_float_terms(values))
+
+
+def _integer_sum(values: Array) -> int:
+    if values.size < FEW:
+        return sum(values.tolist())
+    block, total = 1 << BLOCK_BITS, 0
+    for start in range(0, values.size, block):
+        part = values[start : start + block]
+        part = part if part.dtype == np.uint64 else part.astype(np.int64)
+        # each half has 32 bits, so that the sums of 2^15 of them have less than 64
+        total += (int((part >> 32).sum(dtype=np.int64)) << 32) + int((part & 0xFFFFFFFF).sum(dtype=np.int64))
+    return total
+
+
+def _float_terms(values: Array) -> list[float]:
+    """Numbers with the same sum, fewer where there are many."""
+    if values.size < FEW or (values.itemsize == 8 and np.abs(values).max() > LARGEST):
+        few: list[float] = values.tolist()
+        return few
     parts = map_runs(
-        lambda run: _exact_parts(values[run[0][0] : run[-1][1]]), values.size, 8 * values.size, None, 8 * block
+        lambda run: _exact_parts(values[run[0][0] : run[-1][1]]),
+        values.size,
+        8 * values.size,
+        None,
+        8 << BLOCK_BITS,
     )
-    return math.fsum(term for part in parts for term in part)
+    return [term for part in parts for term in part]
 
 
 def _exact_parts(values: Array) -> list[float]:

@@ -9,13 +9,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import LARGEST, LARGEST_INTEGER, array_of, count_of, index_vector, shown
+from allocation.arguments import (
+    LARGEST,
+    LARGEST_INTEGER,
+    WIDE,
+    array_of,
+    count_of,
+    index_vector,
+    refusal_of_entries,
+    shown,
+)
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.nesting import nesting_of
 from allocation.notebook import card
-from allocation.scores import Scores
+from allocation.ranks import Part
+from allocation.scores import DenseScores, Scores
 from allocation.validation import dense_scores, edge_scores
+
+_LIMITS = (
+    "budget",
+    "token_caps",
+    "token_floors",
+    "feature_caps",
+    "feature_floors",
+    "token_groups",
+    "feature_groups",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +94,10 @@ class Problem:
         Most and fewest matches of each token and of each feature.
     token_groups, feature_groups : sequence of Group, optional
         Limits on sets of tokens, and on sets of features.
+    part : Part, optional
+        Says that the scores are a block of a matrix whose other blocks other processes hold, for ``solve(ranks=)``. All
+        limits are then those of the whole matrix, the same on every rank. What is wrong with entries of a block, such
+        as a NaN, is said by `solve`, on all ranks.
 
     Raises
     ------
@@ -98,6 +122,9 @@ class Problem:
     feature_floors: Indices | None
     token_groups: tuple[Group, ...]
     feature_groups: tuple[Group, ...]
+    part: Part | None
+    # what is wrong with entries of a part, which `solve` says on all ranks
+    flaw: InvalidProblemError | None
 
     def __init__(
         self,
@@ -109,9 +136,12 @@ class Problem:
         feature_floors: Any = None,
         token_groups: Sequence[Group] = (),
         feature_groups: Sequence[Group] = (),
+        part: Part | None = None,
     ) -> None:
-        matrix = scores if isinstance(scores, Scores) else dense_scores(scores)
-        tokens, features = matrix.shape
+        if part is not None and not isinstance(part, Part):
+            raise InvalidProblemError(f"part: expected an allocation.Part, found {shown(part)}")
+        matrix, flaw = (scores, None) if isinstance(scores, Scores) else _matrix_of(scores, part)
+        tokens, features = matrix.shape if part is None else part.of(matrix.shape)[1]
         fields: dict[str, Any] = {
             "matrix": matrix,
             "budget": None if budget is None else count_of(budget, "budget"),
@@ -121,11 +151,18 @@ class Problem:
             "feature_floors": limits_of(feature_floors, "feature_floors", features),
             "token_groups": _groups(token_groups, "token_groups", tokens),
             "feature_groups": _groups(feature_groups, "feature_groups", features),
+            "part": part,
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         if matrix.is_integer and matrix.type in ("int64", "uint64") and not self._comparisons_decide:
-            _refuse_wide_integers(matrix)
+            try:
+                _refuse_wide_integers(matrix)
+            except InvalidProblemError as error:
+                flaw = error
+                if part is None:
+                    raise
+        object.__setattr__(self, "flaw", flaw)
 
     @classmethod
     def from_edges(cls, tokens: Any, features: Any, scores: Any, shape: tuple[int, int], **limits: Any) -> Problem:
@@ -150,8 +187,13 @@ class Problem:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of tokens, number of features."""
+        """Number of tokens, number of features; of a part its own."""
         return self.matrix.shape
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """All limits by name, as the constructor takes them."""
+        return {name: value for name, value in vars(self).items() if name in _LIMITS}
 
     @property
     def _comparisons_decide(self) -> bool:
@@ -193,15 +235,17 @@ class Problem:
         >>> al.token_choice([[1.0, 2.0]], k=1).with_scores([[4.0, 3.0]])
         Problem(1 tokens x 2 features, float64, token_caps=1)
         """
-        return Problem(scores, **{name: value for name, value in vars(self).items() if name != "matrix"})
+        return Problem(scores, **self.limits, part=self.part)
 
     def __repr__(self) -> str:
         limits = [f"{name}={text}" for name, text in self._limit_texts("..") if not name.endswith("groups")]
         limits += [f"{text} {name}" for name, text in self._limit_texts("..") if name.endswith("groups")]
+        limits += [] if self.part is None else [f"part of {self.part}"]
         return f"Problem({', '.join([self._size_text, *limits])})"
 
     def _repr_html_(self) -> str:
         limits = [(name.replace("_", " "), text) for name, text in self._limit_texts(" to ")]
+        limits += [] if self.part is None else [("part of", str(self.part))]
         return card("Problem", [("scores", self._size_text), *limits], "" if limits else "No limits.")
 
     @property
@@ -219,11 +263,26 @@ class Problem:
         return texts + [(name, str(len(members))) for name, members in groups if members]
 
 
-def checked_problem(problem: Any) -> Problem:
-    """The argument `problem` of a function, which must be one."""
+def checked_problem(problem: Any, with_ranks: bool = False) -> Problem:
+    """The argument `problem` of a function, which must be one, and whole but for a function that takes ranks."""
     if not isinstance(problem, Problem):
         raise InvalidProblemError(f"problem: expected an allocation.Problem, found {shown(problem)}")
+    if problem.part is not None and not with_ranks:
+        raise InvalidProblemError(
+            f"problem: expected a whole one, found a part of {problem.part}; pass ranks= to `solve` or `verify`"
+        )
     return problem
+
+
+def _matrix_of(scores: Any, part: Part | None) -> tuple[Scores, InvalidProblemError | None]:
+    """The scores, checked; and what is wrong with entries of a part, which is for all ranks to know."""
+    try:
+        return dense_scores(scores), None
+    except InvalidProblemError as error:
+        if error.entries is None or part is None:
+            raise
+        rows, columns = map(int, scores.shape if hasattr(scores, "shape") else np.shape(scores))
+        return DenseScores(np.zeros((rows, columns), np.float32), "float32"), error
 
 
 def token_choice(scores: Any, k: Any) -> Problem:
@@ -362,11 +421,7 @@ def _refuse_wide_integers(matrix: Scores) -> None:
             return
         wide = matrix.get(xp.nonzero((entries > LARGEST_INTEGER) | (entries < -LARGEST_INTEGER))[0])
     token, feature = matrix.ends(wide[:1])
-    raise InvalidProblemError(
-        "scores: expected integers within +-2^50 beside floors, groups or caps on both sides, where sums of scores "
-        f"decide, found that {wide.size} entries are beyond, the first at token {token[0]}, feature {feature[0]}; pass "
-        "them as float64, which rounds them"
-    )
+    raise refusal_of_entries("scores", wide.size, WIDE, (int(token[0]), int(feature[0])))
 
 
 def _groups(groups: Any, name: str, size: int) -> tuple[Group, ...]:

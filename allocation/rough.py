@@ -107,6 +107,11 @@ class Rough(DenseScores):
         return f"{super().size_text}, rough {self.approximate.type}"
 
     @property
+    def not_in_parts(self) -> str | None:
+        """Why processes cannot hold such scores in parts: not yet."""
+        return "`ranks=` takes exact scores: pass them instead of a Rough"
+
+    @property
     def is_integer(self) -> bool:
         """False: exact scores are floats."""
         return False

@@ -57,6 +57,11 @@ class _Scores:
         return False
 
     @property
+    def not_in_parts(self) -> str | None:
+        """Why processes cannot hold such scores in parts, or None where they can."""
+        return None
+
+    @property
     def namespace(self) -> Any:
         """The library whose functions compute where the scores are."""
         return np

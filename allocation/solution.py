@@ -182,6 +182,8 @@ class Solution:
     _prices: Prices | None = field(default=None)
     # makes current where the matches are: what is computed from them later has to follow the same stream
     _scope: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+    # of the whole problem, where other ranks hold matches too
+    _objective: float | None = field(default=None)
 
     @classmethod
     def optimal(
@@ -254,7 +256,9 @@ class Solution:
 
     @cached_property
     def objective(self) -> float:
-        """Sum of the selected scores, correctly rounded."""
+        """Sum of the selected scores, correctly rounded; over ranks, those of all."""
+        if self._objective is not None:
+            return self._objective
         return rounded_sum(self.on_host().values)
 
     @cached_property

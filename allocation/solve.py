@@ -12,11 +12,13 @@ import numpy as np
 from allocation.arguments import count_of, number_of, shown
 from allocation.errors import InfeasibleError, InvalidProblemError, NotCertifiedError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
+from allocation.ranks import Ranks, checked_ranks
 from allocation.rough import Rough
 from allocation.solution import Prices, Solution, Status, checked_prices
 from allocation.solvers import Assignment, Laminar, Options, Solver, TopSelection, TwoSided
 from allocation.solvers.base import localised
 from allocation.solvers.narrowing import narrowed
+from allocation.solvers.ranked import solve_on_ranks
 from allocation.solvers.two_sided.compiled_flow import is_installed
 
 
@@ -110,6 +112,7 @@ def solve(
     warm_start: Prices | None = None,
     workers: int | None = None,
     max_seconds: float | None = None,
+    ranks: Ranks | None = None,
 ) -> Solution:
     """The optimal allocation, with the prices that prove it.
 
@@ -132,11 +135,18 @@ def solve(
     max_seconds : float, optional
         Bound for solvers that iterate, which is all but `TopSelection` with its two or so reads of the scores; and for
         the intervals of their prices, each time these are computed.
+    ranks : Ranks, optional
+        The processes that hold the parts of the problem, such as ``al.mpi_ranks(comm)``: each calls `solve` with its
+        own part and the same limits and options.
 
     Returns
     -------
     Solution
-        Equal scores go to the smaller token, then to the smaller feature, in one-sided problems.
+        Equal scores go to the smaller token, then to the smaller feature, in one-sided problems. With `ranks` it holds
+        the matches of this rank's part, in its own indices, and the prices of its tokens and features; `objective` is
+        that of the whole. They are those of one process that holds the whole matrix, bit for bit; with limits on both
+        sides value and certificate are, and the matching may be another optimum. Of prices with floors, groups or
+        limits on both sides no intervals are computed: they are NaN.
 
     Raises
     ------
@@ -147,6 +157,8 @@ def solve(
     NotCertifiedError
         If an iterating solver ran out of time.
 
+    With `ranks` an error of one rank is raised on all of them.
+
     Examples
     --------
     >>> import allocation as al
@@ -154,7 +166,7 @@ def solve(
     >>> solution.tokens, solution.features, solution.objective
     (array([0, 0, 1]), array([0, 1, 2]), 12.0)
     """
-    checked_problem(problem)
+    checked_problem(problem, with_ranks=ranks is not None)
     solver = Auto() if solver is None else solver
     if isinstance(solver, type) or not (hasattr(solver, "refusal") and hasattr(solver, "solve")):
         raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {shown(solver)}")
@@ -162,6 +174,8 @@ def solve(
         raise InvalidProblemError(f"throw: expected True or False, found {shown(throw)}")
     options = _options(warm_start, workers, max_seconds)
     try:
+        if ranks is not None:
+            return solve_on_ranks(problem, solver, options, checked_ranks(ranks))
         reason = solver.refusal(problem)
         if reason is not None:
             raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()" if not isinstance(solver, Auto) else reason)

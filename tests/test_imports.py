@@ -14,6 +14,7 @@ LAYERS = {
     "allocation": (
         ("errors", "arrays", "threads", "notebook"),
         ("arguments", "nesting", "exact_sums", "masked"),
+        ("ranks",),
         ("scores",),
         ("cuda",),
         ("validation",),

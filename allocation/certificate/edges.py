@@ -13,9 +13,6 @@ from allocation.arrays import Indices, Reals
 from allocation.problem import Problem
 from allocation.scores import EdgeScores
 
-# Prices of scores that are all 0 need not be.
-_SMALLEST = 1e-280
-
 
 def malformed(problem: Problem, tokens: Indices, features: Indices, values: NDArray[Any]) -> list[str]:
     """Conditions without which nothing else can be checked."""
@@ -37,7 +34,7 @@ def malformed(problem: Problem, tokens: Indices, features: Indices, values: NDAr
         return [f"the match of token {tokens[forbidden[0]]} with feature {features[forbidden[0]]} is forbidden"]
     wrong = np.flatnonzero(expected != values.astype(np.float64))
     if problem.matrix.is_integer and values.dtype.kind in "iu" and not wrong.size:
-        wrong = np.flatnonzero(_entries_of(problem, tokens, features) != values)  # beyond 2^53 they may round alike
+        wrong = np.flatnonzero(entries_of(problem, tokens, features) != values)  # beyond 2^53 they may round alike
     if wrong.size:
         return [f"values[{wrong[0]}] is {values[wrong[0]]}, but the score there is {expected[wrong[0]]}"]
     return []
@@ -54,11 +51,13 @@ def scores_of(problem: Problem, tokens: Indices, features: Indices) -> Reals:
     return np.where(joined, matrix.array[at].astype(np.float64), -np.inf)
 
 
-def _entries_of(problem: Problem, tokens: Indices, features: Indices) -> NDArray[Any]:
-    """Scores of matches, each of which an edge joins, in their own integer type."""
+def entries_of(problem: Problem, tokens: Indices, features: Indices) -> NDArray[Any]:
+    """Scores of matches, each of which an edge joins, integers in their own type."""
     matrix = problem.matrix
+    if not matrix.is_integer:
+        return scores_of(problem, tokens, features)
     if isinstance(matrix, EdgeScores):
-        return np.asarray(matrix.array[_edges_at(matrix, tokens, features)[0]])
+        return np.asarray(matrix.array[_edges_at(matrix, tokens, features)[0]] if tokens.size else matrix.array[:0])
     return np.asarray(matrix.array[tokens, features])
 
 
@@ -70,13 +69,12 @@ def _edges_at(matrix: EdgeScores, tokens: Indices, features: Indices) -> tuple[I
     return at, flat[at] == wanted
 
 
-def size_of(problem: Problem, selected: Reals) -> float:
-    """What objective and prices may amount to: the selected scores, and a path of the largest through all limits."""
+def largest_of(problem: Problem) -> float:
+    """The largest absolute score that is not -inf."""
     matrix = problem.matrix
     array = matrix.array if isinstance(matrix, EdgeScores) else matrix.widened(matrix.array)
-    largest = float(np.max(array, initial=0)), float(np.min(array, initial=0, where=array > -np.inf))
-    limits = sum(problem.shape) + len(problem.token_groups) + len(problem.feature_groups) + 1
-    return float(np.abs(selected).sum()) + limits * max(largest[0], -largest[1], _SMALLEST)
+    least = float(np.min(array, initial=0, where=array > -np.inf))
+    return max(float(np.max(array, initial=0)), -least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +83,12 @@ class Block:
 
     tokens: Indices
     features: Indices
-    scores: Reals
+    scores: NDArray[Any]
 
-    def best(self, side: int, size: int) -> Reals:
-        """Largest score per token (side 0) or per feature (side 1); -inf where there is none."""
-        best = np.full(size, -np.inf)
+    def best(self, side: int, size: int) -> NDArray[Any]:
+        """Largest score per token (side 0) or per feature (side 1); the least there can be where there is none."""
+        kind = self.scores.dtype
+        best = np.full(size, -np.inf if kind.kind == "f" else np.iinfo(kind).min, kind)
         if self.scores.ndim == 1:
             np.maximum.at(best, (self.tokens, self.features)[side], self.scores)
         elif self.scores.size:
@@ -98,19 +97,27 @@ class Block:
         return best
 
 
-def refused_blocks(problem: Problem, tokens: Indices, features: Indices) -> Iterator[Block]:
-    """Every edge, the selected ones at -inf, in blocks of rows small enough for the cache."""
+def refused_blocks(
+    problem: Problem, tokens: Indices, features: Indices, first: tuple[int, int] = (0, 0), kind: Any = np.float64,
+    absent: Any = -np.inf,
+) -> Iterator[Block]:  # fmt: skip
+    """Every edge, the selected ones `absent`, in blocks of rows small enough for the cache.
+
+    Ends are counted from `first`, the place of the problem's block in the whole.
+    """
     matrix = problem.matrix
     if isinstance(matrix, EdgeScores):
         flat = matrix.tokens * matrix.shape[1] + matrix.features
         held = np.isin(flat, tokens * matrix.shape[1] + features)
-        yield Block(matrix.tokens, matrix.features, np.where(held, -np.inf, matrix.array.astype(np.float64)))
+        scores = np.where(held, np.array(absent, kind), matrix.array.astype(kind))
+        yield Block(matrix.tokens + first[0], matrix.features + first[1], scores)
         return
     rows, columns = problem.shape
     step = max(1, (1 << 16) // max(columns, 1))
+    of_features = first[1] + np.arange(columns)[None, :]
     for start in range(0, rows, step):
         stop = min(start + step, rows)
-        scores = matrix.rows(start, stop).astype(np.float64)
+        scores = matrix.rows(start, stop).astype(kind)
         inside = slice(*np.searchsorted(tokens, [start, stop]))
-        scores[tokens[inside] - start, features[inside]] = -np.inf
-        yield Block(np.arange(start, stop)[:, None], np.arange(columns)[None, :], scores)
+        scores[tokens[inside] - start, features[inside]] = absent
+        yield Block(first[0] + np.arange(start, stop)[:, None], of_features, scores)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from allocation.arrays import Indices, Mask, Reals
+from allocation.certificate.parts import Claim
 from allocation.exact_sums import lost, unit_of
 
 # A float64 sum of at most four prices and a score, each rounded, is off by less than this many units.
@@ -40,6 +41,13 @@ class LastBits:
         self.exact = self.exact and not (lost(scores, -rows, part).any() or lost(part, -columns, rest).any())
         self.unit = min(self.unit, unit_of(scores))
         self.wrong += float(np.abs(rest[profit[near] > 0]).sum())
+
+    def joined(self, of_block: LastBits, claim: Claim) -> LastBits:
+        """With what every rank found in its block."""
+        found = claim.of_all(np.array([of_block.exact, of_block.unit, of_block.wrong], np.float64))
+        self.exact = self.exact and bool(found[:, 0].all())
+        self.unit, self.wrong = min(self.unit, float(found[:, 1].min())), self.wrong + float(found[:, 2].sum())
+        return self
 
     def prove(self) -> bool:
         """Whether no allocation is better at all."""

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from allocation.arguments import array_of, shown
 from allocation.certificate.comparisons import by_comparison
-from allocation.certificate.edges import malformed, refused_blocks, scores_of, size_of
+from allocation.certificate.edges import refused_blocks
 from allocation.certificate.last_bits import EPS, UNITS, LastBits
 from allocation.certificate.limits import SHOWN, all_integer, idle, limits_of, price_sums
 from allocation.certificate.open_edges import open_edges
-from allocation.errors import InvalidProblemError
+from allocation.certificate.parts import Claim, claimed
+from allocation.errors import InvalidProblemError, UnsupportedProblemError
 from allocation.problem import Problem, checked_problem
+from allocation.ranks import Ranks, checked_ranks
 from allocation.rough import Rough
 from allocation.solution import Prices, Solution, checked_prices
 
@@ -50,7 +52,7 @@ class Certificate:
     violations: tuple[str, ...]
 
 
-def verify(problem: Problem, solution: Solution) -> Certificate:
+def verify(problem: Problem, solution: Solution, ranks: Ranks | None = None) -> Certificate:
     """Check a solution against the optimality conditions of its problem, in one or two passes over the edges.
 
     ::
@@ -67,10 +69,13 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     problem : Problem
     solution : Solution
         Or any object with ``tokens``, ``features``, ``values`` and ``prices``.
+    ranks : Ranks, optional
+        The processes that hold the parts of the problem and of the solution: each calls `verify` with its own.
 
     Returns
     -------
     Certificate
+        Of the whole; with `ranks` the same on every rank.
 
     Source: complementary slackness; Schrijver 2003, *Combinatorial Optimization*, chapters 5 and 41.
 
@@ -81,18 +86,27 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
     >>> al.verify(problem, al.solve(problem))
     Certificate(optimal=True, gap=0.0, tolerance=0.0, violations=())
     """
-    checked_problem(problem)
+    checked_problem(problem, with_ranks=ranks is not None)
     if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
         raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
+    if ranks is not None and checked_ranks(ranks).count > 1 and problem.matrix.not_in_parts is not None:
+        raise UnsupportedProblemError(problem.matrix.not_in_parts)
     problem = problem.on_host()
     tokens, features, values = (_answer(solution, name) for name in ("tokens", "features", "values"))
     prices = _checked_prices(problem, solution.prices)
     if isinstance(problem.matrix, Rough):
         sums = [total for total, _, _ in price_sums(problem, prices)]
         problem = open_edges(problem, problem.matrix, tokens, features, sums)
-    violations = malformed(problem, tokens, features, values)
-    if violations:
-        return Certificate(False, math.inf, 0.0, tuple(violations))
+    claim = claimed(problem, (tokens, features, values), prices, ranks)
+    if not isinstance(claim, Claim):
+        return Certificate(False, math.inf, 0.0, tuple(claim))
+    return _judged(claim)
+
+
+def _judged(claim: Claim) -> Certificate:
+    """The verdict on a claim whose matches are edges."""
+    problem, tokens, features, prices = claim.problem, claim.tokens, claim.features, claim.prices
+    violations: list[str] = []
     limits = list(limits_of(problem, tokens, features, prices))
     for limit in limits:
         violations += limit.violations()
@@ -100,7 +114,7 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         return Certificate(False, math.inf, 0.0, tuple(violations))
     feasible = not any(limit.is_broken() for limit in limits)
     (row_price, row_size, rows_held), (column_price, column_size, columns_held) = price_sums(problem, prices)
-    selected = scores_of(problem, tokens, features)
+    selected = claim.selected
     largest = row_size.max(initial=0.0) + column_size.max(initial=0.0) + np.abs(selected).max(initial=0.0)
     exact_sums = problem.matrix.is_integer and all_integer(selected, limits) and bool(largest < 2**53)
 
@@ -114,29 +128,30 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
             f"{cheap.size} selected match(es) cost more than they score, such as token {tokens[cheap[0]]}, feature "
             f"{features[cheap[0]]}: {selected[cheap[0]]:.6g} is {-reduced[cheap[0]]:.3g} below its prices"
         )
-    exchange = by_comparison(problem, tokens, features)
-    last_bits = None
+    exchange = by_comparison(claim)
+    last_bits = of_block = None
     if not exact_sums and exchange is None:
-        last_bits = LastBits(largest, (row_price, column_price), (rows_held, columns_held))
-    if last_bits is not None:
+        last_bits, of_block = (
+            LastBits(largest, (row_price, column_price), (rows_held, columns_held)) for _ in range(2)
+        )
         last_bits.add(tokens, features, selected, -reduced)
-    profits = [float(p) for p in np.maximum(reduced, 0.0)]
-    tolerance = float(bound.sum())
+    profits: list[float] = []
+    loosened = 0.0
     missed: list[str] = []
-    for block in refused_blocks(problem, tokens, features):
+    for block in refused_blocks(claim.block, *claim.own, claim.first):
         spent = row_price[block.tokens] + column_price[block.features]
         profit = block.scores - spent
         better = np.nonzero(profit > 0)
-        if last_bits is not None and last_bits.exact:
-            near = np.nonzero(profit >= -last_bits.reach)
+        if of_block is not None and of_block.exact:
+            near = np.nonzero(profit >= -of_block.reach)
             at, to = (np.broadcast_to(end, profit.shape)[near] for end in (block.tokens, block.features))
-            last_bits.add(at, to, block.scores[near], profit[near])
+            of_block.add(at, to, block.scores[near], profit[near])
         found = profit[better]
         ends = [np.broadcast_to(end, profit.shape)[better] for end in (block.tokens, block.features)]
         size = np.abs(block.scores[better]) + row_size[ends[0]] + column_size[ends[1]]
         slack = np.zeros_like(found) if exact_sums else UNITS * EPS * size
         profits += found.tolist()
-        tolerance += float(slack.sum())
+        loosened += float(slack.sum())
         wrong = found > slack
         if wrong.any() and len(missed) < SHOWN:
             most = int(np.argmax(np.where(wrong, found, 0.0)))
@@ -144,7 +159,9 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
                 f"{int(wrong.sum())} refused match(es) score above their prices, the most token {ends[0][most]}, "
                 f"feature {ends[1][most]}: by {found[most]:.3g}"
             )
-    violations += missed + idle(limits, tokens, features, selected, problem)
+    profits = claim.exactly(profits) + np.maximum(reduced, 0.0).tolist()
+    tolerance = float(bound.sum()) + float(claim.of_all(np.array([loosened])).sum())
+    violations += claim.texts(missed) + idle(limits, tokens, features, selected, problem)
     due = [pair for limit in limits for pair in limit.due()]
     if exact_sums:  # a count times a price may need more bits than a float64 has
         gap = float(sum(count * int(price) for count, price in due) + sum(map(int, profits)) - sum(map(int, selected)))
@@ -154,15 +171,11 @@ def verify(problem: Problem, solution: Solution) -> Certificate:
         tolerance += UNITS * EPS * math.fsum(map(abs, dual_terms))
     if abs(gap) > tolerance and feasible and not violations:
         violations.append(f"the prices leave a gap of {gap:.6g} to the objective")
-    elif (
-        not violations
-        and tolerance > _LOOSEST * np.abs(selected).sum()
-        and tolerance > _LOOSEST * size_of(problem, selected)
-    ):
+    elif not violations and tolerance > _LOOSEST * np.abs(selected).sum() and tolerance > _LOOSEST * claim.size:
         violations.append(
             f"the prices are so far beyond the scores that rounding in them hides a gap of {tolerance:.3g}"
         )
-    if last_bits is not None and last_bits.prove() and not violations:
+    if last_bits is not None and of_block is not None and last_bits.joined(of_block, claim).prove() and not violations:
         gap, tolerance = 0.0, 0.0
     if exchange is not None:
         violations += exchange

@@ -103,6 +103,11 @@ class DeviceScores(DenseScores):
         return True
 
     @property
+    def not_in_parts(self) -> str | None:
+        """Why processes cannot hold such scores in parts: not yet."""
+        return "`ranks=` takes scores in main memory: copy them there"
+
+    @property
     def namespace(self) -> Any:
         """The library whose functions compute where the scores are."""
         return self.engine.namespace

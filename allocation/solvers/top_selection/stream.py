@@ -18,11 +18,14 @@ from allocation.arguments import shown
 from allocation.arrays import Array, Indices
 from allocation.errors import InvalidProblemError
 from allocation.problem import Problem
+from allocation.ranks import Part, Ranks, checked_ranks
 from allocation.rough import Rough
 from allocation.scores import DenseScores, EdgeScores
 from allocation.solution import Solution, counts_of
 from allocation.solvers.base import Options
 from allocation.solvers.narrowing import contenders
+from allocation.solvers.ranked.layout import together
+from allocation.solvers.ranked.solver import solve_on_ranks
 from allocation.solvers.top_selection.ranking import Ends
 from allocation.solvers.top_selection.solver import TopSelection, prices_of_ends
 from allocation.solvers.top_selection.survivors import Survivors
@@ -38,7 +41,10 @@ READ_ENTRIES = 1 << 22
 
 
 def select_stream(
-    chunks: Iterable[Any] | Callable[[], Iterable[Any]], budget: int | None = None, feature_caps: Any = None
+    chunks: Iterable[Any] | Callable[[], Iterable[Any]],
+    budget: int | None = None,
+    feature_caps: Any = None,
+    ranks: Ranks | None = None,
 ) -> Solution:
     """The answer of `mutual_choice` or `feature_choice` on the row blocks stacked, bit for bit.
 
@@ -58,16 +64,18 @@ def select_stream(
         Most matches in all.
     feature_caps : int or (features,) integer vector, optional
         Most matches of each feature.
+    ranks : Ranks, optional
+        Processes that read one block after the other of what follows on what the rank before reads; limits count all.
 
     Returns
     -------
     Solution
-        Tokens are counted through all blocks.
+        Tokens are counted through all blocks; with `ranks` through those of this rank, whose matches they are.
 
     Raises
     ------
     InvalidProblemError
-        For a one-shot iterator, and for blocks that do not fit together.
+        For a one-shot iterator, and for blocks that do not fit together; with `ranks` on all of them.
 
     Examples
     --------
@@ -79,19 +87,49 @@ def select_stream(
     started = time.perf_counter()
     if budget is None and feature_caps is None:
         raise InvalidProblemError("budget, feature_caps: expected at least one of them")
+    if ranks is not None:
+        return _on_ranks(lambda: [_read(chunks, budget, feature_caps)], budget, feature_caps, checked_ranks(ranks))
+    reading = _read(chunks, budget, feature_caps)
+    if reading is None:
+        empty = Problem(np.empty((0, _columns_of(feature_caps))), budget, feature_caps=feature_caps)
+        solution = TopSelection().solve(empty, Options())
+        return dataclasses.replace(solution, stats={"solver": "select_stream", "reason": NO_BLOCKS, **solution.stats})
+    return reading.solution(started)
+
+
+def _columns_of(feature_caps: Any) -> int:
+    """How many features there are where no block says so."""
+    return 0 if feature_caps is None else int(np.size(feature_caps))
+
+
+def _read(chunks: Any, budget: Any, feature_caps: Any) -> _Reading | None:
+    """What is left of all blocks; None if there is none."""
     reading: _Reading | None = None
     for number, chunk in enumerate(_blocks(chunks)):
         block = chunk if isinstance(chunk, Rough) else dense_scores(chunk, f"chunks[{number}]").on_host()
         if reading is None:
             reading = _Reading(block, budget, feature_caps)
         reading.add(block, number)
+    return reading
+
+
+def _on_ranks(read: Callable[[], list[_Reading | None]], budget: Any, feature_caps: Any, ranks: Ranks) -> Solution:
+    """The answer from what each rank read: the best entries of its own blocks are the candidates of all."""
+    reading = together(ranks, read)[0]
+    own = (0, 0) if reading is None else (reading.rows, reading.columns)
+    sizes = np.stack(ranks.gather(np.array(own, np.int64)))
+    columns = int(sizes[:, 1].max()) if reading is None else own[1]
+    if reading is None and not sizes.any():
+        columns = _columns_of(feature_caps)
     if reading is None:
-        n_features = 0 if feature_caps is None else np.size(feature_caps)
-        solution = TopSelection().solve(
-            Problem(np.empty((0, n_features)), budget, feature_caps=feature_caps), Options()
-        )
-        return dataclasses.replace(solution, stats={"solver": "select_stream", "reason": NO_BLOCKS, **solution.stats})
-    return reading.solution(started)
+        none = np.empty(0, np.int64)
+        edges = EdgeScores(none, none, np.empty(0, np.float32), (0, columns), "float32")
+    else:
+        edges = reading.candidates()
+    part = Part(tokens=(int(sizes[: ranks.index, 0].sum()), int(sizes[:, 0].sum())))
+    problem = together(ranks, lambda: Problem(edges, budget, feature_caps=feature_caps, part=part))
+    solution = solve_on_ranks(problem, TopSelection(), Options(), ranks)
+    return dataclasses.replace(solution, stats={**solution.stats, "solver": "select_stream", "passes": 1})
 
 
 def _blocks(chunks: Any) -> Iterable[Any]:
@@ -195,6 +233,12 @@ class _Reading:
         last, _ = self.survivors.keep_best(self.wanted, self.by_column)
         self.lower = np.maximum(self.lower, last)
         self.room = self.survivors.size + SURPLUS
+
+    def candidates(self) -> EdgeScores:
+        """What may be in an answer or set a price, whatever else others read."""
+        self.survivors.keep_best(self.wanted, self.by_column)
+        tokens, features, entries = self.survivors.matches()
+        return EdgeScores(tokens, features, self._values(entries), (self.rows, self.columns), self.type)
 
     def solution(self, started: float) -> Solution:
         """The answer, its prices and their intervals."""

@@ -100,15 +100,28 @@ def sampled_bracket(entries: Array, cap: int) -> tuple[Any, Any, bool]:
     positions = ((steps >> np.uint64(32)) * np.uint64(entries.size)) >> np.uint64(32)
     if entries.size >= 1 << 32:
         positions = np.multiply(steps >> np.uint64(11), 2.0**-53 * entries.size).astype(np.int64)
-    sample = np.sort(entries[positions])[::-1]
-    rank = (cap + 1) * SAMPLE / entries.size
-    margin = 4.0 * np.sqrt(rank * max(1.0 - rank / SAMPLE, 0.0)) + 8.0
-    smallest = smallest_positive(entries.dtype)
+    return bracket_of_sample(entries[positions], cap, entries.size)
+
+
+def sample_of(entries: Array, size: int) -> Array:
+    """About so many entries from all over a matrix, or all."""
+    if size >= entries.size:
+        return entries
+    steps = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(entries[np.multiply(steps >> np.uint64(11), 2.0**-53 * entries.size).astype(np.int64)])
+
+
+def bracket_of_sample(sample: Array, cap: int, n_entries: int) -> tuple[Any, Any, bool]:
+    """The same from a sample of so many entries."""
+    sample, size = np.sort(sample)[::-1], sample.size
+    rank = (cap + 1) * size / n_entries
+    margin = 4.0 * np.sqrt(rank * max(1.0 - rank / size, 0.0)) + 8.0
+    smallest = smallest_positive(sample.dtype)
     last = int(rank + margin)
-    lower = max(sample[last], smallest) if last < SAMPLE else smallest
+    lower = max(sample[last], smallest) if last < size else smallest
     first = int(rank - margin)
-    upper = max(sample[first], lower) if 0 <= first < SAMPLE else sample[0]
-    reaching = SAMPLE - np.searchsorted(sample[::-1], lower)
+    upper = max(sample[first], lower) if 0 <= first < size else sample[0]
+    reaching = size - np.searchsorted(sample[::-1], lower)
     return lower, max(upper, lower), bool(reaching > 1.5 * (rank + margin) and lower > smallest)
 
 
