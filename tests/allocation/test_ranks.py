@@ -18,6 +18,12 @@ from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_si
 Parts = list[tuple[slice, slice]]
 
 
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that waits for one that failed alone fails soon."""
+    monkeypatch.setattr("allocation.ranks.PATIENCE", 60.0)
+
+
 def on_ranks(count: int, work: Callable[[Any], Any]) -> list[Any]:
     """What each rank returns, or the error it raises; a rank that fails alone lets the others go."""
     ranks = al.thread_ranks(count)
@@ -115,17 +121,24 @@ def assert_like_one_process(
         assert np.array_equal(mask, expected.mask())
 
 
-@given(cases(one_sided(max_side=7)))
-def test_top_selections_are_those_of_one_process(case: tuple[Matrix, Limits, Parts]) -> None:
-    scores, limits, parts = case
-    event(f"{len(parts)} ranks")
-    assert_like_one_process(scores, limits, parts)
+STARTS = st.sampled_from([None, 0.0, 0.5, 1.0, 2.0, 3.0, 100.0])
 
 
-@given(cases(nested(max_side=6)))
-def test_floors_and_groups_are_those_of_one_process(case: tuple[Matrix, Limits, Parts]) -> None:
-    scores, limits, parts = case
-    assert_like_one_process(scores, limits, parts)
+def start_of(price: float | None) -> al.Prices | None:
+    """Prices of another batch, true or not."""
+    return None if price is None else al.Prices(*(al.Price(price if n == 0 else np.zeros(0)) for n in range(5)))
+
+
+@given(cases(one_sided(max_side=7)), STARTS)
+def test_top_selections_are_those_of_one_process(case: tuple[Matrix, Limits, Parts], start: float | None) -> None:
+    event(f"{len(case[2])} ranks")
+    assert_like_one_process(*case, warm_start=start_of(start))
+
+
+@given(cases(nested(max_side=6)), STARTS)
+def test_floors_and_groups_are_those_of_one_process(case: tuple[Matrix, Limits, Parts], start: float | None) -> None:
+    event("groups" if any(name.endswith("groups") for name in case[1]) else "no groups")
+    assert_like_one_process(*case, warm_start=start_of(start))
 
 
 @given(cases(any_case(max_side=5)))
@@ -357,3 +370,12 @@ def test_a_block_that_does_not_fit_is_said_on_all_ranks() -> None:
     found = on_ranks(2, lambda rank: al.select_stream(blocks[rank.index], budget=2, ranks=rank))
     assert {type(error) for error in found} == {al.InvalidProblemError}
     assert len({str(error) for error in found}) == 1
+
+
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_what_a_full_line_refuses_sets_no_price_of_the_budget(start: float | None) -> None:
+    """Found by fuzzing: caps of 0 beside a budget of 0, and a guess at its price between the only two scores."""
+    scores = np.array([[0.0, 0.0], [1.0, 0.25]])
+    limits = {"token_caps": 0, "token_floors": 0, "budget": 0}
+    parts = [(slice(0, 1), slice(0, 2)), (slice(1, 2), slice(0, 2))]
+    assert_like_one_process(scores, limits, parts, warm_start=start_of(start))

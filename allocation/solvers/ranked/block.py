@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arrays import Array, Indices, without
+from allocation.arrays import Array, Indices
 from allocation.problem import Problem
 from allocation.scores import Scores
 from allocation.solvers.ranked.layout import Layout
 from allocation.solvers.ranked.line_cuts import in_line_order
 from allocation.solvers.top_selection.lines import select_columns, select_rows
-from allocation.solvers.top_selection.ranking import finish
+from allocation.solvers.top_selection.ranking import Selection, finish
 from allocation.solvers.top_selection.whole import bracket_of_sample, compact, sample_of, smallest_positive
 from allocation.threads import rows_per_block
 
@@ -74,41 +74,50 @@ class RankBlock:
         sample = np.concatenate(self.layout.ranks.gather(sample_of(entries, math.ceil(SAMPLE * entries.size / total))))
         return bracket_of_sample(sample, budget, total)[0]
 
-    def best_positive(self, axis: int, caps: Indices) -> tuple[Indices, Indices]:
-        """Ids of the best positive entries of every line, as many as its cap, in line order; and their lines."""
+    def best(self, axis: int, caps: Indices, hint: Array | None = None) -> Selection:
+        """The best positive entries of every line, as many as its cap; `hint` is just below the expected prices."""
         dense = self.scores.dense
         if dense is None:
             positive = self.positive_from(self.lowest())
             lines = self.scores.ends(positive)[axis]
-            ids = finish(self.scores.entries[positive], positive, lines, caps).flat
-        else:
-            ids = (select_rows, select_columns)[axis](dense.ordered, caps, self.workers).flat
-        return self._in_line_order(axis, ids)
+            return finish(self.scores.entries[positive], positive, lines, caps)
+        select = select_columns if axis else select_rows
+        return select(dense.ordered, np.minimum(caps, dense.shape[1 - axis]), self.workers, hint)
 
-    def best_others(self, axis: int, lines: Indices, caps: Indices) -> tuple[Indices, Indices]:
-        """The same of entries of 0 or less of some lines, the caps being those of all lines."""
+    def in_line_order(self, axis: int, ids: Indices) -> tuple[Indices, Indices]:
+        """These entries line by line, the best first; and their lines."""
+        lines = self.scores.ends(ids)[axis]
+        order = in_line_order(lines, self.numbers_at(ids))
+        return ids[order], lines[order]
+
+    def best_of_lines(self, axis: int, lines: Indices, caps: Indices) -> tuple[Indices, Indices]:
+        """The best allowed entries of some lines, of 0 or less too, in line order; `caps` are those of all lines."""
         dense = self.scores.dense
         if dense is None:
-            ends, values = self.scores.ends(np.arange(self.scores.n_edges))[axis], self.scores.entries
-            ids = np.flatnonzero(np.isin(ends, lines) & (values <= 0))
+            ids = np.flatnonzero(np.isin(self.scores.ends(np.arange(self.scores.n_edges))[axis], lines))
         else:
             parts = [np.empty(0, np.int64)]
             step = rows_per_block(dense.shape[1 - axis])
             for some in (lines[start : start + step] for start in range(0, lines.size, step)):
-                block = dense.lines(axis, some)
-                line, across = np.nonzero((block <= 0) & (block > -np.inf) if not dense.is_integer else block <= 0)
+                line, across = _reaching(dense.lines(axis, some), caps[some], dense.is_integer)
                 parts.append(dense.find(*((some[line], across) if axis == 0 else (across, some[line]))))
             ids = np.sort(np.concatenate(parts))
-        ids, of = self._in_line_order(axis, ids)
+        ids, of = self.in_line_order(axis, ids)
         counts = np.bincount(of, minlength=caps.size)
         place = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
         few = place < caps[of]
         return ids[few], of[few]
 
-    def _in_line_order(self, axis: int, ids: Indices) -> tuple[Indices, Indices]:
-        lines = self.scores.ends(ids)[axis]
-        order = in_line_order(lines, self.numbers_at(ids))
-        return ids[order], lines[order]
+
+def _reaching(block: Array, wanted: Indices, is_integer: bool) -> tuple[Indices, Indices]:
+    """Row and column of the entries that reach the `wanted[i]`-th of their row, all equals of it among them."""
+    if block.shape[1] == 0 or not wanted.size:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    ranks = block.shape[1] - np.clip(wanted, 1, block.shape[1])
+    ends = np.array([np.partition(row, rank)[rank] for row, rank in zip(block, ranks, strict=True)], block.dtype)
+    reached = (block >= ends[:, None]) & (wanted > 0)[:, None]
+    row, column = np.nonzero(reached if is_integer else reached & (block > -np.inf))
+    return row, column
 
 
 def limited_axis(problem: Problem) -> int | None:
@@ -119,8 +128,3 @@ def limited_axis(problem: Problem) -> int | None:
         if any(limit is not None for limit in limits):
             return axis
     return None
-
-
-def remaining(ids: Indices, taken: Indices) -> Indices:
-    """Ids that are not among those taken, whatever the order of these."""
-    return without(ids, np.sort(taken)) if taken.size else ids

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def solve_by_exchange(problem: Problem, whole: Problem, layout: Layout, solver: 
     block = RankBlock(problem.matrix, layout, options.workers)
     offers = _Offers(whole, block)
     known = _Known(layout, problem.matrix)
-    start = None if options.warm_start is None else whole_prices(layout, options.warm_start)
+    start = None if options.warm_start is None else whole_prices(whole, layout, options.warm_start)
     share, rounds = 1, 0
     known.add(offers.best(share))
     if start is not None:
@@ -108,11 +107,11 @@ class _Offers:
         for axis in (0, 1):
             ranks = self.block.of_lines(axis, share * (WIDE * _usual(self.whole, axis) + EXTRA))
             ranks = -(-ranks // self.block.layout.same_lines(axis).size)
-            ids, lines = self.block.best_positive(axis, np.minimum(ranks, self.scores.shape[1 - axis]))
-            parts.append(ids)
+            parts.append(self.block.best(axis, ranks).flat)
             if self.has_floors:
-                missing = ranks - np.bincount(lines, minlength=ranks.size)
-                parts.append(self.block.best_others(axis, np.flatnonzero(missing > 0), missing)[0])
+                lines = self.scores.ends(parts[-1])[axis]
+                short = np.flatnonzero(np.bincount(lines, minlength=ranks.size) < ranks)
+                parts.append(self.block.best_of_lines(axis, short, ranks)[0])
         return union(*parts)
 
     def above(self, prices: Prices, known: _Known, zeros: tuple[Mask, Mask] | None = None) -> Indices:
@@ -198,18 +197,29 @@ def price_sums(whole: Problem, prices: Prices) -> tuple[Reals, Reals]:
     return sides[0], sides[1]
 
 
-def whole_prices(layout: Layout, prices: Prices) -> Prices:
-    """The prices of all tokens and features from those of every rank's block; the others are the same on all."""
-    sides: dict[str, Any] = {}
+def whole_prices(whole: Problem, layout: Layout, prices: Prices) -> Prices | None:
+    """The prices of all limits from those that every rank has of its block; None where one's do not fit."""
+    vectors: dict[str, Reals] = {}
     for axis, name in enumerate(("tokens", "features")):
-        size = int(layout.sizes[layout.ranks.index, axis])
-        own = np.array(np.broadcast_to(np.asarray(getattr(prices, name).value, np.float64), (size,)))
-        total = np.zeros(layout.whole[axis])
-        for rank, part in enumerate(layout.ranks.gather(own)):
-            first = int(layout.firsts[rank, axis])
-            total[first : first + part.size] = part
-        sides[name] = Price(total)
-    return dataclasses.replace(prices, **sides)
+        vectors[name] = np.full(layout.whole[axis], np.nan)
+        for rank, part in enumerate(layout.ranks.gather(_vector(getattr(prices, name)))):
+            if part.size == layout.sizes[rank, axis]:
+                first = int(layout.firsts[rank, axis])
+                vectors[name][first : first + part.size] = part
+    for name, size in (
+        ("budget", 1),
+        ("token_groups", len(whole.token_groups)),
+        ("feature_groups", len(whole.feature_groups)),
+    ):
+        parts = layout.ranks.gather(_vector(getattr(prices, name)))  # the same on all, if they are of one problem
+        vectors[name] = parts[0] if parts[0].size == size else np.full(size, np.nan)
+    if any(np.isnan(vector).any() for vector in vectors.values()):
+        return None
+    return Prices(Price(float(vectors.pop("budget")[0])), **{name: Price(vector) for name, vector in vectors.items()})
+
+
+def _vector(price: Price) -> Reals:
+    return np.array(np.atleast_1d(np.asarray(price.value, np.float64)))
 
 
 def _own(problem: Problem, layout: Layout, solution: Solution, rounds: int) -> Solution:

@@ -1,24 +1,26 @@
 """A budget with caps and floors of one side: what floors force, then the best of the rest within the budget.
 
-Every line first takes what its floor forces and lays aside what its cap lets go; the budget then ends where the price
-search says. Prices are those of the tree with the budget on top (see `laminar.tree`): a line between its limits has
-none, one at its cap pays up to the best that it refuses, one at its floor is paid down to the last that it holds.
+A floor matters only for a line that falls short of it among the best within the budget, a cap only for one that reaches
+it there. So the search starts without them, imposes those that are broken, and repeats until none is: what is imposed
+holds for the optimum too, and stays. Prices are those of the tree with the budget on top (see `laminar.tree`): a line
+between its limits has none, one at its cap pays up to the best that it refuses, one at its floor is paid down to the
+last that it holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from allocation.arrays import Indices, Reals
+from allocation.arrays import Indices, Mask, union, without
 from allocation.errors import InfeasibleError
 from allocation.problem import Problem
+from allocation.scores import reals_at
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
-from allocation.solvers.laminar.tree import Tree, laminar_tree
-from allocation.solvers.ranked.block import RankBlock, limited_axis, remaining
+from allocation.solvers.laminar.tree import laminar_tree
+from allocation.solvers.ranked.block import HINT_SLACK, RankBlock, limited_axis
 from allocation.solvers.ranked.layout import Layout
 from allocation.solvers.ranked.line_cuts import line_cuts
 from allocation.solvers.ranked.price_search import Cut, cut_at, keys_of, real_of
@@ -27,136 +29,178 @@ from allocation.solvers.ranked.price_search import Cut, cut_at, keys_of, real_of
 def solve_one_side(problem: Problem, whole: Problem, layout: Layout, options: Options) -> Solution:
     """The optimum: this rank's matches and the prices of its block. `whole` has the limits and no edge."""
     block = RankBlock(problem.matrix, layout, options.workers)
-    axis, most = limited_axis(problem), layout.edges if problem.budget is None else problem.budget
-    lines = None if axis is None else _Lines.of(problem, whole, block, axis)
-    forced = np.empty(0, np.int64) if lines is None else lines.forced
-    left = most if lines is None else most - lines.forced_total
-    if left < 0:
-        assert lines is not None
-        raise InfeasibleError(lines.tree.too_many(lines.tree.root, lines.forced_total))
-    rest, cut = _BudgetSearch(block, options).run(forced, None if lines is None else lines.alive, left)
-    ids = np.sort(np.concatenate([forced, rest]))
+    axis = limited_axis(problem)
+    budget = layout.edges if problem.budget is None else problem.budget
+    candidates = _Candidates(block, options, budget)
+    lines = None if axis is None else _Lines(problem, whole, block, axis, options)
+    while True:
+        forced, left = (np.empty(0, np.int64), budget) if lines is None else (lines.forced, budget - lines.forced_total)
+        ids, cut = candidates.within(left, forced, lines)
+        ids = np.sort(np.concatenate([forced, ids]))
+        if lines is None or not lines.impose_broken(ids, candidates.ids):
+            break
     reached = problem.budget is not None and cut.total == left
     dropped = real_of(cut.refused, block.scores) if reached else 0.0
     worst = (real_of(cut.last, block.scores) if cut.last else np.inf) if reached else 0.0
-    budget = no_price() if problem.budget is None else Price(dropped, (dropped, worst))
-    prices = _no_prices(block, budget) if lines is None else lines.prices(ids, block, budget, worst)
+    price = no_price() if problem.budget is None else Price(dropped, (dropped, worst))
+    prices = _prices_of(block, price) if lines is None else lines.prices(price, worst)
     return Solution.optimal(problem, block.scores.matches(ids), prices)
 
 
-@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Positive entries of this rank that may be within the budget: those from a guess at its price upwards."""
+
+    def __init__(self, block: RankBlock, options: Options, budget: int) -> None:
+        self.block, self.ids = block, np.empty(0, np.int64)
+        self.lower: Any = None
+        start = options.warm_start
+        if budget >= block.layout.edges:
+            self.guess = block.lowest()
+        elif start is not None and np.ndim(start.budget.value) == 0:
+            self.guess = block.expected_price(float(start.budget.value))
+        else:
+            self.guess = block.sampled_price(budget)
+
+    def within(self, budget: int, forced: Indices, lines: _Lines | None) -> tuple[Indices, Cut]:
+        """The best of what is neither forced nor beyond a cap, on this rank, and where the budget ends."""
+        block, scores = self.block, self.block.scores
+        if lines is not None and lines.alive is not None:  # the caps of all lines left few
+            self.guess, self.ids, self.lower = block.lowest(), lines.alive, block.lowest()
+        while True:
+            if self.lower is None or self.lower != self.guess:
+                self.lower, self.ids = self.guess, block.positive_from(self.guess)
+                if lines is not None and lines.any_capped:
+                    lines.cap(self.ids)
+            left = without(self.ids, forced)
+            left = left if lines is None else lines.within_caps(left)
+            complete = bool(self.lower == block.lowest())
+            cut = cut_at(block.layout, keys_of(scores.entries[left]), scores.ends(left)[0], budget, complete)
+            if cut is not None:
+                return left[cut.taken], cut
+            self.guess = block.lowest()  # the guess was too high: all positive entries then
+
+
 class _Lines:
-    """What the caps and floors of one side decide before the budget.
+    """The limits of one side, those imposed and what they decide.
 
     Attributes
     ----------
-    forced : ids of what floors force on this rank; `forced_total` on all ranks
-    alive : ids of what caps let through on this rank, ascending; None where there are no caps
+    forced : ids of what imposed floors force on this rank, ascending; `forced_total` on all ranks
+    alive : ids of what the caps of all lines let through; None where caps are imposed one by one
     last_forced, last, refused : (lines,) float64
-        The last match within the floor and within the cap, +inf where there is none; the best that a cap refuses, or 0.
+        The last match within an imposed floor and cap, +inf where there is none; the best that this cap refuses, or 0.
     """
 
-    axis: int
-    tree: Tree
-    caps: Indices | None
-    floors: Indices | None
-    forced: Indices
-    forced_total: int
-    alive: Indices | None
-    last_forced: Reals
-    last: Reals
-    refused: Reals
-
-    @classmethod
-    def of(cls, problem: Problem, whole: Problem, block: RankBlock, axis: int) -> _Lines:
-        tree = laminar_tree(whole, axis)
-        tree.refuse_wrong_limits()
-        most = whole.shape[1 - axis]
-        given = (
+    def __init__(self, problem: Problem, whole: Problem, block: RankBlock, axis: int, options: Options) -> None:
+        self.block, self.axis = block, axis
+        self.tree, self.most = laminar_tree(whole, axis), whole.shape[1 - axis]
+        self.tree.refuse_wrong_limits()
+        caps, floors = (
             (problem.token_caps, problem.feature_caps)[axis],
             (problem.token_floors, problem.feature_floors)[axis],
         )
-        caps, floors = (None if limit is None else block.of_lines(axis, limit) for limit in given)
-        n_lines = block.size_of_lines(axis)[0]
-        none = np.empty(0, np.int64)
-        forced, forced_total, last_forced = none, 0, np.full(n_lines, np.inf)
-        if floors is not None:
-            forced, forced_total, last_forced = _forced(tree, block, axis, np.minimum(floors, most))
-        alive, last, refused = None, np.full(n_lines, np.inf), np.zeros(n_lines)
-        if caps is not None:
-            wanted = np.minimum(caps, most)
-            ids, of = block.best_positive(axis, wanted + 1)
-            cuts = line_cuts(block.layout, axis, of, block.numbers_at(ids), wanted)
-            alive, last, refused = np.sort(ids[cuts.taken]), cuts.last, cuts.refused
-        return cls(axis, tree, caps, floors, forced, forced_total, alive, last_forced, last, refused)
+        self.caps, self.floors = (None if limit is None else block.of_lines(axis, limit) for limit in (caps, floors))
+        self.size = block.size_of_lines(axis)[0]
+        self.counts = np.zeros(self.size, np.int64)
+        self.floored, self.capped = np.zeros(self.size, bool), np.zeros(self.size, bool)
+        self.any_capped = False  # on whatever rank
+        self.forced, self.forced_total = np.empty(0, np.int64), 0
+        self.refused_ids = np.empty(0, np.int64)
+        self.last_forced, self.last = np.full((2, self.size), np.inf)
+        self.refused = np.zeros(self.size)
+        self.alive: Indices | None = None
+        if floors is not None and problem.budget is not None and int(floors.sum()) > problem.budget:
+            self._impose_floors(np.ones(self.size, bool))  # a line that cannot meet its floor is named first
+            raise InfeasibleError(self.tree.too_many(self.tree.root, int(floors.sum())))
+        if self.caps is not None and (floors is None or problem.budget is None):
+            self._cap_all(options)
 
-    def prices(self, ids: Indices, block: RankBlock, budget: Price, worst: float) -> Prices:
+    def within_caps(self, ids: Indices) -> Indices:
+        """Those that no imposed cap refuses."""
+        return without(ids, self.refused_ids) if self.refused_ids.size else ids
+
+    def cap(self, candidates: Indices) -> None:
+        """Cut the lines whose caps are imposed, among all entries that may be within the budget."""
+        assert self.caps is not None
+        of_lines = candidates[self.capped[self.block.scores.ends(candidates)[self.axis]]]
+        ids, lines = self.block.in_line_order(self.axis, of_lines)
+        caps = np.where(self.capped, np.minimum(self.caps, self.most), 0)
+        cuts = line_cuts(self.block.layout, self.axis, lines, self.block.numbers_at(ids), caps)
+        self.refused_ids = np.sort(ids[~cuts.taken])
+        self.refused = np.where(self.capped, cuts.refused, 0.0)
+
+    def impose_broken(self, ids: Indices, candidates: Indices) -> bool:
+        """Impose the floors and caps that these matches break on any rank; False if there are none."""
+        self.counts = _counts(self.block, self.axis, ids)
+        short = np.zeros(self.size, bool) if self.floors is None else (self.counts < self.floors) & ~self.floored
+        over = np.zeros(self.size, bool)
+        if self.caps is not None and self.alive is None:
+            # what a line refuses that is exactly at its cap sets no price of the budget either
+            over = (self.counts >= self.caps) & ~self.capped
+        broken = self.block.layout.ranks.sum(np.array([short.any(), over.any()], np.int64))
+        if broken[0]:
+            self._impose_floors(short)
+        if broken[1]:
+            self.capped |= over
+            self.any_capped = True
+            self.cap(candidates)
+        return bool(broken.any())
+
+    def prices(self, budget: Price, worst: float) -> Prices:
         """Prices by the tree's rule, see `laminar.tree.Margins`; intervals where no floor forces a match."""
-        counts = _counts(block, self.axis, ids)
-        at_cap = np.zeros(counts.size, bool) if self.caps is None else counts >= self.caps
-        at_floor = np.zeros(counts.size, bool) if self.floors is None else counts <= self.floors
+        at_cap = np.zeros(self.size, bool) if self.caps is None else self.counts >= self.caps
+        at_floor = np.zeros(self.size, bool) if self.floors is None else self.counts <= self.floors
         lam = float(budget.value)
         theta = np.where(at_cap, np.maximum(self.refused, lam), lam)
         theta = np.where(at_floor, np.minimum(theta, self.last_forced), theta)
         if self.floors is None:
             lower = np.where(at_cap, np.maximum(self.refused - worst, 0.0), 0.0)
             line = Price(theta - lam, (lower, np.where(at_cap, self.last - lam, 0.0)))
-            return _no_prices(block, budget, self.axis, line)
-        unknown = np.full(counts.size, np.nan)
-        return _no_prices(block, Price(lam, (np.nan, np.nan)), self.axis, Price(theta - lam, (unknown, unknown)))
+            return _prices_of(self.block, budget, self.axis, line)
+        unknown = np.full(self.size, np.nan)
+        return _prices_of(self.block, Price(lam, (np.nan, np.nan)), self.axis, Price(theta - lam, (unknown, unknown)))
 
+    def _cap_all(self, options: Options) -> None:
+        """Cut every line at its cap."""
+        assert self.caps is not None
+        block, scores, wanted = self.block, self.block.scores, np.minimum(self.caps, self.most)
+        if not block.layout.is_cut(self.axis):
+            best = block.best(self.axis, wanted, self._hint(options))
+            self.alive = best.flat
+            self.last, self.refused = reals_at(scores, best.last, np.inf), reals_at(scores, best.refused, 0.0)
+            return
+        ids, lines = block.in_line_order(self.axis, block.best(self.axis, wanted + 1).flat)
+        cuts = line_cuts(block.layout, self.axis, lines, block.numbers_at(ids), wanted)
+        self.alive, self.last, self.refused = np.sort(ids[cuts.taken]), cuts.last, cuts.refused
 
-class _BudgetSearch:
-    """The best of what is not forced, within the budget."""
+    def _hint(self, options: Options) -> Any:
+        """Entries a little below the expected prices of lines."""
+        dense, start = self.block.scores.dense, options.warm_start
+        if dense is None or start is None:
+            return None
+        expected = np.asarray((start.tokens, start.features)[self.axis].value) + float(start.budget.value)
+        return dense.encoded(expected * (1 - HINT_SLACK)) if expected.shape == (self.size,) else None
 
-    def __init__(self, block: RankBlock, options: Options) -> None:
-        self.block, self.options = block, options
+    def _impose_floors(self, short: Mask) -> None:
+        """Force the best entries of some lines, whatever they score."""
+        assert self.floors is not None
+        block, layout = self.block, self.block.layout
+        floors = np.where(short, np.minimum(self.floors, self.most), 0)
+        ids, lines = block.best_of_lines(self.axis, np.flatnonzero(short), floors)
+        cuts = line_cuts(layout, self.axis, lines, block.numbers_at(ids), floors)
+        self._refuse_shortage(np.flatnonzero(short & (cuts.counts < self.floors)), cuts.counts)
+        self.floored |= short
+        self.forced = union(self.forced, ids[cuts.taken])
+        self.forced_total = int(layout.ranks.sum(np.array([self.forced.size]))[0])
+        self.last_forced[short] = cuts.last[short]
 
-    def run(self, forced: Indices, alive: Indices | None, budget: int) -> tuple[Indices, Cut]:
-        """Ids of this rank's matches, ascending, and where the budget ends."""
-        block, scores = self.block, self.block.scores
-        lower = block.lowest() if alive is not None else self._lower(budget)
-        while True:
-            ids = remaining(block.positive_from(lower) if alive is None else alive, forced)
-            complete = bool(lower == block.lowest())
-            cut = cut_at(block.layout, keys_of(scores.entries[ids]), scores.ends(ids)[0], budget, complete)
-            if cut is not None:
-                return ids[cut.taken], cut
-            lower = block.lowest()  # the guess was too high: all positive entries then
-
-    def _lower(self, budget: int) -> Any:
-        """An entry below the budget's price, the same on every rank."""
-        start = self.options.warm_start
-        if budget >= self.block.layout.edges:
-            return self.block.lowest()
-        if start is not None and np.ndim(start.budget.value) == 0:
-            return self.block.expected_price(float(start.budget.value))
-        return self.block.sampled_price(budget)
-
-
-def _forced(tree: Tree, block: RankBlock, axis: int, floors: Indices) -> tuple[Indices, int, Reals]:
-    """What floors force: ids, how many of all ranks, and the last of each line."""
-    ids, lines = block.best_positive(axis, floors + 1)
-    cuts = line_cuts(block.layout, axis, lines, block.numbers_at(ids), floors)
-    forced, last, missing = ids[cuts.taken], cuts.last, floors - cuts.counts
-    ranks = block.layout.ranks
-    if ranks.sum(np.array([missing.any()], np.int64))[0]:  # too few positive entries: then others
-        ids, lines = block.best_others(axis, np.flatnonzero(missing), missing)
-        others = line_cuts(block.layout, axis, lines, block.numbers_at(ids), missing)
-        forced = np.concatenate([forced, ids[others.taken]])
-        last = np.where(others.counts > 0, others.last, last)
-        _refuse_short(tree, block, axis, cuts.counts + others.counts, floors)
-    return forced, int(ranks.sum(np.array([forced.size]))[0]), last
-
-
-def _refuse_short(tree: Tree, block: RankBlock, axis: int, counts: Indices, floors: Indices) -> None:
-    """The error of the first line of all that cannot meet its floor, on every rank."""
-    first = block.size_of_lines(axis)[1]
-    short = np.flatnonzero(counts < floors)[:1]
-    parts = block.layout.ranks.gather(np.concatenate([first + short, counts[short]]))
-    worst = min((tuple(part.tolist()) for part in parts if part.size), default=None)
-    if worst is not None:
-        raise InfeasibleError(tree.too_few(*worst))
+    def _refuse_shortage(self, short: Indices, counts: Indices) -> None:
+        """The error of the first line of all that cannot meet its floor, on every rank."""
+        first = self.block.size_of_lines(self.axis)[1]
+        parts = self.block.layout.ranks.gather(np.concatenate([first + short[:1], counts[short[:1]]]))
+        worst = min((tuple(part.tolist()) for part in parts if part.size), default=None)
+        if worst is not None:
+            raise InfeasibleError(self.tree.too_few(*worst))
 
 
 def _counts(block: RankBlock, axis: int, ids: Indices) -> Indices:
@@ -170,7 +214,7 @@ def _counts(block: RankBlock, axis: int, ids: Indices) -> Indices:
     return np.asarray(block.layout.ranks.sum(whole)[first : first + size])
 
 
-def _no_prices(block: RankBlock, budget: Price, axis: int | None = None, line: Price | None = None) -> Prices:
+def _prices_of(block: RankBlock, budget: Price, axis: int | None = None, line: Price | None = None) -> Prices:
     """The budget's price, that of the lines of one side, and none of all else."""
     sides = [no_price(size) for size in block.scores.shape]
     if axis is not None and line is not None:
