@@ -101,6 +101,8 @@ def _with_floors(lowest: Thresholds, rough: Rough, floors: Indices, workers: int
     if floors.max() > MOST or rough.shape[0] < BLOCKS * (MOST + 1):
         return None
     best = _best_of_blocks(rough, workers)
+    if best.shape[0] <= floors.max():
+        return None
     left_out = np.sort(best, axis=0)[-1 - floors, np.arange(floors.size)].astype(np.float64)
     few = np.flatnonzero(left_out <= 0)
     step = rows_per_block(rough.shape[0])
