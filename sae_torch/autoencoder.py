@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,13 @@ from sae_torch.matches import is_on_device
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
+from sae_torch.parallel.world import ALONE, World, world_of
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores, Scores
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
 # overshoots. Measured by `benchmarks/training_choices.py`.
@@ -37,11 +41,14 @@ class Output:
     scores : optional
         Pre-activation times decoder norm as the choice read them, without gradient; only on request. A matrix, exact
         wherever it is asked (`RoughScores`), or in blocks (`ChunkedScores`).
+    world : World
+        The processes whose tokens together are the batch.
     """
 
     x_hat: Tensor
     codes: SparseCodes
     scores: Scores | None = None
+    world: World = field(default=ALONE, repr=False)
 
     @property
     def pre(self) -> Tensor | ChunkedScores | None:
@@ -89,6 +96,9 @@ class SparseAutoencoder(nn.Module):
 
     encoder_scale : float
         The encoder starts as the decoder's transpose times this.
+    mesh : torch.distributed.DeviceMesh, optional
+        Of `st.parallel.mesh`: in training mode the tokens of all processes together are one batch, of which each passes
+        its own. In eval mode every process is on its own.
 
     Attributes
     ----------
@@ -118,8 +128,10 @@ class SparseAutoencoder(nn.Module):
         score_dtype: torch.dtype | Literal["auto"] | None = None,
         encoder_scale: float = ENCODER_SCALE,
         feature_chunk: int | None = None,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         super().__init__()
+        self.world = world_of(mesh)
         for name, size in (("d_model", d_model), ("n_features", n_features)):
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise InputError(f"{name}: expected a positive integer, found {size!r}")
@@ -132,7 +144,10 @@ class SparseAutoencoder(nn.Module):
             raise InputError(f'score_dtype: expected "auto", a floating-point type or None, found {score_dtype!r}')
         if not (math.isfinite(encoder_scale) and encoder_scale > 0):
             raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
+        if self.world.ranks is not None and not choice.supports_parts:
+            raise InputError(f"choice: expected one with supports_parts = True on several processes, found {choice!r}")
         choice.build(n_features)
+        choice.join(self.world)
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         if feature_chunk is not None:
@@ -219,7 +234,10 @@ class SparseAutoencoder(nn.Module):
     def _scores_of(self, x: Tensor, features: slice, memory: Tensor | None) -> Tensor | RoughScores:
         if not self._bounds_errors:
             return self._product(x, features, memory)
-        return rough_scores(self._exact_products(x, features), self.product_dtype(len(x)), memory)
+        products = self._exact_products(x, features)
+        if self.world.ranks is not None:  # a part of a problem is stated with exact scores
+            return products.all()
+        return rough_scores(products, self.product_dtype(len(x)), memory)
 
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
         """The same scores, never held together."""
@@ -248,7 +266,7 @@ class SparseAutoencoder(nn.Module):
         a third of the product's time to hand out fresh memory of that size.
         """
         codes, scores = self._encode(x, memory)
-        return Output(self.decode(codes), codes, scores if return_pre else None)
+        return Output(self.decode(codes), codes, scores if return_pre else None, self.world)
 
     @no_compile
     def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Scores]:

@@ -26,6 +26,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     Balanced choice takes the first tokens whose scores fit a quarter of a gigabyte in float32, and solves their problem
     at once. Choices without thresholds stay as they are. The module's mode is left as found.
 
+    Of several processes each passes tokens of its own, in as many batches as the others.
+
     Parameters
     ----------
     sae : SparseAutoencoder
@@ -73,7 +75,7 @@ def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], 
         If there is no batch.
     """
     all_batches = list(batches)
-    tokens = sum(x.shape[0] for x in all_batches)
+    tokens = choice.world.total(sum(x.shape[0] for x in all_batches))
     if tokens == 0:
         raise InputError("batches: calibration needs at least one token of activations, found none")
     choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)

@@ -14,6 +14,7 @@ from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.ops import decode
+from sae_torch.parallel.world import World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 
@@ -46,7 +47,7 @@ def reconstruction(out: Output, x: Tensor) -> Tensor:
     >>> bool(st.losses.reconstruction(sae(x), x) > 0)
     True
     """
-    return _squared_error(out.x_hat - x)
+    return _squared_error(out.x_hat - x, out.world)
 
 
 def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Sequence[int]) -> Tensor:
@@ -89,7 +90,7 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
         if (start, stop) != (0, sae.n_features):
             codes = codes.feature_range(start, stop)
         x_hat = x_hat + decode(codes, sae.W_dec)
-        total = total + _squared_error(x_hat - x)
+        total = total + _squared_error(x_hat - x, sae.world)
     return total / len(prefixes)
 
 
@@ -203,19 +204,20 @@ def aux_zipf_loss(
     if every < 1:
         raise InputError(f"every: expected 1 or more, found {every}")
     weights = weights.detach().to(x.dtype)
-    x, pre, x_hat = x[::every], out.scores[::every], out.x_hat[::every]
+    looked_at = sae.world.every(len(x), every)
+    x, pre, x_hat = x[looked_at], out.scores[looked_at], out.x_hat[looked_at]
     error = (x - x_hat).detach()
     if is_on_device(pre):
         codes = sae.codes_at(x, pre, *_best_padded(pre, weights, k_aux))
-        loss = _squared_error(error - decode(codes.with_values(codes.values * weights[codes.features]), sae.W_dec))
-        return loss * (weights > 0).any()
+        added = decode(codes.with_values(codes.values * weights[codes.features]), sae.W_dec)
+        return _squared_error(error - added, sae.world) * (weights > 0).any()
     lacking = weights.nonzero().squeeze(1)
     if lacking.numel() == 0:
         return x.new_zeros(())
     with torch.no_grad():
         tokens, features = _best(pre, weights, lacking, min(k_aux, lacking.numel()))
     codes = sae.codes_at(x, pre, tokens, features)
-    return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
+    return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec), sae.world)
 
 
 def _best(pre: Scores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -290,5 +292,5 @@ def shortfall(densities: Tensor, curve: Tensor) -> Tensor:
     return (1.0 - densities / curve.clamp_min(torch.finfo(curve.dtype).tiny)).clamp(0.0, 1.0)
 
 
-def _squared_error(difference: Tensor) -> Tensor:
-    return difference.pow(2).sum(dim=1).mean()
+def _squared_error(difference: Tensor, world: World) -> Tensor:
+    return world.mean(difference.pow(2).sum(dim=1))

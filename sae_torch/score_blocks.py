@@ -92,10 +92,12 @@ class ChunkedScores:
             raise InputError("scores: in blocks of features only those of the last selection can be read")
         return scores[place] if len(flat) else torch.zeros(0, dtype=self.dtype, device=self.device)
 
-    def candidates(self, limits: dict[str, Any], weights: Tensor | None = None) -> al.Problem:
+    def candidates(
+        self, limits: dict[str, Any], weights: Tensor | None = None, part: al.Part | None = None
+    ) -> al.Problem:
         """The problem with these limits of one side, on edges that hold its optimum and its prices.
 
-        With weights per feature, scores times weights decide.
+        With weights per feature, scores times weights decide. A part of a problem has the limits of the whole.
         """
         edges: list[tuple[Any, ...]] = []
         scores = []
@@ -112,10 +114,10 @@ class ChunkedScores:
             edges.append((found.tokens, found.features + start, found.values))
         if not edges:
             none = np.zeros(0, np.int64)
-            return al.Problem.from_edges(none, none, np.zeros(0, np.float32), self.shape, **limits)
+            return al.Problem.from_edges(none, none, np.zeros(0, np.float32), self.shape, **limits, part=part)
         tokens, features, values = (np.concatenate(part) for part in zip(*edges, strict=True))
         self._keep(torch.from_numpy(tokens * self.n_features + features).to(self.device), torch.cat(scores))
-        return al.Problem.from_edges(tokens, features, values, self.shape, **limits)
+        return al.Problem.from_edges(tokens, features, values, self.shape, **limits, part=part)
 
     def above(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and features of the entries above their feature's threshold, or above one threshold; sorted."""

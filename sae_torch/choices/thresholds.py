@@ -174,10 +174,14 @@ class FrequencyTracker(Statistics):
         price : the batch's exact price, from which an unset threshold starts
         excess : mean of (selected score - price); NaN where nothing was selected
         above : how often each feature fires at the current thresholds, where that is not how many scores exceed them
+
+        Scores and `above` are this process's, all else is of the whole batch.
         """
+        tokens, features = self.world.total(scores.shape[0]), scores.shape[1]
         if not self.theta.ndim:  # evenly spread rows measure one common threshold well enough
-            scores = scores[:: max(1, scores.numel() // COUNTED)]
-        count = scores.shape[0] if self.theta.ndim else scores.numel()
+            step = max(1, tokens * features // COUNTED)
+            scores, tokens = scores[self.world.every(scores.shape[0], step)], -(-tokens // step)
+        count = tokens if self.theta.ndim else tokens * features
         if count == 0:
             return
         here = self.theta.device
@@ -187,6 +191,7 @@ class FrequencyTracker(Statistics):
         rate = torch.where(self.spread > 0, 0.05, 1.0)
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
         above = count_above(scores, self.theta.to(scores.device)) if above is None else above
+        above = self.world.sum(above)
         expected = (target * count).to(self.theta)
         expected = expected.clamp(min=1e-3)
         damping = DAMPING / expected

@@ -39,6 +39,7 @@ class TokenChoice(Choice):
     supports_padded = True
     supports_graph = True
     supports_rough = True
+    supports_parts = True
 
     def __init__(self, k: int) -> None:
         super().__init__(k)
@@ -63,7 +64,9 @@ class TokenChoice(Choice):
         """The same in both modes."""
         require_matrix(scores)
         self.build(scores.shape[1])
-        solution = al.solve(self._stated(scores.detach(), advance=False))
+        # in eval mode a process may be alone with its batch
+        part, ranks = (self.world.part(scores.shape[0]), self.world.ranks) if self.training else (None, None)
+        solution = al.solve(self._stated(scores.detach(), False, part), ranks=ranks)
         if isinstance(scores, RoughScores):
             scores.keep(solution)
         return matches_of(solution)

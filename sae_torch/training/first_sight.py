@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, padded_matches
+from sae_torch.parallel.world import World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 
@@ -86,9 +87,13 @@ class FirstSight:
         if min(*before, *after) > 0:
             sae.choice.rescale(before[0] / after[0] * after[1] / before[1])
 
-    def begin(self, probe: Tensor) -> None:
-        """Keep the first tokens."""
-        self.reference = probe[:TOKENS].clone()
+    def begin(self, probe: Sequence[Tensor], world: World) -> None:
+        """Keep the first tokens of the first batches; of several processes each its own of them."""
+        kept, most = [], TOKENS
+        for x in probe:
+            kept.append(x[: world.among_first(len(x), most)])
+            most -= min(world.total(len(x)), most)
+        self.reference = torch.cat(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured, as tensors and plain numbers."""
@@ -102,13 +107,15 @@ class FirstSight:
 
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
-        x = x[: max(1, min(TOKENS, ENTRIES // sae.n_features))]
-        budget = round(self.k * len(x))
+        world = sae.world
+        x = x[: world.among_first(len(x), max(1, min(TOKENS, ENTRIES // sae.n_features)))]
+        budget, part = round(self.k * world.total(len(x))), world.part(len(x))
         mode, sae.training = sae.training, False  # in the precision that decides later
         try:
             scores = sae.scores_or_blocks(x)
             if isinstance(scores, ChunkedScores):
-                return float(al.solve(scores.candidates({"budget": budget}, self.weights)).prices.budget.value)
+                problem = scores.candidates({"budget": budget}, self.weights, part)
+                return float(al.solve(problem, ranks=world.ranks).prices.budget.value)
         finally:
             sae.training = mode
         if isinstance(scores, RoughScores):
@@ -116,9 +123,9 @@ class FirstSight:
             return float(al.solve(al.mutual_choice(rough.rough, budget)).prices.budget.value)
         if self.weights is not None:
             scores = scores * self.weights.to(scores)
-        if is_on_device(scores):
+        if is_on_device(scores) and part is None:
             return padded_matches(scores, budget=budget).prices[0]
-        return float(al.solve(al.mutual_choice(scores, budget)).prices.budget.value)
+        return float(al.solve(al.Problem(scores, budget, part=part), ranks=world.ranks).prices.budget.value)
 
 
 def _inverse(choice: Choice) -> Tensor | None:

@@ -210,7 +210,7 @@ class Run:
             for step, x in enumerate(first):
                 with self._naming(step, reader):
                     trainer.checked(x, step)
-            trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
+            trainer.begin(first, len(reader), len(reader) * reader.batch_size)
         return itertools.chain(first, batches)
 
     def _train(self, first: int, resumed: bool, reader: Stream, trainers: dict[str, Trainer]) -> None:

@@ -22,8 +22,10 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
         optimiser,   W_dec_j <- W_dec_j / ||W_dec_j||
 
     Weights that are frozen stay as they are; beside a frozen encoder, which could not take up their norms, decoder rows
-    have any norm. Nothing here waits for a device, and no temporary has the size of a weight matrix.
+    have any norm. Gradients are first added up over all processes. Nothing here waits for a device, and no temporary
+    has the size of a weight matrix.
     """
+    sae.world.sum_gradients(sae.parameters())
     gradient, unit_rows = sae.W_dec.grad, has_unit_rows(sae)
     if gradient is not None and unit_rows:
         for rows in _blocks(sae.W_dec):

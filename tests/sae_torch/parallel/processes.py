@@ -42,11 +42,9 @@ class Processes:
 
     def close(self) -> None:
         """End them."""
-        for pipe in self.pipes:
-            pipe.send(None)
         for process in self.processes:
-            process.join(10)
             process.kill()
+            process.join(10)
         self.folder.cleanup()
 
 
@@ -59,10 +57,9 @@ def _serve(rank: int, count: int, folder: str, pipe: Connection) -> None:
     dist.init_process_group(
         "gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=PATIENCE)
     )
-    while (task := pipe.recv()) is not None:
-        work, arguments = task
+    while True:
+        work, arguments = pipe.recv()
         try:
             pipe.send((False, work(rank, *arguments)))
         except BaseException:
             pipe.send((True, traceback.format_exc()))
-    dist.destroy_process_group()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 import torch
 
 import sae_torch as st
+from sae_torch.parallel.world import ALONE
 from tests.sae_torch.parallel.processes import Processes
+from tests.sae_torch.parallel.runs import CHOICES, Case, compare, train
 
 TYPES = ("bool", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
 
@@ -100,3 +104,86 @@ print("count", st.parallel.ranks(mesh["data"].get_group()).count)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     ended = subprocess.run([*launch, sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ended.stdout.count("count 2") == 2, ended.stderr
+
+
+FAST = [Case(choice) for choice in CHOICES] + [Case("mutual", options="k"), Case("feature", options="every")]
+
+
+@pytest.mark.parametrize("case", FAST, ids=str)
+def test_two_processes_train_as_one(two: Processes, case: Case) -> None:
+    compare(case, two.run(train, 2, case))
+
+
+class Own(st.Choice):
+    """Says nothing of parts."""
+
+    def limits(self, tokens: int, advance: bool = False) -> dict[str, Any]:
+        return {"budget": self.total(tokens)}
+
+
+def text_of(work: Callable[[], Any]) -> str:
+    try:
+        work()
+    except (st.InputError, ZeroDivisionError, FloatingPointError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def broken(rank: int) -> list[str]:
+    mesh = st.parallel.mesh(data=2)
+
+    def fit(own: Iterable[torch.Tensor], seed: int = 0, config: st.TrainConfig | None = None, steps: int = 3) -> str:
+        sae = st.SparseAutoencoder(4, 12, st.MutualChoice(2), seed=seed, mesh=mesh)
+        return text_of(lambda: st.Trainer(sae, config or st.TrainConfig(progress=False)).fit(own, steps))
+
+    good = [torch.ones(5 + rank, 4) * (1 + torch.arange(4)) + step for step in range(3)]
+    bad = [*good[:2], good[2] * (1.0 if rank == 0 else torch.nan)]
+    failing = (x / torch.tensor(1.0) if rank or step < 2 else 1 // 0 for step, x in enumerate(good))
+    return [
+        fit(good),
+        fit(bad),
+        fit(bad[2:] * 3),
+        fit(failing),
+        fit(good[: 3 - rank]),
+        fit(good, steps=3 - rank),
+        fit(good, seed=rank),
+        fit(good, config=st.TrainConfig(progress=False, clip=1.0 + rank)),
+        text_of(lambda: st.SparseAutoencoder(4, 12, Own(2), mesh=mesh)),
+        fit(good),
+    ]
+
+
+def test_what_one_process_raises_all_raise(two: Processes) -> None:
+    one, other = two.run(broken)
+    assert one == other
+    assert one == [
+        "no error",
+        "InputError: batches: batch 2 holds NaN or infinite activations",
+        "InputError: batches: batch 0 holds NaN or infinite activations",
+        "ZeroDivisionError: integer division or modulo by zero",
+        "InputError: batches: ended after 2 of 3 steps",
+        "InputError: steps: expected the same on every rank, found 3, 2",
+        "InputError: sae: expected the same on every rank, found another on rank 1 than on rank 0",
+        "InputError: config: expected the same on every rank, found another on rank 1 than on rank 0",
+        "InputError: choice: expected one with supports_parts = True on several processes, found Own(k=2)",
+        "no error",
+    ]
+
+
+def test_without_other_processes_a_mesh_changes_nothing() -> None:
+    alone = st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=st.parallel.mesh())
+    assert alone.world is ALONE
+    with pytest.raises(
+        st.InputError, match=r"mesh: expected one of st.parallel.mesh\(data=..., features=...\), found 3"
+    ):
+        st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=3)  # type: ignore[arg-type]
+
+
+def copies(rank: int) -> list[bool]:
+    sae = st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=st.parallel.mesh(data=2))
+    kept = pickle.loads(pickle.dumps(sae))
+    return [copy.deepcopy(sae).choice.world is sae.world, kept.world is ALONE, kept.choice.tracker.world is ALONE]
+
+
+def test_a_copy_stays_with_its_processes_and_a_pickle_is_on_its_own(two: Processes) -> None:
+    assert two.run(copies) == [[True] * 3] * 2
