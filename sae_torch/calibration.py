@@ -52,8 +52,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
 
     def scores(x: Tensor) -> Iterator[Any]:
         # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
-        rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.n_features)
-        return (sae.scores(part.to(sae.W_enc)) for part in torch.split(x, max(1, rows)))
+        rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.width)
+        return (sae.scores(part.to(sae.W_enc.device, sae.W_enc.dtype)) for part in torch.split(x, max(1, rows)))
 
     calibrate_choice(sae.choice, scores, batches)
 

@@ -101,6 +101,7 @@ class ChunkedScores:
         """
         edges: list[tuple[Any, ...]] = []
         scores = []
+        first = 0 if part is None or part.features is None else part.features[0]
         for start, stop, block in self.blocks():
             weighted = block
             if weights is not None:
@@ -108,7 +109,7 @@ class ChunkedScores:
                     continue
                 weighted = _weighted(block, weights[start:stop].to(block.dtype))
             stated = weighted.rough if isinstance(weighted, RoughScores) else weighted
-            found = al.solve(al.Problem(stated, **_one_more(limits, start, stop))).on_host()
+            found = al.solve(al.Problem(stated, **_one_more(limits, first + start, first + stop))).on_host()
             here = [torch.from_numpy(ends).to(self.device) for ends in (found.tokens, found.features)]
             scores.append(block[here[0], here[1]])
             edges.append((found.tokens, found.features + start, found.values))

@@ -167,26 +167,27 @@ class BalancedChoice(Choice):
         if prices is None or self.has_token_limits or not self.tracker.is_set:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
-        return dataclasses.replace(prices, features=al.Price(features))
+        return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow budget's and features' prices by frequency: the thresholds fire as often as features were matched."""
         count = max(self.world.total(scores.shape[0]), 1)
         positive = solution.values > 0
-        fired = self.world.sum(np.bincount(solution.features[positive], minlength=scores.shape[1]))
+        fired = self.world.of_features(np.bincount(solution.features[positive], minlength=scores.shape[1]))
         self.steps.add_(1)
         self.densities.lerp_(
             torch.from_numpy(fired / count).to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE)
         )
-        prices = float(solution.prices.budget.value) + torch.from_numpy(np.array(solution.prices.features.value))
-        totals = self.world.sum(
+        of_features = self.world.all_features(np.array(solution.prices.features.value))
+        prices = float(solution.prices.budget.value) + torch.from_numpy(of_features)
+        totals = self.world.of_features(
             np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
         )
         with np.errstate(invalid="ignore"):
             excess = torch.from_numpy(totals / fired) - prices
         above = None
         if self.has_token_limits and self.tracker.is_set:
-            above = torch.bincount(self.batch_free().select(scores)[1], minlength=scores.shape[1])
+            above = torch.bincount(self.decided_alone(scores)[1], minlength=scores.shape[1])
         self.tracker.observe(scores, self.densities, prices.clamp_min(0.0), excess.clamp_min(0.0), above)
 
     def batch_free(self) -> Threshold | TokenLimits:
@@ -215,7 +216,7 @@ class BalancedChoice(Choice):
             if not most:
                 break
         pooled = torch.cat(blocks)
-        part = self.world.part(pooled.shape[0])
+        part = self.world.part(pooled.shape)
         count = tokens_of(pooled, part)
         floors = caps = None
         if self.feature_floors is not None:
@@ -230,7 +231,8 @@ class BalancedChoice(Choice):
             if forced == before:
                 break  # forced matches do not exist in eval mode, so they are not charged to the budget
         prices = solution.prices
-        theta = float(prices.budget.value) + torch.from_numpy(np.array(prices.features.value))
+        of_features = self.world.all_features(np.array(prices.features.value))
+        theta = float(prices.budget.value) + torch.from_numpy(of_features)
         self.tracker.restart(theta.clamp_min(0.0))
 
     def extra_repr(self) -> str:

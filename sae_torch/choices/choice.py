@@ -169,10 +169,10 @@ class Choice(Statistics):
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         require_matrix(scores)
         scores = scores.detach()
-        self.build(scores.shape[1])
+        self.build(self.world.width(scores.shape[1]))
         if not self.training:
-            return self.batch_free().select(scores)
-        problem = self._stated(scores, observe, self.world.part(scores.shape[0]))
+            return self.decided_alone(scores)
+        problem = self._stated(scores, observe, self.world.part(scores.shape))
         warm_start = self.expected_prices(scores.shape[0])
         solution = al.solve(problem, SOLVER, warm_start=warm_start, ranks=self.world.ranks)
         tokens, features = matches_of(solution)
@@ -182,6 +182,13 @@ class Choice(Statistics):
             self._last_prices = {name: price.value for name, price in vars(solution.prices).items()}
             self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, the others have too
         return tokens, features
+
+    def decided_alone(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        """As `select` in eval mode: every token decides for itself."""
+        form = self.batch_free()
+        if form is not self:
+            form.join(self.world.own)
+        return form.select(scores)
 
     def build(self, n_features: int) -> None:
         """Make the buffers for this many features; a second call only checks the number."""

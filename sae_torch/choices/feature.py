@@ -127,21 +127,23 @@ class FeatureChoice(Choice):
         if guess is None:
             return None
         none = al.Price(np.zeros(0))
-        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(guess), none, none)
+        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(self.world.mine(guess)), none, none)
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Measure densities; follow the prices by frequency."""
         if not self.has_quotas:
             self.mutual.observe(scores, solution)
-            fired = torch.from_numpy(self.world.sum(solution.feature_counts)).double()
+            fired = torch.from_numpy(self.world.of_features(solution.feature_counts)).double()
             tokens = self.world.total(scores.shape[0])
             return self._measure(fired / max(tokens, 1), tokens)
         due = self.quota_densities.numpy() * self.world.total(scores.shape[0])
-        self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
-        prices = torch.from_numpy(np.asarray(solution.prices.features.value))
-        totals = self.world.sum(np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1]))
+        of_features = self.world.all_features(np.asarray(solution.prices.features.value))
+        self._forecast.observe(of_features, due, solution.stats.get("reaching"))
+        prices = torch.from_numpy(of_features)
+        totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
+        counts = self.world.of_features(solution.feature_counts)
         with np.errstate(invalid="ignore"):
-            excess = torch.from_numpy(totals / self.world.sum(solution.feature_counts)) - prices
+            excess = torch.from_numpy(self.world.of_features(totals) / counts) - prices
         self.tracker.observe(scores, self.quota_densities, prices, excess)
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:

@@ -55,7 +55,7 @@ class MutualChoice(Choice):
         price = float(solution.prices.budget.value)
         total = self.world.sum(np.array([solution.values.sum(dtype=np.float64), solution.values.size]))
         excess = float(total[0] / total[1]) - price if total[1] else math.nan
-        share = torch.tensor(self.k / max(scores.shape[1], 1))
+        share = torch.tensor(self.k / max(self.world.width(scores.shape[1]), 1))
         self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:

@@ -34,7 +34,7 @@ def pooled_price(world: World, chunks: Any, budget: int) -> float:
     if world.ranks is None:
         return float(al.select_stream(chunks, budget=budget).prices.budget.value)
     best = al.select_stream(chunks, budget=budget + 1).values[:, None]
-    problem = al.Problem(best, budget, part=world.part(len(best)))
+    problem = al.Problem(best, budget, part=world.part_of_column(len(best)))
     return float(al.solve(problem, ranks=world.ranks).prices.budget.value)
 
 
@@ -68,12 +68,12 @@ def pooled_features(
         pooled = al.select_stream(chunks, feature_caps=caps)
         prices = pooled.prices.features
         return pooled.feature_counts, np.asarray(prices.upper), np.asarray(prices.value)
-    best = al.select_stream(chunks, feature_caps=caps + 1)
+    best = al.select_stream(chunks, feature_caps=world.mine(caps) + 1)
     edges = (best.tokens, best.features, best.values)
-    problem = al.Problem.from_edges(*edges, best.shape, feature_caps=caps, part=world.part(best.shape[0]))
+    problem = al.Problem.from_edges(*edges, best.shape, feature_caps=caps, part=world.part(best.shape))
     settled = al.solve(problem, ranks=world.ranks)
-    counts = world.sum(settled.feature_counts)
-    last = np.full(len(caps), np.inf)
+    counts = world.of_features(settled.feature_counts)
+    last = np.full(best.shape[1], np.inf)
     np.minimum.at(last, settled.features, settled.values)
     taken = np.where((counts < caps) & (caps > 0), 0.0, world.smallest(last))
-    return counts, taken, np.asarray(settled.prices.features.value)
+    return counts, taken, world.all_features(np.asarray(settled.prices.features.value))

@@ -63,10 +63,9 @@ class TokenChoice(Choice):
     def select(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         require_matrix(scores)
-        self.build(scores.shape[1])
-        # in eval mode a process may be alone with its batch
-        part, ranks = (self.world.part(scores.shape[0]), self.world.ranks) if self.training else (None, None)
-        solution = al.solve(self._stated(scores.detach(), False, part), ranks=ranks)
+        world = self.world if self.training else self.world.own
+        self.build(world.width(scores.shape[1]))
+        solution = al.solve(self._stated(scores.detach(), False, world.part(scores.shape)), ranks=world.ranks)
         if isinstance(scores, RoughScores):
             scores.keep(solution)
         return matches_of(solution)

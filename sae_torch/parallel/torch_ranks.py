@@ -40,7 +40,7 @@ class TorchRanks:
             raise InputError(f"values: expected int64 or float64, found {values.dtype}")
         if values.size == 0:
             return values.copy()
-        if values.dtype == np.int64:
+        if values.dtype == np.int64 and self.count > 1:
             total = torch.from_numpy(np.array(values)).to(self._device)
             dist.all_reduce(total, group=self._group)
             return total.cpu().numpy()
@@ -59,17 +59,25 @@ class TorchRanks:
         """As `gather`, where all have one shape and a type that torch has too: one round instead of two."""
         return [part.numpy() for part in self._all(torch.from_numpy(np.array(values)))]
 
-    def start_sum(self, tensor: Tensor) -> Work:
+    def start_sum(self, tensor: Tensor) -> Work | None:
         """Begin to add up a tensor of one shape in its place; every rank has the same bits when it is waited for."""
-        started: Work = dist.all_reduce(tensor, group=self._group, async_op=True)
-        return started
+        return None if self.count == 1 else dist.all_reduce(tensor, group=self._group, async_op=True)
 
     def _all(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, of one shape and type."""
+        if self.count == 1:
+            return [tensor]
         tensor = tensor.to(self._device)
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
         dist.all_gather(parts, tensor, group=self._group)
         return [part.cpu() for part in parts]
+
+
+class OneRank(TorchRanks):
+    """A process on its own."""
+
+    def __init__(self) -> None:
+        self.index, self.count = 0, 1
 
 
 def ranks(group: ProcessGroup | None = None) -> TorchRanks:

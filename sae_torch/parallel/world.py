@@ -1,4 +1,4 @@
-"""The one place that knows about ranks: everything else asks it for sums over the tokens of the whole batch.
+"""The one place that knows about ranks: everything else asks it for what is of the whole batch and dictionary.
 
 One process is its own world: then sums are what is summed, and every answer is the same bits as without this module.
 """
@@ -14,25 +14,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd import Function
 
 import allocation as al
 from sae_torch.errors import InputError
 from sae_torch.parallel.mesh import DATA, FEATURES
-from sae_torch.parallel.torch_ranks import TorchRanks
+from sae_torch.parallel.reductions import mean_over, shared_over, sum_over
+from sae_torch.parallel.torch_ranks import OneRank, TorchRanks
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 Summed = TypeVar("Summed", int, Tensor, NDArray[Any])
+Vector = TypeVar("Vector", Tensor, NDArray[Any])
 
 
 class World:
     """The processes that train together, as one of them sees it; here one process alone.
 
-    Each has tokens of its own, and the batch is those of all, in order of the ranks. What is called a sum, a mean or a
-    total here is of the whole batch. All ranks call the same methods in the same order.
+    Each has the scores of some tokens and some features. The batch is the tokens of all, in order of the ranks, and the
+    dictionary is the features of all. What is called a sum, a mean or a total here is of the whole. All ranks call the
+    same methods in the same order.
 
     Attributes
     ----------
@@ -40,45 +42,31 @@ class World:
         What `al.solve` takes with a part of a problem.
     leads : bool
         Whether this process is the one that writes and shows.
+    cuts_features : bool
+        Whether there are features that this process does not hold.
 
     Examples
     --------
     >>> import torch
     >>> from sae_torch.parallel.world import ALONE
-    >>> ALONE.total(5), ALONE.part(5), float(ALONE.mean(torch.tensor([1.0, 2.0])))
+    >>> ALONE.total(5), ALONE.part((5, 7)), float(ALONE.mean(torch.tensor([1.0, 2.0])))
     (5, None, 1.5)
     """
 
     ranks: al.Ranks | None = None
     leads: bool = True
+    cuts_features: bool = False
+
+    @property
+    def own(self) -> World:
+        """Those that hold the same tokens: in eval mode no other takes part."""
+        return self
+
+    # tokens
 
     def span(self, tokens: int) -> tuple[int, int]:
         """Number of this rank's first token in the whole batch, and how many tokens that has."""
         return 0, tokens
-
-    def sum(self, values: Summed) -> Summed:
-        """The sum over the ranks, element by element, the same bits on each."""
-        return values
-
-    def smallest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The smallest over the ranks, element by element."""
-        return values
-
-    def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
-        """What this rank's own work gives, and a number from the work of every rank. What one raises, all raise."""
-        done = work()
-        return done, [number(done)]
-
-    def mean(self, rows: Tensor) -> Tensor:
-        """The mean over the tokens of the whole batch, with gradient for this rank's."""
-        return rows.mean(dim=0)
-
-    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        """Make the gradient of every weight that of the whole batch."""
-
-    def part(self, tokens: int) -> al.Part | None:
-        """Which part of the whole problem the scores of this rank's tokens are; None where they are all."""
-        return None
 
     def total(self, tokens: int) -> int:
         """How many tokens the whole batch has."""
@@ -92,10 +80,88 @@ class World:
         """How many of this rank's tokens, its first, are among the first `most` of the whole batch."""
         return min(max(most - self.span(tokens)[0], 0), tokens)
 
+    def sum_tokens(self, values: Summed) -> Summed:
+        """The sum of what is measured on tokens, whatever their features."""
+        return values
+
+    def mean(self, rows: Tensor) -> Tensor:
+        """The mean over the tokens of the whole batch, with gradient for this rank's."""
+        return rows.mean(dim=0)
+
+    # features
+
+    def cut(self, features: int) -> slice:
+        """Which of so many features this rank holds."""
+        return slice(0, features)
+
+    def width(self, features: int) -> int:
+        """How many features there are where this rank holds so many."""
+        return features
+
+    def mine(self, values: Vector) -> Vector:
+        """Of one number per feature those of this rank's; of one number for all, that."""
+        return values
+
+    def of_features(self, values: Vector) -> Vector:
+        """Of sums per feature over this rank's tokens, those over the batch, for all features."""
+        return values
+
+    def all_features(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of numbers per feature that are the same whatever the tokens, those of all features."""
+        return values
+
+    def smallest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As `of_features`, the smallest in place of the sum."""
+        return values
+
+    def add_features(self, rows: Tensor) -> Tensor:
+        """The sum of what each rank's features contribute to its tokens."""
+        return rows
+
+    def shared(self, tensor: Tensor) -> Tensor:
+        """What every rank's features read: its gradient is the sum of theirs."""
+        return tensor
+
+    def cut_weight(self, weight: Tensor) -> Tensor:
+        """What this rank holds of a weight with one row per feature."""
+        return weight
+
+    def whole_weight(self, weight: Tensor) -> Tensor:
+        """A weight that every rank holds."""
+        return weight
+
+    def local(self, weight: Tensor) -> Tensor:
+        """The rows that this rank holds, as they lie in its memory."""
+        return weight
+
+    # both
+
+    def part(self, shape: tuple[int, ...]) -> al.Part | None:
+        """Which part of the whole problem this rank's scores are; None where they are all."""
+        return None
+
+    def part_of_column(self, length: int) -> al.Part | None:
+        """Which part of one column this rank's entries are, those of all ranks one below the other."""
+        return None
+
+    def sum(self, values: Summed) -> Summed:
+        """The sum of what is measured on scores, element by element, the same bits on each rank."""
+        return values
+
+    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Make the gradient of every weight that of the whole batch."""
+
+    # agreement
+
+    def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
+        """What this rank's own work gives, and a number from the work of every rank. What one raises, all raise."""
+        done = work()
+        return done, [number(done)]
+
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
         """The part of a batch that this rank has, and how many tokens the whole has."""
-        x, sizes = self.agreed(batch, len)
-        return x, sum(sizes)
+        x = batch()
+        return x, len(x)
 
     def together(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         """The batches of this rank, as long as every rank has another."""
@@ -116,7 +182,7 @@ class World:
         return value
 
     def require_alike(self, name: str, state: Callable[[], Iterable[Any]]) -> None:
-        """Tensors and values that must be the same on every rank, to the last bit.
+        """Tensors and values that must be the same on every rank that holds them, to the last bit.
 
         Raises
         ------
@@ -140,68 +206,90 @@ def _alone() -> World:
 
 
 class _Ranked(World):
-    """Several processes with tokens of their own and the same weights.
+    """Several processes: along `data` with other tokens, along `features` with other features of the same tokens."""
 
-    Parameters
-    ----------
-    data : TorchRanks
-        Those along the dimension "data".
-    """
+    def __init__(
+        self, data: TorchRanks, features: TorchRanks, everyone: TorchRanks, n_features: int, mesh: DeviceMesh
+    ) -> None:
+        self.ranks = self.everyone = everyone
+        self.data, self.features, self.n_features, self.mesh = data, features, n_features, mesh
+        self.leads = everyone.index == 0
+        self.cuts_features = features.count > 1
 
-    def __init__(self, data: TorchRanks) -> None:
-        self.ranks = self.data = data
-        self.leads = data.index == 0
+    @property
+    def own(self) -> World:
+        if not self.cuts_features:
+            return ALONE
+        return _Ranked(OneRank(), self.features, self.features, self.n_features, self.mesh)
 
     def span(self, tokens: int) -> tuple[int, int]:
-        sizes = self._numbers(tokens)
+        sizes = _numbers(self.data, tokens)
         return sum(sizes[: self.data.index]), sum(sizes)
 
-    def part(self, tokens: int) -> al.Part | None:
-        return al.Part(tokens=self.span(tokens))
-
-    def sum(self, values: Summed) -> Summed:
-        if isinstance(values, Tensor):
-            wide = torch.int64 if not values.dtype.is_floating_point else torch.float64
-            total = self.data.sum(values.detach().to("cpu", wide).numpy())
-            return torch.from_numpy(np.asarray(total)).to(values)
-        if isinstance(values, np.ndarray):
-            return self.data.sum(values)
-        return sum(self._numbers(values))
-
-    def smallest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.min(self.data.gather(values), axis=0)  # type: ignore[no-any-return]
-
-    def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
-        done, error = None, None
-        try:
-            done = work()
-        except Exception as raised:
-            error = raised
-        numbers = self._numbers(-1 if error is not None else number(done))  # type: ignore[arg-type]
-        if min(numbers) < 0:
-            texts = self.data.gather(np.frombuffer(_sent(error), np.uint8))
-            if error is not None:
-                raise error
-            raise pickle.loads(texts[next(rank for rank, value in enumerate(numbers) if value < 0)].tobytes())
-        return done, numbers  # type: ignore[return-value]
-
-    def same(self, name: str, value: int) -> int:
-        values = self._numbers(value)
-        if len(set(values)) > 1:
-            raise InputError(f"{name}: expected the same on every rank, found {', '.join(map(str, values))}")
-        return value
-
-    def require_alike(self, name: str, state: Callable[[], Iterable[Any]]) -> None:
-        digests = self._numbers(_digest(state()))
-        other = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-        if other:
-            raise InputError(
-                f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank 0"
-            )
+    def sum_tokens(self, values: Summed) -> Summed:
+        return _sum(self.data, values)
 
     def mean(self, rows: Tensor) -> Tensor:
-        mean: Tensor = _Mean.apply(rows, self)  # type: ignore[no-untyped-call]
-        return mean
+        return mean_over(rows, self.data)
+
+    def cut(self, features: int) -> slice:
+        size = -(-features // self.features.count)  # as torch cuts
+        return slice(min(self.features.index * size, features), min((self.features.index + 1) * size, features))
+
+    def width(self, features: int) -> int:
+        held = range(self.n_features)[self.cut(self.n_features)]
+        return self.n_features if features == len(held) else features
+
+    def mine(self, values: Vector) -> Vector:
+        return values[self.cut(len(values))] if values.ndim else values
+
+    def of_features(self, values: Vector) -> Vector:
+        summed = _sum(self.data, values)
+        if isinstance(summed, np.ndarray):
+            return self.all_features(summed)
+        return torch.from_numpy(self.all_features(summed.cpu().numpy())).to(values)
+
+    def all_features(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate(self.features.gather(values)) if self.cuts_features else values
+
+    def smallest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.all_features(np.min(self.data.gather(values), axis=0))
+
+    def add_features(self, rows: Tensor) -> Tensor:
+        return sum_over(rows, self.features) if self.cuts_features else rows
+
+    def shared(self, tensor: Tensor) -> Tensor:
+        return shared_over(tensor, self.features) if self.cuts_features else tensor
+
+    def cut_weight(self, weight: Tensor) -> Tensor:
+        if not self.cuts_features:
+            return weight
+        from torch.distributed.tensor import DTensor, Replicate, Shard
+
+        held = weight[self.cut(len(weight))].contiguous()
+        placed = (Replicate(), Shard(0))
+        shape, stride = weight.shape, weight.stride()
+        return DTensor.from_local(held, self.mesh, placed, run_check=False, shape=shape, stride=stride)
+
+    def whole_weight(self, weight: Tensor) -> Tensor:
+        if not self.cuts_features:
+            return weight
+        from torch.distributed.tensor import DTensor, Replicate
+
+        return DTensor.from_local(weight, self.mesh, (Replicate(), Replicate()), run_check=False)
+
+    def local(self, weight: Tensor) -> Tensor:
+        return weight.to_local() if self.cuts_features else weight  # type: ignore[attr-defined]
+
+    def part(self, shape: tuple[int, ...]) -> al.Part | None:
+        return al.Part(self.span(shape[0]), (self.cut(self.n_features).start, self.n_features))
+
+    def part_of_column(self, length: int) -> al.Part | None:
+        sizes = _numbers(self.everyone, length)
+        return al.Part((sum(sizes[: self.everyone.index]), sum(sizes)))
+
+    def sum(self, values: Summed) -> Summed:
+        return _sum(self.everyone, values)
 
     def sum_gradients(self, weights: Iterable[Tensor]) -> None:
         waiting = []
@@ -209,27 +297,67 @@ class _Ranked(World):
             if weight.requires_grad:
                 if weight.grad is None:  # nothing of this rank's depends on it
                     weight.grad = torch.zeros_like(weight)
-                waiting.append(self.data.start_sum(weight.grad))
+                waiting.append(self.data.start_sum(self.local(weight.grad)))
         for each in waiting:
-            each.wait()
+            if each is not None:
+                each.wait()
 
-    def _numbers(self, number: int) -> list[int]:
-        return [int(each[0]) for each in self.data.gather_equal(np.array([number], np.int64))]
+    def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
+        done, error = None, None
+        try:
+            done = work()
+        except Exception as raised:
+            error = raised
+        numbers = _numbers(self.everyone, -1 if error is not None else number(done))  # type: ignore[arg-type]
+        if min(numbers) < 0:
+            texts = self.everyone.gather(np.frombuffer(_sent(error), np.uint8))
+            if error is not None:
+                raise error
+            raise pickle.loads(texts[next(rank for rank, value in enumerate(numbers) if value < 0)].tobytes())
+        return done, numbers  # type: ignore[return-value]
+
+    def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
+        x, sizes = self.agreed(batch, len)
+        width = self.features.count
+        rows = [sizes[start : start + width] for start in range(0, len(sizes), width)]
+        for number, row in enumerate(rows):
+            if len(set(row)) > 1:
+                raise InputError(
+                    f'batches: expected the same tokens on the ranks with "data" coordinate {number}, found '
+                    f"{' and '.join(map(str, row))} tokens"
+                )
+        return x, sum(row[0] for row in rows)
+
+    def same(self, name: str, value: int) -> int:
+        values = _numbers(self.everyone, value)
+        if len(set(values)) > 1:
+            raise InputError(f"{name}: expected the same on every rank, found {', '.join(map(str, values))}")
+        return value
+
+    def require_alike(self, name: str, state: Callable[[], Iterable[Any]]) -> None:
+        digests = _numbers(self.everyone, _digest(self._held(value) for value in state()))
+        width = self.features.count
+        other = [rank for rank, digest in enumerate(digests) if digest != digests[rank % width]]
+        if other:
+            raise InputError(
+                f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank "
+                f"{other[0] % width}"
+            )
+
+    def _held(self, value: Any) -> Any:
+        return value.to_local() if hasattr(value, "to_local") else value
 
 
-class _Mean(Function):
-    """Forward is of the whole batch; backward is for this rank's tokens, so that gradients add up over the ranks."""
+def _numbers(ranks: TorchRanks, number: int) -> list[int]:
+    return [int(each[0]) for each in ranks.gather_equal(np.array([number], np.int64))]
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, world: _Ranked) -> Tensor:
-        own = torch.cat([rows.double().sum(dim=0).reshape(-1), torch.tensor([float(len(rows))], dtype=torch.float64)])
-        summed = world.sum(own)
-        ctx.total, ctx.shape = float(summed[-1]), rows.shape
-        return (summed[:-1] / summed[-1]).reshape(rows.shape[1:]).to(rows)
 
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return (upstream / ctx.total).expand(ctx.shape), None
+def _sum(ranks: TorchRanks, values: Summed) -> Summed:
+    if isinstance(values, Tensor):
+        wide = torch.float64 if values.dtype.is_floating_point else torch.int64
+        total = ranks.sum(values.detach().to("cpu", wide).numpy())
+        return torch.from_numpy(np.asarray(total)).to(values)
+    return ranks.sum(values) if isinstance(values, np.ndarray) else sum(_numbers(ranks, values))
 
 
 def _sent(error: Exception | None) -> bytes:
@@ -256,13 +384,13 @@ def _digest(state: Iterable[Any]) -> int:
     return digest
 
 
-def world_of(mesh: DeviceMesh | None) -> World:
-    """The processes of a mesh.
+def world_of(mesh: DeviceMesh | None, n_features: int) -> World:
+    """The processes of a mesh, with a dictionary of so many features.
 
     Raises
     ------
     InputError
-        If its dimensions are not those of `st.parallel.mesh`, or it cuts the features.
+        If its dimensions are not those of `st.parallel.mesh`, or a process would be left without features.
     """
     if mesh is None:
         return ALONE
@@ -270,6 +398,9 @@ def world_of(mesh: DeviceMesh | None) -> World:
     if names != (DATA, FEATURES):
         raise InputError(f"mesh: expected one of st.parallel.mesh(data=..., features=...), found {mesh!r}")
     data, features = mesh.shape
-    if features > 1:
-        raise InputError(f"mesh: expected features = 1, found {features}; only tokens are cut so far")
-    return ALONE if data == 1 else _Ranked(TorchRanks(mesh[DATA].get_group()))
+    if data == features == 1:
+        return ALONE
+    if (features - 1) * -(-n_features // features) >= n_features:
+        raise InputError(f"n_features: expected some for each of {features} processes, found {n_features}")
+    along_data, along_features = (TorchRanks(mesh[name].get_group()) for name in (DATA, FEATURES))
+    return _Ranked(along_data, along_features, TorchRanks(), n_features, mesh)

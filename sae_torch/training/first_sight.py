@@ -82,7 +82,7 @@ class FirstSight:
         if self.reference is None or not steps:
             return
         before = [sum(float(self.prices[step][part]) for step in steps) for part in (0, 1)]
-        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc))) for step in steps)]
+        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc.device, sae.W_enc.dtype))) for step in steps)]
         after.append(len(steps) * float(self._price(sae, self.reference)))
         if min(*before, *after) > 0:
             sae.choice.rescale(before[0] / after[0] * after[1] / before[1])
@@ -109,20 +109,21 @@ class FirstSight:
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
         world = sae.world
         x = x[: world.among_first(len(x), max(1, min(TOKENS, ENTRIES // sae.n_features)))]
-        budget, part = round(self.k * world.total(len(x))), world.part(len(x))
+        budget, part = round(self.k * world.total(len(x))), world.part((len(x), sae.width))
+        weights = None if self.weights is None else world.mine(self.weights)
         mode, sae.training = sae.training, False  # in the precision that decides later
         try:
             scores = sae.scores_or_blocks(x)
             if isinstance(scores, ChunkedScores):
-                problem = scores.candidates({"budget": budget}, self.weights, part)
+                problem = scores.candidates({"budget": budget}, weights, part)
                 return float(al.solve(problem, ranks=world.ranks).prices.budget.value)
         finally:
             sae.training = mode
         if isinstance(scores, RoughScores):
-            rough = scores if self.weights is None else scores.part(slice(None), None, self.weights)
+            rough = scores if weights is None else scores.part(slice(None), None, weights)
             return float(al.solve(al.mutual_choice(rough.rough, budget)).prices.budget.value)
-        if self.weights is not None:
-            scores = scores * self.weights.to(scores)
+        if weights is not None:
+            scores = scores * weights.to(scores)
         if is_on_device(scores) and part is None:
             return padded_matches(scores, budget=budget).prices[0]
         return float(al.solve(al.Problem(scores, budget, part=part), ranks=world.ranks).prices.budget.value)

@@ -252,7 +252,7 @@ class Trainer:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
         self.check_losses()
         for name, weight in self.sae.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
+            if not bool(torch.isfinite(self.world.local(weight)).all()):
                 raise FloatingPointError(f"{name} is not finite after step {schedule.step}: {self._remedy}")
         return {
             "steps": schedule.steps,
@@ -348,9 +348,10 @@ class Trainer:
             self.scale = self._unit(probe)
         self._rescale(self.scale)
         sae = self.sae
-        if fresh and sae.b_dec.requires_grad and not bool(sae.b_dec.any()):
+        b_dec = self.world.local(sae.b_dec)
+        if fresh and sae.b_dec.requires_grad and not bool(b_dec.any()):
             mean = self.world.mean
-            sae.b_dec.copy_(mean(probe * self.scale) if self.scale < TINY else mean(probe) * self.scale)
+            b_dec.copy_(mean(probe * self.scale) if self.scale < TINY else mean(probe) * self.scale)
         if has_unit_rows(sae):
             sae.normalise_decoder()
 
@@ -421,7 +422,7 @@ class Trainer:
             auxiliary = usage.auxiliary_loss(out, x, sae)
             loss = error + config.auxiliary_coefficient * auxiliary
         matches = self.world.sum(len(out.codes) if out.codes.count is None else out.codes.count)
-        measured = (loss, error, auxiliary, matches, self.world.sum(x.square().sum()) / tokens)
+        measured = (loss, error, auxiliary, matches, self.world.sum_tokens(x.square().sum()) / tokens)
         return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
 
     def _descend(self, loss: Tensor) -> None:
@@ -431,7 +432,7 @@ class Trainer:
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
         """Where this step writes its scores: over the last step's. A GPU's allocator keeps freed memory by itself."""
-        shape, dtype = (x.shape[0], self.sae.n_features), self.sae.product_dtype(x.shape[0])
+        shape, dtype = (x.shape[0], self.sae.width), self.sae.product_dtype(x.shape[0])
         if x.device.type != "cpu" or self.sae.feature_chunk is not None:
             return None
         if self._memory is None or self._memory.shape != shape:

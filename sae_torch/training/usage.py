@@ -51,7 +51,7 @@ class FeatureUsage:
     @torch.no_grad()
     def observe(self, out: Output, tokens: int) -> None:
         """Count a training batch of so many tokens in all."""
-        fired = out.world.sum(out.codes.feature_counts)
+        fired = out.world.of_features(out.codes.feature_counts)
         self.steps += 1
         self.densities.lerp_(fired / tokens, max(1.0 / self.steps, DENSITY_RATE))
         self.silent_for.add_(tokens).masked_fill_(fired > 0, 0)

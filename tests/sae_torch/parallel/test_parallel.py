@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -106,11 +107,14 @@ print("count", st.parallel.ranks(mesh["data"].get_group()).count)
     assert ended.stdout.count("count 2") == 2, ended.stderr
 
 
-FAST = [Case(choice) for choice in CHOICES] + [Case("mutual", options="k"), Case("feature", options="every")]
+FAST = [Case(choice, features=features) for features in (1, 2) for choice in CHOICES]
+FAST += [Case("mutual", options="k", features=1), Case("feature", options="every", features=2)]
+FAST += [Case("feature", options="k", feature_chunk=17, features=2)]
 
 
 @pytest.mark.parametrize("case", FAST, ids=str)
 def test_two_processes_train_as_one(two: Processes, case: Case) -> None:
+    """Each with tokens, or with features, of its own: the same matches, losses within 1e-5 and weights within 1e-4."""
     compare(case, two.run(train, 2, case))
 
 
@@ -190,8 +194,8 @@ def test_a_copy_stays_with_its_processes_and_a_pickle_is_on_its_own(two: Process
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3, 4, 8])
-def test_many_steps_of_many_processes_are_those_of_one(count: int) -> None:
+@pytest.mark.parametrize(("count", "features"), [(2, 1), (2, 2), (3, 1), (3, 3), (4, 2), (8, 1), (8, 2)])
+def test_many_steps_of_many_processes_are_those_of_one(count: int, features: int) -> None:
     """Losses of 50 steps within 1e-5, weights and thresholds within 1e-4."""
     cases = [Case("mutual", 50), Case("floors", 50, options="every")]
     if count < 8:
@@ -201,6 +205,7 @@ def test_many_steps_of_many_processes_are_those_of_one(count: int) -> None:
     processes = Processes(count)
     try:
         for case in cases:
+            case = dataclasses.replace(case, features=features)
             compare(case, processes.run(train, count, case))
     finally:
         processes.close()
