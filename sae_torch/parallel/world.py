@@ -134,6 +134,10 @@ class World:
         """The rows that this rank holds, as they lie in its memory."""
         return weight
 
+    def gathered(self, weight: Tensor) -> Tensor:
+        """All rows of a weight, on every rank."""
+        return weight
+
     # both
 
     def part(self, shape: tuple[int, ...]) -> al.Part | None:
@@ -157,6 +161,10 @@ class World:
         """What this rank's own work gives, and a number from the work of every rank. What one raises, all raise."""
         done = work()
         return done, [number(done)]
+
+    def once(self, work: Callable[[], object]) -> None:
+        """Do something on the rank that leads; the others wait for it, and raise what it raises."""
+        self.agreed(lambda: work() if self.leads else None, lambda _: 0)
 
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
         """The part of a batch that this rank has, and how many tokens the whole has."""
@@ -280,6 +288,9 @@ class _Ranked(World):
 
     def local(self, weight: Tensor) -> Tensor:
         return weight.to_local() if self.cuts_features else weight  # type: ignore[attr-defined]
+
+    def gathered(self, weight: Tensor) -> Tensor:
+        return weight.full_tensor() if self.cuts_features else weight  # type: ignore[attr-defined]
 
     def part(self, shape: tuple[int, ...]) -> al.Part | None:
         return al.Part(self.span(shape[0]), (self.cut(self.n_features).start, self.n_features))

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import sae_torch as st
 from sae_torch.parallel.world import ALONE
 from tests.sae_torch.parallel.processes import Processes
-from tests.sae_torch.parallel.runs import CHOICES, Case, compare, train
+from tests.sae_torch.parallel.runs import CHOICES, D_MODEL, FEATURES, Case, batches, compare, train
 
 TYPES = ("bool", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
 
@@ -209,3 +210,35 @@ def test_many_steps_of_many_processes_are_those_of_one(count: int, features: int
             compare(case, processes.run(train, count, case))
     finally:
         processes.close()
+
+
+def save_and_load(rank: int, choice: str, folder: str) -> list[torch.Tensor]:
+    """Save from one mesh, load into the other, save again."""
+    meshes = [st.parallel.mesh(data, 2 // data) for data in (2, 1)]
+    x = batches(1, torch.float32)[0]
+    sae = st.SparseAutoencoder(D_MODEL, FEATURES, CHOICES[choice](), mesh=meshes[0])
+    st.Trainer(sae, st.TrainConfig(progress=False)).fit([x[rank::2]] * 3)
+    found = []
+    for number, mesh in enumerate([*meshes, None]):
+        place = Path(folder, str(number))
+        assert (st.save(sae, place) / "cfg.json").is_file()
+        sae = st.load(place, mesh=mesh)
+        found.append(sae(x).x_hat.detach())
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*limits per token")
+@pytest.mark.parametrize("choice", ["token", "feature", "two-sided"])
+def test_any_mesh_reads_what_another_wrote(two: Processes, choice: str, tmp_path: Path) -> None:
+    one, other = two.run(save_and_load, choice, str(tmp_path))
+    x = batches(1, torch.float32)[0]
+    x_hat = st.load(tmp_path / "2")(x).x_hat
+    for found in (*one, *other):
+        torch.testing.assert_close(found, x_hat, rtol=1e-5, atol=1e-5)
+    names = sorted(path.name for path in (tmp_path / "0").iterdir())
+    for number in ("1", "2"):
+        assert sorted(path.name for path in (tmp_path / number).iterdir()) == names
+        for name in names:
+            if name == "cfg.json":  # how quotas were fitted is not taken up
+                continue
+            assert (tmp_path / number / name).read_bytes() == (tmp_path / "0" / name).read_bytes(), name
