@@ -18,6 +18,7 @@ from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
 from sae_torch.config_file import read_config
 from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.parallel.mesh import leads
 
 PROGRAM = "sae-torch"
 
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parse(words).run()
     except InterruptedRunError as interruption:
         again = shlex.join(["python", "-m", "sae_torch", *words])
-        print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
+        if leads():
+            print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
         return interruption.code
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -73,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"
-        print(f"{PROGRAM}: {text}", file=sys.stderr)
+        if leads():
+            print(f"{PROGRAM}: {text}", file=sys.stderr)
         return 2
     return 0
 

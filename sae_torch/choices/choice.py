@@ -272,12 +272,20 @@ class Choice(Statistics):
         """
         if self._last_prices is None:
             return {"prices": None}
-        return {"prices": {name: torch.from_numpy(np.array(value)) for name, value in self._last_prices.items()}}
+        prices = {name: torch.from_numpy(np.array(value)) for name, value in self._last_prices.items()}
+        prices["tokens"], _ = self.world.all_tokens(prices["tokens"])
+        prices["features"] = torch.from_numpy(self.world.all_features(prices["features"].numpy()))
+        return {"prices": prices}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `carried_state` gave."""
         if state["prices"] is not None:
-            self._last_prices = {name: v.numpy() if v.ndim else float(v) for name, v in state["prices"].items()}
+            prices = dict(state["prices"])
+            prices["tokens"], prices["features"] = (
+                self.world.share(prices["tokens"]),
+                self.world.mine(prices["features"]),
+            )
+            self._last_prices = {name: v.numpy() if v.ndim else float(v) for name, v in prices.items()}
 
     def density_targets(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The share of tokens that every feature shall have, (features,) on `device`; None where nothing is set."""

@@ -71,6 +71,16 @@ def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceM
     return init_device_mesh(device, (data, features), mesh_dim_names=(DATA, FEATURES))
 
 
+def leads() -> bool:
+    """Whether this is the process, of those that `torchrun` started, that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def joined(data: int, features: int) -> DeviceMesh | None:
+    """As `mesh`; None for one process that nobody started beside others."""
+    return None if data == features == _processes() == 1 else mesh(data, features)
+
+
 def _processes() -> int:
     if dist.is_initialized():
         return dist.get_world_size()

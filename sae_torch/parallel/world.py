@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -63,6 +63,14 @@ class World:
         return self
 
     # tokens
+
+    def share(self, batch: Tensor, sizes: Sequence[int] = ()) -> Tensor:
+        """Of a batch that every rank has, the tokens that are this rank's; `sizes` say how it was shared before."""
+        return batch
+
+    def all_tokens(self, rows: Tensor) -> tuple[Tensor, list[int]]:
+        """The rows of all ranks' tokens, and how many each has."""
+        return rows, [len(rows)]
 
     def span(self, tokens: int) -> tuple[int, int]:
         """Number of this rank's first token in the whole batch, and how many tokens that has."""
@@ -229,6 +237,18 @@ class _Ranked(World):
         if not self.cuts_features:
             return ALONE
         return _Ranked(OneRank(), self.features, self.features, self.n_features, self.mesh)
+
+    def share(self, batch: Tensor, sizes: Sequence[int] = ()) -> Tensor:
+        index, count = self.data.index, self.data.count
+        if len(sizes) == count:
+            return batch[sum(sizes[:index]) : sum(sizes[: index + 1])]
+        return batch[len(batch) * index // count : len(batch) * (index + 1) // count]
+
+    def all_tokens(self, rows: Tensor) -> tuple[Tensor, list[int]]:
+        flat = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        parts = [torch.from_numpy(part).view(rows.dtype) for part in self.data.gather(flat)]
+        parts = [part.reshape(-1, *rows.shape[1:]) for part in parts]
+        return torch.cat(parts).to(rows.device), [len(part) for part in parts]
 
     def span(self, tokens: int) -> tuple[int, int]:
         sizes = _numbers(self.data, tokens)

@@ -14,7 +14,7 @@ from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, padded_matches
-from sae_torch.parallel.world import World
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 
@@ -43,6 +43,8 @@ class FirstSight:
     ----------
     k : float
         Features per token.
+    world : World
+        The processes whose tokens are measured together.
 
     Attributes
     ----------
@@ -54,8 +56,8 @@ class FirstSight:
         1 / threshold of every feature when the first price was taken; None where no feature has a quota.
     """
 
-    def __init__(self, k: float) -> None:
-        self.k = k
+    def __init__(self, k: float, world: World = ALONE) -> None:
+        self.k, self.world = k, world
         self.reference: Tensor | None = None
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
         self.weights: Tensor | None = None
@@ -87,27 +89,32 @@ class FirstSight:
         if min(*before, *after) > 0:
             sae.choice.rescale(before[0] / after[0] * after[1] / before[1])
 
-    def begin(self, probe: Sequence[Tensor], world: World) -> None:
+    def begin(self, probe: Sequence[Tensor]) -> None:
         """Keep the first tokens of the first batches; of several processes each its own of them."""
         kept, most = [], TOKENS
         for x in probe:
-            kept.append(x[: world.among_first(len(x), most)])
-            most -= min(world.total(len(x)), most)
+            kept.append(x[: self.world.among_first(len(x), most)])
+            most -= min(self.world.total(len(x)), most)
         self.reference = torch.cat(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured, as tensors and plain numbers."""
         prices = {step: tuple(map(float, pair)) for step, pair in self.prices.items()}
-        return {"reference": self.reference, "prices": prices, "weights": self.weights}
+        state = {"reference": self.reference, "prices": prices, "weights": self.weights}
+        if self.reference is None or self.world.ranks is None:
+            return state
+        reference, shares = self.world.all_tokens(self.reference)
+        return state | {"reference": reference, "shares": shares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.prices = dict(state["prices"])
-        self.reference, self.weights = state["reference"], state["weights"]
+        reference, self.weights = state["reference"], state["weights"]
+        self.reference = None if reference is None else self.world.share(reference, state.get("shares", ()))
 
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
-        world = sae.world
+        world = self.world
         x = x[: world.among_first(len(x), max(1, min(TOKENS, ENTRIES // sae.n_features)))]
         budget, part = round(self.k * world.total(len(x))), world.part((len(x), sae.width))
         weights = None if self.weights is None else world.mine(self.weights)

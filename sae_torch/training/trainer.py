@@ -163,7 +163,7 @@ class Trainer:
         self.world.require_alike("sae", lambda: self.sae.state_dict().values())
         parts = [probe] if isinstance(probe, Tensor) else probe
         parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(parts)], len)
-        self._plan(steps, planned_tokens).first_sight.begin(parts, self.world)
+        self._plan(steps, planned_tokens).first_sight.begin(parts)
         self._start(torch.cat(list(parts)))
 
     def step(self, x: Tensor) -> StepRecord:
@@ -297,7 +297,7 @@ class Trainer:
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
         self.schedule = ScheduleState(
-            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k)
+            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k, self.world)
         )
         if config.graph:
             self._graph = StepGraph(partial(self.launch, schedule=self.schedule), self.optimizer, choice, usage)

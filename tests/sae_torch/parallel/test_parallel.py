@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 import sae_torch as st
+from sae_torch.cli import main
 from sae_torch.parallel.world import ALONE
 from tests.sae_torch.parallel.processes import Processes
 from tests.sae_torch.parallel.runs import CHOICES, D_MODEL, FEATURES, Case, batches, compare, train
@@ -96,16 +99,45 @@ def test_a_mesh_of_one_process_needs_no_process_group() -> None:
         st.parallel.mesh(data=2)
 
 
+def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command line in two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sae_torch"]
+    return subprocess.run([*launch, *map(str, words)], capture_output=True, text=True, timeout=240)
+
+
 @pytest.mark.slow
-def test_processes_of_torchrun_meet() -> None:
-    program = """
-import sae_torch as st
-mesh = st.parallel.mesh(data=2)
-print("count", st.parallel.ranks(mesh["data"].get_group()).count)
-"""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    ended = subprocess.run([*launch, sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.stdout.count("count 2") == 2, ended.stderr
+def test_the_command_line_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    """One log, one folder, the same steps; the same command goes on, and more processes are another environment."""
+    np.save(tmp_path / "x.npy", torch.cat(batches(40, torch.float32)).numpy())
+
+    def words(out: str, *more: object) -> list[object]:
+        sae = ["--sae.choice", "feature", "--sae.n-features", 61, "--sae.k", 4, "--checkpoints.every", 20]
+        read = ["--activations", tmp_path / "x.npy", "--reader.batch-size", 130]
+        return ["train", "--out", tmp_path / out, *read, *sae, "--metrics.every", 1, *more]
+
+    assert main([str(word) for word in words("one")]) == 0
+    ended = torchrun(*words("two", "--parallel.data", 2))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("two/feature-k4") == 1
+    assert ended.stderr.count("calibrating feature-k4") == 1
+    texts = [(tmp_path / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
+    logs = [[json.loads(line) for line in lines] for lines in texts]
+    assert [line["step"] for line in logs[1]] == [line["step"] for line in logs[0]]
+    for one, two in zip(*logs, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["tokens"] == one["tokens"]
+    one, two = (st.load(tmp_path / out / "feature-k4").state_dict() for out in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, equal_nan=True, msg=name)
+    again = torchrun(*words("two", "--parallel.data", 2))
+    assert "finished already" in again.stderr
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "finished")
+    weights = (tmp_path / "two" / "feature-k4" / "sae_weights.safetensors").read_bytes()
+    assert main([str(word) for word in words("two")]) == 2  # in another number of processes
+    assert torchrun(*words("two", "--parallel.data", 2)).returncode == 0
+    assert (tmp_path / "two" / "feature-k4" / "sae_weights.safetensors").read_bytes() == weights
+    refused = torchrun(*words("three", "--parallel.data", 3))
+    assert refused.stderr.count("sae-torch: mesh: expected data x features to be the number of processes") == 1
 
 
 FAST = [Case(choice, features=features) for features in (1, 2) for choice in CHOICES]
