@@ -18,7 +18,7 @@ from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
 from sae_torch.config_file import read_config
 from sae_torch.errors import InputError, InterruptedRunError
-from sae_torch.parallel.mesh import leads
+from sae_torch.parallel.mesh import launch, leads
 
 PROGRAM = "sae-torch"
 
@@ -64,12 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parse(words).run()
     except InterruptedRunError as interruption:
-        again = shlex.join(["python", "-m", "sae_torch", *words])
+        again = shlex.join([*launch(), "sae_torch", *words])
         if leads():
             print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
         return interruption.code
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        if leads():
+            print("\nInterrupted.", file=sys.stderr)
         return 130
     except (InputError, al.InfeasibleError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         text = str(error)

@@ -76,6 +76,13 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def launch() -> list[str]:
+    """The words that start a module of Python as this process was started, beside as many others."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(started))
+    return ["python", "-m"] if started == 1 else ["torchrun", "--nproc-per-node", here, "-m"]
+
+
 def joined(data: int, features: int) -> DeviceMesh | None:
     """As `mesh`; None for one process that nobody started beside others."""
     return None if data == features == _processes() == 1 else mesh(data, features)
