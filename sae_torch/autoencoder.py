@@ -17,7 +17,8 @@ from sae_torch.matches import is_on_device
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
-from sae_torch.parallel.world import ALONE, World, world_of
+from sae_torch.parallel.ranked import world_of
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores, Scores

@@ -26,7 +26,8 @@ from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of, save
 from sae_torch.parallel.mesh import joined
-from sae_torch.parallel.world import ALONE, World, world_of
+from sae_torch.parallel.ranked import world_of
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
