@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from sae_torch.errors import InputError
+from sae_torch.parallel.survivors import join
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -66,7 +67,7 @@ def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceM
     if not dist.is_initialized():
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group()
+        join()
         atexit.register(_leave)
     return init_device_mesh(device, (data, features), mesh_dim_names=(DATA, FEATURES))
 
@@ -74,6 +75,11 @@ def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceM
 def leads() -> bool:
     """Whether this is the process, of those that `torchrun` started, that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def tells(error: Exception) -> bool:
+    """Whether this process is to tell the user of an error, which all raise where they have not met yet."""
+    return leads() or (dist.is_initialized() and not getattr(error, "on_all_ranks", False))
 
 
 def launch() -> list[str]:
@@ -86,6 +92,11 @@ def launch() -> list[str]:
 def joined(data: int, features: int) -> DeviceMesh | None:
     """As `mesh`; None for one process that nobody started beside others."""
     return None if data == features == _processes() == 1 else mesh(data, features)
+
+
+def started_mesh() -> DeviceMesh | None:
+    """The processes that `torchrun` started, each with work of its own; None where it did not."""
+    return joined(_processes(), 1)
 
 
 def _processes() -> int:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import allocation as al
-from sae_torch.errors import InputError
+from sae_torch.errors import InputError, on_all_ranks
 from sae_torch.parallel.mesh import DATA, FEATURES
 from sae_torch.parallel.reductions import mean_over, shared_over, sum_over
+from sae_torch.parallel.survivors import among_the_living
 from sae_torch.parallel.torch_ranks import OneRank, TorchRanks
 from sae_torch.parallel.world import ALONE, Summed, T, Vector, World
 
@@ -31,6 +32,7 @@ class _Ranked(World):
     ) -> None:
         self.ranks = self.everyone = everyone
         self.data, self.features, self.n_features, self.mesh = data, features, n_features, mesh
+        self.index, self.count = everyone.index, everyone.count
         self.leads = everyone.index == 0
         self.cuts_features = features.count > 1
 
@@ -133,7 +135,7 @@ class _Ranked(World):
                 waiting.append(self.data.start_sum(self.local(weight.grad)))
         for each in waiting:
             if each is not None:
-                each.wait()
+                among_the_living(each.wait)
 
     def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
         done, error = None, None
@@ -145,8 +147,9 @@ class _Ranked(World):
         if min(numbers) < 0:
             texts = self.everyone.gather(np.frombuffer(_sent(error), np.uint8))
             if error is not None:
-                raise error
-            raise pickle.loads(texts[next(rank for rank, value in enumerate(numbers) if value < 0)].tobytes())
+                raise on_all_ranks(error)
+            sent = texts[next(rank for rank, value in enumerate(numbers) if value < 0)]
+            raise on_all_ranks(pickle.loads(sent.tobytes()))
         return done, numbers  # type: ignore[return-value]
 
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
@@ -155,16 +158,19 @@ class _Ranked(World):
         rows = [sizes[start : start + width] for start in range(0, len(sizes), width)]
         for number, row in enumerate(rows):
             if len(set(row)) > 1:
-                raise InputError(
-                    f'batches: expected the same tokens on the ranks with "data" coordinate {number}, found '
-                    f"{' and '.join(map(str, row))} tokens"
+                raise on_all_ranks(
+                    InputError(
+                        f'batches: expected the same tokens on the ranks with "data" coordinate {number}, found '
+                        f"{' and '.join(map(str, row))} tokens"
+                    )
                 )
         return x, sum(row[0] for row in rows)
 
     def same(self, name: str, value: int) -> int:
         values = _numbers(self.everyone, value)
         if len(set(values)) > 1:
-            raise InputError(f"{name}: expected the same on every rank, found {', '.join(map(str, values))}")
+            found = ", ".join(map(str, values))
+            raise on_all_ranks(InputError(f"{name}: expected the same on every rank, found {found}"))
         return value
 
     def require_alike(self, name: str, state: Callable[[], Iterable[Any]]) -> None:
@@ -172,9 +178,11 @@ class _Ranked(World):
         width = self.features.count
         other = [rank for rank, digest in enumerate(digests) if digest != digests[rank % width]]
         if other:
-            raise InputError(
-                f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank "
-                f"{other[0] % width}"
+            raise on_all_ranks(
+                InputError(
+                    f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank "
+                    f"{other[0] % width}"
+                )
             )
 
     def _held(self, value: Any) -> Any:
@@ -237,3 +245,11 @@ def world_of(mesh: DeviceMesh | None, n_features: int) -> World:
         raise InputError(f"n_features: expected some for each of {features} processes, found {n_features}")
     along_data, along_features = (TorchRanks(mesh[name].get_group()) for name in (DATA, FEATURES))
     return _Ranked(along_data, along_features, TorchRanks(), n_features, mesh)
+
+
+def workers_of(mesh: DeviceMesh | None) -> World:
+    """All processes of a mesh, whatever its dimensions, for work that each does alone."""
+    if mesh is None or mesh.size() == 1:
+        return ALONE
+    everyone = TorchRanks()
+    return _Ranked(everyone, OneRank(), everyone, 0, mesh)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_torch.errors import InputError
+from sae_torch.parallel.survivors import among_the_living
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
@@ -42,7 +43,7 @@ class TorchRanks:
             return values.copy()
         if values.dtype == np.int64 and self.count > 1:
             total = torch.from_numpy(np.array(values)).to(self._device)
-            dist.all_reduce(total, group=self._group)
+            among_the_living(lambda: dist.all_reduce(total, group=self._group))
             return total.cpu().numpy()
         return functools.reduce(np.add, self.gather_equal(values))
 
@@ -69,7 +70,7 @@ class TorchRanks:
             return [tensor]
         tensor = tensor.to(self._device)
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        dist.all_gather(parts, tensor, group=self._group)
+        among_the_living(lambda: dist.all_gather(parts, tensor, group=self._group))
         return [part.cpu() for part in parts]
 
 

@@ -29,6 +29,8 @@ class World:
     ----------
     ranks : al.Ranks or None
         What `al.solve` takes with a part of a problem.
+    index, count : int
+        Number of this process, and how many there are.
     leads : bool
         Whether this process is the one that writes and shows.
     cuts_features : bool
@@ -43,6 +45,8 @@ class World:
     """
 
     ranks: al.Ranks | None = None
+    index: int = 0
+    count: int = 1
     leads: bool = True
     cuts_features: bool = False
 
