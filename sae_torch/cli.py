@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"
-        if tells(error):
+        if tells(text):
             print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)  # in one call: lines of processes mix
         return 2
     return 0

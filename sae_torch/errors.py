@@ -32,9 +32,3 @@ class LostProcessError(RuntimeError):
     def __init__(self, text: str, tell: bool, missing: Sequence[int] = ()) -> None:
         super().__init__(text)
         self.tell, self.missing = tell, tuple(missing)
-
-
-def on_all_ranks(error: Exception) -> Exception:
-    """An error that all processes of a run raise, so that one of them is enough to tell the user."""
-    error.on_all_ranks = True  # type: ignore[attr-defined]
-    return error

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from sae_torch.errors import InputError
-from sae_torch.parallel.survivors import join
+from sae_torch.parallel.survivors import first_to_say, join
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -77,9 +77,12 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def tells(error: Exception) -> bool:
-    """Whether this process is to tell the user of an error, which all raise where they have not met yet."""
-    return leads() or (dist.is_initialized() and not getattr(error, "on_all_ranks", False))
+def tells(text: str) -> bool:
+    """Whether this process is to tell the user of an error.
+
+    That is the first that meets it, or, where they have not joined yet, the one that leads.
+    """
+    return first_to_say(text) if dist.is_initialized() else leads()
 
 
 def launch() -> list[str]:

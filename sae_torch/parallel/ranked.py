@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import allocation as al
-from sae_torch.errors import InputError, on_all_ranks
+from sae_torch.errors import InputError
 from sae_torch.parallel.mesh import DATA, FEATURES
 from sae_torch.parallel.reductions import mean_over, shared_over, sum_over
 from sae_torch.parallel.survivors import among_the_living
@@ -147,9 +147,9 @@ class _Ranked(World):
         if min(numbers) < 0:
             texts = self.everyone.gather(np.frombuffer(_sent(error), np.uint8))
             if error is not None:
-                raise on_all_ranks(error)
+                raise error
             sent = texts[next(rank for rank, value in enumerate(numbers) if value < 0)]
-            raise on_all_ranks(pickle.loads(sent.tobytes()))
+            raise pickle.loads(sent.tobytes())
         return done, numbers  # type: ignore[return-value]
 
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
@@ -158,11 +158,9 @@ class _Ranked(World):
         rows = [sizes[start : start + width] for start in range(0, len(sizes), width)]
         for number, row in enumerate(rows):
             if len(set(row)) > 1:
-                raise on_all_ranks(
-                    InputError(
-                        f'batches: expected the same tokens on the ranks with "data" coordinate {number}, found '
-                        f"{' and '.join(map(str, row))} tokens"
-                    )
+                raise InputError(
+                    f'batches: expected the same tokens on the ranks with "data" coordinate {number}, found '
+                    f"{' and '.join(map(str, row))} tokens"
                 )
         return x, sum(row[0] for row in rows)
 
@@ -170,7 +168,7 @@ class _Ranked(World):
         values = _numbers(self.everyone, value)
         if len(set(values)) > 1:
             found = ", ".join(map(str, values))
-            raise on_all_ranks(InputError(f"{name}: expected the same on every rank, found {found}"))
+            raise InputError(f"{name}: expected the same on every rank, found {found}")
         return value
 
     def require_alike(self, name: str, state: Callable[[], Iterable[Any]]) -> None:
@@ -178,11 +176,9 @@ class _Ranked(World):
         width = self.features.count
         other = [rank for rank, digest in enumerate(digests) if digest != digests[rank % width]]
         if other:
-            raise on_all_ranks(
-                InputError(
-                    f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank "
-                    f"{other[0] % width}"
-                )
+            raise InputError(
+                f"{name}: expected the same on every rank, found another on rank {other[0]} than on rank "
+                f"{other[0] % width}"
             )
 
     def _held(self, value: Any) -> Any:

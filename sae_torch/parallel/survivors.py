@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
@@ -37,6 +38,16 @@ def join() -> None:
     _stores.append(store)
     if _in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_term)
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of the run has said the same."""
+    if not _stores:
+        return dist.get_rank() == 0
+    try:
+        return _stores[-1].add(f"said/{zlib.crc32(text.encode())}", 1) == 1
+    except RuntimeError:  # nobody is left to ask
+        return True
 
 
 def among_the_living(collective: Callable[[], T]) -> T:
