@@ -21,7 +21,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
 from sae_torch.config_file import read_config, to_plain, toml
-from sae_torch.environment import difference, environment
+from sae_torch.environment import difference, environment, package_versions
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of, save
@@ -108,6 +108,8 @@ class Run:
         self.mesh = joined(parallel.data, parallel.features)
         self.world = world_of(self.mesh, parallel.features)
         self.quiet = self.quiet or not self.world.leads
+        for name, value in {**package_versions(), "config": toml(self.config)}.items():
+            self.world.require_alike(name, [value].__iter__)
         self.world.once(self._require_ours)  # first, so that a folder of something else stays as it is
         self.config.out.mkdir(parents=True, exist_ok=True)
         with self.interruption.watching(), contextlib.ExitStack() as held, _deterministic(self.config.device):
@@ -148,8 +150,8 @@ class Run:
             self._say(f"finished already: {', '.join(map(str, places))}")
             return places
         self.stage = "harvesting"
-        self.world.once(self._harvested)
         reader = self._reader()
+        self.world.require_alike("activations", lambda: sorted(_source(reader).items()))
         trainers = self._trainers(reader)
         self.world.once(lambda: self._require_space(trainers))
         for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
@@ -161,11 +163,6 @@ class Run:
         self._finish(reader, trainers)
         return places
 
-    def _harvested(self) -> None:
-        """Have the activations in place before other processes look for them."""
-        if self.mesh is not None:
-            self._reader()
-
     def _reader(self) -> Stream:
         options = self.config.reader
         if self.config.live:
@@ -174,7 +171,7 @@ class Run:
             rows: Any = open_activations(self.config.activations, self.config.column)
         else:
             wanted = self.config.harvest
-            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, progress=not self.quiet)
+            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, None, not self.quiet, self.mesh)
         return ActivationReader(rows, **asdict(options))
 
     def _live_reader(self) -> LiveReader:
