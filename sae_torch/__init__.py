@@ -5,7 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("sae_torch needs torch: pip install 'sae-allocation[torch]'") from error
 
-from sae_torch import losses
+from sae_torch import losses, parallel
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.calibration import calibrate
 from sae_torch.choices.balanced import BalancedChoice
@@ -39,6 +39,7 @@ __all__ = [
     "calibrate",
     "load",
     "losses",
+    "parallel",
     "save",
     "splice",
 ]

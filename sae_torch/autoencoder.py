@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,14 @@ from sae_torch.matches import is_on_device
 from sae_torch.ops import decode, selected_preactivations
 from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
+from sae_torch.parallel.ranked import world_of
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores, Scores
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # Random decoder rows that are matched for their large scores overlap: their sum, read with the decoder's transpose,
 # overshoots. Measured by `benchmarks/training_choices.py`.
@@ -37,16 +42,28 @@ class Output:
     scores : optional
         Pre-activation times decoder norm as the choice read them, without gradient; only on request. A matrix, exact
         wherever it is asked (`RoughScores`), or in blocks (`ChunkedScores`).
+    world : World
+        The processes whose tokens together are the batch.
     """
 
     x_hat: Tensor
     codes: SparseCodes
     scores: Scores | None = None
+    world: World = field(default=ALONE, repr=False)
 
     @property
     def pre(self) -> Tensor | ChunkedScores | None:
         """The scores as a (tokens, features) matrix, every one exact; with `feature_chunk` in blocks."""
         return self.scores.dense if isinstance(self.scores, RoughScores) else self.scores
+
+
+class _Weights(NamedTuple):
+    """Weights, or those of some features."""
+
+    W_dec: Tensor
+    encoder: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
 
 
 class SparseAutoencoder(nn.Module):
@@ -89,6 +106,10 @@ class SparseAutoencoder(nn.Module):
 
     encoder_scale : float
         The encoder starts as the decoder's transpose times this.
+    mesh : torch.distributed.DeviceMesh, optional
+        Of `st.parallel.mesh`. Along "data" every process passes tokens of its own, in training mode those of all are
+        one batch. Along "features" each holds a slice of the features and their weights (`DTensor`), and passes the
+        same tokens as the others; codes are those of its slice, reconstructions are whole.
 
     Attributes
     ----------
@@ -118,8 +139,10 @@ class SparseAutoencoder(nn.Module):
         score_dtype: torch.dtype | Literal["auto"] | None = None,
         encoder_scale: float = ENCODER_SCALE,
         feature_chunk: int | None = None,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         super().__init__()
+        self.world = world_of(mesh, n_features)
         for name, size in (("d_model", d_model), ("n_features", n_features)):
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise InputError(f"{name}: expected a positive integer, found {size!r}")
@@ -132,7 +155,10 @@ class SparseAutoencoder(nn.Module):
             raise InputError(f'score_dtype: expected "auto", a floating-point type or None, found {score_dtype!r}')
         if not (math.isfinite(encoder_scale) and encoder_scale > 0):
             raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
+        if self.world.ranks is not None and not choice.supports_parts:
+            raise InputError(f"choice: expected one with supports_parts = True on several processes, found {choice!r}")
         choice.build(n_features)
+        choice.join(self.world)
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         if feature_chunk is not None:
@@ -146,10 +172,11 @@ class SparseAutoencoder(nn.Module):
         self.feature_chunk = feature_chunk
         directions = torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed))
         directions = nn.functional.normalize(directions, dim=1).to(device=device, dtype=dtype)
-        self.W_dec = nn.Parameter(directions)
-        self.encoder = nn.Parameter(encoder_scale * directions)
-        self.b_enc = nn.Parameter(torch.zeros(n_features, dtype=dtype, device=device))
-        self.b_dec = nn.Parameter(torch.zeros(d_model, dtype=dtype, device=device))
+        bias = torch.zeros(n_features, dtype=dtype, device=device)
+        self.W_dec = nn.Parameter(self.world.cut_weight(directions))
+        self.encoder = nn.Parameter(self.world.cut_weight(encoder_scale * directions))
+        self.b_enc = nn.Parameter(self.world.cut_weight(bias))
+        self.b_dec = nn.Parameter(self.world.whole_weight(torch.zeros(d_model, dtype=dtype, device=device)))
 
     @property
     def W_enc(self) -> Tensor:  # noqa: N802
@@ -166,6 +193,16 @@ class SparseAutoencoder(nn.Module):
         """Number of features."""
         return self.W_dec.shape[0]
 
+    @property
+    def width(self) -> int:
+        """Features that this process holds; all, unless a mesh cuts them."""
+        return len(range(self.n_features)[self.world.cut(self.n_features)])
+
+    @property
+    def _here(self) -> _Weights:
+        """The weights as this process holds them."""
+        return _Weights(*(self.world.local(each) for each in (self.W_dec, self.encoder, self.b_enc, self.b_dec)))
+
     @torch.no_grad()
     def scores(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """Pre-activations times decoder norms: the (tokens, features) matrix the choice decides by.
@@ -173,8 +210,8 @@ class SparseAutoencoder(nn.Module):
         A product that is taken as it comes is written into `memory` where that fits, as in `forward`.
         """
         if self._bounds_errors:
-            return self._exact_products(x, slice(0, self.n_features)).all()
-        return self._product(x, slice(0, self.n_features), memory)
+            return self._exact_products(x, slice(0, self.width)).all()
+        return self._product(x, slice(0, self.width), memory)
 
     def product_dtype(self, tokens: int) -> torch.dtype:
         """The type of the dense product of a batch of so many tokens."""
@@ -192,14 +229,16 @@ class SparseAutoencoder(nn.Module):
         return known and in_memory and weights.dtype == torch.float32 and self.choice.reads_rough
 
     def _exact_products(self, x: Tensor, features: slice) -> ExactProducts:
-        encoder, bias = self.encoder.detach()[features], self.b_enc.detach()[features]
-        return ExactProducts((x - self.b_dec).detach(), encoder, bias, self.W_dec.detach()[features].norm(dim=1))
+        here = self._here
+        encoder, bias = here.encoder.detach()[features], here.b_enc.detach()[features]
+        return ExactProducts((x - here.b_dec).detach(), encoder, bias, here.W_dec.detach()[features].norm(dim=1))
 
     @torch.no_grad()
     def _product(self, x: Tensor, features: slice, memory: Tensor | None = None) -> Tensor:
         """The scores of some features that lie side by side, as a product gives them."""
-        norms = self.W_dec[features].norm(dim=1)
-        bias, centred, encoder = self.b_enc[features] * norms, x - self.b_dec, self.W_enc[:, features] * norms
+        here = self._here
+        norms = here.W_dec[features].norm(dim=1)
+        bias, centred, encoder = here.b_enc[features] * norms, x - here.b_dec, here.encoder.T[:, features] * norms
         dtype = self.product_dtype(len(x))
         bias, centred, encoder = (term.to(dtype) for term in (bias, centred, encoder))
         fits = memory is not None and memory.shape == (x.shape[0], len(norms)) and memory.dtype == dtype
@@ -212,25 +251,28 @@ class SparseAutoencoder(nn.Module):
     @torch.no_grad()
     def scores_or_blocks(self, x: Tensor, memory: Tensor | None = None) -> Scores:
         """The scores as the choice reads them: rough with a bound, and with `feature_chunk` in blocks."""
-        if self.feature_chunk is None or self.feature_chunk >= self.n_features:
-            return self._scores_of(x.detach(), slice(0, self.n_features), memory)
+        if self.feature_chunk is None or self.feature_chunk >= self.width:
+            return self._scores_of(x.detach(), slice(0, self.width), memory)
         return self._scores_in_blocks(x.detach(), self.feature_chunk)
 
     def _scores_of(self, x: Tensor, features: slice, memory: Tensor | None) -> Tensor | RoughScores:
         if not self._bounds_errors:
             return self._product(x, features, memory)
-        return rough_scores(self._exact_products(x, features), self.product_dtype(len(x)), memory)
+        products = self._exact_products(x, features)
+        if self.world.ranks is not None:  # a part of a problem is stated with exact scores
+            return products.all()
+        return rough_scores(products, self.product_dtype(len(x)), memory)
 
     def _scores_in_blocks(self, x: Tensor, chunk: int) -> ChunkedScores:
         """The same scores, never held together."""
         dtype = self.product_dtype(len(x))
-        memory = torch.empty(x.shape[0] * min(chunk, self.n_features), dtype=dtype, device=x.device)
+        memory = torch.empty(x.shape[0] * min(chunk, self.width), dtype=dtype, device=x.device)
 
         def product(x: Tensor, start: int, stop: int) -> Tensor | RoughScores:
             block = memory[: x.shape[0] * (stop - start)].view(x.shape[0], stop - start)
             return self._scores_of(x, slice(start, stop), block)
 
-        return ChunkedScores(x, product, self.n_features, chunk, x.dtype if self._bounds_errors else dtype)
+        return ChunkedScores(x, product, self.width, chunk, x.dtype if self._bounds_errors else dtype)
 
     def encode(self, x: Tensor) -> SparseCodes:
         """Sparse codes of (tokens, d_model) activations."""
@@ -239,7 +281,11 @@ class SparseAutoencoder(nn.Module):
     @no_compile
     def decode(self, codes: SparseCodes) -> Tensor:
         """The (tokens, d_model) reconstruction of sparse codes."""
-        return decode(codes, self.W_dec, self.b_dec)
+        return self.contribution(codes) + self._here.b_dec
+
+    def contribution(self, codes: SparseCodes) -> Tensor:
+        """What the features of some codes add to the reconstruction, those of all processes together."""
+        return self.world.add_features(decode(codes, self._here.W_dec))
 
     def forward(self, x: Tensor, return_pre: bool = False, memory: Tensor | None = None) -> Output:
         """Encode and decode; the dense matrix of scores comes along only with `return_pre`.
@@ -248,7 +294,7 @@ class SparseAutoencoder(nn.Module):
         a third of the product's time to hand out fresh memory of that size.
         """
         codes, scores = self._encode(x, memory)
-        return Output(self.decode(codes), codes, scores if return_pre else None)
+        return Output(self.decode(codes), codes, scores if return_pre else None, self.world)
 
     @no_compile
     def _encode(self, x: Tensor, memory: Tensor | None = None) -> tuple[SparseCodes, Scores]:
@@ -275,24 +321,27 @@ class SparseAutoencoder(nn.Module):
 
         Rounded scores decide who matches, not how strongly: then the matches' pre-activations are computed again.
         """
-        codes = SparseCodes(tokens, features, features, (x.shape[0], self.n_features), count)
+        codes = SparseCodes(tokens, features, features, (x.shape[0], self.width), count)
         tokens, features = codes.tokens, codes.features
+        W_dec, encoder, b_enc, b_dec = self._here
         with torch.no_grad():
-            if scores.dtype == self.W_enc.dtype:
-                z = scores[tokens, features] / self.W_dec.norm(dim=1)[features]
+            if scores.dtype == W_dec.dtype:
+                z = scores[tokens, features] / W_dec.norm(dim=1)[features]
             else:
-                z = sampled_dots(x - self.b_dec, self.encoder, tokens, features, codes.token_offsets)
-                z += self.b_enc[features]
+                z = sampled_dots(x - b_dec, encoder, tokens, features, codes.token_offsets)
+                z += b_enc[features]
         codes = codes.with_values(z.clamp_min_(0.0))
-        return codes.with_values(selected_preactivations(codes, x, self.W_enc, self.b_enc, self.b_dec))
+        x, b_dec = (self.world.shared(each) for each in (x, b_dec))
+        return codes.with_values(selected_preactivations(codes, x, encoder.T, b_enc, b_dec))
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Unit decoder rows; the encoder takes up the norms, so that the reconstruction stays the same."""
-        norms = self.W_dec.norm(dim=1).clamp_min(torch.finfo(self.W_dec.dtype).tiny)
-        self.W_dec.div_(norms[:, None])
-        self.encoder.mul_(norms[:, None])
-        self.b_enc.mul_(norms)
+        here = self._here
+        norms = here.W_dec.norm(dim=1).clamp_min(torch.finfo(here.W_dec.dtype).tiny)
+        here.W_dec.div_(norms[:, None])
+        here.encoder.mul_(norms[:, None])
+        here.b_enc.mul_(norms)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if f"{prefix}W_enc" in state_dict:  # the transposed matrix, as others have it and as checkpoints once did

@@ -26,6 +26,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     Balanced choice takes the first tokens whose scores fit a quarter of a gigabyte in float32, and solves their problem
     at once. Choices without thresholds stay as they are. The module's mode is left as found.
 
+    Of several processes each passes tokens of its own, in as many batches as the others.
+
     Parameters
     ----------
     sae : SparseAutoencoder
@@ -50,8 +52,8 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
 
     def scores(x: Tensor) -> Iterator[Any]:
         # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
-        rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.n_features)
-        return (sae.scores(part.to(sae.W_enc)) for part in torch.split(x, max(1, rows)))
+        rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.width)
+        return (sae.scores(part.to(sae.W_enc.device, sae.W_enc.dtype)) for part in torch.split(x, max(1, rows)))
 
     calibrate_choice(sae.choice, scores, batches)
 
@@ -73,7 +75,7 @@ def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], 
         If there is no batch.
     """
     all_batches = list(batches)
-    tokens = sum(x.shape[0] for x in all_batches)
+    tokens = choice.world.total(sum(x.shape[0] for x in all_batches))
     if tokens == 0:
         raise InputError("batches: calibration needs at least one token of activations, found none")
     choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)

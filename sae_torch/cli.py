@@ -17,7 +17,8 @@ from sae_torch.commands.harvest import Harvest
 from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
 from sae_torch.config_file import read_config
-from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
+from sae_torch.parallel.mesh import launch, leads, tells
 
 PROGRAM = "sae-torch"
 
@@ -51,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    Exit code: 0 if it did what was asked, or kept all it needs to go on; 2 for input that cannot be used (one sentence
-    on standard error); 130 if it was interrupted otherwise. After an interruption one line says how to resume.
+    Exit code: 0 if it did what was asked, or kept all it needs to go on; 1 if another process of the run was lost; 2
+    for input that cannot be used (one sentence on standard error); 130 if it was interrupted otherwise. After an
+    interruption one line says how to resume.
 
     Raises
     ------
@@ -63,17 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parse(words).run()
     except InterruptedRunError as interruption:
-        again = shlex.join(["python", "-m", "sae_torch", *words])
-        print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
+        again = shlex.join([*launch(), "sae_torch", *words])
+        if leads():
+            print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
         return interruption.code
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        if leads():
+            print("\nInterrupted.", file=sys.stderr)
         return 130
+    except LostProcessError as error:
+        if error.tell:
+            print(f"{PROGRAM}: {error}\n", end="", file=sys.stderr)
+        return 1
     except (InputError, al.InfeasibleError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"
-        print(f"{PROGRAM}: {text}", file=sys.stderr)
+        if tells(text):
+            print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)  # in one call: lines of processes mix
         return 2
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Input that cannot be used; the text is one sentence that says what was found and what is expected.
@@ -19,3 +21,14 @@ class InterruptedRunError(Exception):
     def __init__(self, text: str, code: int = 130) -> None:
         super().__init__(text)
         self.code = code
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended or does not answer, so that this one cannot go on either.
+
+    `tell` says whether this process is the one that tells the user; `missing` are the ranks that did not answer.
+    """
+
+    def __init__(self, text: str, tell: bool, missing: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.tell, self.missing = tell, tuple(missing)

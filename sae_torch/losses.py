@@ -13,7 +13,7 @@ import allocation as al
 from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, matches_of, padded_matches
-from sae_torch.ops import decode
+from sae_torch.parallel.world import World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 
@@ -46,7 +46,7 @@ def reconstruction(out: Output, x: Tensor) -> Tensor:
     >>> bool(st.losses.reconstruction(sae(x), x) > 0)
     True
     """
-    return _squared_error(out.x_hat - x)
+    return _squared_error(out.x_hat - x, out.world)
 
 
 def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Sequence[int]) -> Tensor:
@@ -83,13 +83,14 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     require_prefixes(prefixes, sae.n_features)
     sizes = [0, *prefixes]
     total = x.new_zeros(())
-    x_hat: Tensor = sae.b_dec
+    x_hat: Tensor = sae.world.local(sae.b_dec)
     for start, stop in itertools.pairwise(sizes):
         codes = out.codes
         if (start, stop) != (0, sae.n_features):
-            codes = codes.feature_range(start, stop)
-        x_hat = x_hat + decode(codes, sae.W_dec)
-        total = total + _squared_error(x_hat - x)
+            first = sae.world.cut(sae.n_features).start
+            codes = codes.feature_range(start - first, stop - first)
+        x_hat = x_hat + sae.contribution(codes)
+        total = total + _squared_error(x_hat - x, sae.world)
     return total / len(prefixes)
 
 
@@ -202,28 +203,35 @@ def aux_zipf_loss(
         raise InputError(f"weights: expected {sae.n_features} numbers, found shape {tuple(weights.shape)}")
     if every < 1:
         raise InputError(f"every: expected 1 or more, found {every}")
-    weights = weights.detach().to(x.dtype)
-    x, pre, x_hat = x[::every], out.scores[::every], out.x_hat[::every]
+    of_all = weights.detach().to(x.dtype)
+    weights = sae.world.mine(of_all)
+    looked_at = sae.world.every(len(x), every)
+    x, pre, x_hat = x[looked_at], out.scores[looked_at], out.x_hat[looked_at]
     error = (x - x_hat).detach()
     if is_on_device(pre):
         codes = sae.codes_at(x, pre, *_best_padded(pre, weights, k_aux))
-        loss = _squared_error(error - decode(codes.with_values(codes.values * weights[codes.features]), sae.W_dec))
-        return loss * (weights > 0).any()
-    lacking = weights.nonzero().squeeze(1)
-    if lacking.numel() == 0:
+        added = sae.contribution(codes.with_values(codes.values * weights[codes.features]))
+        return _squared_error(error - added, sae.world) * (of_all > 0).any()
+    lacking_in_all = int(torch.count_nonzero(of_all))
+    if lacking_in_all == 0:
         return x.new_zeros(())
     with torch.no_grad():
-        tokens, features = _best(pre, weights, lacking, min(k_aux, lacking.numel()))
+        lacking = weights.nonzero().squeeze(1)
+        tokens, features = _best(pre, weights, lacking, min(k_aux, lacking_in_all), sae.world.own)
     codes = sae.codes_at(x, pre, tokens, features)
-    return _squared_error(error - decode(codes.with_values(codes.values * weights[features]), sae.W_dec))
+    return _squared_error(error - sae.contribution(codes.with_values(codes.values * weights[features])), sae.world)
 
 
-def _best(pre: Scores, weights: Tensor, lacking: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def _best(pre: Scores, weights: Tensor, lacking: Tensor, most: int, world: World) -> tuple[Tensor, Tensor]:
     """Tokens and features of the best weighted scores of every token; only the columns that take part are read."""
     if isinstance(pre, ChunkedScores):
-        tokens, features = matches_of(al.solve(pre.candidates({"token_caps": most}, weights)))
+        problem = pre.candidates({"token_caps": most}, weights, world.part(pre.shape))
+        tokens, features = matches_of(al.solve(problem, ranks=world.ranks))
         return tokens.to(weights.device), features.to(weights.device)
     factors = weights[lacking].to(pre.dtype)
+    if world.cuts_features and isinstance(pre, Tensor):
+        problem = al.Problem(pre * weights.to(pre.dtype), token_caps=most, part=world.part(pre.shape))
+        return matches_of(al.solve(problem, ranks=world.ranks))
 
     def best(start: int, stop: int) -> tuple[Tensor, Tensor]:
         if isinstance(pre, RoughScores):
@@ -290,5 +298,5 @@ def shortfall(densities: Tensor, curve: Tensor) -> Tensor:
     return (1.0 - densities / curve.clamp_min(torch.finfo(curve.dtype).tiny)).clamp(0.0, 1.0)
 
 
-def _squared_error(difference: Tensor) -> Tensor:
-    return difference.pow(2).sum(dim=1).mean()
+def _squared_error(difference: Tensor, world: World) -> Tensor:
+    return world.mean(difference.pow(2).sum(dim=1))

@@ -92,13 +92,16 @@ class ChunkedScores:
             raise InputError("scores: in blocks of features only those of the last selection can be read")
         return scores[place] if len(flat) else torch.zeros(0, dtype=self.dtype, device=self.device)
 
-    def candidates(self, limits: dict[str, Any], weights: Tensor | None = None) -> al.Problem:
+    def candidates(
+        self, limits: dict[str, Any], weights: Tensor | None = None, part: al.Part | None = None
+    ) -> al.Problem:
         """The problem with these limits of one side, on edges that hold its optimum and its prices.
 
-        With weights per feature, scores times weights decide.
+        With weights per feature, scores times weights decide. A part of a problem has the limits of the whole.
         """
         edges: list[tuple[Any, ...]] = []
         scores = []
+        first = 0 if part is None or part.features is None else part.features[0]
         for start, stop, block in self.blocks():
             weighted = block
             if weights is not None:
@@ -106,16 +109,16 @@ class ChunkedScores:
                     continue
                 weighted = _weighted(block, weights[start:stop].to(block.dtype))
             stated = weighted.rough if isinstance(weighted, RoughScores) else weighted
-            found = al.solve(al.Problem(stated, **_one_more(limits, start, stop))).on_host()
+            found = al.solve(al.Problem(stated, **_one_more(limits, first + start, first + stop))).on_host()
             here = [torch.from_numpy(ends).to(self.device) for ends in (found.tokens, found.features)]
             scores.append(block[here[0], here[1]])
             edges.append((found.tokens, found.features + start, found.values))
         if not edges:
             none = np.zeros(0, np.int64)
-            return al.Problem.from_edges(none, none, np.zeros(0, np.float32), self.shape, **limits)
+            return al.Problem.from_edges(none, none, np.zeros(0, np.float32), self.shape, **limits, part=part)
         tokens, features, values = (np.concatenate(part) for part in zip(*edges, strict=True))
         self._keep(torch.from_numpy(tokens * self.n_features + features).to(self.device), torch.cat(scores))
-        return al.Problem.from_edges(tokens, features, values, self.shape, **limits)
+        return al.Problem.from_edges(tokens, features, values, self.shape, **limits, part=part)
 
     def above(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and features of the entries above their feature's threshold, or above one threshold; sorted."""

@@ -30,6 +30,7 @@ LAYERS = {
     ),
     "sae_torch": (
         ("errors", "files", "environment", "codes", "matches", "config_file", "product_dtype"),
+        ("parallel",),
         ("ops",),
         ("exact_products",),
         ("rough_scores",),

@@ -8,8 +8,10 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,9 +23,14 @@ from sae_torch.activations.language_model import (
     load_language_model,
 )
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
-from sae_torch.activations.windows import pack_windows
+from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.environment import code_version
 from sae_torch.errors import InputError
+from sae_torch.parallel.ranked import workers_of
+from sae_torch.parallel.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ def harvest(
     cache: Path | None = None,
     language_model: LanguageModel | None = None,
     progress: bool = False,
+    mesh: DeviceMesh | None = None,
 ) -> Activations:
     """Activations of one split, from finished shards where there are any, the rest from the model.
 
@@ -167,6 +175,9 @@ def harvest(
         A model that is already loaded; None loads it only if shards are missing.
     progress : bool
         Whether to show a progress bar with tokens per second.
+    mesh : torch.distributed.DeviceMesh, optional
+        Processes of `st.parallel.mesh` that share the work, and a cache folder: each passes other windows through a
+        model of its own. The shards are those of one process, and each gets all of them.
 
     Returns
     -------
@@ -188,7 +199,7 @@ def harvest(
     >>> train.tensor().shape  # doctest: +SKIP
     torch.Size([250000, 576])
     """
-    return harvest_sites(config, (config.site,), split, tokens, cache, language_model, progress)[config.site]
+    return harvest_sites(config, (config.site,), split, tokens, cache, language_model, progress, mesh)[config.site]
 
 
 def harvest_sites(
@@ -199,6 +210,7 @@ def harvest_sites(
     cache: Path | None = None,
     language_model: LanguageModel | None = None,
     progress: bool = False,
+    mesh: DeviceMesh | None = None,
 ) -> dict[str, Activations]:
     """Activations of several sites from one pass of the text through the model, as `harvest` gives those of one.
 
@@ -210,7 +222,7 @@ def harvest_sites(
         What is harvested; its own site plays no part.
     sites : sequence of str
         Where activations are taken.
-    split, tokens, cache, language_model, progress : as in `harvest`
+    split, tokens, cache, language_model, progress, mesh : as in `harvest`
         `tokens` is the number of activations at each site.
 
     Returns
@@ -228,21 +240,38 @@ def harvest_sites(
     >>> sites = ("hidden_states[11]", "model.layers.10.mlp")
     >>> activations = harvest_sites(HarvestConfig(), sites, "train", 250_000)  # doctest: +SKIP
     """
-    plans = {site: plan(replace(config, site=site), split, tokens, cache) for site in dict.fromkeys(sites)}
+    world = workers_of(mesh)
+
+    def planned() -> dict[str, HarvestPlan]:
+        return {site: plan(replace(config, site=site), split, tokens, cache) for site in dict.fromkeys(sites)}
+
+    plans, _ = world.agreed(planned, len)
     incomplete = [each for each in plans.values() if not each.complete]
+    world.same("cache", sum(len(each.finished) for each in plans.values()))
+    world.require_alike("harvest", lambda: [tokens, *(sorted(config.provenance(split).items()))])
     if incomplete:
-        for each in incomplete:
-            each.prepare()
-        _require_space(incomplete)
-        if language_model is None:
-            language_model = load_language_model(config.model, config.dtype, config.device)
-        require_length(language_model, config.window)
-        plans = _harvest(config, plans, split, language_model, progress)
+
+        def prepared() -> LanguageModel:
+            if world.leads:
+                for each in incomplete:
+                    each.prepare()
+                _require_space(incomplete)
+            model = language_model or load_language_model(config.model, config.dtype, config.device)
+            require_length(model, config.window)
+            return model
+
+        model, _ = world.agreed(prepared, lambda _: 0)
+        plans = _harvest(config, plans, split, model, progress and world.leads, world)
     return {site: Activations(each.finished, tokens) for site, each in plans.items()}
 
 
 def _harvest(
-    config: HarvestConfig, plans: dict[str, HarvestPlan], split: str, language_model: LanguageModel, progress: bool
+    config: HarvestConfig,
+    plans: dict[str, HarvestPlan],
+    split: str,
+    language_model: LanguageModel,
+    progress: bool,
+    world: World,
 ) -> dict[str, HarvestPlan]:
     from tqdm import tqdm
 
@@ -263,23 +292,57 @@ def _harvest(
         disable=not progress,
     ) as bar:
         while lagging := {site: each for site, each in plans.items() if not each.complete}:
-            index = min(len(each.finished) for each in lagging.values())
-            together = [site for site, each in lagging.items() if len(each.finished) == index]
-            start = index * config.windows_per_shard
-            if start >= len(windows):
-                short = plans[together[0]]
-                raise InputError(
-                    f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at "
-                    f"{together[0]}, found {short.tokens}"
-                )
-            part = slice(start, start + config.windows_per_shard)
-            shards = shards_of(config, together, language_model, windows, part, headers, bar)
-            for site, shard in shards.items():
-                path = _shard_path(plans[site].folder, index)
-                write_shard(path, shard)
-                finished = (*plans[site].finished, read_shard(path, verify=False))
-                plans[site] = replace(plans[site], finished=finished)
+            # each process works on a shard of its own; those further on wait until it is known that they are needed
+            first = min(len(each.finished) for each in lagging.values())
+            if first * config.windows_per_shard >= len(windows):
+                world.agreed(partial(_refuse_more, lagging, split), lambda _: 0)
+            own = first + world.index
+            start = own * config.windows_per_shard
+            together = [site for site, each in lagging.items() if len(each.finished) <= own]
+            together = together if start < len(windows) else []
+            part, shown = slice(start, start + config.windows_per_shard), bar.n
+
+            def work(part: slice = part, together: list[str] = together) -> dict[str, Shard]:
+                if not together:
+                    return {}
+                return shards_of(config, together, language_model, windows, part, headers, bar)
+
+            shards, _ = world.agreed(work, len)
+            bar.update((bar.n - shown) * (world.count - 1))
+            for rank in range(world.count):
+                plans = _kept(plans, first + rank, shards if rank == world.index else None, windows, config, world)
             _require_space(list(plans.values()))
+    return plans
+
+
+def _refuse_more(lagging: dict[str, HarvestPlan], split: str) -> None:
+    """The error of a harvest that asks for more than there is."""
+    site, short = min(lagging.items(), key=lambda pair: len(pair[1].finished))
+    raise InputError(
+        f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at {site}, found "
+        f"{short.tokens}"
+    )
+
+
+def _kept(
+    plans: dict[str, HarvestPlan], index: int, shards: dict[str, Shard] | None, windows: Windows, config: HarvestConfig,
+    world: World,
+) -> dict[str, HarvestPlan]:  # fmt: skip
+    """The plans with one more shard, which one process has made, at every site that still needs it."""
+    needed = [site for site, each in plans.items() if not each.complete and len(each.finished) == index]
+    if index * config.windows_per_shard >= len(windows):
+        return plans
+
+    def write() -> None:
+        for site in needed if shards is not None else ():
+            assert shards is not None
+            write_shard(_shard_path(plans[site].folder, index), shards[site])
+
+    world.agreed(write, lambda _: 0)
+    plans = dict(plans)
+    for site in needed:
+        shard = read_shard(_shard_path(plans[site].folder, index), verify=False)
+        plans[site] = replace(plans[site], finished=(*plans[site].finished, shard))
     return plans
 
 

@@ -70,6 +70,7 @@ def write_shard(path: Path, shard: Shard) -> None:
     header = dict(shard.header) | {"sha256": _digest(tensors)}
     with replacing(path) as beside:
         save_file(tensors, beside, metadata=header)
+        _sort_header(beside)
 
 
 def read_shard(path: Path, expect: Mapping[str, str] | None = None, verify: bool = True) -> Shard:
@@ -115,6 +116,19 @@ def remove_leftovers(folder: Path) -> None:
     for file in folder.glob(".*.tmp"):
         if time.time() - file.stat().st_mtime > _LEFTOVER_SECONDS:
             file.unlink(missing_ok=True)
+
+
+def _sort_header(path: Path) -> None:
+    """Bring the entries of the header into one order: safetensors writes them in another one each time it runs."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        if len(ordered) != size:
+            raise AssertionError(f"the header of {path} has another length in order")
+        file.seek(8)
+        file.write(ordered)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

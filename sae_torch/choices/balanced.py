@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import SOLVER, Choice
+from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
 from sae_torch.errors import InputError
@@ -58,6 +58,7 @@ class BalancedChoice(Choice):
     """
 
     supports_rough = True
+    supports_parts = True
 
     cap_densities: Tensor
     floor_densities: Tensor
@@ -136,9 +137,9 @@ class BalancedChoice(Choice):
         """With its limits."""
         return cls(settings["k"], **settings.get("limits", {}))
 
-    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
+    def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
         """All limits of this batch, densities turned into whole tokens by the ledgers."""
-        count = scores.shape[0]
+        count = tokens_of(scores, part)
         floors = (
             None if self.feature_floors is None else _granted(self.floor_densities, self.floors_owed, count, advance)
         )
@@ -147,16 +148,17 @@ class BalancedChoice(Choice):
         if floors is not None:
             budget = max(budget, int(floors.sum()))  # rounding may grant one more than the budget
             caps = None if caps is None else np.maximum(caps, floors)
-        return self._limited(scores, budget, caps, floors)
+        return self._limited(scores, budget, caps, floors, part)
 
-    def _limited(self, scores: Tensor, budget: int, caps: Any, floors: Any) -> al.Problem:
-        return al.balanced_choice(
+    def _limited(self, scores: Tensor, budget: int, caps: Any, floors: Any, part: al.Part | None) -> al.Problem:
+        return al.Problem(
             scores,
             budget=budget,
             token_caps=self.token_caps,
             token_floors=self.token_floors,
             feature_caps=caps,
             feature_floors=floors,
+            part=part,
         )
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
@@ -165,24 +167,27 @@ class BalancedChoice(Choice):
         if prices is None or self.has_token_limits or not self.tracker.is_set:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
-        return dataclasses.replace(prices, features=al.Price(features))
+        return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow budget's and features' prices by frequency: the thresholds fire as often as features were matched."""
-        count = max(scores.shape[0], 1)
+        count = max(self.world.total(scores.shape[0]), 1)
         positive = solution.values > 0
-        fired = np.bincount(solution.features[positive], minlength=scores.shape[1])
+        fired = self.world.of_features(np.bincount(solution.features[positive], minlength=scores.shape[1]))
         self.steps.add_(1)
         self.densities.lerp_(
             torch.from_numpy(fired / count).to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE)
         )
-        prices = float(solution.prices.budget.value) + torch.from_numpy(np.array(solution.prices.features.value))
-        totals = np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
+        of_features = self.world.all_features(np.array(solution.prices.features.value))
+        prices = float(solution.prices.budget.value) + torch.from_numpy(of_features)
+        totals = self.world.of_features(
+            np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
+        )
         with np.errstate(invalid="ignore"):
             excess = torch.from_numpy(totals / fired) - prices
         above = None
         if self.has_token_limits and self.tracker.is_set:
-            above = torch.bincount(self.batch_free().select(scores)[1], minlength=scores.shape[1])
+            above = torch.bincount(self.decided_alone(scores)[1], minlength=scores.shape[1])
         self.tracker.observe(scores, self.densities, prices.clamp_min(0.0), excess.clamp_min(0.0), above)
 
     def batch_free(self) -> Threshold | TokenLimits:
@@ -206,12 +211,13 @@ class BalancedChoice(Choice):
         assert self.n_features is not None
         most, blocks = max(1, POOLED_ENTRIES // self.n_features), []
         for block in chunks:
-            blocks.append(block[:most])
-            most -= blocks[-1].shape[0]
+            blocks.append(block[: self.world.among_first(block.shape[0], most)])
+            most -= min(self.world.total(block.shape[0]), most)
             if not most:
                 break
         pooled = torch.cat(blocks)
-        count = pooled.shape[0]
+        part = self.world.part(pooled.shape)
+        count = tokens_of(pooled, part)
         floors = caps = None
         if self.feature_floors is not None:
             floors = np.floor(self.floor_densities.cpu().numpy() * count).astype(np.int64)
@@ -219,12 +225,14 @@ class BalancedChoice(Choice):
             caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
         budget, forced = self.total(count), 0
         for _ in range(FORCED_ROUNDS):
-            solution = al.solve(self._limited(pooled, budget + forced, caps, floors), SOLVER)
-            before, forced = forced, int(np.count_nonzero(solution.on_host().values <= 0))
+            problem = self._limited(pooled, budget + forced, caps, floors, part)
+            solution = al.solve(problem, SOLVER, ranks=self.world.ranks)
+            before, forced = forced, self.world.sum(int(np.count_nonzero(solution.on_host().values <= 0)))
             if forced == before:
                 break  # forced matches do not exist in eval mode, so they are not charged to the budget
         prices = solution.prices
-        theta = float(prices.budget.value) + torch.from_numpy(np.array(prices.features.value))
+        of_features = self.world.all_features(np.array(prices.features.value))
+        theta = float(prices.budget.value) + torch.from_numpy(of_features)
         self.tracker.restart(theta.clamp_min(0.0))
 
     def extra_repr(self) -> str:

@@ -76,11 +76,15 @@ class Choice(Statistics):
     supports_rough : bool
         `problem`, `select` and `observe` take scores that are exact only where they are asked. Otherwise they are given
         a matrix.
+    supports_parts : bool
+        `problem` and `observe` take the scores of this process's tokens where the batch is that of several; what they
+        measure they add up by ``self.world``.
     """
 
     supports_padded: ClassVar[bool] = False
     supports_graph: ClassVar[bool] = False
     supports_rough: bool = False
+    supports_parts: ClassVar[bool] = False
     _kinds: ClassVar[dict[str, type[Choice]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -89,7 +93,7 @@ class Choice(Statistics):
         if known is None or not known.__module__.startswith("sae_torch."):  # yours never stands in for one of ours
             Choice._kinds[cls.__name__] = cls
         if any(name in vars(cls) for name in STATEMENT):
-            for promise in ("supports_padded", "supports_graph", "supports_rough"):
+            for promise in ("supports_padded", "supports_graph", "supports_rough", "supports_parts"):
                 if promise not in vars(cls):
                     setattr(cls, promise, False)
 
@@ -149,7 +153,7 @@ class Choice(Statistics):
         return matches
 
     def _matches(self, scores: Scores, observe: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        if not (self.training and self.supports_padded and is_on_device(scores)):
+        if not (self.training and self.supports_padded and is_on_device(scores) and self.world.ranks is None):
             return *self.select(scores, observe), None
         scores = cast(Tensor, scores).detach()
         self.build(scores.shape[1])
@@ -165,11 +169,12 @@ class Choice(Statistics):
         """Tokens and features of the matches, sorted; `observe` says whether this batch counts as training."""
         require_matrix(scores)
         scores = scores.detach()
-        self.build(scores.shape[1])
+        self.build(self.world.width(scores.shape[1]))
         if not self.training:
-            return self.batch_free().select(scores)
-        problem = self._stated(scores, advance=observe)
-        solution = al.solve(problem, SOLVER, warm_start=self.expected_prices(scores.shape[0]))
+            return self.decided_alone(scores)
+        problem = self._stated(scores, observe, self.world.part(scores.shape))
+        warm_start = self.expected_prices(scores.shape[0])
+        solution = al.solve(problem, SOLVER, warm_start=warm_start, ranks=self.world.ranks)
         tokens, features = matches_of(solution)
         if isinstance(scores, RoughScores):
             scores.keep(solution)
@@ -177,6 +182,13 @@ class Choice(Statistics):
             self._last_prices = {name: price.value for name, price in vars(solution.prices).items()}
             self.observe(cast(Tensor, scores), solution.on_host())  # what it reads of a matrix, the others have too
         return tokens, features
+
+    def decided_alone(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        """As `select` in eval mode: every token decides for itself."""
+        form = self.batch_free()
+        if form is not self:
+            form.join(self.world.own)
+        return form.select(scores)
 
     def build(self, n_features: int) -> None:
         """Make the buffers for this many features; a second call only checks the number."""
@@ -196,20 +208,25 @@ class Choice(Statistics):
         """
         return None
 
-    def problem(self, scores: Tensor, advance: bool = False) -> al.Problem:
-        """The allocation problem of a batch; `advance` moves state that is carried from batch to batch."""
-        limits = self.limits(scores.shape[0], advance)
+    def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
+        """The allocation problem of a batch; `advance` moves state that is carried from batch to batch.
+
+        Of several processes each states its `part`, with the limits of the whole batch.
+        """
+        limits = self.limits(tokens_of(scores, part), advance)
         if limits is None:
             raise NotImplementedError
-        return al.Problem(scores, **limits)
+        return al.Problem(scores, **limits, part=part)
 
-    def _stated(self, scores: Scores, advance: bool) -> al.Problem:
+    def _stated(self, scores: Scores, advance: bool, part: al.Part | None) -> al.Problem:
         """The problem on all scores, or on the candidates of scores that come in blocks."""
-        if not isinstance(scores, ChunkedScores):
-            return self.problem(cast(Tensor, scores.rough if isinstance(scores, RoughScores) else scores), advance)
-        limits = self.limits(scores.shape[0], advance)
-        assert limits is not None, "the autoencoder refuses blocks for such a choice"
-        return scores.candidates(limits)
+        if isinstance(scores, ChunkedScores):
+            limits = self.limits(tokens_of(scores, part), advance)
+            assert limits is not None, "the autoencoder refuses blocks for such a choice"
+            return scores.candidates(limits, part=part)
+        stated = cast(Tensor, scores.rough if isinstance(scores, RoughScores) else scores)
+        # a choice of the user's own may know nothing of parts
+        return self.problem(stated, advance) if part is None else self.problem(stated, advance, part)
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """Where the search for the batch's prices starts; it changes the time, never the answer."""
@@ -255,12 +272,20 @@ class Choice(Statistics):
         """
         if self._last_prices is None:
             return {"prices": None}
-        return {"prices": {name: torch.from_numpy(np.array(value)) for name, value in self._last_prices.items()}}
+        prices = {name: torch.from_numpy(np.array(value)) for name, value in self._last_prices.items()}
+        prices["tokens"], _ = self.world.all_tokens(prices["tokens"])
+        prices["features"] = torch.from_numpy(self.world.all_features(prices["features"].numpy()))
+        return {"prices": prices}
 
     def load_carried_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `carried_state` gave."""
         if state["prices"] is not None:
-            self._last_prices = {name: v.numpy() if v.ndim else float(v) for name, v in state["prices"].items()}
+            prices = dict(state["prices"])
+            prices["tokens"], prices["features"] = (
+                self.world.share(prices["tokens"]),
+                self.world.mine(prices["features"]),
+            )
+            self._last_prices = {name: v.numpy() if v.ndim else float(v) for name, v in prices.items()}
 
     def density_targets(self, device: torch.device | str = "cpu") -> Tensor | None:
         """The share of tokens that every feature shall have, (features,) on `device`; None where nothing is set."""
@@ -319,6 +344,11 @@ class Choice(Statistics):
 def _definer(kind: type, name: str) -> type:
     """The class that a method comes from."""
     return next(each for each in kind.__mro__ if name in vars(each))
+
+
+def tokens_of(scores: Scores, part: al.Part | None) -> int:
+    """Tokens of the whole batch."""
+    return scores.shape[0] if part is None or part.tokens is None else part.tokens[1]
 
 
 def require_matrix(scores: Scores) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices.choice import Choice, Progress
 from sae_torch.choices.mutual import MutualChoice
+from sae_torch.choices.pooled import pooled_features
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold
 from sae_torch.choices.zipf import zipf_densities
@@ -74,6 +75,7 @@ class FeatureChoice(Choice):
 
     supports_padded = True
     supports_rough = True
+    supports_parts = True
 
     def __init__(
         self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None
@@ -125,20 +127,23 @@ class FeatureChoice(Choice):
         if guess is None:
             return None
         none = al.Price(np.zeros(0))
-        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(guess), none, none)
+        return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(self.world.mine(guess)), none, none)
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Measure densities; follow the prices by frequency."""
         if not self.has_quotas:
             self.mutual.observe(scores, solution)
-            fired = torch.from_numpy(solution.feature_counts).double() / max(scores.shape[0], 1)
-            return self._measure(fired, scores.shape[0])
-        due = self.quota_densities.numpy() * scores.shape[0]
-        self._forecast.observe(np.asarray(solution.prices.features.value), due, solution.stats.get("reaching"))
-        prices = torch.from_numpy(np.asarray(solution.prices.features.value))
+            fired = torch.from_numpy(self.world.of_features(solution.feature_counts)).double()
+            tokens = self.world.total(scores.shape[0])
+            return self._measure(fired / max(tokens, 1), tokens)
+        due = self.quota_densities.numpy() * self.world.total(scores.shape[0])
+        of_features = self.world.all_features(np.asarray(solution.prices.features.value))
+        self._forecast.observe(of_features, due, solution.stats.get("reaching"))
+        prices = torch.from_numpy(of_features)
         totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
+        counts = self.world.of_features(solution.feature_counts)
         with np.errstate(invalid="ignore"):
-            excess = torch.from_numpy(totals / solution.feature_counts) - prices
+            excess = torch.from_numpy(self.world.of_features(totals) / counts) - prices
         self.tracker.observe(scores, self.quota_densities, prices, excess)
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
@@ -291,16 +296,15 @@ class FeatureChoice(Choice):
         due = self.quota_densities * tokens
         quotas = al.apportion(due, self.total(tokens), most=tokens)
         for _ in range(SHARING_ROUNDS):
-            pooled = al.select_stream(chunks, feature_caps=quotas)
-            unmet = quotas - pooled.feature_counts
+            counts, taken, refused = pooled_features(self.world, chunks, quotas)
+            unmet = quotas - counts
             self.unmet.copy_(torch.tensor(unmet.sum() / tokens))
             if unmet.sum() <= SHARED * quotas.sum():
                 break
             # a feature with too few positive scores ends at threshold 0; the others share what it leaves
             weights = np.where(unmet > 0, 0.0, quotas)
-            quotas = pooled.feature_counts + al.apportion(weights, int(unmet.sum()), most=tokens)
+            quotas = counts + al.apportion(weights, int(unmet.sum()), most=tokens)
         # a new score exceeds the m-th of N with probability m / (N + 1), but the one after it with (m + 1) / (N + 1)
-        taken, refused = pooled.prices.features.upper, pooled.prices.features.value
         price = torch.from_numpy(np.where(np.isfinite(taken), taken, refused))
         theta = self.tracker.theta.double().cpu()
         keep = (due < LEAST_POOLED) & ~torch.isnan(theta)

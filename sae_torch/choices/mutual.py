@@ -11,6 +11,7 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.choices.choice import Choice
+from sae_torch.choices.pooled import pooled_price
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, require_thresholds
 from sae_torch.matches import PaddedMatches
 
@@ -39,6 +40,7 @@ class MutualChoice(Choice):
     supports_padded = True
     supports_graph = True
     supports_rough = True
+    supports_parts = True
 
     def __init__(self, k: float) -> None:
         super().__init__(k)
@@ -51,8 +53,9 @@ class MutualChoice(Choice):
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow the budget's price by frequency."""
         price = float(solution.prices.budget.value)
-        excess = float(solution.values.mean(dtype=np.float64)) - price if solution.values.size else math.nan
-        share = torch.tensor(self.k / max(scores.shape[1], 1))
+        total = self.world.sum(np.array([solution.values.sum(dtype=np.float64), solution.values.size]))
+        excess = float(total[0] / total[1]) - price if total[1] else math.nan
+        share = torch.tensor(self.k / max(self.world.width(scores.shape[1]), 1))
         self.tracker.observe(scores, share, torch.tensor(price), torch.tensor(excess))
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
@@ -77,5 +80,4 @@ class MutualChoice(Choice):
 
     def calibrate(self, chunks: Any, tokens: int) -> None:
         """The price of the pooled budget."""
-        pooled = al.select_stream(chunks, budget=self.total(tokens))
-        self.tracker.restart(torch.tensor(float(pooled.prices.budget.value)))
+        self.tracker.restart(torch.tensor(pooled_price(self.world, chunks, self.total(tokens))))

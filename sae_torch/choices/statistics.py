@@ -7,11 +7,18 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from sae_torch.parallel.world import ALONE, World
+
 
 class Statistics(nn.Module):
     """A module whose buffers follow the device and not the type that it is cast to: ``half()`` casts weights alone.
 
     A threshold rounded to 8 bits decides otherwise, and counts beyond 256 no longer grow.
+
+    Attributes
+    ----------
+    world : World
+        The processes whose tokens are measured together.
 
     Examples
     --------
@@ -22,6 +29,14 @@ class Statistics(nn.Module):
     >>> measured.half().counts.dtype
     torch.float64
     """
+
+    world: World = ALONE
+
+    def join(self, world: World) -> None:
+        """Measure together with other processes."""
+        for module in self.modules():
+            if isinstance(module, Statistics):
+                module.world = world
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         buffers = {id(buffer) for buffer in self.buffers()}

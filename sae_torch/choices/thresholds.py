@@ -76,7 +76,7 @@ class Threshold(BatchFree):
     def select(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
         if not isinstance(scores, Tensor):
-            return scores.above(rounded_down(self.theta.to(scores.device), scores.dtype))
+            return scores.above(rounded_down(self.world.mine(self.theta).to(scores.device), scores.dtype))
         tokens, features = self.mask(scores).nonzero(as_tuple=True)
         return tokens, features
 
@@ -87,7 +87,7 @@ class Threshold(BatchFree):
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
-        return scores.detach() > rounded_down(self.theta.to(scores.device), scores.dtype)
+        return scores.detach() > rounded_down(self.world.mine(self.theta).to(scores.device), scores.dtype)
 
 
 class TokenLimits(BatchFree):
@@ -115,12 +115,14 @@ class TokenLimits(BatchFree):
         """Tokens and features of the matches, sorted."""
         assert isinstance(scores, Tensor), "the autoencoder has others for choices on one side alone"
         scores = scores.detach()
-        profit = torch.where(scores > 0, scores.float() - self.theta.to(scores.device), -torch.inf)
+        theta, world = self.world.mine(self.theta), self.world
+        profit = torch.where(scores > 0, scores.float() - theta.to(scores.device), -torch.inf)
         floors = None
         if self.floor:
-            floors = (scores > 0).sum(dim=1).clamp_max(self.floor)
-        cap = profit.shape[1] if self.cap is None else self.cap
-        return matches_of(al.solve(al.Problem(profit, token_caps=cap, token_floors=floors)))
+            floors = world.sum((scores > 0).sum(dim=1)).clamp_max(self.floor)
+        cap = world.width(profit.shape[1]) if self.cap is None else self.cap
+        problem = al.Problem(profit, token_caps=cap, token_floors=floors, part=world.part(profit.shape))
+        return matches_of(al.solve(problem, ranks=world.ranks))
 
 
 class FrequencyTracker(Statistics):
@@ -174,10 +176,14 @@ class FrequencyTracker(Statistics):
         price : the batch's exact price, from which an unset threshold starts
         excess : mean of (selected score - price); NaN where nothing was selected
         above : how often each feature fires at the current thresholds, where that is not how many scores exceed them
+
+        Scores and `above` are this process's, all else is of the whole batch.
         """
+        tokens, features = self.world.total(scores.shape[0]), self.world.width(scores.shape[1])
         if not self.theta.ndim:  # evenly spread rows measure one common threshold well enough
-            scores = scores[:: max(1, scores.numel() // COUNTED)]
-        count = scores.shape[0] if self.theta.ndim else scores.numel()
+            step = max(1, tokens * features // COUNTED)
+            scores, tokens = scores[self.world.every(scores.shape[0], step)], -(-tokens // step)
+        count = tokens if self.theta.ndim else tokens * features
         if count == 0:
             return
         here = self.theta.device
@@ -186,7 +192,9 @@ class FrequencyTracker(Statistics):
         seen = torch.isfinite(excess)
         rate = torch.where(self.spread > 0, 0.05, 1.0)
         self.spread.copy_(torch.where(seen, torch.lerp(self.spread, excess.to(self.spread), rate), self.spread))
-        above = count_above(scores, self.theta.to(scores.device)) if above is None else above
+        if above is None:
+            above = count_above(scores, self.world.mine(self.theta).to(scores.device))
+        above = self.world.of_features(above) if self.theta.ndim else self.world.sum(above)
         expected = (target * count).to(self.theta)
         expected = expected.clamp(min=1e-3)
         damping = DAMPING / expected

@@ -39,6 +39,7 @@ class TokenChoice(Choice):
     supports_padded = True
     supports_graph = True
     supports_rough = True
+    supports_parts = True
 
     def __init__(self, k: int) -> None:
         super().__init__(k)
@@ -62,8 +63,9 @@ class TokenChoice(Choice):
     def select(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor]:
         """The same in both modes."""
         require_matrix(scores)
-        self.build(scores.shape[1])
-        solution = al.solve(self._stated(scores.detach(), advance=False))
+        world = self.world if self.training else self.world.own
+        self.build(world.width(scores.shape[1]))
+        solution = al.solve(self._stated(scores.detach(), False, world.part(scores.shape)), ranks=world.ranks)
         if isinstance(scores, RoughScores):
             scores.keep(solution)
         return matches_of(solution)

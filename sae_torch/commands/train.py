@@ -25,5 +25,7 @@ class Train(RunConfig):
     def run(self) -> None:
         """Train, and say where the autoencoders lie."""
         settings = {field.name: getattr(self, field.name) for field in fields(RunConfig)}
-        for folder in Run(RunConfig(**settings), self.allow_inexact).execute():
-            print(folder)
+        run = Run(RunConfig(**settings), self.allow_inexact)
+        for folder in run.execute():
+            if run.world.leads:
+                print(folder)

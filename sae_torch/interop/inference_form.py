@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.ops import rounded_down
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
 UNIT_NORM = 1e-5
@@ -56,8 +59,9 @@ class InferenceForm:
         InputError
             If the choice has no thresholds yet.
         """
-        W_enc, b_enc, W_dec, b_dec = (weight.detach().cpu() for weight in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))
-        form = cls(W_enc, b_enc, W_dec, b_dec)
+        weights = (sae.encoder, sae.b_enc, sae.W_dec, sae.b_dec)
+        encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
+        form = cls(encoder.T, b_enc, W_dec, b_dec)
         batch_free = sae.choice.batch_free()
         if isinstance(batch_free, Choice):
             return replace(form.with_unit_rows(), k=batch_free.token_k)
@@ -133,8 +137,8 @@ class InferenceForm:
             return MutualChoice(k)
         return FeatureChoice(k)
 
-    def autoencoder(self, choice: Choice, path: str) -> SparseAutoencoder:
-        """The module, in eval mode; `path` is named in errors.
+    def autoencoder(self, choice: Choice, path: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
+        """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors.
 
         Raises
         ------
@@ -148,10 +152,13 @@ class InferenceForm:
                 f"counts, and they differ ({float(norms.min()):.4g} to {float(norms.max()):.4g})"
             )
         d_model, n_features = self.W_enc.shape
-        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.W_dec.dtype)
+        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.W_dec.dtype, mesh=mesh)
+        here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
-            for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-                getattr(sae, name).copy_(getattr(self, name))
+            local(sae.encoder).copy_(self.W_enc.T[here])
+            local(sae.b_enc).copy_(self.b_enc[here])
+            local(sae.W_dec).copy_(self.W_dec[here])
+            local(sae.b_dec).copy_(self.b_dec)
         theta = self._scaled_threshold()
         if theta is not None:
             choice.set_thresholds(theta)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["CONFIG", "WEIGHTS", "load", "metadata", "metadata_of", "register", "save"]
 
@@ -57,7 +60,8 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     sae : SparseAutoencoder
         Trained or calibrated, unless it is token choice.
     folder : path
-        Made if missing. Files are replaced one by one, never left half-written.
+        Made if missing. Files are replaced one by one, never left half-written. Of the processes of a mesh all call
+        `save`, and one writes.
     metadata : dict, optional
         Added to the metadata, for instance ``model_name`` and ``hook_name``.
 
@@ -79,9 +83,18 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     ...     st.load(st.save(sae, folder)).choice
     TokenChoice(k=2)
     """
+    form, path = InferenceForm.of(sae), Path(folder)
+    sae.world.once(lambda: _write(sae, form, path, metadata))
+    if form.has_token_limits and sae.world.leads:
+        warnings.warn(
+            f"{path}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
+        )
+    return path
+
+
+def _write(sae: SparseAutoencoder, form: InferenceForm, path: Path, metadata: dict[str, Any] | None) -> None:
     from safetensors.torch import save_file
 
-    form = InferenceForm.of(sae)
     config: dict[str, Any] = {
         "d_in": sae.d_model,
         "d_sae": sae.n_features,
@@ -96,15 +109,11 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
     if form.has_token_limits:
         config["architecture"] = OURS_ALONE
-        warnings.warn(
-            f"{folder}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
-        )
     config["metadata"] = {
         "sae_lens_version": FORMAT_VERSION,
         **(metadata or {}),
         "allocation": {"version": allocation.__version__, **settings(sae.choice)},
     }
-    path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     (path / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
     with replacing(path / WEIGHTS) as beside:
@@ -115,10 +124,9 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         with replacing(path / SPARSITY) as beside:
             save_file(frequencies, beside)
     write_json(path / CONFIG, config)
-    return path
 
 
-def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
+def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
     """Read a SAELens folder, ours or another's; the result is in eval mode.
 
     ::
@@ -134,6 +142,8 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
         With ``cfg.json`` and ``sae_weights.safetensors``.
     k : float, optional
         Mean number of features per token for training on, where the folder does not say.
+    mesh : torch.distributed.DeviceMesh, optional
+        Of `st.parallel.mesh`, whatever processes wrote the folder.
 
     Returns
     -------
@@ -166,7 +176,7 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
         targets = read_safetensors(path / SPARSITY).get("quota_densities")
         if targets is not None:
             choice.set_density_targets(targets)
-    return form.autoencoder(choice, str(path / WEIGHTS))
+    return form.autoencoder(choice, str(path / WEIGHTS), mesh)
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:

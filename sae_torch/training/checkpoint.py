@@ -53,7 +53,7 @@ class Checkpoints:
         OSError
             If the disk is full or the folder cannot be written; earlier checkpoints stay.
         """
-        place = self.folder / (FINISHED if finished else f"step-{step:09d}")
+        place = self.place(step, finished)
         if place.exists():
             return place
         with new_folder(place) as beside:
@@ -62,6 +62,10 @@ class Checkpoints:
             (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         self._forget()
         return place
+
+    def place(self, step: int, finished: bool = False) -> Path:
+        """Where the state after so many steps lies."""
+        return self.folder / (FINISHED if finished else f"step-{step:09d}")
 
     @property
     def count(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, padded_matches
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 
@@ -42,6 +43,8 @@ class FirstSight:
     ----------
     k : float
         Features per token.
+    world : World
+        The processes whose tokens are measured together.
 
     Attributes
     ----------
@@ -53,8 +56,8 @@ class FirstSight:
         1 / threshold of every feature when the first price was taken; None where no feature has a quota.
     """
 
-    def __init__(self, k: float) -> None:
-        self.k = k
+    def __init__(self, k: float, world: World = ALONE) -> None:
+        self.k, self.world = k, world
         self.reference: Tensor | None = None
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
         self.weights: Tensor | None = None
@@ -81,44 +84,56 @@ class FirstSight:
         if self.reference is None or not steps:
             return
         before = [sum(float(self.prices[step][part]) for step in steps) for part in (0, 1)]
-        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc))) for step in steps)]
+        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc.device, sae.W_enc.dtype))) for step in steps)]
         after.append(len(steps) * float(self._price(sae, self.reference)))
         if min(*before, *after) > 0:
             sae.choice.rescale(before[0] / after[0] * after[1] / before[1])
 
-    def begin(self, probe: Tensor) -> None:
-        """Keep the first tokens."""
-        self.reference = probe[:TOKENS].clone()
+    def begin(self, probe: Sequence[Tensor]) -> None:
+        """Keep the first tokens of the first batches; of several processes each its own of them."""
+        kept, most = [], TOKENS
+        for x in probe:
+            kept.append(x[: self.world.among_first(len(x), most)])
+            most -= min(self.world.total(len(x)), most)
+        self.reference = torch.cat(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured, as tensors and plain numbers."""
         prices = {step: tuple(map(float, pair)) for step, pair in self.prices.items()}
-        return {"reference": self.reference, "prices": prices, "weights": self.weights}
+        state = {"reference": self.reference, "prices": prices, "weights": self.weights}
+        if self.reference is None or self.world.ranks is None:
+            return state
+        reference, shares = self.world.all_tokens(self.reference)
+        return state | {"reference": reference, "shares": shares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.prices = dict(state["prices"])
-        self.reference, self.weights = state["reference"], state["weights"]
+        reference, self.weights = state["reference"], state["weights"]
+        self.reference = None if reference is None else self.world.share(reference, state.get("shares", ()))
 
     @torch.no_grad()
     def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
-        x = x[: max(1, min(TOKENS, ENTRIES // sae.n_features))]
-        budget = round(self.k * len(x))
+        world = self.world
+        x = x[: world.among_first(len(x), max(1, min(TOKENS, ENTRIES // sae.n_features)))]
+        budget, part = round(self.k * world.total(len(x))), world.part((len(x), sae.width))
+        weights = None if self.weights is None else world.mine(self.weights)
         mode, sae.training = sae.training, False  # in the precision that decides later
         try:
             scores = sae.scores_or_blocks(x)
             if isinstance(scores, ChunkedScores):
-                return float(al.solve(scores.candidates({"budget": budget}, self.weights)).prices.budget.value)
+                problem = scores.candidates({"budget": budget}, weights, part)
+                return float(al.solve(problem, ranks=world.ranks).prices.budget.value)
         finally:
             sae.training = mode
         if isinstance(scores, RoughScores):
-            rough = scores if self.weights is None else scores.part(slice(None), None, self.weights)
+            rough = scores if weights is None else scores.part(slice(None), None, weights)
             return float(al.solve(al.mutual_choice(rough.rough, budget)).prices.budget.value)
-        if self.weights is not None:
-            scores = scores * self.weights.to(scores)
-        if is_on_device(scores):
+        if weights is not None:
+            scores = scores * weights.to(scores)
+        if is_on_device(scores) and part is None:
             return padded_matches(scores, budget=budget).prices[0]
-        return float(al.solve(al.mutual_choice(scores, budget)).prices.budget.value)
+        return float(al.solve(al.Problem(scores, budget, part=part), ranks=world.ranks).prices.budget.value)
 
 
 def _inverse(choice: Choice) -> Tensor | None:

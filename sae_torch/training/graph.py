@@ -68,7 +68,8 @@ def require_graph(sae: SparseAutoencoder) -> None:
     Raises
     ------
     InputError
-        If it is not on a CUDA device, its choice does not support graphs, or it works in blocks of features.
+        If it is not on a CUDA device, its choice does not support graphs, it works in blocks of features, or with other
+        processes.
     """
     choice = sae.choice
     if not is_on_device(sae.W_dec):
@@ -77,6 +78,10 @@ def require_graph(sae: SparseAutoencoder) -> None:
         raise InputError(
             "graph: expected a choice whose steps all have one size, such as token or mutual choice, found "
             f"{type(choice).__name__}"
+        )
+    if sae.world.ranks is not None:
+        raise InputError(
+            "graph: expected one process; on several a batch is allocated in main memory, outside any graph"
         )
     if sae.feature_chunk is not None:
         raise InputError("graph: with feature_chunk the candidates are solved in main memory, outside any graph")

@@ -94,6 +94,11 @@ class TrainLog:
         if record.is_read:
             self.settle()
 
+    @property
+    def seen(self) -> int:
+        """Tokens seen so far, whether the numbers have been read or not."""
+        return self._waiting[-1].tokens if self._waiting else self.tokens[-1] if self.tokens else 0
+
     def settle(self) -> None:
         """Read what waits."""
         read_all(self._waiting)
@@ -109,9 +114,9 @@ def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, name: st
 
     with tqdm(desc=f"train {name}", unit=" tokens", unit_scale=True) as bar:
         for step, x in enumerate(batches):
-            if step == 0:
-                bar.reset(total=steps * x.shape[0])
             yield x
+            if step == 0:
+                bar.reset(total=steps * log.seen)
             if log.loss:
                 bar.set_postfix(loss=f"{log.loss[-1]:.1f}", refresh=False)
-            bar.update(x.shape[0])
+            bar.update(log.seen - bar.n)

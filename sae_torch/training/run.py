@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,24 +21,30 @@ from torch import Tensor
 import allocation as al
 from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
 from sae_torch.config_file import read_config, to_plain, toml
-from sae_torch.environment import difference, environment
+from sae_torch.environment import difference, environment, package_versions
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of, save
+from sae_torch.parallel.mesh import joined
+from sae_torch.parallel.ranked import world_of
+from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
 from sae_torch.training.memory import fit_to_gpu
-from sae_torch.training.metrics import open_sinks, require_services
+from sae_torch.training.metrics import Sink, open_sinks, require_services
 from sae_torch.training.run_config import RunConfig
 from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 CONFIG = "config.toml"
 # Most tokens that are shuffled with one another in live mode, which holds them in memory.
 LIVE_POOL = 1 << 17
 # Sections and fields that do not change the result.
-INCIDENTAL = ("out", "checkpoints", "metrics")
+INCIDENTAL = ("out", "checkpoints", "metrics", "parallel")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
 
 
@@ -79,6 +85,8 @@ class Run:
         self.checkpoints = Checkpoints(config.out / "checkpoints", config.checkpoints.keep)
         self.interruption = Interruption()
         self.stage = "starting"
+        self.mesh: DeviceMesh | None = None
+        self.world: World = ALONE
 
     def execute(self) -> list[Path]:
         """Train, calibrate and save every autoencoder; the folders they are in.
@@ -96,16 +104,27 @@ class Run:
             If the disk is full or cannot be written.
         """
         require_services(self.config.metrics)
-        self._require_ours()  # before anything is written, so that a folder of something else stays as it is
+        parallel = self.config.parallel
+        self.mesh = joined(parallel.data, parallel.features)
+        self.world = world_of(self.mesh, parallel.features)
+        self.quiet = self.quiet or not self.world.leads
+        for name, value in {**package_versions(), "config": toml(self.config)}.items():
+            self.world.require_alike(name, [value].__iter__)
+        self.world.once(self._require_ours)  # first, so that a folder of something else stays as it is
         self.config.out.mkdir(parents=True, exist_ok=True)
-        with self.interruption.watching(), sole_user(self.config.out), _deterministic(self.config.device):
-            self._require_ours()  # another process may have come first
-            write_text(self.config.out / CONFIG, toml(self.config))
-            self.checkpoints.prepare()
+        with self.interruption.watching(), contextlib.ExitStack() as held, _deterministic(self.config.device):
+            self.world.once(lambda: self._occupy(held))
             try:
                 return self._execute()
             except KeyboardInterrupt:
                 raise InterruptedRunError(f"while {self.stage}", code=0) from None
+
+    def _occupy(self, held: contextlib.ExitStack) -> None:
+        """Hold the folder and prepare it."""
+        held.enter_context(sole_user(self.config.out))
+        self._require_ours()  # another process may have come first
+        write_text(self.config.out / CONFIG, toml(self.config))
+        self.checkpoints.prepare()
 
     def _require_ours(self) -> None:
         """The folder is free, or that of this very run."""
@@ -132,8 +151,9 @@ class Run:
             return places
         self.stage = "harvesting"
         reader = self._reader()
+        self.world.require_alike("activations", lambda: sorted(_source(reader).items()))
         trainers = self._trainers(reader)
-        self._require_space(trainers)
+        self.world.once(lambda: self._require_space(trainers))
         for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
             self._say(f"{name}: the scores of a batch do not fit {self.config.device}, so {chunk} features at a time")
         self.stage = "training"
@@ -151,7 +171,7 @@ class Run:
             rows: Any = open_activations(self.config.activations, self.config.column)
         else:
             wanted = self.config.harvest
-            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, progress=not self.quiet)
+            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, None, not self.quiet, self.mesh)
         return ActivationReader(rows, **asdict(options))
 
     def _live_reader(self) -> LiveReader:
@@ -162,7 +182,7 @@ class Run:
 
     def _trainers(self, reader: Stream) -> dict[str, Trainer]:
         return {
-            name: Trainer(options.autoencoder(reader.d_model, self.config.device), train)
+            name: Trainer(options.autoencoder(reader.d_model, self.config.device, self.mesh), train)
             for name, (options, train) in self.config.autoencoders().items()
         }
 
@@ -184,7 +204,7 @@ class Run:
         other = difference(manifest["activations"], _source(reader))
         if other:
             raise InputError(f"{newest} was trained on other activations ({other}); choose another --out")
-        changed = difference(manifest["environment"], environment(self.config.device))
+        changed = difference(manifest["environment"], self._environment)
         if changed and not self.allow_inexact:
             raise InputError(
                 f"{newest} was written in another environment ({changed}), so the result would not be the same to the "
@@ -210,7 +230,7 @@ class Run:
             for step, x in enumerate(first):
                 with self._naming(step, reader):
                     trainer.checked(x, step)
-            trainer.begin(torch.cat(first), len(reader), len(reader) * reader.batch_size)
+            trainer.begin([self.world.share(x) for x in first], len(reader), len(reader) * reader.batch_size)
         return itertools.chain(first, batches)
 
     def _train(self, first: int, resumed: bool, reader: Stream, trainers: dict[str, Trainer]) -> None:
@@ -218,7 +238,10 @@ class Run:
         from tqdm import tqdm
 
         step = first
-        sinks = open_sinks(self.config.metrics, self.config.out, step, to_plain(self.config))
+        sinks: list[Sink] = []
+        self.world.once(
+            lambda: sinks.extend(open_sinks(self.config.metrics, self.config.out, first, to_plain(self.config)))
+        )
         started = time.perf_counter()
         try:
             with (
@@ -227,13 +250,15 @@ class Run:
                 self.interruption.deferred(),
             ):
                 for x in read if resumed else self._begin(read, reader, trainers):
-                    if self.interruption.requested:
+                    # not every process has heard of it yet
+                    if self.world.sum(int(self.interruption.requested)):
+                        self.interruption.requested = True
                         break
                     x = to_device(x, self.config.device)
                     records = {}
                     for name, trainer in trainers.items():
                         with self._naming(step, reader, f"{name}: ", trainer):
-                            records[name] = trainer.step(x)
+                            records[name] = trainer.step(self.world.share(x))
                     step += 1
                     bar.update()
                     if step % self.config.metrics.every == 0 or step == len(reader):
@@ -275,8 +300,15 @@ class Run:
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
         state = {"step": step, "trainers": states, "random": _random_state()}
-        facts = {"environment": environment(self.config.device), "activations": _source(reader)}
-        return self.checkpoints.write(step, state, facts, finished)
+        facts = {"environment": self._environment, "activations": _source(reader)}
+        self.world.once(lambda: self.checkpoints.write(step, state, facts, finished))
+        return self.checkpoints.place(step, finished)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """What must be the same for the same bits; the number of processes too."""
+        several = {} if self.mesh is None else {"processes": str(self.config.parallel.data)}
+        return environment(self.config.device) | several
 
     def _finish(self, reader: Stream, trainers: dict[str, Trainer]) -> None:
         """Calibrate on the last inputs, which are read again, and save; then nothing is left to do."""
@@ -288,7 +320,8 @@ class Run:
             first_sight = trainer.schedule.first_sight
             trainer.end()
             first_sight.calibrate(
-                trainer.sae, {step: reader.batch(step) for step in range(len(reader) - count, len(reader))}
+                trainer.sae,
+                {step: self.world.share(reader.batch(step)) for step in range(len(reader) - count, len(reader))},
             )
             save(trainer.sae.eval(), self.config.out / name, metadata_of(reader.header))
             states[name]["sae"] = trainer.sae.state_dict()

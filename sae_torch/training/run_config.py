@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -20,6 +20,9 @@ from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.losses import require_prefixes
 from sae_torch.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 CHOICES = ("token", "mutual", "feature", "balanced")
 # The floors of balanced choice without other limits, as a share of the mean use of a feature, k / n_features. In the
@@ -93,7 +96,7 @@ class SaeOptions:
         if not 0 < self.k <= self.n_features:
             raise InputError(f"k: expected more than 0 and at most the {self.n_features} features, found {self.k:g}")
 
-    def autoencoder(self, d_model: int, device: str) -> SparseAutoencoder:
+    def autoencoder(self, d_model: int, device: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
         """The autoencoder as it begins."""
         types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         return SparseAutoencoder(
@@ -104,6 +107,7 @@ class SaeOptions:
             seed=self.seed,
             score_dtype=types.get(self.score_dtype, self.score_dtype),  # type: ignore[arg-type]
             feature_chunk=self.feature_chunk,
+            mesh=mesh,
         )
 
     def new_choice(self) -> Choice:
@@ -182,6 +186,25 @@ class MetricsOptions:
 
 
 @dataclass(frozen=True)
+class ParallelOptions:
+    """How the processes that torchrun started share the work."""
+
+    data: int = 1
+    """Processes that share the tokens of every batch; the result does not depend on their number, but for rounding."""
+    features: int = 1
+    """Processes that share the dictionary: 1 in a run; more in a loop of your own."""
+
+    def __post_init__(self) -> None:
+        if self.data < 1:
+            raise InputError(f"parallel.data: expected at least 1, found {self.data}")
+        if self.features != 1:
+            raise InputError(
+                f"parallel.features: expected 1, found {self.features}; a run writes checkpoints of whole weights, "
+                "st.Trainer on a mesh of st.parallel.mesh takes more"
+            )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Train autoencoders on one stream of activations."""
 
@@ -202,6 +225,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    parallel: ParallelOptions = field(default_factory=ParallelOptions)
 
     def __post_init__(self) -> None:
         if self.live and self.activations is not None:
@@ -209,6 +233,13 @@ class RunConfig:
         if self.live and self.reader.passes > 1:
             raise InputError(
                 f"reader.passes: expected 1 in live mode, which stores nothing, found {self.reader.passes}"
+            )
+        if self.live and self.parallel.data > 1:
+            raise InputError(f"parallel.data: expected 1 in live mode, found {self.parallel.data}")
+        if self.reader.batch_size < self.parallel.data:
+            raise InputError(
+                f"reader.batch_size: expected a token for each of {self.parallel.data} processes, found "
+                f"{self.reader.batch_size}"
             )
         if self.activations is None and self.harvest.tokens < self.reader.batch_size:
             raise InputError(

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,6 +80,7 @@ class Trainer:
 
     def __init__(self, sae: SparseAutoencoder, config: TrainConfig | None = None) -> None:
         self.sae = sae
+        self.world = sae.world
         self.config = config or TrainConfig()
         # activations are multiplied by this in training; unknown until the first batches are seen
         self.scale = math.nan
@@ -98,6 +99,7 @@ class Trainer:
         Parameters
         ----------
         batches : iterable of (tokens, d_model) tensors
+            Of several processes each passes its own tokens; a batch is those of all.
         steps : int, optional
             Steps of this call, ``len(batches)`` by default.
 
@@ -112,18 +114,19 @@ class Trainer:
         FloatingPointError
             If the loss is not finite or diverges; the message names the step.
         """
-        steps = _step_count(batches, steps)
+        steps = self.world.same("steps", _step_count(batches, steps))
         self._require_idle("fit")
         was_training = self.sae.training
         inputs = _LastInputs(self.config, steps)
         log = TrainLog()
         begun = self._begun(iter(batches), steps)
-        if self.config.progress:
+        if self.config.progress and self.world.leads:
             begun = with_progress(begun, steps, log, type(self.sae.choice).__name__)
         try:
             for x in begun:
+                before = log.seen
                 log.append(self.step(x))
-                inputs.append(x)
+                inputs.append(x, log.seen - before)
             self.check_losses()
             assert self.schedule is not None
             first_sight = self.schedule.first_sight
@@ -136,27 +139,32 @@ class Trainer:
         first_sight.calibrate(self.sae, dict(enumerate(inputs.batches, start=steps - len(inputs.batches))))
         return log
 
-    def begin(self, probe: Tensor, steps: int, planned_tokens: int) -> None:
+    def begin(self, probe: Tensor | Sequence[Tensor], steps: int, planned_tokens: int) -> None:
         """Start a schedule of `steps` steps over about `planned_tokens` tokens, in training mode and training units.
 
         Parameters
         ----------
-        probe : (tokens, d_model)
-            The first activations, from which a fresh autoencoder takes its bias and its units.
+        probe : (tokens, d_model), or several of them
+            The first activations, from which a fresh autoencoder takes its bias and its units; of several processes
+            those of each, in the batches in which they will come.
 
         Raises
         ------
         InputError
-            If the probe does not fit the autoencoder, every weight is frozen, or a schedule has begun already.
+            If the probe does not fit the autoencoder, every weight is frozen, a schedule has begun already, or several
+            processes do not begin alike.
         """
         self._require_idle("begin")
         if not any(weight.requires_grad for weight in self.sae.parameters()):
             raise InputError(
                 "sae: expected at least one weight that is trained, found all frozen (requires_grad=False)"
             )
-        probe = self.checked(probe, 0)
-        self._plan(steps, planned_tokens).first_sight.begin(probe)
-        self._start(probe)
+        self.world.require_alike("config", lambda: [self.config, self.sae.choice])
+        self.world.require_alike("sae", lambda: self.sae.state_dict().values())
+        parts = [probe] if isinstance(probe, Tensor) else probe
+        parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(parts)], len)
+        self._plan(steps, planned_tokens).first_sight.begin(parts)
+        self._start(torch.cat(list(parts)))
 
     def step(self, x: Tensor) -> StepRecord:
         """One step on raw activations, (tokens, d_model).
@@ -177,13 +185,14 @@ class Trainer:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
         if schedule.step >= schedule.steps:
             raise InputError(f"step: all {schedule.steps} steps of the schedule are done; call end() first")
-        x = self.checked(x, schedule.step, wait=False) * self.scale
+        given, done = x, schedule.step
+        x, tokens = self.world.taken(lambda: self.checked(given, done, wait=False) * self.scale)
         k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
         self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
         try:
-            if self._calibrates(x, schedule):
+            if self._calibrates(tokens, schedule):
                 schedule.first_sight.observe(self.sae, x, schedule.step, self.scale)
-            record = self._step(x, schedule)
+            record = self._step(x, tokens, schedule)
         except al.InvalidProblemError as error:
             schedule.watch.failed_step = schedule.step
             raise FloatingPointError(f"step {schedule.step}: {error}; {self._remedy}") from error
@@ -243,7 +252,7 @@ class Trainer:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
         self.check_losses()
         for name, weight in self.sae.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
+            if not bool(torch.isfinite(self.world.local(weight)).all()):
                 raise FloatingPointError(f"{name} is not finite after step {schedule.step}: {self._remedy}")
         return {
             "steps": schedule.steps,
@@ -288,25 +297,29 @@ class Trainer:
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
         self.schedule = ScheduleState(
-            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k)
+            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k, self.world)
         )
-        launch = partial(self.launch, schedule=self.schedule)
-        self._graph = StepGraph(launch, self.optimizer, choice, usage) if config.graph else None
+        if config.graph:
+            self._graph = StepGraph(partial(self.launch, schedule=self.schedule), self.optimizer, choice, usage)
         self.sae.train()
         return self.schedule
 
     def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
         """The batches; the first ones begin the schedule."""
         probe: list[Tensor] = []
-        while sum(x.shape[0] for x in probe) < PROBE_TOKENS and len(probe) < steps:
-            batch = next(iterator, None)
+        sizes: list[int] = []
+        batches = self.world.together(iterator)
+        while sum(sizes) < PROBE_TOKENS and len(probe) < steps:
+            batch = next(batches, None)
             if batch is None:
                 break
-            probe.append(self.checked(batch, len(probe)))
+            x, tokens = self.world.taken(partial(self.checked, batch, len(probe)))
+            probe.append(x)
+            sizes.append(tokens)
         if not probe:
             raise InputError(f"batches: ended after 0 of {steps} steps")
-        self.begin(torch.cat(probe), steps, steps * probe[0].shape[0])
-        yield from itertools.islice(itertools.chain(probe, iterator), steps)
+        self.begin(probe, steps, steps * sizes[0])
+        yield from itertools.islice(itertools.chain(probe, batches), steps)
 
     def checked(self, x: Tensor, step: int, wait: bool = True) -> Tensor:
         """A batch of raw activations as the autoencoder takes it; `step` is its number, for the message.
@@ -335,16 +348,18 @@ class Trainer:
             self.scale = self._unit(probe)
         self._rescale(self.scale)
         sae = self.sae
-        if fresh and sae.b_dec.requires_grad and not bool(sae.b_dec.any()):
-            sae.b_dec.copy_((probe * self.scale).mean(dim=0) if self.scale < TINY else probe.mean(dim=0) * self.scale)
+        b_dec = self.world.local(sae.b_dec)
+        if fresh and sae.b_dec.requires_grad and not bool(b_dec.any()):
+            mean = self.world.mean
+            b_dec.copy_(mean(probe * self.scale) if self.scale < TINY else mean(probe) * self.scale)
         if has_unit_rows(sae):
             sae.normalise_decoder()
 
     def _unit(self, probe: Tensor) -> float:
         """What brings the mean norm to sqrt(d_model); 1 where all is 0."""
-        norm = float(probe.norm(dim=1).mean())
+        norm = float(self.world.mean(probe.norm(dim=1)))
         if not TINY < norm < 1 / TINY:  # squares in the activations' own type have over- or underflowed
-            norm = float(probe.double().norm(dim=1).mean())
+            norm = float(self.world.mean(probe.double().norm(dim=1)))
         if norm == 0:
             return 1.0
         scale = math.sqrt(self.sae.d_model) / norm
@@ -365,48 +380,49 @@ class Trainer:
         self.sae.b_dec.mul_(factor)
         self.sae.choice.rescale(factor)
 
-    def _calibrates(self, x: Tensor, schedule: ScheduleState) -> bool:
-        """Whether a batch will be among those that set the thresholds."""
-        last = self.config.calibration_batches(schedule.steps, len(x))
+    def _calibrates(self, tokens: int, schedule: ScheduleState) -> bool:
+        """Whether a batch of so many tokens will be among those that set the thresholds."""
+        last = self.config.calibration_batches(schedule.steps, tokens)
         return self.sae.choice.token_k is None and schedule.step >= schedule.steps - last
 
-    def _step(self, x: Tensor, schedule: ScheduleState) -> StepRecord:
-        record = StepRecord(schedule.step, schedule.rates.rate(schedule.step), schedule.tokens + len(x))
+    def _step(self, x: Tensor, tokens: int, schedule: ScheduleState) -> StepRecord:
+        record = StepRecord(schedule.step, schedule.rates.rate(schedule.step), schedule.tokens + tokens)
         set_rate(self.optimizer, record.learning_rate)
         if is_on_device(x):
-            record.numbers = self._graph(x) if self._graph else self.launch(x, schedule)
+            record.numbers = self._graph(x) if self._graph else self.launch(x, schedule, tokens)
             return record
-        loss, (*losses, matches, baseline) = self._forward(x, schedule.usage)
-        record.numbers = [*map(float, losses), float(matches) / len(x), float(baseline)]
+        loss, (*losses, matches, baseline) = self._forward(x, tokens, schedule.usage)
+        record.numbers = [*map(float, losses), float(matches) / tokens, float(baseline)]
         schedule.watch.add(record)  # refuses before the weights change
         self._descend(loss)
         return record
 
-    def launch(self, x: Tensor, schedule: ScheduleState) -> Tensor:
+    def launch(self, x: Tensor, schedule: ScheduleState, tokens: int | None = None) -> Tensor:
         """A step on a GPU, in training units; the numbers of its record, which are not there yet."""
-        loss, (*losses, matches, baseline) = self._forward(x, schedule.usage)
+        tokens = len(x) if tokens is None else tokens
+        loss, (*losses, matches, baseline) = self._forward(x, tokens, schedule.usage)
         flag = schedule.watch.flag(losses[0], baseline)
         if self.optimizer.defaults["fused"]:
             self.optimizer.found_inf = flag  # type: ignore[attr-defined]
         count = matches if isinstance(matches, Tensor) else torch.full((), matches, device=x.device)
-        numbers = torch.stack([number.double() for number in (*losses, count.double() / len(x), baseline)])
+        numbers = torch.stack([number.double() for number in (*losses, count.double() / tokens, baseline)])
         self._descend(loss)
         return numbers
 
-    def _forward(self, x: Tensor, usage: FeatureUsage) -> tuple[Tensor, tuple[Any, ...]]:
+    def _forward(self, x: Tensor, tokens: int, usage: FeatureUsage) -> tuple[Tensor, tuple[Any, ...]]:
         """The loss, and what is measured: it and its parts, the matches, the error of reconstructing nothing."""
         sae, config = self.sae, self.config
         wants_auxiliary = usage.auxiliary != "none"
         out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
-        usage.observe(out)
+        usage.observe(out, tokens)
         error = reconstruction(out, x) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes)
         loss = error
         auxiliary = x.new_zeros(())
         if wants_auxiliary:
             auxiliary = usage.auxiliary_loss(out, x, sae)
             loss = error + config.auxiliary_coefficient * auxiliary
-        matches = len(out.codes) if out.codes.count is None else out.codes.count
-        measured = (loss, error, auxiliary, matches, x.square().sum() / len(x))
+        matches = self.world.sum(len(out.codes) if out.codes.count is None else out.codes.count)
+        measured = (loss, error, auxiliary, matches, self.world.sum_tokens(x.square().sum()) / tokens)
         return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
 
     def _descend(self, loss: Tensor) -> None:
@@ -416,7 +432,7 @@ class Trainer:
 
     def _scores_memory(self, x: Tensor) -> Tensor | None:
         """Where this step writes its scores: over the last step's. A GPU's allocator keeps freed memory by itself."""
-        shape, dtype = (x.shape[0], self.sae.n_features), self.sae.product_dtype(x.shape[0])
+        shape, dtype = (x.shape[0], self.sae.width), self.sae.product_dtype(x.shape[0])
         if x.device.type != "cpu" or self.sae.feature_chunk is not None:
             return None
         if self._memory is None or self._memory.shape != shape:
@@ -432,13 +448,18 @@ class _LastInputs:
     """The batches that calibrate: of the last steps, as many as hold the tokens kept, at least one."""
 
     def __init__(self, config: TrainConfig, steps: int) -> None:
-        self.batches: deque[Tensor] = deque(maxlen=max(1, math.ceil(config.calibration * steps)))
+        most = max(1, math.ceil(config.calibration * steps))
+        self.batches: deque[Tensor] = deque(maxlen=most)
+        self.sizes: deque[int] = deque(maxlen=most)
         self.most = config.calibration_tokens
 
-    def append(self, x: Tensor) -> None:
+    def append(self, x: Tensor, tokens: int) -> None:
+        """A batch, of which other processes may have more; `tokens` are those of all."""
         self.batches.append(x)
-        while len(self.batches) > 1 and sum(batch.shape[0] for batch in self.batches) > self.most:
+        self.sizes.append(tokens)
+        while len(self.batches) > 1 and sum(self.sizes) > self.most:
             self.batches.popleft()
+            self.sizes.popleft()
 
 
 def _step_count(batches: Iterable[Tensor], steps: int | None) -> int:

@@ -22,17 +22,20 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
         optimiser,   W_dec_j <- W_dec_j / ||W_dec_j||
 
     Weights that are frozen stay as they are; beside a frozen encoder, which could not take up their norms, decoder rows
-    have any norm. Nothing here waits for a device, and no temporary has the size of a weight matrix.
+    have any norm. Gradients are first added up over all processes. Nothing here waits for a device, and no temporary
+    has the size of a weight matrix.
     """
-    gradient, unit_rows = sae.W_dec.grad, has_unit_rows(sae)
-    if gradient is not None and unit_rows:
-        for rows in _blocks(sae.W_dec):
-            g, w = gradient[rows], sae.W_dec[rows]
+    sae.world.sum_gradients(sae.parameters())
+    decoder, unit_rows = sae.world.local(sae.W_dec), has_unit_rows(sae)
+    if sae.W_dec.grad is not None and unit_rows:
+        gradient = sae.world.local(sae.W_dec.grad)
+        for rows in _blocks(decoder):
+            g, w = gradient[rows], decoder[rows]
             g.addcmul_((g * w).sum(dim=1, keepdim=True), w, value=-1.0)
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip)
     optimizer.step()
-    for rows in _blocks(sae.W_dec) if unit_rows else ():
-        w = sae.W_dec[rows]
+    for rows in _blocks(decoder) if unit_rows else ():
+        w = decoder[rows]
         w.div_(w.norm(dim=1, keepdim=True))
 
 

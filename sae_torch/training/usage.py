@@ -49,10 +49,9 @@ class FeatureUsage:
         self.steps = state["steps"]
 
     @torch.no_grad()
-    def observe(self, out: Output) -> None:
-        """Count a training batch."""
-        tokens = out.codes.shape[0]
-        fired = out.codes.feature_counts
+    def observe(self, out: Output, tokens: int) -> None:
+        """Count a training batch of so many tokens in all."""
+        fired = out.world.of_features(out.codes.feature_counts)
         self.steps += 1
         self.densities.lerp_(fired / tokens, max(1.0 / self.steps, DENSITY_RATE))
         self.silent_for.add_(tokens).masked_fill_(fired > 0, 0)

@@ -15,7 +15,7 @@ import yaml
 
 import allocation
 import sae_torch
-from sae_torch import activations, evaluation, losses
+from sae_torch import activations, evaluation, losses, parallel
 
 # A reader may follow a link to these; the page itself loads nothing from there.
 OUTSIDE = {"arxiv.org", "github.com", "pythonot.github.io", "ott-jax.readthedocs.io"}
@@ -100,7 +100,7 @@ def test_formulas_are_mathml(site: Path) -> None:
 
 
 def public() -> Iterator[tuple[str, str]]:
-    for module in (allocation, sae_torch, activations, evaluation):
+    for module in (allocation, sae_torch, activations, evaluation, parallel):
         for name in module.__all__:
             if not inspect.ismodule(getattr(module, name)):
                 yield module.__name__, name

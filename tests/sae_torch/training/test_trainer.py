@@ -234,9 +234,9 @@ def test_a_loss_far_above_that_of_no_reconstruction_stops() -> None:
 def test_inputs_kept_for_calibration_are_bounded() -> None:
     inputs = _LastInputs(st.TrainConfig(calibration=1.0, calibration_tokens=700), steps=50)
     for x in activations(50):
-        inputs.append(x)
+        inputs.append(x, len(x))
     assert [x.shape[0] for x in inputs.batches] == [256, 256]
-    inputs.append(torch.zeros(900, 16))
+    inputs.append(torch.zeros(900, 16), 900)
     assert [x.shape[0] for x in inputs.batches] == [900]
 
 

@@ -1,0 +1,113 @@
+"""The processes of a run as a grid: those along "data" share the tokens, those along "features" the dictionary."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from sae_torch.errors import InputError
+from sae_torch.parallel.survivors import first_to_say, join
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+DATA, FEATURES = "data", "features"
+
+
+def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceMesh:
+    """The processes that `torchrun` started, as ``data`` times ``features``.
+
+    Joins them, if nobody has. Without `torchrun` it is a mesh of this one process.
+
+    Parameters
+    ----------
+    data : int
+        Processes, or groups of them, with tokens of their own.
+    features : int
+        Parts of the dictionary, each held by another process.
+    device : str, optional
+        ``"cuda"`` where there is one, else ``"cpu"``.
+
+    Returns
+    -------
+    torch.distributed.DeviceMesh
+        With the dimensions ``"data"`` and ``"features"``.
+
+    Raises
+    ------
+    InputError
+        If `data` times `features` is not the number of processes.
+
+    Examples
+    --------
+    >>> import sae_torch as st
+    >>> st.parallel.mesh(data=1, features=1).mesh_dim_names
+    ('data', 'features')
+    """
+    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh  # takes a second to import
+
+    for name, size in ((DATA, data), (FEATURES, features)):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise InputError(f"{name}: expected a positive number of processes, found {size!r}")
+    started = _processes()
+    if data * features != started:
+        raise InputError(
+            f"mesh: expected data x features to be the number of processes, found {data} x {features} = "
+            f"{data * features} with WORLD_SIZE = {started}"
+        )
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if started == 1 and not dist.is_initialized():
+        # nobody to talk to, so no process group
+        return DeviceMesh(device, [[0]], mesh_dim_names=(DATA, FEATURES), _init_backend=False, _rank=0)
+    if not dist.is_initialized():
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        join()
+        atexit.register(_leave)
+    return init_device_mesh(device, (data, features), mesh_dim_names=(DATA, FEATURES))
+
+
+def leads() -> bool:
+    """Whether this is the process, of those that `torchrun` started, that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tells(text: str) -> bool:
+    """Whether this process is to tell the user of an error.
+
+    That is the first that meets it, or, where they have not joined yet, the one that leads.
+    """
+    return first_to_say(text) if dist.is_initialized() else leads()
+
+
+def launch() -> list[str]:
+    """The words that start a module of Python as this process was started, beside as many others."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(started))
+    return ["python", "-m"] if started == 1 else ["torchrun", "--nproc-per-node", here, "-m"]
+
+
+def joined(data: int, features: int) -> DeviceMesh | None:
+    """As `mesh`; None for one process that nobody started beside others."""
+    return None if data == features == _processes() == 1 else mesh(data, features)
+
+
+def started_mesh() -> DeviceMesh | None:
+    """The processes that `torchrun` started, each with work of its own; None where it did not."""
+    return joined(_processes(), 1)
+
+
+def _processes() -> int:
+    if dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
