@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import allocation as al
+from tests.allocation.ranks_in_threads import on_ranks
 from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
 
 Parts = list[tuple[slice, slice]]
-
-
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that waits for one that failed alone fails soon."""
-    monkeypatch.setattr("allocation.ranks.PATIENCE", 60.0)
-
-
-def on_ranks(count: int, work: Callable[[Any], Any]) -> list[Any]:
-    """What each rank returns, or the error it raises; a rank that fails alone lets the others go."""
-    ranks = al.thread_ranks(count)
-
-    def guarded(rank: Any) -> Any:
-        try:
-            return work(rank)
-        except Exception as error:
-            if not isinstance(error, (ValueError, NotImplementedError)):
-                rank.abort()
-            return error
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(guarded, ranks))
 
 
 def cut(size: int, pieces: list[int]) -> list[slice]:

@@ -15,6 +15,7 @@ import functools
 
 import numpy as np
 
+from allocation.agreement import together
 from allocation.arrays import Array, Indices, Mask, Reals, among, union
 from allocation.errors import InfeasibleError
 from allocation.problem import Problem
@@ -25,7 +26,7 @@ from allocation.solvers.laminar import Laminar
 from allocation.solvers.laminar.solver import limited_sides
 from allocation.solvers.laminar.tree import Tree, laminar_tree
 from allocation.solvers.ranked.block import RankBlock
-from allocation.solvers.ranked.layout import Layout, together
+from allocation.solvers.ranked.layout import Layout
 
 # Edges offered for each match that a line may hold, and a few more.
 WIDE, EXTRA = 3, 8
