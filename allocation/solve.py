@@ -157,7 +157,8 @@ def solve(
     NotCertifiedError
         If an iterating solver ran out of time.
 
-    With `ranks` an error of one rank is raised on all of them.
+    With `ranks` an error of one rank is raised on all of them; one that is none of these, such as a caller's own, comes
+    on the others as a `RuntimeError` that names it.
 
     Examples
     --------

@@ -99,18 +99,32 @@ def test_a_solver_that_does_not_say_what_it_is_is_the_same_everywhere() -> None:
     assert [one.objective for one in found] == [14.0, 14.0]
 
 
+def edges_on(rank: Any, scores: Any) -> al.Problem:
+    """The same as edges, the last first."""
+    tokens, features = np.indices(scores.shape).reshape(2, -1)[:, ::-1]
+    part = al.Part(tokens=(2 * rank.index, 4))
+    return al.Problem.from_edges(tokens, features, scores[tokens, features], scores.shape, budget=3, part=part)
+
+
+@pytest.mark.parametrize("make", [problem_on, edges_on])
 @pytest.mark.parametrize("kind", ["float64", "float16"])
-def test_a_flaw_is_said_whatever_the_number_type(kind: str) -> None:
-    scores = np.stack([SCORES, np.where(SCORES == 4, np.nan, SCORES)]).astype(kind)
+def test_a_flaw_is_said_whatever_the_number_type(kind: str, make: Callable[..., al.Problem]) -> None:
+    scores = np.stack([SCORES, np.where(SCORES >= 4, np.nan, SCORES)]).astype(kind)
 
     def checked(rank: Any) -> al.Certificate:
-        none = al.solve(al.Problem(SCORES, 0))
-        return al.verify(problem_on(rank, scores[rank.index]), none, ranks=rank)
+        return al.verify(make(rank, scores[rank.index]), al.solve(al.Problem(SCORES, 0)), ranks=rank)
 
     with pytest.raises(al.InvalidProblemError) as expected:
         al.Problem(np.vstack(scores), budget=3)
-    for work in (lambda rank: al.solve(problem_on(rank, scores[rank.index]), ranks=rank), checked):
+    for work in (lambda rank: al.solve(make(rank, scores[rank.index]), ranks=rank), checked):
         assert {str(error) for error in on_ranks(2, work)} == {str(expected.value)}
+
+
+def test_one_number_for_all_may_be_given_as_a_vector() -> None:
+    def solved(rank: Any) -> al.Solution:
+        return al.solve(problem_on(rank, feature_caps=[2, 2, 2] if rank.index else 2), ranks=rank)
+
+    assert [one.objective for one in on_ranks(2, solved)] == [24.0, 24.0]
 
 
 @pytest.mark.parametrize("limits", [{"budget": 5}, {"budget": 5, "feature_floors": 1}])

@@ -33,7 +33,7 @@ def solve_on_ranks(checked: Callable[[], tuple[Problem, Solver, Options]], ranks
     def described() -> tuple[Problem, dict[str, str], tuple[Solver, Options]]:
         problem, solver, options = checked()
         start = options.warm_start
-        names = {"solver": _name_of(solver), "warm_start": str(start is None or start.budget.value)}
+        names = {"solver": _name_of(solver), "warm_start.budget": str(start is None or start.budget.value)}
         return problem, names, (solver, options)
 
     layout, problem, (solver, options) = agreed(ranks, described)

@@ -76,6 +76,8 @@ def select_stream(
     ------
     InvalidProblemError
         For a one-shot iterator, and for blocks that do not fit together; with `ranks` on all of them.
+    RuntimeError
+        With `ranks`, where another rank fails to read its blocks; the message names the rank and its error.
 
     Examples
     --------
