@@ -25,8 +25,9 @@ FLAWS = ("NaN", "+inf", TOO_LARGE, WIDE)
 # Errors that one rank may meet and all raise as they are; all others are named in a `RuntimeError`.
 ERRORS = (InvalidProblemError, InfeasibleError, UnsupportedProblemError, NotCertifiedError)
 # What each rank tells the others of its block.
-PLACE = ("first_token", "first_feature", "tokens", "features", "all_tokens", "all_features")
-ROW = ("failed", *PLACE, "type", "n_edges", "is_edges", "flaw", "flaws", "flaw_token", "flaw_feature", "digest")
+PLACE = (("first_token", "first_feature"), ("tokens", "features"), ("all_tokens", "all_features"))
+FLAW = ("flaw", "flaws", "flaw_token", "flaw_feature")
+ROW = ("failed", *PLACE[0], *PLACE[1], *PLACE[2], "type", "n_edges", "is_edges", *FLAW, "digest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,9 @@ def agreed_blocks(ranks: Ranks, checked: Callable[[], tuple[Problem, dict[str, s
     type_name, is_edges = _common_type(columns)
     matrix = _of_type(problem.matrix, type_name, is_edges)
     problem = problem if matrix is problem.matrix else problem.with_scores(matrix)
-    whole = int(columns["all_tokens"][0]), int(columns["all_features"][0])
-    return Blocks(ranks, every[:, 1:3], every[:, 3:5], whole, int(columns["n_edges"].sum())), problem, rest
+    firsts, sizes, wholes = (np.stack([columns[name] for name in pair], axis=1) for pair in PLACE)
+    whole = int(wholes[0, 0]), int(wholes[0, 1])
+    return Blocks(ranks, firsts, sizes, whole, int(columns["n_edges"].sum())), problem, rest
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
