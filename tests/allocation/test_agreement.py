@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,10 +21,10 @@ def problem_on(rank: Any, scores: Any = SCORES, **limits: Any) -> al.Problem:
 
 
 class Failing:
-    """A solver of the caller's own, which says nothing of itself and may fail on some rank."""
+    """A solver of the caller's own, which says nothing of itself and may fail or answer otherwise on some rank."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
+    def __init__(self, error: Exception | None, price: float | None = None) -> None:
+        self.error, self.price = error, price
 
     def refusal(self, problem: al.Problem) -> None:
         return None
@@ -31,7 +32,10 @@ class Failing:
     def solve(self, problem: al.Problem, options: al.Options) -> al.Solution:
         if self.error is not None:
             raise self.error
-        return al.LinearProgram().solve(problem, options)
+        solution = al.LinearProgram().solve(problem, options)
+        if self.price is None:
+            return solution
+        return dataclasses.replace(solution, _prices=dataclasses.replace(solution.prices, budget=al.Price(self.price)))
 
 
 def blocks_that_end(rank: Any) -> Callable[[], Iterator[Any]]:
@@ -92,6 +96,14 @@ def test_no_rank_waits_for_one_that_fails_in_its_own_way(
     assert isinstance(other, RuntimeError)
     assert str(other) == message
     assert type(own) is error
+
+
+def test_parts_of_two_answers_are_no_answer() -> None:
+    found = on_ranks(2, lambda rank: al.solve(problem_on(rank), Failing(None, 4.0 + rank.index), ranks=rank))
+    assert {type(error) for error in found} == {al.NotCertifiedError}
+    assert {str(error).split(":")[0] for error in found} == {
+        "rank 1 found another answer than rank 0 from the same edges"
+    }
 
 
 def test_a_solver_that_does_not_say_what_it_is_is_the_same_everywhere() -> None:

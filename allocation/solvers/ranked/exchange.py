@@ -1,7 +1,7 @@
 """Groups, and limits on both sides: any solver, on the few edges that the ranks offer to each other.
 
 1. Each rank offers the best edges of its tokens and features, a small multiple of what the limits allow.
-2. All gather them, and each solves the problem on these edges alone: the same bits, so the same answer.
+2. All gather them, and each solves the problem on these edges alone: the same bits, so the same answer, or an error.
 3. Each rank looks for edges of its block that would do better at these prices. By linear programming duality the answer
    is that of the whole where no rank finds any; else they join, and step 2 follows.
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 
 import numpy as np
 
 from allocation.agreement import together
 from allocation.arrays import Array, Indices, Mask, Reals, among, union
-from allocation.errors import InfeasibleError
+from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Solution
@@ -55,6 +56,7 @@ def solve_by_exchange(problem: Problem, whole: Problem, layout: Layout, solver: 
             if not offers.widen(known):
                 raise
             continue
+        _refuse_different_answers(layout, solution)
         start = solution.prices.without_intervals()
         if not known.add(offers.above(start, known, _zeros_of(whole, solution))):
             return _own(problem, layout, solution, rounds)
@@ -227,6 +229,21 @@ def whole_prices(whole: Problem, layout: Layout, prices: Prices) -> Prices | Non
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return None
     return Prices(Price(float(vectors.pop("budget")[0])), **{name: Price(vector) for name, vector in vectors.items()})
+
+
+def _refuse_different_answers(layout: Layout, solution: Solution) -> None:
+    """Each rank keeps its part of the answer: parts of two optima would be none."""
+    prices = [_vector(price) for price in vars(solution.prices).values()]
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (solution.tokens, solution.features, *prices):
+        digest.update(array.tobytes())
+    every = np.concatenate(layout.ranks.gather(np.frombuffer(digest.digest(), np.int64)))
+    other = np.flatnonzero(every != every[0])
+    if other.size:
+        raise NotCertifiedError(
+            f"rank {other[0]} found another answer than rank 0 from the same edges: give all ranks the same packages, "
+            "such as OR-tools or none, or solver=al.Auto(compiled=False)"
+        )
 
 
 def _vector(price: Price) -> Reals:
