@@ -24,7 +24,7 @@ from allocation.errors import InvalidProblemError
 from allocation.nesting import nesting_of
 from allocation.notebook import card
 from allocation.ranks import Part
-from allocation.scores import DenseScores, Scores
+from allocation.scores import DenseScores, EdgeScores, Scores
 from allocation.validation import dense_scores, edge_scores
 
 _LIMITS = (
@@ -175,7 +175,7 @@ class Problem:
         scores : vector of the same length
         shape : (tokens, features)
         **limits
-            The limits of `Problem`: ``budget=``, ``token_caps=`` and so on.
+            The limits of `Problem`: ``budget=``, ``token_caps=`` and so on; and its ``part=``.
 
         Examples
         --------
@@ -183,7 +183,16 @@ class Problem:
         >>> al.solve(al.Problem.from_edges([0, 1], [2, 0], [1.5, 2.0], shape=(2, 3), budget=1)).tokens
         array([1])
         """
-        return cls(edge_scores(tokens, features, scores, shape), **limits)
+        try:
+            return cls(edge_scores(tokens, features, scores, shape), **limits)
+        except InvalidProblemError as error:
+            if error.entries is None or limits.get("part") is None:
+                raise
+            none = np.empty(0, np.int64)
+            size = int(shape[0]), int(shape[1])
+            problem = cls(EdgeScores(none, none, np.empty(0, np.float32), size, "float32"), **limits)
+            object.__setattr__(problem, "flaw", error)
+            return problem
 
     @property
     def shape(self) -> tuple[int, int]:

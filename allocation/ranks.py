@@ -94,7 +94,7 @@ class Ranks(Protocol):
         """The sum over all ranks, element by element, of int64 vectors of one size; the same on every rank."""
 
     def gather(self, values: Array) -> Sequence[Array]:
-        """The vectors of all ranks in their order, of one dtype and any sizes; the same on every rank."""
+        """The vectors of all ranks in their order, of one dtype of NumPy's and any sizes; the same on every rank."""
 
 
 def checked_ranks(ranks: Any) -> Ranks:

@@ -157,7 +157,8 @@ def solve(
     NotCertifiedError
         If an iterating solver ran out of time.
 
-    With `ranks` an error of one rank is raised on all of them.
+    With `ranks` an error of one rank is raised on all of them; one that is none of these, such as a caller's own, comes
+    on the others as a `RuntimeError` that names it.
 
     Examples
     --------
@@ -166,16 +167,20 @@ def solve(
     >>> solution.tokens, solution.features, solution.objective
     (array([0, 0, 1]), array([0, 1, 2]), 12.0)
     """
-    checked_problem(problem, with_ranks=ranks is not None)
     solver = Auto() if solver is None else solver
-    if isinstance(solver, type) or not (hasattr(solver, "refusal") and hasattr(solver, "solve")):
-        raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {shown(solver)}")
-    if not isinstance(throw, bool):
-        raise InvalidProblemError(f"throw: expected True or False, found {shown(throw)}")
-    options = _options(warm_start, workers, max_seconds)
+
+    def checked() -> tuple[Problem, Solver, Options]:
+        checked_problem(problem, with_ranks=ranks is not None)
+        if isinstance(solver, type) or not (hasattr(solver, "refusal") and hasattr(solver, "solve")):
+            raise InvalidProblemError(f"solver: expected a solver object such as al.Auto(), found {shown(solver)}")
+        if not isinstance(throw, bool):
+            raise InvalidProblemError(f"throw: expected True or False, found {shown(throw)}")
+        return problem, solver, _options(warm_start, workers, max_seconds)
+
     try:
         if ranks is not None:
-            return solve_on_ranks(problem, solver, options, checked_ranks(ranks))
+            return solve_on_ranks(checked, checked_ranks(ranks))
+        options = checked()[2]
         reason = solver.refusal(problem)
         if reason is not None:
             raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()" if not isinstance(solver, Auto) else reason)

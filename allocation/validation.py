@@ -41,7 +41,8 @@ def dense_scores(scores: Any, name: str = "scores", workers: int | None = None) 
             f"{name}: expected a matrix of shape (tokens, features), found {array.ndim} dimension(s) {array.shape}"
         )
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_bad_entries(array, type_name, name, workers)
+    columns = array.shape[1]
+    _refuse_bad_entries(array, type_name, name, workers, lambda at: divmod(at, columns))
     return DenseScores(array, type_name)
 
 
@@ -58,9 +59,6 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
             "tokens, features, scores: expected vectors of one length, found shapes "
             f"{columns[0].shape}, {columns[1].shape} and {array.shape}"
         )
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    _refuse_bad_entries(array.reshape(1, -1), type_name, "scores", None)
-    array = DenseScores(array.reshape(1, -1), type_name).values_at(np.arange(array.size))
     flat = columns[0] * size[1] + columns[1]
     order = np.argsort(flat, kind="stable")
     flat = flat[order]
@@ -70,8 +68,13 @@ def edge_scores(tokens: Any, features: Any, scores: Any, shape: Any) -> EdgeScor
         raise InvalidProblemError(
             f"tokens, features: expected each edge once, found (token {token}, feature {feature}) twice"
         )
-    allowed = order[np.asarray(array[order] != -np.inf)] if array.dtype.kind == "f" else order
-    return EdgeScores(columns[0][allowed], columns[1][allowed], array[allowed], size, type_name)
+    array = np.ascontiguousarray(array[order], dtype=array.dtype.newbyteorder("=")).reshape(1, -1)
+    _refuse_bad_entries(array, type_name, "scores", None, lambda at: divmod(int(flat[at]), size[1]))
+    array = DenseScores(array, type_name).values_at(np.arange(array.size))
+    if array.dtype.kind == "f":
+        allowed = array != -np.inf
+        order, array = order[allowed], array[allowed]
+    return EdgeScores(columns[0][order], columns[1][order], array, size, type_name)
 
 
 def score_vector(scores: Any, name: str, size: int) -> tuple[Array, str]:
@@ -128,7 +131,9 @@ def _from_tensor(tensor: Any, name: str) -> tuple[Array, str]:
     return array_of(tensor, name, "a numeric matrix"), type_name
 
 
-def _refuse_bad_entries(array: Array, type_name: str, name: str, workers: int | None) -> None:
+def _refuse_bad_entries(
+    array: Array, type_name: str, name: str, workers: int | None, edge_at: Callable[[int], tuple[int, int]]
+) -> None:
     """One read: the extremes of a block show NaN, +inf and too large; only a bad matrix is read again to say where."""
     if array.size == 0 or type_name not in FLOAT_TYPES:
         return
@@ -152,5 +157,4 @@ def _refuse_bad_entries(array: Array, type_name: str, name: str, workers: int | 
     for kind, test in tests.items():
         found = test(block)
         if found.any():
-            token, feature = divmod(int(found.argmax()), array.shape[1])
-            raise refusal_of_entries(name, int(found.sum()), kind, (token, feature))
+            raise refusal_of_entries(name, int(found.sum()), kind, edge_at(int(found.argmax())))

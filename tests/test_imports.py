@@ -20,7 +20,7 @@ LAYERS = {
         ("validation",),
         ("rough",),
         ("problem",),
-        ("quotas",),
+        ("quotas", "agreement"),
         ("solution",),
         ("certificate",),
         ("soft",),

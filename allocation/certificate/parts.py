@@ -6,18 +6,18 @@ Matches, prices and a few numbers for each line cross; the scores never do. One 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from allocation.agreement import Blocks, agreed_blocks, no_edges, texts_of_all
 from allocation.arrays import Array, Indices, Reals
 from allocation.certificate.edges import largest_of, malformed, scores_of
 from allocation.errors import InvalidProblemError
 from allocation.exact_sums import exact_terms
 from allocation.problem import Problem
-from allocation.ranks import ALONE, Part, Ranks
-from allocation.scores import EdgeScores
+from allocation.ranks import ALONE, Ranks
 from allocation.solution import Price, Prices
 
 # Prices of scores that are all 0 need not be.
@@ -77,22 +77,25 @@ class Claim:
 
 
 def claimed(
-    problem: Problem, answer: tuple[Indices, Indices, Array], prices: Prices, ranks: Ranks | None
+    checked: Callable[[], tuple[Problem, tuple[Indices, Indices, Array], Prices]], ranks: Ranks | None
 ) -> Claim | list[str]:
-    """The claim of all ranks; or why the matches of some rank are no edges of its block."""
-    tokens, features, values = answer
-    if ranks is None or ranks.count == 1:
-        violations = malformed(problem, tokens, features, values)
-        if violations:
-            return violations
-        selected = scores_of(problem, tokens, features)
-        return Claim(ranks or ALONE, problem, problem, (0, 0), (tokens, features), tokens, features, selected, prices)
-    first, shape = (problem.part or Part()).of(problem.shape)
-    rectangles = np.stack(ranks.gather(np.array([*first, *problem.shape, *shape], np.int64)))
-    _refuse_gaps(rectangles)
-    flaws = texts_of_all(ranks, [] if problem.flaw is None else [str(problem.flaw)])
-    if flaws:
-        raise InvalidProblemError(flaws[0])
+    """The claim of all ranks; or why the matches of some rank are no edges of its block.
+
+    `checked` returns the problem, the matches and the prices, or raises what is wrong with those of this rank.
+    """
+    if ranks is None:
+        return _of_one(*checked(), ALONE)
+
+    def described() -> tuple[Problem, dict[str, str], tuple[tuple[Indices, Indices, Array], Prices]]:
+        problem, answer, prices = checked()
+        return problem, {}, (answer, prices)
+
+    blocks, problem, (answer, prices) = agreed_blocks(ranks, described)
+    _refuse_gaps(blocks)
+    if ranks.count == 1:
+        return _of_one(problem, answer, prices, ranks)
+    (tokens, features, values), shape = answer, blocks.whole
+    first = int(blocks.firsts[ranks.index, 0]), int(blocks.firsts[ranks.index, 1])
     own = malformed(problem, tokens, features, values)
     violations = texts_of_all(ranks, [f"rank {ranks.index}: {text}" for text in own])
     if violations:
@@ -102,11 +105,11 @@ def claimed(
     order = np.argsort(flat)
     flat, selected = flat[order], selected[order]
     all_tokens, all_features = np.divmod(flat, max(shape[1], 1))
-    whole = Problem(_no_edges(shape, problem.matrix.type), **problem.limits)
+    whole = Problem(no_edges(shape, problem.matrix.type), **problem.limits)
     sides = {}
     for axis, name in enumerate(("tokens", "features")):
         line = np.broadcast_to(np.asarray(getattr(prices, name).value, np.float64), (problem.shape[axis],))
-        sides[name], disagreed = _whole_line(ranks, rectangles, axis, line)
+        sides[name], disagreed = _whole_line(blocks, axis, line)
         violations += [f"ranks disagree on the price of {name}[{at}]" for at in disagreed[:1]]
     shared = np.concatenate(
         [np.atleast_1d(p.value) for p in (prices.budget, prices.token_groups, prices.feature_groups)]
@@ -120,39 +123,38 @@ def claimed(
     return Claim(ranks, whole, problem, first, (tokens, features), all_tokens, all_features, selected, prices)
 
 
-def texts_of_all(ranks: Ranks, own: list[str]) -> list[str]:
-    """The sentences of all ranks, in their order."""
-    parts = ranks.gather(np.frombuffer(json.dumps(own).encode(), np.uint8))
-    return [text for part in parts for text in json.loads(part.tobytes().decode())]
+def _of_one(
+    problem: Problem, answer: tuple[Indices, Indices, Array], prices: Prices, ranks: Ranks
+) -> Claim | list[str]:
+    """The claim of one process about the whole."""
+    tokens, features, values = answer
+    violations = malformed(problem, tokens, features, values)
+    if violations:
+        return violations
+    selected = scores_of(problem, tokens, features)
+    return Claim(ranks, problem, problem, (0, 0), (tokens, features), tokens, features, selected, prices)
 
 
 def _joined(ranks: Ranks, values: Array) -> Array:
     return np.concatenate([np.asarray(part) for part in ranks.gather(np.ascontiguousarray(values))])
 
 
-def _whole_line(ranks: Ranks, rectangles: Indices, axis: int, own: Reals) -> tuple[Reals, Indices]:
+def _whole_line(blocks: Blocks, axis: int, own: Reals) -> tuple[Reals, Indices]:
     """Prices of all lines of a side; and the lines on whose price two ranks disagree."""
-    total = np.full(rectangles[0, 4 + axis], np.nan)
+    total = np.full(blocks.whole[axis], np.nan)
     disagreed = np.zeros(total.size, bool)
-    for rank, part in enumerate(ranks.gather(np.ascontiguousarray(own))):
-        here = slice(int(rectangles[rank, axis]), int(rectangles[rank, axis]) + part.size)
+    for first, part in zip(blocks.firsts[:, axis], blocks.ranks.gather(np.ascontiguousarray(own)), strict=True):
+        here = slice(int(first), int(first) + part.size)
         disagreed[here] |= ~np.isnan(total[here]) & (total[here] != part)
         total[here] = part
     return total, np.flatnonzero(disagreed)
 
 
-def _refuse_gaps(rectangles: Indices) -> None:
+def _refuse_gaps(blocks: Blocks) -> None:
     """The blocks must cover the whole matrix once."""
-    firsts, sizes, whole = rectangles[:, :2], rectangles[:, 2:4], rectangles[:, 4:]
-    filled = (sizes > 0).all(axis=1)
-    starts, ends = firsts[filled], (firsts + sizes)[filled]
+    filled = (blocks.sizes > 0).all(axis=1)
+    starts, ends = blocks.firsts[filled], (blocks.firsts + blocks.sizes)[filled]
     meet = (starts[:, None] < ends[None]).all(axis=2) & (starts[None] < ends[:, None]).all(axis=2)
-    area = sum(int(a) * int(b) for a, b in sizes)
-    if (whole != whole[0]).any() or meet.sum() > filled.sum() or area != int(whole[0, 0]) * int(whole[0, 1]):
+    area = sum(int(a) * int(b) for a, b in blocks.sizes)
+    if meet.sum() > filled.sum() or area != blocks.whole[0] * blocks.whole[1]:
         raise InvalidProblemError("part: expected blocks that make up one whole matrix, each on one rank, found others")
-
-
-def _no_edges(shape: tuple[int, int], kind: str) -> EdgeScores:
-    """Scores without an edge, to hold limits."""
-    none = np.empty(0, np.int64)
-    return EdgeScores(none, none, np.empty(0, np.float32 if kind == "bfloat16" else kind), shape, kind)

@@ -86,18 +86,7 @@ def verify(problem: Problem, solution: Solution, ranks: Ranks | None = None) -> 
     >>> al.verify(problem, al.solve(problem))
     Certificate(optimal=True, gap=0.0, tolerance=0.0, violations=())
     """
-    checked_problem(problem, with_ranks=ranks is not None)
-    if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
-        raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
-    if ranks is not None and checked_ranks(ranks).count > 1 and problem.matrix.not_in_parts is not None:
-        raise UnsupportedProblemError(problem.matrix.not_in_parts)
-    problem = problem.on_host()
-    tokens, features, values = (_answer(solution, name) for name in ("tokens", "features", "values"))
-    prices = _checked_prices(problem, solution.prices)
-    if isinstance(problem.matrix, Rough):
-        sums = [total for total, _, _ in price_sums(problem, prices)]
-        problem = open_edges(problem, problem.matrix, tokens, features, sums)
-    claim = claimed(problem, (tokens, features, values), prices, ranks)
+    claim = claimed(lambda: _checked(problem, solution, ranks), None if ranks is None else checked_ranks(ranks))
     if not isinstance(claim, Claim):
         return Certificate(False, math.inf, 0.0, tuple(claim))
     return _judged(claim)
@@ -182,6 +171,24 @@ def _judged(claim: Claim) -> Certificate:
         if not exchange and not violations:
             gap, tolerance = 0.0, 0.0  # proved by comparisons alone, which float64 makes exactly
     return Certificate(not violations, gap if feasible else math.inf, tolerance, tuple(violations))
+
+
+def _checked(
+    problem: Any, solution: Any, ranks: Ranks | None
+) -> tuple[Problem, tuple[NDArray[Any], NDArray[Any], NDArray[Any]], Prices]:
+    """The arguments in main memory."""
+    checked_problem(problem, with_ranks=ranks is not None)
+    if not all(hasattr(type(solution), name) or hasattr(solution, name) for name in _ANSWER):
+        raise InvalidProblemError(f"solution: expected {', '.join(_ANSWER)}, found {shown(solution)}")
+    if ranks is not None and problem.matrix.not_in_parts is not None:
+        raise UnsupportedProblemError(problem.matrix.not_in_parts)
+    problem = problem.on_host()
+    tokens, features, values = (_answer(solution, name) for name in ("tokens", "features", "values"))
+    prices = _checked_prices(problem, solution.prices)
+    if isinstance(problem.matrix, Rough):
+        sums = [total for total, _, _ in price_sums(problem, prices)]
+        problem = open_edges(problem, problem.matrix, tokens, features, sums)
+    return problem, (tokens, features, values), prices
 
 
 def _answer(solution: Any, name: str) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import allocation as al
+from tests.allocation.ranks_in_threads import on_ranks
 from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
 
 Parts = list[tuple[slice, slice]]
-
-
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that waits for one that failed alone fails soon."""
-    monkeypatch.setattr("allocation.ranks.PATIENCE", 60.0)
-
-
-def on_ranks(count: int, work: Callable[[Any], Any]) -> list[Any]:
-    """What each rank returns, or the error it raises; a rank that fails alone lets the others go."""
-    ranks = al.thread_ranks(count)
-
-    def guarded(rank: Any) -> Any:
-        try:
-            return work(rank)
-        except Exception as error:
-            if not isinstance(error, (ValueError, NotImplementedError)):
-                rank.abort()
-            return error
-
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(guarded, ranks))
 
 
 def cut(size: int, pieces: list[int]) -> list[slice]:
@@ -379,3 +357,26 @@ def test_what_a_full_line_refuses_sets_no_price_of_the_budget(start: float | Non
     limits = {"token_caps": 0, "token_floors": 0, "budget": 0}
     parts = [(slice(0, 1), slice(0, 2)), (slice(1, 2), slice(0, 2))]
     assert_like_one_process(scores, limits, parts, warm_start=start_of(start))
+
+
+def test_equals_below_0_go_to_the_first_whatever_is_offered() -> None:
+    """Of equal negative scores that a group's floor forces, a rank's share of the offers held too few of the first."""
+    limits = {"token_caps": [0] * 20 + [4] * 20, "token_groups": [al.Group(range(40), floor=7)]}
+    parts = [(slice(0, 40), slice(10 * k, 10 * k + 10)) for k in range(8)]
+    assert_like_one_process(np.full((40, 80), -1.0), limits, parts)
+
+
+def test_floors_are_met_by_edges_that_lie_beyond_what_is_known() -> None:
+    """Prices of another problem made all known that twice the offers held, and no more was asked for."""
+    at = np.arange(60)
+    scores = 1000.0 - at[:, None] - at
+    limits = {"token_floors": 1, "feature_caps": 1}
+    rows, none = np.where(np.isin(at, [*range(11), *range(30, 41)]), 0.0, 500.0), al.Price(np.zeros(0))
+
+    def solved(rank: Any) -> al.Solution:
+        own = slice(30 * rank.index, 30 * rank.index + 30)
+        features = al.Price(np.where(at < 22, 0.0, 500.0))
+        start = al.Prices(al.Price(0.0), al.Price(rows[own]), features, none, none)
+        return al.solve(problem_of(scores, limits, (own, slice(0, 60))), ranks=rank, warm_start=start)
+
+    assert [one.objective for one in on_ranks(2, solved)] == [float(np.trace(scores))] * 2

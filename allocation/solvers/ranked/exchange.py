@@ -1,7 +1,7 @@
 """Groups, and limits on both sides: any solver, on the few edges that the ranks offer to each other.
 
 1. Each rank offers the best edges of its tokens and features, a small multiple of what the limits allow.
-2. All gather them, and each solves the problem on these edges alone: the same bits, so the same answer.
+2. All gather them, and each solves the problem on these edges alone: the same bits, so the same answer, or an error.
 3. Each rank looks for edges of its block that would do better at these prices. By linear programming duality the answer
    is that of the whole where no rank finds any; else they join, and step 2 follows.
 
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 
 import numpy as np
 
+from allocation.agreement import together
 from allocation.arrays import Array, Indices, Mask, Reals, among, union
-from allocation.errors import InfeasibleError
+from allocation.errors import InfeasibleError, NotCertifiedError
 from allocation.problem import Problem
 from allocation.scores import EdgeScores, Scores
 from allocation.solution import Price, Prices, Solution
@@ -25,7 +27,7 @@ from allocation.solvers.laminar import Laminar
 from allocation.solvers.laminar.solver import limited_sides
 from allocation.solvers.laminar.tree import Tree, laminar_tree
 from allocation.solvers.ranked.block import RankBlock
-from allocation.solvers.ranked.layout import Layout, together
+from allocation.solvers.ranked.layout import Layout
 
 # Edges offered for each match that a line may hold, and a few more.
 WIDE, EXTRA = 3, 8
@@ -41,8 +43,8 @@ def solve_by_exchange(problem: Problem, whole: Problem, layout: Layout, solver: 
     offers = _Offers(whole, block)
     known = _Known(layout, problem.matrix)
     start = None if options.warm_start is None else whole_prices(whole, layout, options.warm_start)
-    share, rounds = 1, 0
-    known.add(offers.best(share))
+    rounds = 0
+    known.add(offers.best())
     if start is not None:
         known.add(offers.above(start, known))
     while True:
@@ -51,10 +53,10 @@ def solve_by_exchange(problem: Problem, whole: Problem, layout: Layout, solver: 
         try:
             solution = together(layout.ranks, functools.partial(solver.solve, edges, near))
         except InfeasibleError:
-            share *= 2
-            if not known.add(offers.best(share)):
+            if not offers.widen(known):
                 raise
             continue
+        _refuse_different_answers(layout, solution)
         start = solution.prices.without_intervals()
         if not known.add(offers.above(start, known, _zeros_of(whole, solution))):
             return _own(problem, layout, solution, rounds)
@@ -100,12 +102,22 @@ class _Offers:
         self.has_floors = _has_floors(whole)
         self.one_sided = Laminar().refusal(whole) is None
         self.most = MOST * (sum(whole.shape) + _most_matches(whole))
+        self.share = 1
 
-    def best(self, share: int) -> Indices:
+    def widen(self, known: _Known) -> bool:
+        """Offer more of every line until there is an edge that was not known; False if all are."""
+        enough = max(self.whole.shape) * self.block.layout.ranks.count
+        while EXTRA * self.share < enough:
+            self.share *= 2
+            if known.add(self.best()):
+                return True
+        return False
+
+    def best(self) -> Indices:
         """Ids of the best edges of every line, a multiple of what it may hold."""
         parts = []
         for axis in (0, 1):
-            ranks = self.block.of_lines(axis, share * (WIDE * _usual(self.whole, axis) + EXTRA))
+            ranks = self.block.of_lines(axis, self.share * (WIDE * _usual(self.whole, axis) + EXTRA))
             ranks = -(-ranks // self.block.layout.same_lines(axis).size)
             parts.append(self.block.best(axis, ranks).flat)
             if self.has_floors:
@@ -117,7 +129,8 @@ class _Offers:
     def above(self, prices: Prices, known: _Known, zeros: tuple[Mask, Mask] | None = None) -> Indices:
         """Ids of edges above these prices, or at them where the order of equals decides; the best of very many.
 
-        `zeros` are the tokens and features of which an edge of score 0 counts as one at a price of 0.
+        Edges below 0 are at their prices where a floor forces them. `zeros` are the tokens and features of which an
+        edge of score 0 counts as one at a price of 0.
         """
         rows, columns = (self.block.of_lines(axis, sums) for axis, sums in enumerate(price_sums(self.whole, prices)))
         ids, profits = [np.empty(0, np.int64)], [np.empty(0)]
@@ -127,7 +140,7 @@ class _Offers:
             room = ROUNDING * (np.abs(part.scores) + np.abs(rows[part.tokens]) + np.abs(columns[part.features]))
             found = profit > room
             if self.one_sided:
-                found |= (profit >= -room) & (part.scores > 0)
+                found |= (profit >= -room) & (part.scores != 0) & (part.scores > -np.inf)
                 if zeros is not None:
                     found |= (profit >= -room) & (part.scores == 0) & zeros[0][part.tokens] & zeros[1][part.features]
             if not self.has_floors:
@@ -213,9 +226,24 @@ def whole_prices(whole: Problem, layout: Layout, prices: Prices) -> Prices | Non
     ):
         parts = layout.ranks.gather(_vector(getattr(prices, name)))  # the same on all, if they are of one problem
         vectors[name] = parts[0] if parts[0].size == size else np.full(size, np.nan)
-    if any(np.isnan(vector).any() for vector in vectors.values()):
+    if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return None
     return Prices(Price(float(vectors.pop("budget")[0])), **{name: Price(vector) for name, vector in vectors.items()})
+
+
+def _refuse_different_answers(layout: Layout, solution: Solution) -> None:
+    """Each rank keeps its part of the answer: parts of two optima would be none."""
+    prices = [_vector(price) for price in vars(solution.prices).values()]
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (solution.tokens, solution.features, *prices):
+        digest.update(array.tobytes())
+    every = np.concatenate(layout.ranks.gather(np.frombuffer(digest.digest(), np.int64)))
+    other = np.flatnonzero(every != every[0])
+    if other.size:
+        raise NotCertifiedError(
+            f"rank {other[0]} found another answer than rank 0 from the same edges: give all ranks the same packages, "
+            "such as OR-tools or none, or solver=al.Auto(compiled=False)"
+        )
 
 
 def _vector(price: Price) -> Reals:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from allocation.arrays import Array
+from allocation.agreement import no_edges
 from allocation.errors import UnsupportedProblemError
 from allocation.exact_sums import exact_terms
 from allocation.problem import Problem
 from allocation.ranks import Ranks
-from allocation.scores import EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.base import Options, Solver
 from allocation.solvers.laminar import Laminar
@@ -23,12 +23,21 @@ from allocation.solvers.ranked.one_sided import solve_one_side
 from allocation.solvers.top_selection import TopSelection
 
 
-def solve_on_ranks(problem: Problem, solver: Solver, options: Options, ranks: Ranks) -> Solution:
-    """The optimum of the whole: matches and prices of this rank's block; an error of one rank is raised on all."""
+def solve_on_ranks(checked: Callable[[], tuple[Problem, Solver, Options]], ranks: Ranks) -> Solution:
+    """The optimum of the whole: matches and prices of this rank's block; an error of one rank is raised on all.
+
+    `checked` returns the arguments, or raises what is wrong with those of this rank.
+    """
     started = time.perf_counter()
-    start = options.warm_start
-    layout, problem = agreed(problem, repr((solver, start is None or start.budget.value)), ranks)
-    whole = Problem(_no_edges(layout.whole, problem.matrix.type), **problem.limits)
+
+    def described() -> tuple[Problem, dict[str, str], tuple[Solver, Options]]:
+        problem, solver, options = checked()
+        start = options.warm_start
+        names = {"solver": _name_of(solver), "warm_start.budget": str(start is None or start.budget.value)}
+        return problem, names, (solver, options)
+
+    layout, problem, (solver, options) = agreed(ranks, described)
+    whole = Problem(no_edges(layout.whole, problem.matrix.type), **problem.limits)
     reason = solver.refusal(whole)
     if reason is not None:
         raise UnsupportedProblemError(f"{reason}; use solver=al.Auto()")
@@ -40,7 +49,7 @@ def solve_on_ranks(problem: Problem, solver: Solver, options: Options, ranks: Ra
         name = type(chosen).__name__
     else:
         solution = solve_by_exchange(problem, whole, layout, solver, options)
-        name = str(solution.stats["solver"])
+        name = str(solution.stats.get("solver", type(solver).__name__))
     values = np.concatenate(ranks.gather(np.array(exact_terms(solution.values), np.float64)))
     stats = {
         **solution.stats,
@@ -51,8 +60,8 @@ def solve_on_ranks(problem: Problem, solver: Solver, options: Options, ranks: Ra
     return dataclasses.replace(solution, stats=stats, _objective=math.fsum(values))
 
 
-def _no_edges(shape: tuple[int, int], kind: str) -> EdgeScores:
-    """Scores without an edge, to hold limits."""
-    none = np.empty(0, np.int64)
-    values: Array = np.empty(0, np.float32 if kind == "bfloat16" else kind)
-    return EdgeScores(none, none, values, shape, kind)
+def _name_of(solver: Solver) -> str:
+    """What tells solvers apart on every rank: their arguments, if they say them, but never where they are in memory."""
+    kind = type(solver)
+    own = "" if kind.__repr__ is object.__repr__ else repr(solver)
+    return f"{kind.__module__}.{kind.__qualname__} {own}"

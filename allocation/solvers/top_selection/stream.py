@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from allocation.agreement import no_edges, together
 from allocation.arguments import shown
 from allocation.arrays import Array, Indices
 from allocation.errors import InvalidProblemError
@@ -24,7 +25,6 @@ from allocation.scores import DenseScores, EdgeScores
 from allocation.solution import Solution, counts_of
 from allocation.solvers.base import Options
 from allocation.solvers.narrowing import contenders
-from allocation.solvers.ranked.layout import together
 from allocation.solvers.ranked.solver import solve_on_ranks
 from allocation.solvers.top_selection.ranking import Ends
 from allocation.solvers.top_selection.solver import TopSelection, prices_of_ends
@@ -76,6 +76,8 @@ def select_stream(
     ------
     InvalidProblemError
         For a one-shot iterator, and for blocks that do not fit together; with `ranks` on all of them.
+    RuntimeError
+        With `ranks`, where another rank fails to read its blocks; the message names the rank and its error.
 
     Examples
     --------
@@ -85,10 +87,8 @@ def select_stream(
     array([0, 1, 2])
     """
     started = time.perf_counter()
-    if budget is None and feature_caps is None:
-        raise InvalidProblemError("budget, feature_caps: expected at least one of them")
     if ranks is not None:
-        return _on_ranks(lambda: [_read(chunks, budget, feature_caps)], budget, feature_caps, checked_ranks(ranks))
+        return _on_ranks(lambda: _read(chunks, budget, feature_caps), budget, feature_caps, checked_ranks(ranks))
     reading = _read(chunks, budget, feature_caps)
     if reading is None:
         empty = Problem(np.empty((0, _columns_of(feature_caps))), budget, feature_caps=feature_caps)
@@ -104,6 +104,8 @@ def _columns_of(feature_caps: Any) -> int:
 
 def _read(chunks: Any, budget: Any, feature_caps: Any) -> _Reading | None:
     """What is left of all blocks; None if there is none."""
+    if budget is None and feature_caps is None:
+        raise InvalidProblemError("budget, feature_caps: expected at least one of them")
     reading: _Reading | None = None
     for number, chunk in enumerate(_blocks(chunks)):
         block = chunk if isinstance(chunk, Rough) else dense_scores(chunk, f"chunks[{number}]").on_host()
@@ -113,22 +115,21 @@ def _read(chunks: Any, budget: Any, feature_caps: Any) -> _Reading | None:
     return reading
 
 
-def _on_ranks(read: Callable[[], list[_Reading | None]], budget: Any, feature_caps: Any, ranks: Ranks) -> Solution:
+def _on_ranks(read: Callable[[], _Reading | None], budget: Any, feature_caps: Any, ranks: Ranks) -> Solution:
     """The answer from what each rank read: the best entries of its own blocks are the candidates of all."""
-    reading = together(ranks, read)[0]
+    reading = together(ranks, read)
     own = (0, 0) if reading is None else (reading.rows, reading.columns)
     sizes = np.stack(ranks.gather(np.array(own, np.int64)))
-    columns = int(sizes[:, 1].max()) if reading is None else own[1]
-    if reading is None and not sizes.any():
-        columns = _columns_of(feature_caps)
-    if reading is None:
-        none = np.empty(0, np.int64)
-        edges = EdgeScores(none, none, np.empty(0, np.float32), (0, columns), "float32")
-    else:
-        edges = reading.candidates()
     part = Part(tokens=(int(sizes[: ranks.index, 0].sum()), int(sizes[:, 0].sum())))
-    problem = together(ranks, lambda: Problem(edges, budget, feature_caps=feature_caps, part=part))
-    solution = solve_on_ranks(problem, TopSelection(), Options(), ranks)
+
+    def checked() -> tuple[Problem, TopSelection, Options]:
+        if reading is None:
+            edges = no_edges((0, int(sizes[:, 1].max()) or _columns_of(feature_caps)), "float32")
+        else:
+            edges = reading.candidates()
+        return Problem(edges, budget, feature_caps=feature_caps, part=part), TopSelection(), Options()
+
+    solution = solve_on_ranks(checked, ranks)
     return dataclasses.replace(solution, stats={**solution.stats, "solver": "select_stream", "passes": 1})
 
 
