@@ -80,6 +80,19 @@ class Ranks(Protocol):
         Number of this rank, from 0.
     count : int
         How many ranks there are.
+
+    Examples
+    --------
+    >>> import allocation as al, numpy as np
+    >>> class One:
+    ...     index, count = 0, 1
+    ...     def sum(self, values):
+    ...         return values
+    ...     def gather(self, values):
+    ...         return [values]
+    >>> problem = al.Problem([[3.0, 1.0]], budget=1, part=al.Part())
+    >>> al.solve(problem, ranks=One()).features
+    array([0])
     """
 
     @property
@@ -217,6 +230,13 @@ def mpi_ranks(comm: Any) -> Ranks:
     ------
     InvalidProblemError
         If `comm` is no communicator.
+
+    Examples
+    --------
+    >>> import allocation as al
+    >>> from mpi4py import MPI  # doctest: +SKIP
+    >>> al.mpi_ranks(MPI.COMM_WORLD).count  # doctest: +SKIP
+    4
     """
     needed = ("Get_rank", "Get_size", "Allreduce", "Allgather", "Allgatherv")
     if isinstance(comm, type) or not all(hasattr(comm, name) for name in needed):

@@ -38,8 +38,10 @@ class Claim:
         Number of its first token and feature in the whole.
     own : (tokens, features)
         Its matches, in the block's indices.
-    tokens, features, selected, prices
-        All matches in order, their scores in float64, and the prices of all limits.
+    tokens, features, selected : vectors
+        All matches in order, and their scores in float64.
+    prices : Prices
+        Of all limits.
     """
 
     ranks: Ranks
