@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 import allocation as al
+from allocation.solvers.ranked.line_cuts import in_line_order
 from tests.allocation.ranks_in_threads import on_ranks
 from tests.allocation.strategies import Limits, Matrix, any_case, nested, one_sided
 
@@ -380,3 +382,22 @@ def test_floors_are_met_by_edges_that_lie_beyond_what_is_known() -> None:
         return al.solve(problem_of(scores, limits, (own, slice(0, 60))), ranks=rank, warm_start=start)
 
     assert [one.objective for one in on_ranks(2, solved)] == [float(np.trace(scores))] * 2
+
+
+@given(
+    hnp.arrays(np.int64, 30, elements=st.integers(0, 3)),
+    st.sampled_from(["float16", "float32", "float64", "int8", "int32", "uint8", "uint32", "int64", "uint64"]),
+    st.integers(0, 2**32),
+)
+def test_line_order_is_by_line_then_value_then_place(lines: Matrix, kind: str, seed: int) -> None:
+    """Sorting packed integers gives what two stable sorts give, equals and zeros of both signs included."""
+    draw = np.random.default_rng(seed)
+    if np.dtype(kind).kind == "f":
+        values = draw.choice([-np.finfo(kind).max, -1.5, -1e-6, -0.0, 0.0, 1e-6, 1.0, np.finfo(kind).max], 30).astype(
+            kind
+        )
+    else:
+        ends = np.iinfo(kind)
+        values = draw.choice(np.array([ends.min, ends.min + 1, 0, 1, 5, ends.max - 1, ends.max], kind), 30)
+    expected = sorted(range(30), key=lambda at: (int(lines[at]), -values[at].item(), at))
+    assert in_line_order(lines, values).tolist() == expected

@@ -49,11 +49,11 @@ class RankBlock:
         return self.scores.values_at(ids)
 
     def positive_from(self, lower: Any) -> Indices:
-        """Ids of the entries from a positive one upwards, ascending."""
+        """Ids of the entries from a positive one upwards, or of each feature from one of its own, ascending."""
         dense = self.scores.dense
         if dense is None:
             return np.flatnonzero(self.scores.entries >= lower)
-        return compact(dense.entries, lower, self.workers)
+        return compact(dense.ordered if np.ndim(lower) else dense.entries, lower, self.workers)
 
     def lowest(self) -> Any:
         """The least positive entry there can be."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.solvers.ranked.layout import Layout, gathered
@@ -42,7 +43,28 @@ def descending(values: Array) -> Array:
 
 def in_line_order(lines: Indices, values: Array) -> Indices:
     """The order of candidates, given in edge order, by line, the best first, of equals the first."""
-    return np.lexsort((descending(values), lines))
+    if values.dtype.itemsize > 4 or (lines.size and int(lines.max()) >= 1 << 31):
+        return np.lexsort((descending(values), lines))
+    # one sort of 64 bits is several times quicker than two stable ones, and leaves few equals to put right
+    keys = (lines.astype(np.uint64) << np.uint64(32)) | _descending_bits(values)
+    order = np.argsort(keys)
+    ranked = keys[order]
+    same = ranked[1:] == ranked[:-1]
+    if same.any():
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        order[tied] = order[tied][np.lexsort((order[tied], ranked[tied]))]
+    return np.asarray(order)
+
+
+def _descending_bits(values: Array) -> NDArray[np.uint64]:
+    """32 bits that ascend where numbers of at most so many descend."""
+    if values.dtype.kind == "f":
+        bits = (values + values.dtype.type(0)).astype(np.float32).view(np.int32).astype(np.int64)  # -0.0 equals 0.0
+        ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    else:
+        ascending = values.astype(np.int64)
+    low = -(1 << 31) if values.dtype.kind != "u" else 0
+    return np.asarray((1 << 32) - 1 - (ascending - low)).astype(np.uint64)
 
 
 def line_cuts(layout: Layout, axis: int, lines: Indices, values: Array, caps: Indices) -> LineCuts:

@@ -169,9 +169,29 @@ class _Lines:
             self.alive = best.flat
             self.last, self.refused = reals_at(scores, best.last, np.inf), reals_at(scores, best.refused, 0.0)
             return
-        ids, lines = block.in_line_order(self.axis, block.best(self.axis, wanted + 1).flat)
+        ids = self._expected(wanted + 1, options)
+        if ids is None:
+            ids = block.best(self.axis, wanted + 1).flat
+        ids, lines = block.in_line_order(self.axis, ids)
         cuts = line_cuts(block.layout, self.axis, lines, block.numbers_at(ids), wanted)
         self.alive, self.last, self.refused = np.sort(ids[cuts.taken]), cuts.last, cuts.refused
+
+    def _expected(self, wanted: Indices, options: Options) -> Indices | None:
+        """Entries from just below the expected prices, of features; all the best of those that too few reach.
+
+        None without expectations on any rank.
+        """
+        block, ranks = self.block, self.block.layout.ranks
+        hint = self._hint(options) if self.axis == 1 else None
+        if ranks.sum(np.array([hint is not None], np.int64))[0] < ranks.count:
+            return None
+        assert hint is not None
+        ids = block.positive_from(hint)
+        short = (_counts(block, self.axis, ids) < wanted) & (hint > block.lowest())
+        few = np.flatnonzero(short)
+        more, _ = block.best_of_lines(self.axis, few, np.where(short, wanted, 0))
+        more = more[block.numbers_at(more) > 0]
+        return union(ids, more)
 
     def _hint(self, options: Options) -> Any:
         """Entries a little below the expected prices of lines."""
