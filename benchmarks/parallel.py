@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,21 +61,28 @@ class Crossing:
 
     def __enter__(self) -> Crossing:
         self.rounds = self.gradients = self.beside = 0
-        self.all, self.start = TorchRanks._all, TorchRanks.start_sum
+        self.all, self.start, self.total = TorchRanks._all, TorchRanks.start_sum, TorchRanks.sum
 
         def counted_all(ranks: TorchRanks, tensor: Tensor) -> list[Tensor]:
             self.rounds, self.beside = self.rounds + 1, self.beside + tensor.nbytes
             return self.all(ranks, tensor)
+
+        def counted_total(ranks: TorchRanks, values: Any) -> Any:
+            if values.dtype == np.int64:  # others are gathered, and counted there
+                self.rounds, self.beside = self.rounds + 1, self.beside + values.nbytes
+            return self.total(ranks, values)
 
         def counted_sum(ranks: TorchRanks, tensor: Tensor) -> Any:
             self.rounds, self.gradients = self.rounds + 1, self.gradients + tensor.nbytes
             return self.start(ranks, tensor)
 
         TorchRanks._all, TorchRanks.start_sum = counted_all, counted_sum  # type: ignore[method-assign]
+        TorchRanks.sum = counted_total  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
         TorchRanks._all, TorchRanks.start_sum = self.all, self.start  # type: ignore[method-assign]
+        TorchRanks.sum = self.total  # type: ignore[method-assign]
 
 
 def serve(pipe: Connection, rank: int, count: int, folder: str) -> None:
@@ -82,8 +90,8 @@ def serve(pipe: Connection, rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(RANKS // count)
     if count > 1:
         torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=count)
-    while True:
-        (tokens, d_model, features, k), choice = pipe.recv()
+    while (asked := pipe.recv()) is not None:
+        (tokens, d_model, features, k), choice = asked
         mesh = st.parallel.mesh(data=count) if count > 1 else None
         sae = st.SparseAutoencoder(d_model, features, CHOICES[choice](k, features), mesh=mesh)
         trainer = st.Trainer(sae, st.TrainConfig(progress=False, auxiliary="none"))
@@ -113,6 +121,8 @@ def main() -> None:
             context.Process(target=serve, args=(theirs, rank, count, folder), daemon=True).start()
             pipes.append(ours)
         rows = [row(pipes, size, choice, options.repeats) for size in SIZES for choice in CHOICES]
+        for pipe in pipes:
+            pipe.send(None)
     report(NAME, HEADINGS, rows, NOTES)
 
 
