@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 PATIENCE = 120.0
@@ -63,3 +64,16 @@ def _serve(rank: int, count: int, folder: str, pipe: Connection) -> None:
             pipe.send((False, work(rank, *arguments)))
         except BaseException:
             pipe.send((True, traceback.format_exc()))
+
+
+def children_of(process: int) -> list[int]:
+    """Processes that a process has started and that live."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(parent) == process and state != "Z":
+            found.append(int(folder.name))
+    return sorted(found)

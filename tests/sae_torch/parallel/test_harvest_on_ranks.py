@@ -16,7 +16,7 @@ import pytest
 import sae_torch as st
 from sae_torch.activations import HarvestConfig, harvest, harvest_sites
 from sae_torch.errors import InputError
-from tests.sae_torch.parallel.processes import Processes
+from tests.sae_torch.parallel.processes import Processes, children_of
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +98,11 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tiny_model_folde
         run = subprocess.Popen(
             command(tiny_model_folder, tmp_path / "shared", 2), env=environment, stderr=subprocess.PIPE
         )
-        children: list[str] = []
-        while len(children) < 2:
-            listed = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=False)
-            children = listed.stdout.split()
+        while len(children := children_of(run.pid)) < 2 and run.poll() is None:
+            time.sleep(0.01)
         # while it starts, while it reads the model, while it writes
         time.sleep(2.5 * attempt)
-        victim = int(children[attempt % 2])
+        victim = children[attempt % 2]
         killed = time.monotonic()
         if run.poll() is not None:
             break

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.sae_torch.parallel.processes import children_of
 from tests.sae_torch.parallel.runs import batches
 
 # More than this many moments were tried by hand; each takes some seconds to start again.
@@ -25,11 +26,6 @@ def command(folder: Path, out: str) -> list[str]:
     sae = ["--sae.choice", "feature", "--sae.n-features", "61", "--sae.k", "4", "--checkpoints.every", "20"]
     read = ["--activations", str(folder / "x.npy"), "--reader.batch-size", "130"]
     return [*launch, "train", "--out", str(folder / out), *read, *sae, "--parallel.data", "2"]
-
-
-def children_of(process: subprocess.Popen[bytes]) -> list[int]:
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
-    return [int(child) for child in listed.stdout.split()]
 
 
 @pytest.mark.slow
@@ -45,7 +41,7 @@ def test_a_run_whose_processes_are_killed_ends_in_the_same_bits(tmp_path: Path) 
         run = subprocess.Popen(
             command(tmp_path, "killed"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        while len(children := children_of(run)) < 2 and run.poll() is None:
+        while len(children := children_of(run.pid)) < 2 and run.poll() is None:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, whole))
         if run.poll() is not None:
