@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import allocation as al
@@ -110,24 +110,28 @@ def start_of(price: float | None) -> al.Prices | None:
 
 
 @given(cases(one_sided(max_side=7)), STARTS)
+@settings(max_examples=60)  # each starts threads
 def test_top_selections_are_those_of_one_process(case: tuple[Matrix, Limits, Parts], start: float | None) -> None:
     event(f"{len(case[2])} ranks")
     assert_like_one_process(*case, warm_start=start_of(start))
 
 
 @given(cases(nested(max_side=6)), STARTS)
+@settings(max_examples=60)  # each starts threads
 def test_floors_and_groups_are_those_of_one_process(case: tuple[Matrix, Limits, Parts], start: float | None) -> None:
     event("groups" if any(name.endswith("groups") for name in case[1]) else "no groups")
     assert_like_one_process(*case, warm_start=start_of(start))
 
 
 @given(cases(any_case(max_side=5)))
+@settings(max_examples=60)  # each starts threads
 def test_limits_of_both_sides_reach_the_value_of_one_process(case: tuple[Matrix, Limits, Parts]) -> None:
     scores, limits, parts = case
     assert_like_one_process(scores, limits, parts, exact=False)
 
 
 @given(cases(one_sided(max_side=6) | nested(max_side=5)))
+@settings(max_examples=60)  # each starts threads
 def test_candidate_edges_may_be_in_parts_too(case: tuple[Matrix, Limits, Parts]) -> None:
     assert_like_one_process(*case, edges=True)
 

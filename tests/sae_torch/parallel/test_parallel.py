@@ -232,7 +232,7 @@ def test_a_copy_stays_with_its_processes_and_a_pickle_is_on_its_own(two: Process
 def test_many_steps_of_many_processes_are_those_of_one(count: int, features: int) -> None:
     """Losses of 50 steps within 1e-5, weights and thresholds within 1e-4."""
     cases = [Case("mutual", 50), Case("floors", 50, options="every")]
-    if count < 8:
+    if count == 2:  # more processes than cores take long
         cases += [Case(choice, 50) for choice in CHOICES if choice != "mutual"]
         cases += [Case("mutual", 50, options="k"), Case("mutual", 50, score_dtype="auto")]
         cases += [Case(choice, 50, feature_chunk=17) for choice in ("token", "mutual", "feature")]
