@@ -205,6 +205,16 @@ class Problem:
         return {name: value for name, value in vars(self).items() if name in _LIMITS}
 
     @property
+    def has_floors(self) -> bool:
+        """Whether any token, feature or group has a floor."""
+        floors = (
+            self.token_floors,
+            self.feature_floors,
+            *(g.floor for g in (*self.token_groups, *self.feature_groups)),
+        )
+        return any(floor is not None for floor in floors)
+
+    @property
     def _comparisons_decide(self) -> bool:
         """Whether the best matches are found by comparing scores: a budget, and caps on one side."""
         floors_or_groups = (

@@ -34,7 +34,7 @@ def narrowed(problem: Problem, solver: Solver, options: Options) -> Solution:
     started = time.perf_counter()
     rough = cast(Rough, problem.matrix)
     guess = guessed(problem, solver, options)
-    only_positive = not _has_floors(problem)
+    only_positive = not problem.has_floors
     expected = Thresholds.of(problem, guess.prices).lowered(rough)
     known, reach = Known.of(rough), Reach.of(rough)
     before = known.ids.size
@@ -103,12 +103,6 @@ def _settled(
             return solution, len(asked)
         known.ask(rough, missing)
         asked.append(found)
-
-
-def _has_floors(problem: Problem) -> bool:
-    groups = (*problem.token_groups, *problem.feature_groups)
-    floors = (problem.token_floors, problem.feature_floors)
-    return any(floor is not None for floor in floors) or any(group.floor is not None for group in groups)
 
 
 def _remaining(options: Options, prices: Prices, started: float) -> Options:

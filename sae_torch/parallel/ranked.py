@@ -16,7 +16,6 @@ import allocation as al
 from sae_torch.errors import InputError
 from sae_torch.parallel.mesh import DATA, FEATURES
 from sae_torch.parallel.reductions import mean_over, shared_over, sum_over
-from sae_torch.parallel.survivors import among_the_living
 from sae_torch.parallel.torch_ranks import OneRank, TorchRanks
 from sae_torch.parallel.world import ALONE, Summed, T, Vector, World
 
@@ -127,15 +126,13 @@ class _Ranked(World):
         return _sum(self.everyone, values)
 
     def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        waiting = []
+        gradients = []
         for weight in weights:
             if weight.requires_grad:
                 if weight.grad is None:  # nothing of this rank's depends on it
                     weight.grad = torch.zeros_like(weight)
-                waiting.append(self.data.start_sum(self.local(weight.grad)))
-        for each in waiting:
-            if each is not None:
-                among_the_living(each.wait)
+                gradients.append(self.local(weight.grad))
+        self.data.add_up(*gradients)
 
     def agreed(self, work: Callable[[], T], number: Callable[[T], int]) -> tuple[T, list[int]]:
         done, error = None, None

@@ -64,6 +64,12 @@ class TorchRanks:
         """Begin to add up a tensor of one shape in its place; every rank has the same bits when it is waited for."""
         return None if self.count == 1 else dist.all_reduce(tensor, group=self._group, async_op=True)
 
+    def add_up(self, *tensors: Tensor) -> None:
+        """Add up tensors in their places, all under way at once."""
+        for started in [self.start_sum(tensor) for tensor in tensors]:
+            if started is not None:
+                among_the_living(started.wait)
+
     def _all(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, of one shape and type."""
         if self.count == 1:

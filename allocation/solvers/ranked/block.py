@@ -13,7 +13,7 @@ from allocation.arrays import Array, Indices
 from allocation.problem import Problem
 from allocation.scores import Scores
 from allocation.solvers.ranked.layout import Layout
-from allocation.solvers.ranked.line_cuts import in_line_order
+from allocation.solvers.ranked.line_cuts import in_line_order, places_in_lines
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import Selection, finish
 from allocation.solvers.top_selection.whole import bracket_of_sample, compact, sample_of, smallest_positive
@@ -103,9 +103,7 @@ class RankBlock:
                 parts.append(dense.find(*((some[line], across) if axis == 0 else (across, some[line]))))
             ids = np.sort(np.concatenate(parts))
         ids, of = self.in_line_order(axis, ids)
-        counts = np.bincount(of, minlength=caps.size)
-        place = np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        few = place < caps[of]
+        few = places_in_lines(of, caps.size) < caps[of]
         return ids[few], of[few]
 
 

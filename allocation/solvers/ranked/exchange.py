@@ -99,7 +99,7 @@ class _Offers:
 
     def __init__(self, whole: Problem, block: RankBlock) -> None:
         self.whole, self.block, self.scores = whole, block, block.scores
-        self.has_floors = _has_floors(whole)
+        self.has_floors = whole.has_floors
         self.one_sided = Laminar().refusal(whole) is None
         self.most = MOST * (sum(whole.shape) + _most_matches(whole))
         self.share = 1
@@ -173,13 +173,6 @@ def _most_matches(whole: Problem) -> int:
         if caps is not None:
             most = min(most, int(np.minimum(caps, whole.shape[1 - axis]).sum()))
     return most
-
-
-def _has_floors(whole: Problem) -> bool:
-    groups = (*whole.token_groups, *whole.feature_groups)
-    return any(limit is not None for limit in (whole.token_floors, whole.feature_floors)) or any(
-        group.floor is not None for group in groups
-    )
 
 
 def _zeros_of(whole: Problem, solution: Solution) -> tuple[Mask, Mask] | None:

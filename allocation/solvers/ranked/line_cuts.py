@@ -67,6 +67,12 @@ def _descending_bits(values: Array) -> NDArray[np.uint64]:
     return np.asarray((1 << 32) - 1 - (ascending - low)).astype(np.uint64)
 
 
+def places_in_lines(lines: Indices, n_lines: int) -> Indices:
+    """The place of each candidate within its line, from 0; candidates of a line follow one another, lines ascend."""
+    counts = np.bincount(lines, minlength=n_lines)
+    return np.arange(lines.size) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def line_cuts(layout: Layout, axis: int, lines: Indices, values: Array, caps: Indices) -> LineCuts:
     """Where the caps of this rank's lines end, of which it offers its best `cap + 1` each, in line order.
 
@@ -75,8 +81,7 @@ def line_cuts(layout: Layout, axis: int, lines: Indices, values: Array, caps: In
     sharing = layout.same_lines(axis)
     cut = layout.is_cut(axis)
     n_lines = caps.size
-    counts = np.bincount(lines, minlength=n_lines)
-    place = np.arange(lines.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = places_in_lines(lines, n_lines)
     first = -(-(caps + 1) // sharing.size)  # of each line, so many from every rank
     early = place < first[lines]
     head = np.bincount(lines[early], minlength=n_lines)[None]
@@ -167,7 +172,6 @@ def _cuts(offers: list[_Offer], own: int, lines: Indices, values: Array, caps: I
     some = taken_in_all > 0
     taken = some[lines] & (values > price[lines])
     level = np.flatnonzero(some[lines] & (values == price[lines]))
-    sizes = np.bincount(lines[level], minlength=n_lines)
-    place = np.arange(level.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = places_in_lines(lines[level], n_lines)
     taken[level[place < share[lines[level]]]] = True
     return LineCuts(taken, taken_in_all, last, refused)
