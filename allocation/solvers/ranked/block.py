@@ -16,6 +16,7 @@ from allocation.solvers.ranked.layout import Layout
 from allocation.solvers.ranked.line_cuts import in_line_order, places_in_lines
 from allocation.solvers.top_selection.lines import select_columns, select_rows
 from allocation.solvers.top_selection.ranking import Selection, finish
+from allocation.solvers.top_selection.solver import HINT_SLACK
 from allocation.solvers.top_selection.whole import bracket_of_sample, compact, sample_of, smallest_positive
 from allocation.threads import rows_per_block
 
@@ -23,8 +24,6 @@ T = TypeVar("T", bound=np.generic)
 
 # Entries sampled from all blocks together: 64 KiB of 64 bits.
 SAMPLE = 1 << 13
-# Expected prices are lowered by this share, so that they may fall a little before the hint fails.
-HINT_SLACK = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class RankBlock:
         dense = self.scores.dense
         if dense is None or not price > 0:
             return self.lowest()
-        return dense.encoded(np.array([price * (1 - HINT_SLACK)]))[0]
+        return dense.encoded(np.array([price * (1 - HINT_SLACK[None])]))[0]
 
     def sampled_price(self, budget: int) -> Any:
         """An entry that very likely lies below the price of a budget, from a sample of all blocks."""

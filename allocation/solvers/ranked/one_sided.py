@@ -20,10 +20,11 @@ from allocation.scores import reals_at
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.laminar.tree import laminar_tree
-from allocation.solvers.ranked.block import HINT_SLACK, RankBlock, limited_axis
+from allocation.solvers.ranked.block import RankBlock, limited_axis
 from allocation.solvers.ranked.layout import Layout
 from allocation.solvers.ranked.line_cuts import line_cuts
 from allocation.solvers.ranked.price_search import Cut, cut_at, keys_of, real_of
+from allocation.solvers.top_selection.solver import just_below_prices
 
 
 def solve_one_side(problem: Problem, whole: Problem, layout: Layout, options: Options) -> Solution:
@@ -195,11 +196,8 @@ class _Lines:
 
     def _hint(self, options: Options) -> Any:
         """Entries a little below the expected prices of lines."""
-        dense, start = self.block.scores.dense, options.warm_start
-        if dense is None or start is None:
-            return None
-        expected = np.asarray((start.tokens, start.features)[self.axis].value) + float(start.budget.value)
-        return dense.encoded(expected * (1 - HINT_SLACK)) if expected.shape == (self.size,) else None
+        dense = self.block.scores.dense
+        return None if dense is None else just_below_prices(dense, self.axis, options.warm_start)
 
     def _impose_floors(self, short: Mask) -> None:
         """Force the best entries of some lines, whatever they score."""

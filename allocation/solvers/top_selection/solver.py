@@ -113,14 +113,14 @@ def _select(problem: Problem, axis: int | None, caps: Indices, options: Options)
         positive = np.flatnonzero(entries > 0)
         groups = None if axis is None else problem.matrix.ends(positive)[axis]
         return finish(entries[positive], positive, groups, np.minimum(caps, entries.size))
-    hint = _just_below_prices(matrix, axis, options.warm_start)
+    hint = just_below_prices(matrix, axis, options.warm_start)
     if axis is None:
         return select_whole(matrix.ordered, int(caps[0]), options.workers, hint)
     select = select_columns if axis else select_rows
     return select(matrix.ordered, caps, options.workers, hint)
 
 
-def _just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Array | None:
+def just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Array | None:
     """What an entry had to exceed in a similar problem, lowered a little: one value, or one per group."""
     if warm_start is None:
         return None
