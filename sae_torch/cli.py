@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, Union
 import allocation as al
 from sae_torch.commands.demo import Demo
 from sae_torch.commands.evaluate import Evaluate
-from sae_torch.commands.exchange import Export, Import
+from sae_torch.commands.exchange import Export, Import, Inspect
 from sae_torch.commands.harvest import Harvest
 from sae_torch.commands.report import Report
 from sae_torch.commands.train import Train
@@ -39,6 +39,7 @@ COMMANDS: dict[str, type[Command]] = {
     "report": Report,
     "export": Export,
     "import": Import,
+    "inspect": Inspect,
 }
 
 
@@ -102,6 +103,7 @@ def parse(words: Sequence[str]) -> Command:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("The command line needs tyro: run `pip install 'sae-allocation[lm]'`") from error
 
+    words = _with_first(words)
     kinds: list[Any] = []
     for name, command_type in COMMANDS.items():
         given = _file_settings(command_type, words) if words[:1] == [name] else {}
@@ -109,6 +111,13 @@ def parse(words: Sequence[str]) -> Command:
     any_of: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
     command: Command = tyro.cli(any_of, prog=PROGRAM, args=list(words), description=_DESCRIPTION)
     return command
+
+
+def _with_first(words: Sequence[str]) -> list[str]:
+    """The words with the name of an argument before one that a command takes without it: ``import PATH``."""
+    command, rest = words[:1], list(words[1:])
+    first = getattr(COMMANDS.get(command[0]), "FIRST", None) if command else None
+    return [*command, *([f"--{first}"] if first and rest and not rest[0].startswith("-") else []), *rest]
 
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:

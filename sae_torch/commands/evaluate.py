@@ -19,7 +19,8 @@ from sae_torch.evaluation.evaluation_file import EvaluationFile, tables
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
 from sae_torch.files import require_free
-from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop import formats
+from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
 
 
@@ -32,7 +33,7 @@ class Evaluate:
     """
 
     autoencoders: tuple[Path, ...]
-    """Folders: of this project, or of SAELens, dictionary-learning or sparsify."""
+    """Folders or files: of this project, or anything that `import` reads."""
     activations: Path
     """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
     out: Path = Path("evaluation.json")
@@ -53,6 +54,8 @@ class Evaluate:
     """Tokens for the edge-swap null; 0 leaves it out."""
     k: float | None = None
     """Mean number of features per token, where a folder does not say it."""
+    format: FormatName | None = None
+    """Format of all of them, where files of several lie side by side."""
     modules: tuple[str, ...] = ()
     """Python modules to import first: those that define choices of your own."""
     seed: int = 0
@@ -123,7 +126,7 @@ class Evaluate:
             name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"
             if name in saes:
                 raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
-            saes[name] = FORMATS[format_of(folder)].load(folder, k=self.k)
+            saes[name] = formats.load(folder, self.k, self.format)
         return saes
 
     def _compare_beginnings(self, activations: Rows) -> None:
@@ -132,8 +135,7 @@ class Evaluate:
         if begins is None:
             return
         for folder in self.autoencoders:
-            path = folder.expanduser()
-            trained = FORMATS[format_of(path)].metadata(path).get("prepend_bos")
+            trained = formats.metadata(folder.expanduser(), self.format).get("prepend_bos")
             if isinstance(trained, bool) and trained != begins:
                 print(
                     f"{folder} was trained on windows {'with' if trained else 'without'} a token for the beginning of "

@@ -1,12 +1,19 @@
-"""The commands `export` and `import`: autoencoders to other libraries and back."""
+"""The commands `export`, `import` and `inspect`: dictionaries to other libraries, from them, and what one is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import torch
+
+from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.interop.formats import FORMATS, FormatName, format_of
+from sae_torch.interop import formats
+from sae_torch.interop.formats import WRITABLE, FormatName, WritableName
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -17,73 +24,104 @@ class Export:
     """
 
     folder: Path
-    """Folder of the autoencoder."""
+    """Folder of the autoencoder, or anything else that `import` reads."""
     out: Path
     """Folder to write; it must not hold anything."""
-    format: FormatName
+    format: WritableName
     """Library that shall read it."""
     model_name: str | None = None
     """Name of the language model to record, where the folder does not say it or says another."""
     hook_name: str | None = None
     """Name of the site to record, as TransformerLens calls it."""
 
+    FIRST: ClassVar[str] = "folder"
+
     def run(self) -> None:
         """Read, write, and say what was written."""
-        convert(self.folder, self.out, self.format, None, {"model_name": self.model_name, "hook_name": self.hook_name})
+        require_empty(self.out)
+        sae, found = formats.load(self.folder), formats.metadata(self.folder)
+        WRITABLE[self.format].save(sae, self.out, metadata=_recorded(self, found))
+        _tell(self.folder, formats.format_of(self.folder), sae)
+        print(f"{self.out} ({self.format})")
 
 
 @dataclass(frozen=True)
 class Import:
-    """Read an autoencoder of another library and write it as a folder of this one, in the SAELens format.
+    """Read a dictionary of another library and write it as a folder of this one, in the SAELens format.
 
-    The library is recognised by its files: saelens, dictionary-learning or sparsify.
+    The library is recognised by names of files and of tensors; `inspect` says what it is.
     """
 
     folder: Path
-    """Folder of the autoencoder."""
+    """Folder or file of the dictionary."""
     out: Path
     """Folder to write; it must not hold anything."""
     k: float | None = None
-    """Mean number of features per token, where the folder does not say it."""
+    """Features per token, where neither files nor path say it."""
+    format: FormatName | None = None
+    """Format to read, where files of several lie side by side."""
+    layer: int | None = None
+    """Which of a set, where `folder` holds dictionaries of several layers."""
+    dtype: Dtype | None = None
+    """Type of the weights to write; by default as they are stored."""
     model_name: str | None = None
     """Name of the language model to record, where the folder does not say it or says another."""
     hook_name: str | None = None
     """Name of the site to record, as TransformerLens calls it."""
 
+    FIRST: ClassVar[str] = "folder"
+
     def run(self) -> None:
         """Read, write, and say what was written."""
         if self.k is not None and not self.k > 0:
             raise InputError(f"k: expected a positive number of features per token, found {self.k:g}")
-        convert(self.folder, self.out, "saelens", self.k, {"model_name": self.model_name, "hook_name": self.hook_name})
+        require_empty(self.out)
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        sae = formats.load(self.folder, self.k, self.format, self.layer, dtype)
+        found = formats.metadata(self.folder, self.format, self.layer)
+        WRITABLE["saelens"].save(sae, self.out, metadata=_recorded(self, found))
+        _tell(self.folder, formats.resolve(self.folder, self.format, self.layer)[0], sae)
+        print(f"{self.out} (saelens)")
 
 
-def convert(folder: Path, out: Path, to: FormatName, k: float | None, recorded: dict[str, str | None]) -> None:
-    """Read a folder in whatever format it is, and write it in another.
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a dictionary is, without reading its weights: model, site, shapes, conventions, known defects."""
 
-    Parameters
-    ----------
-    folder : path
-        Folder of the autoencoder.
-    out : path
-        Folder to write, missing or empty.
-    to : FormatName
-        Format to write.
-    k : float, optional
-        Mean number of features per token, where the folder does not say it.
-    recorded : mapping of str to str or None
-        Entries of the metadata that replace those of the folder; None leaves one as it is.
+    folder: Path
+    """Folder or file of the dictionary."""
+    format: FormatName | None = None
+    """Format, where files of several lie side by side."""
+    layer: int | None = None
+    """Which of a set, where `folder` holds dictionaries of several layers."""
+    json: bool = False
+    """Print a JSON object."""
+
+    FIRST: ClassVar[str] = "folder"
+
+    def run(self) -> None:
+        """Read headers and print."""
+        description = formats.describe(self.folder, self.format, self.layer)
+        print(description.json() if self.json else description.text())
+
+
+def require_empty(out: Path) -> None:
+    """Refuse a folder to write that holds something.
 
     Raises
     ------
     InputError
-        If `folder` is of no known format, `out` holds something, or the format cannot hold the autoencoder.
+        If it does, or is a file.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"out: expected a folder that holds nothing, found {out}; choose another --out")
-    read = format_of(folder)
-    sae = FORMATS[read].load(folder, k=k)
-    metadata = FORMATS[read].metadata(folder) | {name: value for name, value in recorded.items() if value is not None}
-    FORMATS[to].save(sae, out, metadata=metadata)
+
+
+def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:
+    names = {"model_name": given.model_name, "hook_name": given.hook_name}
+    return found | {name: value for name, value in names.items() if value is not None}
+
+
+def _tell(folder: Path, name: str, sae: SparseAutoencoder) -> None:
     choice = f"{type(sae.choice).__name__} of k = {sae.choice.k:g}"
-    print(f"{folder} ({read}): {sae.n_features} features of width {sae.d_model}, {choice}")
-    print(f"{out} ({to})")
+    print(f"{folder} ({name}): {sae.n_features} features of width {sae.d_model}, {choice}")

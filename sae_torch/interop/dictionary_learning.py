@@ -18,10 +18,13 @@ from torch import Tensor
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
-from sae_torch.interop.files import check_tensors, read_state_dict, require
+from sae_torch.interop.description import Description, dtype_name, layer_of
+from sae_torch.interop.files import check_tensors, require
 from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.weight_files import read_tensors
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
+FILES = (WEIGHTS, CONFIG)
 TRAINERS = {
     "AutoEncoderTopK": "TopKTrainer",
     "BatchTopKSAE": "BatchTopKTrainer",
@@ -122,14 +125,39 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     """
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "dictionary_learning")
+    return form(path, k).autoencoder(str(path / WEIGHTS))
+
+
+def recognises(path: Path) -> bool:
+    """Whether both files are there."""
+    return all((path / name).is_file() for name in FILES)
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights of a folder."""
     trainer = _trainer(path)
     kind = trainer.get("dict_class")
     if kind not in READABLE:
         raise InputError(f"{path / CONFIG}: expected dict_class {', '.join(READABLE)}, found {kind!r}")
-    tensors = read_state_dict(path / WEIGHTS)
-    form = _form(path / WEIGHTS, kind, tensors)
+    tensors = read_tensors(path / WEIGHTS)
     recorded = int(tensors["k"]) if "k" in tensors else trainer.get("k") or trainer.get("target_l0")
-    return form.autoencoder(form.choice(k or recorded, str(path / CONFIG)), str(path / WEIGHTS))
+    return changed(_form(path / WEIGHTS, kind, tensors), l0=k or recorded)
+
+
+def describe(path: Path) -> Description:
+    """What a folder says, and the shapes of its tensors."""
+    trainer, said, weights = _trainer(path), metadata(path), read_tensors(path / WEIGHTS)
+    kind, site = str(trainer.get("dict_class")), said.get("hook_name")
+    name = "encoder.weight" if "encoder.weight" in weights else "W_enc"
+    if name not in weights or weights[name].ndim != 2:
+        raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
+    F, d = weights[name].shape if name == "encoder.weight" else weights[name].T.shape
+    k = int(weights["k"]) if "k" in weights else trainer.get("k") or trainer.get("target_l0")
+    conventions = ("b_dec is not subtracted from the input",) if kind == "JumpReluAutoEncoder" else ()
+    return Description(
+        "dictionary-learning", path, d, F, dtype_name(weights), kind, said.get("model_name"), site, layer_of(site), k,
+        conventions=conventions,
+    )  # fmt: skip
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:

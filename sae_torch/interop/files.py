@@ -1,6 +1,6 @@
 """Reading the files of the formats: what is missing, damaged or of another shape is one error that names the file.
 
-They are written by `sae_torch.files`.
+They are written by `sae_torch.files`. No code in a file is ever run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from sae_torch.errors import InputError
 
+# Numbers that are looked at together: what is found of them takes little memory beside the file.
+BLOCK = 1 << 22
+
 
 def require(folder: Path, names: tuple[str, ...], kind: str) -> None:
     """Refuse a folder that lacks one of its files."""
@@ -22,37 +25,20 @@ def require(folder: Path, names: tuple[str, ...], kind: str) -> None:
             raise InputError(f"{folder}: expected a {kind} folder, but {name} is missing")
 
 
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not readable as safetensors: {error}") from None
-
-
-def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file, which may hold nothing else: no code in it is ever run."""
-    import pickle
-
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{file}: not readable as a state dict: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{file}: expected a state dict, found something else")
-    return state
-
-
-def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every named tensor must be there, in shape, and finite."""
+def check_shapes(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every named tensor must be there, in shape."""
     for name, shape in shapes.items():
         shape_there = tuple(tensors[name].shape) if name in tensors else "nothing"
         if shape_there != shape:
             raise InputError(f"{file}: {name}: expected shape {shape}, found {shape_there}")
-        if not bool(torch.isfinite(tensors[name]).all()):
+
+
+def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every named tensor must be there, in shape, and finite."""
+    check_shapes(file, tensors, shapes)
+    for name in shapes:
+        flat = tensors[name].reshape(-1) if tensors[name].is_contiguous() else tensors[name].T.reshape(-1)
+        if not all(bool(torch.isfinite(block).all()) for block in torch.split(flat, BLOCK)):
             raise InputError(f"{file}: {name} holds NaN or infinite values")
 
 

@@ -1,67 +1,287 @@
-"""The formats by name, what each of them is, and which of them a folder holds."""
+"""The formats by name, what each of them is, and which of them a path holds.
+
+A dictionary of a format is a folder, or one file. What a module has to say of it is `Format`; reading it as a module,
+finding it below a folder, and options of the user are the same for all and are here.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+
+import torch
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.interop import dictionary_learning, saelens, sparsify
+from sae_torch.interop.description import Description
+from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.weight_files import SUFFIXES
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+# Formats that are written too, for `export`.
+WritableName = Literal["saelens", "dictionary-learning", "sparsify"]
 FormatName = Literal["saelens", "dictionary-learning", "sparsify"]
+
+# How far below a folder dictionaries are looked for, and after how many entries the search ends.
+DEPTH, ENTRIES = 5, 20_000
+# Names that a message gives of many.
+NAMED = 4
 
 
 class Format(Protocol):
     """What the module of a format holds.
 
-    Attributes
-    ----------
-    CONFIG, WEIGHTS : str
-        Names of its two files. Together they tell one format from another: one name alone may be shared, as SAELens and
-        sparsify share ``cfg.json``.
+    `FILES` are the names of the files that a folder of the format has, all of them; empty where names differ. They make
+    messages of a folder where one is missing.
     """
 
-    CONFIG: str
-    WEIGHTS: str
+    @property
+    def FILES(self) -> tuple[str, ...]:  # noqa: D102, N802  # a constant of a module
+        ...
+
+    def recognises(self, path: Path, /) -> bool:
+        """Whether a folder or file is a dictionary of the format, by names of files and of tensors.
+
+        Cheap: no weights are read. InputError of a damaged file may pass through.
+        """
+
+    def form(self, path: Path, /, k: float | None = None) -> InferenceForm:
+        """The weights as they are here, lazily where the files allow; `k` where the path does not say it.
+
+        InputError for what does not fit or has no equivalent.
+        """
+
+    def metadata(self, path: Path, /) -> dict[str, Any]:
+        """What files and path say about the dictionary, in the words of SAELens folders."""
+
+    def describe(self, path: Path, /) -> Description:
+        """The same and more for a reader, without reading weights; also of what `form` refuses."""
+
+
+class WritableFormat(Format, Protocol):
+    """A format that is written too."""
 
     def save(
-        self, sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None
+        self, sae: SparseAutoencoder, folder: str | os.PathLike[str], /, metadata: dict[str, Any] | None = None
     ) -> Path:
         """Write an autoencoder as a folder; InputError where the format cannot say what it does."""
 
-    def load(self, folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
-        """Read a folder, in eval mode; `k` where the folder does not say it; InputError for what has no equivalent."""
 
-    def metadata(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
-        """What a folder says about its autoencoder, in the words of SAELens folders."""
-
-
-FORMATS: Mapping[FormatName, Format] = {
+WRITABLE: Mapping[WritableName, WritableFormat] = {
     "saelens": saelens,
     "dictionary-learning": dictionary_learning,
     "sparsify": sparsify,
 }
+FORMATS: Mapping[FormatName, Format] = {**WRITABLE}
 
 
-def format_of(folder: Path) -> FormatName:
-    """Name of the format whose files a folder holds: the first of `FORMATS` of which both files are there.
+def load(
+    path: str | os.PathLike[str],
+    k: float | None = None,
+    format: str | None = None,
+    layer: int | None = None,
+    dtype: torch.dtype | None = None,
+    mesh: DeviceMesh | None = None,
+) -> SparseAutoencoder:
+    """Read a dictionary of any format of `FORMATS`; the result is in eval mode.
+
+    Parameters
+    ----------
+    path : path
+        A folder or a file; a file in the folder of a dictionary stands for the folder.
+    k : float, optional
+        Features per token, where neither the files nor the path say it.
+    format : str, optional
+        Name of the format, where files of several lie side by side.
+    layer : int, optional
+        Which of a set, where `path` is the folder of dictionaries of several layers.
+    dtype : torch.dtype, optional
+        Type of the weights; by default as they are stored.
+    mesh : torch.distributed.DeviceMesh, optional
+        Of `st.parallel.mesh`.
+
+    Returns
+    -------
+    SparseAutoencoder
 
     Raises
     ------
     InputError
-        If it holds none, or does not exist.
+        If nothing there is known, a file is damaged, or it has no equivalent; the text names it.
+
+    Examples
+    --------
+    >>> import tempfile, sae_torch as st
+    >>> from sae_torch.interop import formats
+    >>> sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(k=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     formats.load(st.save(sae, folder)).choice
+    TokenChoice(k=2)
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected the folder of an autoencoder, found {_kind(folder)}")
-    for name, module in FORMATS.items():
-        if (folder / module.WEIGHTS).is_file() and (folder / module.CONFIG).is_file():
-            return name
-    expected = ", ".join(f"{module.WEIGHTS} and {module.CONFIG} ({name})" for name, module in FORMATS.items())
-    raise InputError(f"{folder}: expected {expected}, found neither")
+    name, found = resolve(Path(path), format, layer)
+    return FORMATS[name].form(found, k).autoencoder(str(found), mesh, dtype)
 
 
-def _kind(path: Path) -> str:
-    return "a file" if path.exists() else "nothing"
+def describe(path: str | os.PathLike[str], format: str | None = None, layer: int | None = None) -> Description:
+    """What a dictionary is, without reading its weights.
+
+    Parameters
+    ----------
+    path, format, layer
+        As in `load`.
+
+    Returns
+    -------
+    Description
+    """
+    name, found = resolve(Path(path), format, layer)
+    return FORMATS[name].describe(found)
+
+
+def metadata(path: str | os.PathLike[str], format: str | None = None, layer: int | None = None) -> dict[str, Any]:
+    """What a dictionary's files and path say about it, in the words of SAELens folders."""
+    name, found = resolve(Path(path), format, layer)
+    return FORMATS[name].metadata(found)
+
+
+def format_of(path: Path, format: str | None = None) -> FormatName:
+    """Name of the format whose dictionary a path is.
+
+    Parameters
+    ----------
+    path : Path
+    format : str, optional
+        The answer, where files of several formats lie side by side; it is checked.
+
+    Returns
+    -------
+    FormatName
+
+    Raises
+    ------
+    InputError
+        If it is of none or of several; the text says what is there.
+    """
+    return resolve(path, format)[0]
+
+
+def resolve(path: Path, format: str | None = None, layer: int | None = None) -> tuple[FormatName, Path]:
+    """The format of a path, and the folder or file that is the dictionary.
+
+    That is `path` itself, the folder that holds it, or the one of its `layer` below it.
+
+    Raises
+    ------
+    InputError
+        As `format_of`.
+    """
+    if format is not None and format not in FORMATS:
+        raise InputError(f"format: expected one of {', '.join(FORMATS)}, found {format!r}")
+    if not path.exists():
+        raise InputError(f"{path}: expected the folder or file of an autoencoder, found nothing")
+    names = [cast(FormatName, format)] if format is not None else list(FORMATS)
+    for place in (path,) if path.is_dir() else (path, path.parent):
+        found = _recognised(place, names)
+        if len(found) > 1:
+            raise InputError(
+                f"{place}: expected the files of one format, found those of {' and '.join(found)}; say which with "
+                "--format"
+            )
+        if found:
+            return found[0], place
+    if layer is not None and path.is_dir():
+        return resolve(_of_layer(path, names, layer), format)
+    raise InputError(_unknown(path, names))
+
+
+def members(folder: Path, names: Sequence[FormatName] = ()) -> list[Path]:
+    """Dictionaries below a folder, sorted: what a set of them, such as one of all layers, holds.
+
+    Raises
+    ------
+    InputError
+        If the search takes too long; the text asks for a folder further down.
+    """
+    found: list[Path] = []
+    waiting, seen = [(folder, 0)], 0
+    while waiting:
+        place, depth = waiting.pop()
+        for entry in sorted(place.iterdir()):
+            seen += 1
+            if seen > ENTRIES:
+                raise InputError(f"{folder}: expected a dictionary or a set of them, found {ENTRIES} entries and more")
+            if not (entry.is_dir() or entry.suffix in SUFFIXES):
+                continue
+            if _is_any(entry, names or list(FORMATS)):
+                found.append(entry)
+            elif entry.is_dir() and depth < DEPTH:
+                waiting.append((entry, depth + 1))
+    return sorted(found)
+
+
+def _is_any(place: Path, names: Sequence[FormatName]) -> bool:
+    try:
+        return bool(_recognised(place, names))
+    except InputError:  # damaged, but there
+        return True
+
+
+def _recognised(place: Path, names: Sequence[FormatName]) -> list[FormatName]:
+    """The formats whose dictionary a place is; what is damaged is an error only where nobody knows it otherwise."""
+    found: list[FormatName] = []
+    damage: InputError | None = None
+    for name in names:
+        try:
+            if FORMATS[name].recognises(place):
+                found.append(name)
+        except InputError as error:
+            damage = damage or error
+    if damage is not None and not found:
+        raise damage
+    return found
+
+
+def _of_layer(folder: Path, names: Sequence[FormatName], layer: int) -> Path:
+    """The one dictionary of a layer below a folder."""
+    below = members(folder, names)
+    layers = {place: FORMATS[resolve(place)[0]].describe(place).layer for place in below}
+    found = [place for place, of in layers.items() if of == layer]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{folder}: expected one dictionary of layer {layer}, found {_shown(folder, found)}; name one of them"
+        )
+    there = ", ".join(sorted({str(of) for of in layers.values() if of is not None}, key=int)) or "none that is known"
+    raise InputError(f"{folder}: expected a dictionary of layer {layer}, found layers {there}")
+
+
+def _shown(folder: Path, places: Sequence[Path]) -> str:
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return ", ".join(str(place.relative_to(folder)) for place in places[:NAMED]) + more
+
+
+def _unknown(path: Path, names: Sequence[FormatName]) -> str:
+    """What is wrong with a path that no format knows."""
+    expected = f"{path}: expected a dictionary of {', '.join(names)}, found "
+    if not path.is_dir():
+        return f"{expected}a file that is none"
+    for name in names:
+        files = FORMATS[name].FILES
+        missing = [file for file in files if not (path / file).is_file()]
+        if 0 < len(missing) < len(files):
+            return f"{path}: expected {' and '.join(files)} ({name}), but {missing[0]} is missing"
+    below = members(path, names)
+    if below:
+        found = f"found {len(below)} below it: {_shown(path, below)}"
+        return f"{path}: expected a dictionary, {found}; name one, or its --layer"
+    entries = sorted(entry.name for entry in path.iterdir())
+    return expected + (f"only {', '.join(entries[:NAMED])}" if entries else "an empty folder")
+
+
+assert get_args(FormatName) == tuple(FORMATS)

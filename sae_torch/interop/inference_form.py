@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
 UNIT_NORM = 1e-5
+# Numbers that are computed with together: beside weights that lie in a file they take little memory.
+BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +35,24 @@ class InferenceForm:
 
         pre = (x - b_dec) W_enc + b_enc,   a = relu(pre) where pre > threshold (or its top k),   x_hat = a W_dec + b_dec
 
+    The matrices may lie in a mapped file; what multiplies them is kept beside them until they are used, block by block.
+
     Attributes
     ----------
     W_enc : (d_model, features); b_enc : (features,); W_dec : (features, d_model); b_dec : (d_model,)
+        The matrices without their `encoder_scale` and `decoder_scale`; `tensors` has them with these.
     threshold : (features,) or None
         In units of `pre`, rounded down; None with a `k`, or where none has been measured yet.
     k : int or None
         Features per token, where the token chooses.
     has_token_limits : bool
         Whether thresholds do not say everything: a token's matches have limits of their own.
+    l0 : float or None
+        Mean number of features per token where thresholds choose, as far as it is known.
+    own_choice : Choice or None
+        The choice that the files name, where they were written here.
+    encoder_scale, decoder_scale : (features,) or None
+        What a feature's encoder and decoder are to be multiplied by.
     """
 
     W_enc: Tensor
@@ -49,6 +62,10 @@ class InferenceForm:
     threshold: Tensor | None = None
     k: int | None = None
     has_token_limits: bool = False
+    l0: float | None = None
+    own_choice: Choice | None = None
+    encoder_scale: Tensor | None = None
+    decoder_scale: Tensor | None = None
 
     @classmethod
     def of(cls, sae: SparseAutoencoder) -> InferenceForm:
@@ -86,10 +103,15 @@ class InferenceForm:
             )
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.W_dec.dtype
+
+    @cached_property
     def norms(self) -> Tensor:
         """Norm of every decoder row, (features,) float32."""
-        norms: Tensor = self.W_dec.float().norm(dim=1)
-        return norms
+        norms = torch.cat([block.float().norm(dim=1) for block in _blocks(self.W_dec)])
+        return norms if self.decoder_scale is None else norms * self.decoder_scale.float().abs()
 
     @property
     def has_unit_rows(self) -> bool:
@@ -98,25 +120,50 @@ class InferenceForm:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by name, contiguous; with the threshold if there is one."""
-        named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        """The weights by name, contiguous, with what multiplies them; with the threshold if there is one."""
+        named = {"W_enc": torch.cat(list(self.blocks("W_enc"))), "b_enc": self.b_enc.to(self.dtype)}
+        named |= {"W_dec": torch.cat(list(self.blocks("W_dec"))), "b_dec": self.b_dec.to(self.dtype)}
         if self.threshold is not None:
             named["threshold"] = self.threshold
         return {name: tensor.contiguous() for name, tensor in named.items()}
+
+    def blocks(self, name: Literal["W_enc", "W_dec", "encoder"]) -> Iterator[Tensor]:
+        """Some rows of a matrix after the other, multiplied by what they are to be and rounded once.
+
+        `encoder` is `W_enc` transposed: one feature a row.
+        """
+        matrix = self.W_dec if name == "W_dec" else self.W_enc
+        scale = self.decoder_scale if name == "W_dec" else self.encoder_scale
+        start = 0
+        for block in _blocks(matrix.T if name == "encoder" else matrix):
+            if scale is None:
+                yield block.to(self.dtype)
+            else:
+                of_rows = scale if name == "W_enc" else scale[start : start + len(block), None]
+                yield self._stored(self._wide(block) * self._wide(of_rows))
+            start += len(block)
 
     def with_unit_rows(self) -> InferenceForm:
         """The same reconstructions with decoder rows of norm 1; activations are then in units of `x`."""
         if self.has_unit_rows:
             return self
-        norms = self._wide(self.W_dec).norm(dim=1)
+        norms = self._wide_norms
         if not bool((norms > 0).all()):
             raise InputError(f"sae: decoder row {int((norms == 0).nonzero()[0])} is zero and has no direction")
-        return replace(
-            self,
-            W_enc=self._stored(self._wide(self.W_enc) * norms),
-            b_enc=self._stored(self._wide(self.b_enc) * norms),
-            W_dec=self._stored(self._wide(self.W_dec) / norms[:, None]),
-        )
+        return self.scaled(norms, 1.0 / norms)
+
+    def scaled(self, encoder: Tensor | float, decoder: Tensor | float) -> InferenceForm:
+        """Every feature's encoder, with its bias, and its decoder multiplied; thresholds stay in units of `pre`."""
+        pairs = ((self.encoder_scale, encoder), (self.decoder_scale, decoder))
+        ones = torch.ones(self.b_enc.shape, dtype=self._wide(self.b_enc).dtype)
+        first, second = (ones * factor if scale is None else scale * factor for scale, factor in pairs)
+        b_enc = self._stored(self._wide(self.b_enc) * self._wide(ones * encoder))
+        return replace(self, b_enc=b_enc, encoder_scale=first, decoder_scale=second)
+
+    def for_scaled_inputs(self, factor: float) -> InferenceForm:
+        """Weights for `x`, of weights that read ``factor * x`` and reconstruct that: its threshold stays as it is."""
+        b_dec = self._stored(self._wide(self.b_dec) / factor)
+        return replace(self.scaled(factor, 1.0 / factor), b_enc=self.b_enc, b_dec=b_dec)
 
     def absorb_b_dec(self) -> InferenceForm:
         """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""
@@ -126,18 +173,30 @@ class InferenceForm:
         """The way back: weights of the same function for an encoder that reads `x` itself."""
         return replace(self, b_enc=self._stored(self._wide(self.b_enc) - self._b_dec_encoded))
 
-    def choice(self, k: float | None, path: str) -> Choice:
-        """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature."""
+    def choice(self, path: str) -> Choice:
+        """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature.
+
+        Raises
+        ------
+        InputError
+            If nothing says how many features a token has on average.
+        """
+        if self.own_choice is not None:
+            return self.own_choice
         if self.k is not None:
             return TokenChoice(self.k)
-        if k is None:
-            raise InputError(f"{path}: the mean number of features per token is not recorded; pass load(folder, k=)")
+        if self.l0 is None:
+            raise InputError(
+                f"{path}: the mean number of features per token is not recorded; pass load(folder, k=), or --k"
+            )
         theta = self._scaled_threshold()
         if theta is None or bool((theta == theta[0]).all()):
-            return MutualChoice(k)
-        return FeatureChoice(k)
+            return MutualChoice(self.l0)
+        return FeatureChoice(self.l0)
 
-    def autoencoder(self, choice: Choice, path: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
+    def autoencoder(
+        self, path: str, mesh: DeviceMesh | None = None, dtype: torch.dtype | None = None
+    ) -> SparseAutoencoder:
         """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors.
 
         Raises
@@ -145,19 +204,19 @@ class InferenceForm:
         InputError
             If a token's top k would be others than in the format, which ranks without decoder norms.
         """
-        norms = self.norms
+        norms, choice = self.norms, self.choice(path)
         if self.k is not None and bool(norms.max() - norms.min() > 2 * self._tolerance * norms.max()):
             raise InputError(
                 f"{path}: the format ranks a token's features without the norms of their decoder rows, which this one "
                 f"counts, and they differ ({float(norms.min()):.4g} to {float(norms.max()):.4g})"
             )
         d_model, n_features = self.W_enc.shape
-        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.W_dec.dtype, mesh=mesh)
+        sae = SparseAutoencoder(d_model, n_features, choice, dtype=dtype or self.dtype, mesh=mesh)
         here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
-            local(sae.encoder).copy_(self.W_enc.T[here])
+            _fill(local(sae.encoder), self.blocks("encoder"), here)
+            _fill(local(sae.W_dec), self.blocks("W_dec"), here)
             local(sae.b_enc).copy_(self.b_enc[here])
-            local(sae.W_dec).copy_(self.W_dec[here])
             local(sae.b_dec).copy_(self.b_dec)
         theta = self._scaled_threshold()
         if theta is not None:
@@ -172,20 +231,42 @@ class InferenceForm:
         return theta if self.has_unit_rows else theta * self.norms
 
     @property
+    def _wide_norms(self) -> Tensor:
+        norms = torch.cat([self._wide(block).norm(dim=1) for block in _blocks(self.W_dec)])
+        return norms if self.decoder_scale is None else norms * self._wide(self.decoder_scale).abs()
+
+    @property
     def _b_dec_encoded(self) -> Tensor:
-        return self._wide(self.b_dec) @ self._wide(self.W_enc)
+        b_dec = self._wide(self.b_dec)
+        encoded = torch.cat([self._wide(block) @ b_dec for block in _blocks(self.W_enc.T)])
+        return encoded if self.encoder_scale is None else encoded * self._wide(self.encoder_scale)
 
     def _wide(self, tensor: Tensor) -> Tensor:
         """For arithmetic: float32, or the type of the weights where that is wider."""
-        return tensor.to(torch.promote_types(self.W_dec.dtype, torch.float32))
+        return tensor.to(torch.promote_types(self.dtype, torch.float32))
 
     def _stored(self, tensor: Tensor) -> Tensor:
         """Back in the type of the weights: what is folded is rounded once."""
-        return tensor.to(self.W_dec.dtype)
+        return tensor.to(self.dtype)
 
     @property
     def _tolerance(self) -> float:
-        return max(UNIT_NORM, torch.finfo(self.W_dec.dtype).eps)
+        return max(UNIT_NORM, torch.finfo(self.dtype).eps)
+
+
+def _blocks(matrix: Tensor) -> tuple[Tensor, ...]:
+    """Some rows after the other."""
+    return torch.split(matrix, max(1, BLOCK // max(1, matrix.shape[1])))
+
+
+def _fill(weight: Tensor, blocks: Iterator[Tensor], here: slice) -> None:
+    """Copy those rows that a process holds."""
+    start = 0
+    for block in blocks:
+        first, stop = max(here.start, start), min(here.stop, start + len(block))
+        if first < stop:
+            weight[first - here.start : stop - here.start].copy_(block[first - start : stop - start])
+        start += len(block)
 
 
 def settings(choice: Choice) -> dict[str, Any]:

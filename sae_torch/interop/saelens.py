@@ -23,16 +23,19 @@ from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
-from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
+from sae_torch.interop.description import Description, dtype_name, layer_of
+from sae_torch.interop.files import check_tensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
+from sae_torch.interop.weight_files import read_header, read_safetensors
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["CONFIG", "WEIGHTS", "load", "metadata", "metadata_of", "register", "save"]
+__all__ = ["FILES", "describe", "form", "load", "metadata", "metadata_of", "recognises", "register", "save"]
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
+FILES = (WEIGHTS, CONFIG)
 # SAELens keeps nested metadata only with a version at least that of its current format.
 FORMAT_VERSION = "6.0.0"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
@@ -165,18 +168,43 @@ def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMes
     """
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "SAELens")
+    return form(path, k).autoencoder(str(path / WEIGHTS), mesh)
+
+
+def recognises(path: Path) -> bool:
+    """Whether both files are there."""
+    return all((path / name).is_file() for name in FILES)
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights of a folder, with the choice that wrote it where that is one of this library's."""
     config = _current(path / CONFIG, read_json(path / CONFIG))
     _refuse_others(path / CONFIG, config)
     tensors = read_safetensors(path / WEIGHTS)
     _refuse_scaling(path / CONFIG, config, tensors.get("scaling_factor"))
-    form = _form(path, config, tensors)
-    choice = _choice(path, config, form, k)
-    choice.build(form.b_enc.numel())
-    if (path / SPARSITY).is_file():
-        targets = read_safetensors(path / SPARSITY).get("quota_densities")
-        if targets is not None:
-            choice.set_density_targets(targets)
-    return form.autoencoder(choice, str(path / WEIGHTS), mesh)
+    read = _form(path, config, tensors)
+    described = config.get("metadata") or {}
+    ours = described.get("allocation") or {}
+    read = changed(read, l0=k or ours.get("k") or config.get("k") or described.get("l0"))
+    return changed(read, own_choice=_own_choice(path, ours, read))
+
+
+def describe(path: Path) -> Description:
+    """What a folder says, and the shapes in the header of its weights."""
+    config = _current(path / CONFIG, read_json(path / CONFIG))
+    said, weights = metadata(path), read_header(path / WEIGHTS)
+    d, F = (read_whole_number(path / CONFIG, config, name) for name in ("d_in", "d_sae"))
+    site = said.get("hook_name")
+    conventions = []
+    if not config.get("apply_b_dec_to_input", True):
+        conventions.append("b_dec is not subtracted from the input")
+    if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK):
+        conventions.append("activations are multiplied by the norms of decoder rows")
+    mean = config.get("k") or (said.get("allocation") or {}).get("k") or said.get("l0")
+    return Description(
+        "saelens", path, d, F, dtype_name(weights), str(config.get("architecture")), said.get("model_name"), site,
+        layer_of(site), mean, conventions=tuple(conventions),
+    )  # fmt: skip
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -284,21 +312,24 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
     return changed(form, threshold=threshold if architecture == OURS_ALONE else threshold.to(dtype))
 
 
-def _choice(path: Path, config: dict[str, Any], form: InferenceForm, k: float | None) -> Choice:
-    described = config.get("metadata") or {}
-    ours = described.get("allocation") or {}
-    mean = k or ours.get("k") or config.get("k") or described.get("l0")
+def _own_choice(path: Path, ours: Mapping[str, Any], read: InferenceForm) -> Choice | None:
+    """The choice that a folder of ours names, with its quotas; None in folders of others, and for token choice."""
     name = ours.get("choice")
-    if form.k is not None or mean is None or name is None:
-        return form.choice(mean, str(path / CONFIG))
+    if name is None or read.l0 is None or read.k is not None:
+        return None
     kind = Choice.named(name)
     if kind is None:
-        choice = form.choice(mean, str(path / CONFIG))
+        choice = read.choice(str(path / CONFIG))
         warnings.warn(
             f"{path / CONFIG}: choice {name} is not defined here, so its thresholds are loaded as "
             f"{type(choice).__name__}; import the module that defines it first to train on or to allocate batches",
-            stacklevel=3,
+            stacklevel=4,
         )
-        return choice
-    given = {key: value for key, value in ours.items() if key not in ("version", "choice")}
-    return kind.from_settings(given | {"k": mean})
+    else:
+        given = {key: value for key, value in ours.items() if key not in ("version", "choice")}
+        choice = kind.from_settings(given | {"k": read.l0})
+    choice.build(read.b_enc.numel())
+    targets = read_safetensors(path / SPARSITY).get("quota_densities") if (path / SPARSITY).is_file() else None
+    if targets is not None:
+        choice.set_density_targets(targets)
+    return choice

@@ -9,10 +9,13 @@ from typing import Any
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
-from sae_torch.interop.files import check_tensors, read_safetensors, read_whole_number, require
+from sae_torch.interop.description import Description, dtype_name, layer_of
+from sae_torch.interop.files import check_tensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.weight_files import read_header, read_safetensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+FILES = (WEIGHTS, CONFIG)
 # What its configuration may say without a change of the function.
 SUPPORTED: dict[str, Any] = {"activation": "topk", "skip_connection": False, "transcode": False}
 
@@ -108,24 +111,48 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
     """
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "sparsify")
+    return form(path).autoencoder(str(path / WEIGHTS))
+
+
+def recognises(path: Path) -> bool:
+    """Whether both files are there."""
+    return all((path / name).is_file() for name in FILES)
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights of a folder; its `k` is always said."""
     config = read_json(path / CONFIG)
     for key, expected in SUPPORTED.items():
         if config.get(key, expected) != expected:
             raise InputError(f"{path / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
-    d = read_whole_number(path / CONFIG, config, "d_in")
-    named = "num_latents" if config.get("num_latents") else "expansion_factor"
-    F = read_whole_number(path / CONFIG, config, named) * (1 if named == "num_latents" else d)
+    d, F = _sizes(path, config)
     tensors = read_safetensors(path / WEIGHTS)
     shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "W_dec": (F, d), "b_dec": (d,)}
     check_tensors(path / WEIGHTS, tensors, shapes)
-    form = InferenceForm(
+    return InferenceForm(
         W_enc=tensors["encoder.weight"].T,
         b_enc=tensors["encoder.bias"],
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
         k=read_whole_number(path / CONFIG, config, "k"),
     )
-    return form.autoencoder(form.choice(None, str(path / CONFIG)), str(path / WEIGHTS))
+
+
+def describe(path: Path) -> Description:
+    """What a folder says, and the types in the header of its weights."""
+    config, site = read_json(path / CONFIG), metadata(path)["hook_name"]
+    d, F = _sizes(path, config)
+    weights = read_header(path / WEIGHTS)
+    return Description(
+        "sparsify", path, d, F, dtype_name(weights), str(config.get("activation", "topk")), None, site, layer_of(site),
+        read_whole_number(path / CONFIG, config, "k"), "transcoder" if config.get("transcode") else "autoencoder",
+    )  # fmt: skip
+
+
+def _sizes(path: Path, config: dict[str, Any]) -> tuple[int, int]:
+    d = read_whole_number(path / CONFIG, config, "d_in")
+    named = "num_latents" if config.get("num_latents") else "expansion_factor"
+    return d, read_whole_number(path / CONFIG, config, named) * (1 if named == "num_latents" else d)
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:

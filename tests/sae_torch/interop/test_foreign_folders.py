@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import sae_torch as st
 from sae_torch.interop import dictionary_learning, sparsify
-from sae_torch.interop.formats import FORMATS, format_of
+from sae_torch.interop.formats import FORMATS, format_of, load
 
 FIXTURES = Path(__file__).parent / "fixtures"
 K = 3
@@ -36,7 +36,7 @@ SAME = {
 @pytest.mark.parametrize("name", SAME)
 def test_it_gives_what_the_library_gave(name: str) -> None:
     folder = FIXTURES / name
-    sae = FORMATS[format_of(folder)].load(folder)
+    sae = load(folder)
     assert type(sae.choice) is SAME[name]
     assert sae.choice.k == (2.5 if name.startswith("saelens") and name != "saelens-topk-rescaled" else K)
     expected = load_file(folder / "expected.safetensors")
@@ -57,7 +57,7 @@ def test_it_gives_what_the_library_gave(name: str) -> None:
 )
 def test_what_has_no_equivalent_is_refused(name: str, message: str) -> None:
     with pytest.raises(st.InputError, match=message):
-        FORMATS[format_of(FIXTURES / name)].load(FIXTURES / name)
+        load(FIXTURES / name)
 
 
 @pytest.mark.parametrize("name", ["saelens-standard", "dictionary-learning-JumpReluAutoEncoder"])
@@ -65,10 +65,10 @@ def test_k_is_asked_for_where_the_folder_does_not_say_it(name: str, tmp_path: Pa
     folder = shutil.copytree(FIXTURES / name, tmp_path / "copy")
     kind = format_of(folder)
     edit = {"metadata": {}} if kind == "saelens" else {"trainer": {"dict_class": name.split("-")[-1]}}
-    change(folder / FORMATS[kind].CONFIG, **edit)
+    change(folder / FORMATS[kind].FILES[1], **edit)
     with pytest.raises(st.InputError, match=r"not recorded; pass load\(folder, k=\)"):
-        FORMATS[kind].load(folder)
-    assert FORMATS[kind].load(folder, k=7.5).choice.k == 7.5
+        load(folder)
+    assert load(folder, k=7.5).choice.k == 7.5
 
 
 def test_a_threshold_that_was_never_measured_is_calibrated_here(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_damage_is_named(name: str, file: str, edit: dict[str, Any], message: st
     folder = shutil.copytree(FIXTURES / name, tmp_path / "copy")
     change(folder / file, **edit)
     with pytest.raises(st.InputError, match=message):
-        FORMATS[format_of(folder)].load(folder)
+        load(folder)
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.interop import dictionary_learning, saelens
-from sae_torch.interop.formats import FORMATS, FormatName, format_of
+from sae_torch.interop.formats import FORMATS, WRITABLE, FormatName, WritableName, format_of, load
 from sae_torch.interop.saebench import BenchmarkAutoencoder
 from tests.sae_torch.command_line import complaint
 
@@ -40,7 +40,7 @@ def inputs(count: int, seed: int) -> torch.Tensor:
 
 
 @given(
-    some.sampled_from(get_args(FormatName)),
+    some.sampled_from(get_args(WritableName)),
     some.sampled_from(["token", "mutual", "feature"]),
     some.integers(0, 50),
     some.booleans(),
@@ -53,11 +53,11 @@ def test_written_and_read_again(
     sae, folder = made(choice, seed, unit), tmp_path_factory.mktemp("format")
     if name == "sparsify" and kind != "token":
         with pytest.raises(st.InputError, match="holds token choice only"):
-            FORMATS[name].save(sae, folder)
+            WRITABLE[name].save(sae, folder)
         return
-    FORMATS[name].save(sae, folder, metadata={"model_name": "toy", "hook_name": "blocks.2.hook_resid_post"})
+    WRITABLE[name].save(sae, folder, metadata={"model_name": "toy", "hook_name": "blocks.2.hook_resid_post"})
     assert format_of(folder) == name
-    again = FORMATS[name].load(folder)
+    again = load(folder)
     assert type(again.choice) is type(choice)
     x = inputs(100, seed + 2)
     one, two = sae(x), again(x)
@@ -70,11 +70,7 @@ def test_written_and_read_again(
 
 def test_the_names_of_the_formats_are_those_of_the_command_line() -> None:
     assert tuple(FORMATS) == get_args(FormatName)
-
-
-def test_no_two_formats_have_the_same_files() -> None:
-    """`format_of` would take the first."""
-    assert len({(module.CONFIG, module.WEIGHTS) for module in FORMATS.values()}) == len(FORMATS)
+    assert tuple(WRITABLE) == get_args(WritableName)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -110,8 +106,8 @@ def test_a_score_just_above_its_threshold_is_kept_in_narrow_types(
 ) -> None:
     sae, x = at_the_edge(dtype)
     assert sae(x).codes.token_counts.tolist() == [0, 0, 6, 6, 6]
-    FORMATS[name].save(sae, tmp_path)
-    again = FORMATS[name].load(tmp_path)
+    WRITABLE[name].save(sae, tmp_path)
+    again = load(tmp_path)
     assert again.W_dec.dtype == dtype
     assert torch.equal(again(x).codes.to_dense(), sae(x).codes.to_dense())
 
@@ -139,9 +135,9 @@ def test_what_is_folded_in_a_narrow_type_is_rounded_once(name: str, tmp_path: Pa
     with torch.no_grad():
         for weight in ("W_enc", "b_enc", "W_dec", "b_dec"):
             getattr(wide, weight).copy_(getattr(sae, weight))
-    FORMATS[name].save(sae, tmp_path / "narrow")
-    FORMATS[name].save(wide, tmp_path / "wide")
-    narrow, wide = (FORMATS[name].load(tmp_path / kind) for kind in ("narrow", "wide"))
+    WRITABLE[name].save(sae, tmp_path / "narrow")
+    WRITABLE[name].save(wide, tmp_path / "wide")
+    narrow, wide = (load(tmp_path / kind) for kind in ("narrow", "wide"))
     for weight in ("W_enc", "W_dec"):
         assert torch.equal(getattr(narrow, weight), getattr(wide, weight).bfloat16())
 
@@ -234,14 +230,17 @@ def test_the_commands_go_there_and_back(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "--folder", "nowhere", "--out", "o", "--format", "sparsify"], "nowhere: expected the folder of an"),
+        (
+            ["export", "--folder", "nowhere", "--out", "o", "--format", "sparsify"],
+            "nowhere: expected the folder or file of an",
+        ),
         (
             ["import", "--folder", "nowhere", "--out", "o"],
-            "nowhere: expected the folder of an autoencoder, found nothing",
+            "nowhere: expected the folder or file of an autoencoder, found nothing",
         ),
         (
             ["import", "--folder", ".", "--out", "o"],
-            ".: expected sae_weights.safetensors and cfg.json (saelens), ae.pt",
+            ".: expected a dictionary, found 1 below it: ours; name one, or its --layer",
         ),
         (["export", "--folder", "ours", "--out", "o", "--format", "sparsify"], "holds token choice only"),
         (["export", "--folder", "ours", "--out", "o", "--format", "onnx"], "--format"),
