@@ -23,7 +23,7 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Expected one of {demo, harvest, train, evaluate, report, export, import}"),
+        ([], "Expected one of {demo, harvest, train, evaluate, report, export, import, inspect}"),
         (["trian"], "Unrecognized options: trian"),
         (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
         (["train", "--batch-size", "9"], "Perhaps you meant: --reader.batch-size INT"),
