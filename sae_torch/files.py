@@ -67,7 +67,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Path
         Beside the folder.
     """
-    beside = folder.with_name(f".{folder.name}.tmp")
+    beside = beside_of(folder)
     beside.mkdir()
     try:
         yield beside
@@ -78,6 +78,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     _flush(folder.parent)
+
+
+def beside_of(folder: Path) -> Path:
+    """Where `new_folder` fills a folder."""
+    return folder.with_name(f".{folder.name}.tmp")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -93,14 +93,28 @@ class _Ranked(World):
         return shared_over(tensor, self.features) if self.cuts_features else tensor
 
     def cut_weight(self, weight: Tensor) -> Tensor:
+        return self._rows(weight[self.cut(len(weight))].contiguous(), weight.shape) if self.cuts_features else weight
+
+    def empty_rows(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if not self.cuts_features:
-            return weight
+            return super().empty_rows(shape, dtype)
+        held = len(range(shape[0])[self.cut(shape[0])])
+        return self._rows(torch.empty(held, *shape[1:], dtype=dtype), torch.Size(shape))
+
+    def _rows(self, held: Tensor, shape: torch.Size) -> Tensor:
+        """A weight of which this rank holds some rows."""
         from torch.distributed.tensor import DTensor, Replicate, Shard
 
-        held = weight[self.cut(len(weight))].contiguous()
-        placed = (Replicate(), Shard(0))
-        shape, stride = weight.shape, weight.stride()
-        return DTensor.from_local(held, self.mesh, placed, run_check=False, shape=shape, stride=stride)
+        stride = torch.empty(shape, device="meta").stride()
+        return DTensor.from_local(held, self.mesh, (Replicate(), Shard(0)), run_check=False, shape=shape, stride=stride)
+
+    def is_cut(self, weight: Tensor) -> bool:
+        return hasattr(weight, "placements") and any(place.is_shard() for place in weight.placements)
+
+    def placed_like(self, value: Tensor, weight: Tensor) -> Tensor:
+        if hasattr(value, "placements") or not hasattr(weight, "placements"):
+            return value
+        return self.cut_weight(value) if self.is_cut(weight) else self.whole_weight(value)
 
     def whole_weight(self, weight: Tensor) -> Tensor:
         if not self.cuts_features:
@@ -110,7 +124,7 @@ class _Ranked(World):
         return DTensor.from_local(weight, self.mesh, (Replicate(), Replicate()), run_check=False)
 
     def local(self, weight: Tensor) -> Tensor:
-        return weight.to_local() if self.cuts_features else weight  # type: ignore[attr-defined]
+        return weight.to_local() if hasattr(weight, "to_local") else weight
 
     def gathered(self, weight: Tensor) -> Tensor:
         return weight.full_tensor() if self.cuts_features else weight  # type: ignore[attr-defined]
@@ -179,7 +193,7 @@ class _Ranked(World):
             )
 
     def _held(self, value: Any) -> Any:
-        return value.to_local() if hasattr(value, "to_local") else value
+        return self.local(value) if isinstance(value, Tensor) else value
 
 
 def _numbers(ranks: TorchRanks, number: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -130,6 +131,18 @@ class World:
     def whole_weight(self, weight: Tensor) -> Tensor:
         """A weight that every rank holds."""
         return weight
+
+    def is_cut(self, weight: Tensor) -> bool:
+        """Whether this process holds only rows of it."""
+        return False
+
+    def empty_rows(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A weight of that shape in which nothing has been written yet, with the rows that this process holds."""
+        return torch.empty(shape, dtype=dtype)
+
+    def placed_like(self, value: Tensor, weight: Tensor) -> Tensor:
+        """A tensor that one process wrote whole, as this one holds a weight of the same shape."""
+        return value
 
     def local(self, weight: Tensor) -> Tensor:
         """The rows that this rank holds, as they lie in its memory."""

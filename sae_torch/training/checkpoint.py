@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -12,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from sae_torch.errors import InputError
-from sae_torch.files import new_folder
+from sae_torch.files import beside_of, new_folder
+from sae_torch.parallel.world import ALONE, World
+from sae_torch.training.cut_state import read_cut, separated, whole_again, write_cut
 
 STATE, MANIFEST, FINISHED = "state.pt", "manifest.json", "finished"
+# What several processes hold a part of each.
+ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -25,18 +32,22 @@ class Checkpoints:
     """The checkpoints of a run, each a folder with the state and its digest.
 
     A checkpoint is written beside its place, flushed to the disk and renamed: a process that is killed at any moment
-    leaves the ones before it and perhaps a folder with a leading dot, which the next run removes.
+    leaves the ones before it and perhaps a folder with a leading dot, which the next run removes. Tensors that are cut
+    between processes are written by all of them, each its rows, before the folder gets its name.
 
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Where they lie, for all processes.
     keep : int
         How many of the newest are kept.
+    world : World
+        The processes that write; all call `write`.
     """
 
     folder: Path
     keep: int
+    world: World = ALONE
 
     def prepare(self) -> None:
         """Make the folder; remove what a killed process left."""
@@ -54,13 +65,17 @@ class Checkpoints:
             If the disk is full or the folder cannot be written; earlier checkpoints stay.
         """
         place = self.place(step, finished)
-        if place.exists():
+        _, exists = self.world.agreed(place.exists, int)
+        if exists[0]:
             return place
-        with new_folder(place) as beside:
-            digest = _write_state(beside / STATE, state)
-            manifest = {**facts, "step": step, "sha256": digest}
-            (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        self._forget()
+        whole, cut = separated(state, self.world)
+        with contextlib.ExitStack() as held:
+            self.world.once(lambda: held.enter_context(new_folder(place)))
+            beside = beside_of(place)
+            digests = _written_rows(cut, beside / ROWS, self.world) if cut else {}
+            self.world.once(lambda: _write_rest(beside, whole, {**facts, "step": step}, digests))
+            self.world.once(held.close)
+        self.world.once(self._forget)
         return place
 
     def place(self, step: int, finished: bool = False) -> Path:
@@ -94,8 +109,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise _damaged(checkpoint, error) from None
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state in a checkpoint, checked against its digest.
+def read_state(checkpoint: Path, world: World = ALONE) -> dict[str, Any]:
+    """The state in a checkpoint, checked against its digests; of several processes all call it.
 
     Raises
     ------
@@ -103,14 +118,53 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         If it is truncated or altered; the text says what to do.
     """
     try:
-        with (checkpoint / STATE).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != read_manifest(checkpoint)["sha256"]:
-            raise ValueError("its content does not match its digest")
-        state: dict[str, Any] = torch.load(checkpoint / STATE, weights_only=True)
-        return state
+        manifest = read_manifest(checkpoint)
+        state, _ = world.agreed(lambda: _read_rest(checkpoint, manifest), lambda _: 0)
+        digests = manifest.get(ROWS)
+        if digests is None:
+            return state
+        world.agreed(lambda: _check_rows(checkpoint / ROWS, digests, world), lambda _: 0)
+        return whole_again(state, read_cut(checkpoint / ROWS, world))
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         raise _damaged(checkpoint, error) from None
+
+
+def _read_rest(checkpoint: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What one process wrote."""
+    if _digest(checkpoint / STATE) != manifest["sha256"]:
+        raise ValueError("its content does not match its digest")
+    state: dict[str, Any] = torch.load(checkpoint / STATE, weights_only=True)
+    return state
+
+
+def _check_rows(folder: Path, digests: Mapping[str, str], world: World) -> None:
+    """Compare the files of all processes with their digests, each process some of them."""
+    for name, digest in sorted(digests.items())[world.index :: world.count]:
+        if _digest(folder / name) != digest:
+            raise ValueError(f"the content of {ROWS}/{name} does not match its digest")
+
+
+def _written_rows(cut: Mapping[str, Tensor], folder: Path, world: World) -> dict[str, str]:
+    """Write what is cut between processes; the digest of each file."""
+    write_cut(cut, folder)
+    names = sorted(path.name for path in folder.iterdir())[world.index :: world.count]
+    found, _ = world.agreed(lambda: {name: _digest(folder / name) for name in names}, len)
+    assert world.ranks is not None
+    texts = world.ranks.gather(np.frombuffer(json.dumps(found).encode(), np.uint8))
+    return {name: digest for text in texts for name, digest in json.loads(text.tobytes()).items()}
+
+
+def _write_rest(folder: Path, state: Mapping[str, Any], facts: dict[str, Any], digests: Mapping[str, str]) -> None:
+    """Write what one process holds, and what tells a whole checkpoint from a damaged one."""
+    manifest = {**facts, "sha256": _write_state(folder / STATE, state)}
+    if digests:
+        manifest[ROWS] = digests
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _damaged(checkpoint: Path, error: Exception) -> InputError:

@@ -10,7 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,7 @@ class Run:
         parallel = self.config.parallel
         self.mesh = joined(parallel.data, parallel.features)
         self.world = world_of(self.mesh, parallel.features)
+        self.checkpoints = replace(self.checkpoints, world=self.world)
         self.quiet = self.quiet or not self.world.leads
         for name, value in {**package_versions(), "config": toml(self.config)}.items():
             self.world.require_alike(name, [value].__iter__)
@@ -153,7 +154,7 @@ class Run:
         reader = self._reader()
         self.world.require_alike("activations", lambda: sorted(_source(reader).items()))
         trainers = self._trainers(reader)
-        self.world.once(lambda: self._require_space(trainers))
+        self.world.agreed(lambda: self._require_space(trainers), lambda _: 0)
         for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
             self._say(f"{name}: the scores of a batch do not fit {self.config.device}, so {chunk} features at a time")
         self.stage = "training"
@@ -193,8 +194,9 @@ class Run:
         needed = 3 * weights * (keep + 1 - min(keep, self.checkpoints.count)) + weights
         free = shutil.disk_usage(self.config.out).free
         if needed > free:
+            where = "" if self.world.count == 1 else f" on rank {self.world.index}"
             raise InputError(
-                f"{self.config.out} has {free / 1e9:.2f} GB left, expected {needed / 1e9:.2f} GB for "
+                f"{self.config.out} has {free / 1e9:.2f} GB left{where}, expected {needed / 1e9:.2f} GB for "
                 f"{self.config.checkpoints.keep} checkpoints (checkpoints.keep) and the autoencoders"
             )
 
@@ -210,7 +212,7 @@ class Run:
                 f"{newest} was written in another environment ({changed}), so the result would not be the same to the "
                 "last bit; restore it, or go on with --allow-inexact"
             )
-        state = read_state(newest)
+        state = read_state(newest, self.world)
         for name, trainer in trainers.items():
             saved = state["trainers"][name]
             if saved["steps"] != len(reader):
@@ -301,13 +303,12 @@ class Run:
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
         state = {"step": step, "trainers": states, "random": _random_state()}
         facts = {"environment": self._environment, "activations": _source(reader)}
-        self.world.once(lambda: self.checkpoints.write(step, state, facts, finished))
-        return self.checkpoints.place(step, finished)
+        return self.checkpoints.write(step, state, facts, finished)
 
     @property
     def _environment(self) -> dict[str, str]:
         """What must be the same for the same bits; the number of processes too."""
-        several = {} if self.mesh is None else {"processes": str(self.config.parallel.data)}
+        several = {} if self.mesh is None else {"processes": self.config.parallel.text}
         return environment(self.config.device) | several
 
     def _finish(self, reader: Stream, trainers: dict[str, Trainer]) -> None:

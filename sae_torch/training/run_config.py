@@ -192,16 +192,17 @@ class ParallelOptions:
     data: int = 1
     """Processes that share the tokens of every batch; the result does not depend on their number, but for rounding."""
     features: int = 1
-    """Processes that share the dictionary: 1 in a run; more in a loop of your own."""
+    """Processes that share the dictionary: each holds a slice of the features and of the optimiser's state."""
 
     def __post_init__(self) -> None:
-        if self.data < 1:
-            raise InputError(f"parallel.data: expected at least 1, found {self.data}")
-        if self.features != 1:
-            raise InputError(
-                f"parallel.features: expected 1, found {self.features}; a run writes checkpoints of whole weights, "
-                "st.Trainer on a mesh of st.parallel.mesh takes more"
-            )
+        for name in ("data", "features"):
+            if getattr(self, name) < 1:
+                raise InputError(f"parallel.{name}: expected at least 1, found {getattr(self, name)}")
+
+    @property
+    def text(self) -> str:
+        """As a checkpoint records it."""
+        return str(self.data) if self.features == 1 else f"{self.data} x {self.features}"
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,8 @@ class RunConfig:
             raise InputError(
                 f"reader.passes: expected 1 in live mode, which stores nothing, found {self.reader.passes}"
             )
-        if self.live and self.parallel.data > 1:
-            raise InputError(f"parallel.data: expected 1 in live mode, found {self.parallel.data}")
+        if self.live and (self.parallel.data, self.parallel.features) != (1, 1):
+            raise InputError(f"parallel: expected one process in live mode, found {self.parallel.text}")
         if self.reader.batch_size < self.parallel.data:
             raise InputError(
                 f"reader.batch_size: expected a token for each of {self.parallel.data} processes, found "

@@ -251,9 +251,7 @@ class Trainer:
         if schedule is None:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
         self.check_losses()
-        for name, weight in self.sae.named_parameters():
-            if not bool(torch.isfinite(self.world.local(weight)).all()):
-                raise FloatingPointError(f"{name} is not finite after step {schedule.step}: {self._remedy}")
+        self.world.agreed(partial(self._require_finite, schedule.step), lambda _: 0)
         return {
             "steps": schedule.steps,
             "step": schedule.step,
@@ -274,12 +272,25 @@ class Trainer:
         if "first_sight" in state:  # older ones have none
             schedule.first_sight.load_state_dict(state["first_sight"])
         self.scale = state["scale"]
-        self.sae.load_state_dict(state["sae"])
+        weights, placed_like = dict(self.sae.named_parameters()), self.world.placed_like
+        self.sae.load_state_dict(
+            {name: placed_like(value, weights.get(name, value)) for name, value in state["sae"].items()}
+        )
         self.sae.choice.load_carried_state(state["choice"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        trained = self.optimizer.param_groups[0]["params"]
+        moments = {
+            number: {name: placed_like(value, trained[number]) if value.ndim else value for name, value in kept.items()}
+            for number, kept in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
         if "W_enc" in state["sae"]:  # checkpoints once held the encoder transposed, and its moments with it
             moments = self.optimizer.state[self.sae.encoder]
             moments |= {name: value.T.contiguous() for name, value in moments.items() if value.ndim == 2}
+
+    def _require_finite(self, step: int) -> None:
+        for name, weight in self.sae.named_parameters():
+            if not bool(torch.isfinite(self.world.local(weight)).all()):
+                raise FloatingPointError(f"{name} is not finite after step {step}: {self._remedy}")
 
     def _require_idle(self, call: str) -> None:
         if self.schedule is not None:

@@ -121,7 +121,10 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
     ("words", "message"),
     [
         (["evaluate", "--activations", "held-out"], "autoencoders"),
-        (["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"], "nowhere: expected the folder or file of an"),
+        (
+            ["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"],
+            "nowhere: expected the folder or file of an",
+        ),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "no"], "no: expected a folder or a .npy file"),
         (["evaluate", "--autoencoders", "saes/token", "--activations", "saes"], "expected .safetensors, .arrow or"),
         (

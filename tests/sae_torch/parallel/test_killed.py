@@ -18,44 +18,55 @@ from tests.sae_torch.parallel.processes import children_of
 from tests.sae_torch.parallel.runs import batches
 
 # More than this many moments were tried by hand; each takes some seconds to start again.
-KILLS = int(os.environ.get("KILLS", "5"))
+KILLS = int(os.environ.get("KILLS", "4"))
 
 
-def command(folder: Path, out: str) -> list[str]:
+def command(folder: Path, out: str, along: str) -> list[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sae_torch"]
     sae = ["--sae.choice", "feature", "--sae.n-features", "61", "--sae.k", "4", "--checkpoints.every", "20"]
     read = ["--activations", str(folder / "x.npy"), "--reader.batch-size", "130"]
-    return [*launch, "train", "--out", str(folder / out), *read, *sae, "--parallel.data", "2"]
+    return [*launch, "train", "--out", str(folder / out), *read, *sae, f"--parallel.{along}", "2"]
+
+
+def has_begun(folder: Path, after: float) -> bool:
+    """Whether the processes have met and hold the folder."""
+    return (folder / "config.toml").exists() and (folder / "config.toml").stat().st_mtime > after
 
 
 @pytest.mark.slow
-def test_a_run_whose_processes_are_killed_ends_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("along", ["data", "features"])
+def test_a_run_whose_processes_are_killed_ends_in_the_same_bits(along: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", torch.cat(batches(400, torch.float32)).numpy())
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     started = time.monotonic()
-    subprocess.run(command(tmp_path, "whole"), env=environment, check=True, timeout=240, capture_output=True)
+    subprocess.run(command(tmp_path, "whole", along), env=environment, check=True, timeout=240, capture_output=True)
     whole = time.monotonic() - started
     draw = random.Random(KILLS)
     named = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
+        begun = time.time()
         run = subprocess.Popen(
-            command(tmp_path, "killed"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            command(tmp_path, "killed", along), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
         )
         while len(children := children_of(run.pid)) < 2 and run.poll() is None:
             time.sleep(0.01)
-        time.sleep(draw.uniform(0, whole))
-        if run.poll() is not None:
+        # every other one after they have met, which takes most of the time
+        while number % 2 and run.poll() is None and not has_begun(tmp_path / "killed", begun):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, whole if number % 2 == 0 else whole / 5))
+        killed, victim = time.monotonic(), draw.choice(children)
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:  # the run came to its end
             run.communicate()
             break
-        killed, victim = time.monotonic(), draw.choice(children)
-        os.kill(victim, signal.SIGKILL)
         said = run.communicate(timeout=60)[1].decode()
         assert time.monotonic() - killed < 60
         assert run.returncode != 0
         told = [line for line in said.splitlines() if line.startswith("sae-torch: ")]
         assert len(told) <= 1, said  # none where it died before the two had met
         named += sum("ended without a word" in line for line in told)
-    assert named or KILLS < 5
-    subprocess.run(command(tmp_path, "killed"), env=environment, check=True, timeout=240, capture_output=True)
+    assert named or KILLS < 4
+    subprocess.run(command(tmp_path, "killed", along), env=environment, check=True, timeout=240, capture_output=True)
     weights = [(tmp_path / out / "feature-k4" / "sae_weights.safetensors").read_bytes() for out in ("whole", "killed")]
     assert weights[0] == weights[1]

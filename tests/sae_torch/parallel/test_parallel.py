@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
+import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +23,15 @@ import torch
 import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.parallel.world import ALONE
+from sae_torch.training.run import Run
+from sae_torch.training.run_config import (
+    CheckpointOptions,
+    ParallelOptions,
+    ReaderOptions,
+    RunConfig,
+    SaeOptions,
+    SweepOptions,
+)
 from tests.sae_torch.parallel.processes import Processes
 from tests.sae_torch.parallel.runs import CHOICES, D_MODEL, FEATURES, Case, batches, compare, train
 
@@ -137,6 +149,9 @@ def test_the_command_line_trains_in_two_processes_as_in_one(tmp_path: Path) -> N
     assert main([str(word) for word in words("two")]) == 2  # in another number of processes
     assert torchrun(*words("two", "--parallel.data", 2)).returncode == 0
     assert (tmp_path / "two" / "feature-k4" / "sae_weights.safetensors").read_bytes() == weights
+    assert torchrun(*words("cut", "--parallel.features", 2)).returncode == 0
+    cut = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in cut] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-5)
     refused = torchrun(*words("three", "--parallel.data", 3))
     assert refused.stderr.count("sae-torch: mesh: expected data x features to be the number of processes") == 1
 
@@ -162,7 +177,7 @@ class Own(st.Choice):
 def text_of(work: Callable[[], Any]) -> str:
     try:
         work()
-    except (st.InputError, ZeroDivisionError, FloatingPointError) as error:
+    except (st.InputError, ZeroDivisionError, FloatingPointError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
 
@@ -275,3 +290,118 @@ def test_any_mesh_reads_what_another_wrote(two: Processes, choice: str, tmp_path
             if name == "cfg.json":  # how quotas were fitted is not taken up
                 continue
             assert (tmp_path / number / name).read_bytes() == (tmp_path / "0" / name).read_bytes(), name
+
+
+def run_config(folder: Path, out: str, data: int, features: int) -> RunConfig:
+    """A run of several autoencoders on few activations, with a checkpoint in the middle."""
+    return RunConfig(
+        out=folder / out,
+        activations=folder / "x.npy",
+        reader=ReaderOptions(batch_size=130),
+        sae=SaeOptions(choice="feature", n_features=61, k=4),
+        sweep=SweepOptions(choice=("feature", "token")),
+        checkpoints=CheckpointOptions(every=6, keep=3),
+        parallel=ParallelOptions(data=data, features=features),
+    )
+
+
+def execute(rank: int, folder: str, out: str, data: int, features: int, allow_inexact: bool = False) -> str:
+    config = run_config(Path(folder), out, data, features)
+    return text_of(lambda: Run(config, allow_inexact=allow_inexact, quiet=True).execute())
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/sae_weights.safetensors"))}
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Leave a run as one that was killed after that step."""
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if checkpoint.name > f"step-{step:09d}" or checkpoint.name == "finished":
+            shutil.rmtree(checkpoint)
+
+
+def test_checkpoints_of_a_cut_dictionary_are_read_by_any_number_of_processes(two: Processes, tmp_path: Path) -> None:
+    """The same processes go on to the same bits; others go on where they are allowed to."""
+    np.save(tmp_path / "x.npy", torch.cat(batches(13, torch.float32)).numpy())
+    place = str(tmp_path)
+    assert two.run(execute, place, "cut", 1, 2) == ["no error"] * 2
+    assert execute(0, place, "one", 1, 1) == "no error"
+    whole = weights_of(tmp_path / "cut")
+    assert sorted(whole) == ["feature-k4", "token-k4"]
+    for name in whole:
+        one, cut = (st.load(tmp_path / out / name).state_dict() for out in ("one", "cut"))
+        for key, value in one.items():
+            torch.testing.assert_close(cut[key], value, rtol=1e-3, atol=1e-4, equal_nan=True, msg=key)
+    newest = tmp_path / "cut" / "checkpoints" / "step-000000006"
+    assert sorted(path.name for path in (newest / "rows").iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp"]
+    for out in ("cut", "one"):
+        forget_after(tmp_path / out, 6)
+    for out, data, features in (("cut", 1, 2), ("cut", 1, 1), ("cut", 2, 1), ("one", 1, 2)):
+        copied = f"{out}-{data}-{features}"
+        shutil.copytree(tmp_path / out, tmp_path / copied)
+
+        def run(*words: Any, alone: bool = data * features == 1) -> set[str]:
+            return {execute(0, *words)} if alone else set(two.run(execute, *words))
+
+        same = (out, features) == ("cut", 2)
+        if not same:
+            (refused,) = run(place, copied, data, features)
+            assert re.search(r"was written in another environment \(processes .* there, .* here\)", refused), refused
+        assert run(place, copied, data, features, not same) == {"no error"}
+        assert (weights_of(tmp_path / copied) == whole) == same
+        for name in whole:
+            here, there = (st.load(tmp_path / folder / name).state_dict() for folder in (copied, "one"))
+            for key, value in there.items():
+                torch.testing.assert_close(here[key], value, rtol=1e-3, atol=1e-4, equal_nan=True, msg=key)
+
+
+def test_a_damaged_part_of_a_checkpoint_is_named_by_all(two: Processes, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.cat(batches(13, torch.float32)).numpy())
+    assert two.run(execute, str(tmp_path), "cut", 1, 2) == ["no error"] * 2
+    forget_after(tmp_path / "cut", 6)
+    rows = tmp_path / "cut" / "checkpoints" / "step-000000006" / "rows"
+    content = bytearray((rows / "__1_0.distcp").read_bytes())
+    for name, damage, message in (
+        ("__1_0.distcp", bytes([*content[:500], content[500] ^ 1, *content[501:]]), "does not match its digest"),
+        ("__1_0.distcp", None, "No such file"),
+    ):
+        (rows / name).unlink()
+        if damage is not None:
+            (rows / name).write_bytes(damage)
+        one, other = two.run(execute, str(tmp_path), "cut", 1, 2)
+        assert one == other
+        assert "step-000000006 is damaged" in one
+        assert message in one
+        assert "the same command goes on from the one before" in one
+
+
+def execute_with_little_space(rank: int, folder: str, kind: str) -> str:
+    """Rank 1 alone: a disk that is full from the start, or that fills while a checkpoint is written."""
+    if rank == 0:
+        return execute(rank, folder, kind, 1, 2)
+    if kind == "full":
+        usage = shutil.disk_usage(folder)._replace(free=1000)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+            return execute(rank, folder, kind, 1, 2)
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        return execute(rank, folder, kind, 1, 2)
+
+
+def test_a_disk_that_fills_on_one_process_ends_all_with_its_number(two: Processes, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.cat(batches(13, torch.float32)).numpy())
+    one, other = two.run(execute_with_little_space, str(tmp_path), "full")
+    assert one == other
+    assert re.fullmatch(r"InputError: \S+ has 0.00 GB left on rank 1, expected .* for 3 checkpoints .*", one)
+    assert not list((tmp_path / "full" / "checkpoints").iterdir())
+    one, other = two.run(execute_with_little_space, str(tmp_path), "small")
+    assert one == other
+    assert one == "OSError: [Errno 28] No space left on device (rank 1)"
+    assert not list((tmp_path / "small" / "checkpoints").iterdir())  # nothing half written stays
+    assert two.run(execute, str(tmp_path), "small", 1, 2) == ["no error"] * 2
