@@ -20,6 +20,7 @@ from sae_torch.errors import InputError
 from sae_torch.evaluation.splice import splice
 from sae_torch.interop.saelens import load, save
 from sae_torch.training import TrainConfig, Trainer, TrainLog
+from sae_torch.transcoder import Transcoder
 
 __all__ = [
     "BalancedChoice",
@@ -36,6 +37,7 @@ __all__ = [
     "TrainConfig",
     "TrainLog",
     "Trainer",
+    "Transcoder",
     "calibrate",
     "load",
     "losses",

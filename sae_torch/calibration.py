@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
+from sae_torch.sparse_coder import SparseCoder
 
 
-def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
+def calibrate(sae: SparseCoder, batches: Iterable[Any]) -> None:
     """Set the thresholds of the choice to the prices of one pooled problem over all batches.
 
     ::
@@ -30,10 +30,11 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
     batches : iterable of (tokens, d_model) tensors
-        Activations, best not trained on, which lowers their price, nor to be judged on. They are kept, since feature
-        choice encodes them as often as it shares out quotas anew, up to four times; mutual and balanced choice once.
+        Of a transcoder pairs (x, y), or x alone. Best not trained on, which lowers their price, nor to be judged on.
+        They are kept, since feature choice encodes them as often as it shares out quotas anew, up to four times; mutual
+        and balanced choice once.
 
     Raises
     ------
@@ -49,13 +50,14 @@ def calibrate(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> None:
     >>> round(sae.eval()(x).codes.l0, 1)
     4.0
     """
+    inputs = [sae.inputs_of(batch) for batch in batches]
 
     def scores(x: Tensor) -> Iterator[Any]:
         # where no memory holds the scores of a batch, as many tokens as fill one of its blocks
         rows = len(x) if sae.feature_chunk is None else max(1, len(x) * sae.feature_chunk // sae.width)
         return (sae.scores(part.to(sae.W_enc.device, sae.W_enc.dtype)) for part in torch.split(x, max(1, rows)))
 
-    calibrate_choice(sae.choice, scores, batches)
+    calibrate_choice(sae.choice, scores, inputs)
 
 
 @torch.no_grad()

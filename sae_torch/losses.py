@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device, matches_of, padded_matches
 from sae_torch.parallel.world import World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
+from sae_torch.sparse_coder import Output, SparseCoder
 
 # Scores weighted at a time on a GPU: beside a matrix that fills it there is no room for another.
 BLOCK_ENTRIES = 1 << 26
@@ -31,8 +31,9 @@ def reconstruction(out: Output, x: Tensor) -> Tensor:
     Parameters
     ----------
     out : Output
-        Of the autoencoder on `x`.
-    x : (tokens, d_model)
+        Of the autoencoder on `x`, or of a transcoder on its input.
+    x : (tokens, d_out)
+        What is reconstructed; of a transcoder its target y.
 
     Returns
     -------
@@ -49,7 +50,9 @@ def reconstruction(out: Output, x: Tensor) -> Tensor:
     return _squared_error(out.x_hat - x, out.world)
 
 
-def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Sequence[int]) -> Tensor:
+def matryoshka_loss(
+    out: Output, x: Tensor, sae: SparseCoder, prefixes: Sequence[int], y: Tensor | None = None
+) -> Tensor:
     """Squared error of every nested prefix of the dictionary, on the same codes: early features learn what is general.
 
     ::
@@ -61,9 +64,11 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     out : Output
         Of the autoencoder on `x`.
     x : (tokens, d_model)
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
     prefixes : increasing ints
         Sizes m_p of the prefixes; the last is the number of features.
+    y : (tokens, d_out), optional
+        Of a transcoder: the target.
 
     Returns
     -------
@@ -83,14 +88,14 @@ def matryoshka_loss(out: Output, x: Tensor, sae: SparseAutoencoder, prefixes: Se
     require_prefixes(prefixes, sae.n_features)
     sizes = [0, *prefixes]
     total = x.new_zeros(())
-    x_hat: Tensor = sae.world.local(sae.b_dec)
+    x_hat, target = sae.rest(x), _target(x, y, sae)
     for start, stop in itertools.pairwise(sizes):
         codes = out.codes
         if (start, stop) != (0, sae.n_features):
             first = sae.world.cut(sae.n_features).start
             codes = codes.feature_range(start - first, stop - first)
         x_hat = x_hat + sae.contribution(codes)
-        total = total + _squared_error(x_hat - x, sae.world)
+        total = total + _squared_error(x_hat - target, sae.world)
     return total / len(prefixes)
 
 
@@ -119,7 +124,9 @@ def require_prefixes(prefixes: Sequence[int], n_features: int) -> None:
         )
 
 
-def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_aux: int, every: int = 1) -> Tensor:
+def aux_k_loss(
+    out: Output, x: Tensor, sae: SparseCoder, dead: Tensor, k_aux: int, every: int = 1, y: Tensor | None = None
+) -> Tensor:
     """What dead features could add: they reconstruct the error that the others leave.
 
     ::
@@ -132,12 +139,14 @@ def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_a
     out : Output
         Of ``sae(x, return_pre=True)``.
     x : (tokens, d_model)
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
     dead : (features,) bool
     k_aux : int
         Dead features per token; about half of d_model.
     every : int
         Look at every n-th token only, which estimates the same mean at a fraction of the cost.
+    y : (tokens, d_out), optional
+        Of a transcoder: the target, of which the error is what the others leave.
 
     Returns
     -------
@@ -154,11 +163,11 @@ def aux_k_loss(out: Output, x: Tensor, sae: SparseAutoencoder, dead: Tensor, k_a
     >>> float(st.losses.aux_k_loss(sae(x, return_pre=True), x, sae, torch.zeros(8, dtype=torch.bool), k_aux=2))
     0.0
     """
-    return aux_zipf_loss(out, x, sae, dead.to(x.dtype), k_aux, every)
+    return aux_zipf_loss(out, x, sae, dead.to(x.dtype), k_aux, every, y)
 
 
 def aux_zipf_loss(
-    out: Output, x: Tensor, sae: SparseAutoencoder, weights: Tensor, k_aux: int, every: int = 1
+    out: Output, x: Tensor, sae: SparseCoder, weights: Tensor, k_aux: int, every: int = 1, y: Tensor | None = None
 ) -> Tensor:
     """`aux_k_loss` for dead and under-used features: each takes part by how far it fires below its curve.
 
@@ -176,13 +185,15 @@ def aux_zipf_loss(
     out : Output
         Of ``sae(x, return_pre=True)``.
     x : (tokens, d_model)
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
     weights : (features,)
         Shortfalls from 0 to 1, without gradient; see `shortfall`.
     k_aux : int
         Features per token.
     every : int
         Look at every n-th token only, which estimates the same mean at a fraction of the cost.
+    y : (tokens, d_out), optional
+        Of a transcoder: the target, of which the error is what the others leave.
 
     Returns
     -------
@@ -206,8 +217,8 @@ def aux_zipf_loss(
     of_all = weights.detach().to(x.dtype)
     weights = sae.world.mine(of_all)
     looked_at = sae.world.every(len(x), every)
-    x, pre, x_hat = x[looked_at], out.scores[looked_at], out.x_hat[looked_at]
-    error = (x - x_hat).detach()
+    error = (_target(x, y, sae)[looked_at] - out.x_hat[looked_at]).detach()
+    x, pre = x[looked_at], out.scores[looked_at]
     if is_on_device(pre):
         codes = sae.codes_at(x, pre, *_best_padded(pre, weights, k_aux))
         added = sae.contribution(codes.with_values(codes.values * weights[codes.features]))
@@ -296,6 +307,13 @@ def shortfall(densities: Tensor, curve: Tensor) -> Tensor:
     [1.0, 0.5, 0.0]
     """
     return (1.0 - densities / curve.clamp_min(torch.finfo(curve.dtype).tiny)).clamp(0.0, 1.0)
+
+
+def _target(x: Tensor, y: Tensor | None, sae: SparseCoder) -> Tensor:
+    """What is reconstructed."""
+    if sae.takes_pairs and y is None:
+        raise InputError(f"y: expected the target of a transcoder, (tokens, {sae.d_out}), found none")
+    return x if y is None else y
 
 
 def _squared_error(difference: Tensor, world: World) -> Tensor:

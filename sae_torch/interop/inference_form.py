@@ -17,6 +17,7 @@ from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.ops import rounded_down
+from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -68,7 +69,7 @@ class InferenceForm:
     decoder_scale: Tensor | None = None
 
     @classmethod
-    def of(cls, sae: SparseAutoencoder) -> InferenceForm:
+    def of(cls, sae: SparseCoder) -> InferenceForm:
         """The form of an autoencoder, its decoder norms folded into the encoder.
 
         Raises
@@ -76,6 +77,8 @@ class InferenceForm:
         InputError
             If the choice has no thresholds yet.
         """
+        if sae.takes_pairs:
+            raise InputError("sae: expected an autoencoder, found a transcoder, which no format here holds yet")
         weights = (sae.encoder, sae.b_enc, sae.W_dec, sae.b_dec)
         encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
         form = cls(encoder.T, b_enc, W_dec, b_dec)

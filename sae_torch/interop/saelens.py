@@ -28,6 +28,7 @@ from sae_torch.interop.files import check_tensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_training import register
 from sae_torch.interop.weight_files import read_header, read_safetensors
+from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -47,7 +48,7 @@ RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index"
 READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK, OURS_ALONE)
 
 
-def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
     """Write an autoencoder as a SAELens folder.
 
     ::
@@ -95,11 +96,11 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     return path
 
 
-def _write(sae: SparseAutoencoder, form: InferenceForm, path: Path, metadata: dict[str, Any] | None) -> None:
+def _write(sae: SparseCoder, form: InferenceForm, path: Path, metadata: dict[str, Any] | None) -> None:
     from safetensors.torch import save_file
 
     config: dict[str, Any] = {
-        "d_in": sae.d_model,
+        "d_in": sae.d_in,
         "d_sae": sae.n_features,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "device": "cpu",

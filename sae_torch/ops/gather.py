@@ -12,7 +12,9 @@ from sae_torch.codes import SparseCodes
 from sae_torch.ops.segments import segment_sums, weighted_row_sums
 
 
-def selected_preactivations(codes: SparseCodes, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
+def selected_preactivations(
+    codes: SparseCodes, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor | None = None
+) -> Tensor:
     """Attach the encoder's gradient to pre-activations that a dense product has computed already.
 
     ::
@@ -34,7 +36,8 @@ def selected_preactivations(codes: SparseCodes, x: Tensor, W_enc: Tensor, b_enc:
     x : (tokens, d_model)
     W_enc : (d_model, features)
     b_enc : (features,)
-    b_dec : (d_model,)
+    b_dec : (d_model,), optional
+        Left out where the encoder reads `x` itself.
 
     Returns
     -------
@@ -56,10 +59,10 @@ class _SelectedPreactivations(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, codes: SparseCodes
+        ctx: Any, values: Tensor, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor | None, codes: SparseCodes
     ) -> Tensor:
         ctx.codes = codes.detach()
-        ctx.save_for_backward(x, W_enc, b_dec)
+        ctx.save_for_backward(x, W_enc, b_dec)  # None is allowed
         return values.clone()
 
     @staticmethod
@@ -74,8 +77,9 @@ class _SelectedPreactivations(Function):
         if ctx.needs_input_grad[1]:
             d_x = weighted_row_sums(W_enc.T.contiguous(), codes.features, upstream.contiguous(), codes.token_offsets)
         if ctx.needs_input_grad[2]:
+            read = x if b_dec is None else x - b_dec
             # W_enc lies in memory feature by feature, and so does its gradient
-            d_W_enc = weighted_row_sums((x - b_dec), codes.tokens[order], by_feature, codes.feature_offsets).T
+            d_W_enc = weighted_row_sums(read, codes.tokens[order], by_feature, codes.feature_offsets).T
         if ctx.needs_input_grad[4]:
             d_b_dec = -(W_enc @ d_b_enc)
         return None, d_x, d_W_enc, d_b_enc if ctx.needs_input_grad[3] else None, d_b_dec, None

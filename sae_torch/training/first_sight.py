@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.calibration import calibrate
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
@@ -17,6 +16,7 @@ from sae_torch.matches import is_on_device, padded_matches
 from sae_torch.parallel.world import ALONE, World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
+from sae_torch.sparse_coder import SparseCoder
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
@@ -62,14 +62,14 @@ class FirstSight:
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
         self.weights: Tensor | None = None
 
-    def observe(self, sae: SparseAutoencoder, x: Tensor, step: int, scale: float) -> None:
+    def observe(self, sae: SparseCoder, x: Tensor, step: int, scale: float) -> None:
         """Take the price of a batch, in training units, before its step."""
         if self.reference is not None:
             if not self.prices:
                 self.weights = _inverse(sae.choice)
             self.prices[step] = self._price(sae, x) / scale, self._price(sae, self.reference * scale) / scale
 
-    def calibrate(self, sae: SparseAutoencoder, batches: Mapping[int, Tensor]) -> None:
+    def calibrate(self, sae: SparseCoder, batches: Mapping[int, Tensor]) -> None:
         """Set the thresholds on batches of raw activations, by the step in which they were trained on.
 
         Raises
@@ -113,7 +113,7 @@ class FirstSight:
         self.reference = None if reference is None else self.world.share(reference, state.get("shares", ()))
 
     @torch.no_grad()
-    def _price(self, sae: SparseAutoencoder, x: Tensor) -> float | Tensor:
+    def _price(self, sae: SparseCoder, x: Tensor) -> float | Tensor:
         world = self.world
         x = x[: world.among_first(len(x), max(1, min(TOKENS, ENTRIES // sae.n_features)))]
         budget, part = round(self.k * world.total(len(x))), world.part((len(x), sae.width))

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.errors import InputError
 from sae_torch.matches import is_on_device
+from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.usage import FeatureUsage
 
 # Until then the weight of a batch in the moving densities changes, which a graph would hold fast.
@@ -62,7 +62,7 @@ class StepGraph:
         self.usage.steps = steps
 
 
-def require_graph(sae: SparseAutoencoder) -> None:
+def require_graph(sae: SparseCoder) -> None:
     """Refuse what a graph cannot hold.
 
     Raises

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
+from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
 from sae_torch.training.first_sight import FirstSight
@@ -65,7 +65,7 @@ class Trainer:
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
     config : TrainConfig, optional
 
     Examples
@@ -78,7 +78,7 @@ class Trainer:
     True
     """
 
-    def __init__(self, sae: SparseAutoencoder, config: TrainConfig | None = None) -> None:
+    def __init__(self, sae: SparseCoder, config: TrainConfig | None = None) -> None:
         self.sae = sae
         self.world = sae.world
         self.config = config or TrainConfig()
@@ -308,7 +308,7 @@ class Trainer:
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
         self.schedule = ScheduleState(
-            steps, rates, annealing, usage, LossWatch(self.sae.d_model, self._remedy), FirstSight(choice.k, self.world)
+            steps, rates, annealing, usage, LossWatch(self.sae.d_out, self._remedy), FirstSight(choice.k, self.world)
         )
         if config.graph:
             self._graph = StepGraph(partial(self.launch, schedule=self.schedule), self.optimizer, choice, usage)
@@ -373,12 +373,12 @@ class Trainer:
             norm = float(self.world.mean(probe.double().norm(dim=1)))
         if norm == 0:
             return 1.0
-        scale = math.sqrt(self.sae.d_model) / norm
+        scale = math.sqrt(self.sae.d_out) / norm
         limits = torch.finfo(self.sae.W_dec.dtype)
         if not limits.tiny <= scale <= limits.max:
             raise InputError(
                 f"batches: expected activations that {self.sae.W_dec.dtype} can bring to norm "
-                f"{math.sqrt(self.sae.d_model):.3g}, found a mean norm of {norm:.3g}"
+                f"{math.sqrt(self.sae.d_out):.3g}, found a mean norm of {norm:.3g}"
             )
         if not (self.sae.b_enc.requires_grad and self.sae.b_dec.requires_grad):
             scale = 2.0 ** round(math.log2(scale))  # there and back changes no bit of a bias that is frozen

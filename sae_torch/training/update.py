@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.sparse_coder import SparseCoder
 
 BLOCK_ENTRIES = 1 << 18
 
 
 @torch.no_grad()
-def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float) -> None:
+def update(sae: SparseCoder, optimizer: torch.optim.Optimizer, clip: float) -> None:
     """One step of the optimiser.
 
     ::
@@ -39,7 +39,7 @@ def update(sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, clip: float
         w.div_(w.norm(dim=1, keepdim=True))
 
 
-def has_unit_rows(sae: SparseAutoencoder) -> bool:
+def has_unit_rows(sae: SparseCoder) -> bool:
     """Whether training keeps decoder rows at norm 1: decoder and encoder must both be free to change."""
     return all(weight.requires_grad for weight in (sae.W_dec, sae.encoder, sae.b_enc))
 

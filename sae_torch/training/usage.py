@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_torch.autoencoder import Output, SparseAutoencoder
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.zipf import zipf_densities
 from sae_torch.losses import aux_k_loss, aux_zipf_loss, shortfall
+from sae_torch.sparse_coder import Output, SparseCoder
 from sae_torch.training.config import TrainConfig
 
 
 class FeatureUsage:
     """Moving firing densities, and the tokens since each feature last fired."""
 
-    def __init__(self, sae: SparseAutoencoder, config: TrainConfig, planned_tokens: int) -> None:
+    def __init__(self, sae: SparseCoder, config: TrainConfig, planned_tokens: int) -> None:
         device = sae.W_dec.device
         self.densities = torch.zeros(sae.n_features, device=device)
         self.silent_for = torch.zeros(sae.n_features, dtype=torch.int64, device=device)
@@ -27,7 +27,7 @@ class FeatureUsage:
         self.auxiliary: str = config.auxiliary
         if config.auxiliary == "auto":
             self.auxiliary = "none" if sae.choice.feeds_every_feature else "zipf"
-        usual = sae.d_model // 2 if config.auxiliary == "k" else round(sae.choice.k)
+        usual = sae.d_out // 2 if config.auxiliary == "k" else round(sae.choice.k)
         self.k_aux = config.k_aux or max(1, usual)
         # a fixed curve: one refitted to the same densities in each step would make the shortfall vanish by construction
         shape = (sae.n_features, config.zipf_alpha, config.zipf_beta)
@@ -56,7 +56,7 @@ class FeatureUsage:
         self.densities.lerp_(fired / tokens, max(1.0 / self.steps, DENSITY_RATE))
         self.silent_for.add_(tokens).masked_fill_(fired > 0, 0)
 
-    def target(self, sae: SparseAutoencoder) -> Tensor:
+    def target(self, sae: SparseCoder) -> Tensor:
         """The density that every feature shall have: the choice's own, or that of the curve by current rank."""
         targets = sae.choice.density_targets(self.curve.device)
         if targets is not None:
@@ -65,7 +65,7 @@ class FeatureUsage:
         target[torch.argsort(self.densities, descending=True, stable=True)] = self.curve
         return target
 
-    def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseAutoencoder) -> Tensor:
+    def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseCoder) -> Tensor:
         """The loss that is used, `aux_k_loss` or `aux_zipf_loss`; 0 where no feature lacks use."""
         if self.auxiliary == "k":
             return aux_k_loss(out, x, sae, self.dead, self.k_aux, self.config.auxiliary_every)
