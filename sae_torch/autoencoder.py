@@ -124,12 +124,33 @@ class SparseAutoencoder(SparseCoder):
     def inputs_of(self, batch: Any) -> Tensor:
         """The batch itself."""
         if not isinstance(batch, Tensor):
-            raise InputError(
-                f"batches: an autoencoder reads tensors of shape (tokens, {self.d_model}), found "
-                f"{type(batch).__name__}; pairs are for st.Transcoder"
-            )
+            raise InputError(f"batches: expected tensors of shape (tokens, {self.d_model}), found {_described(batch)}")
         return batch
+
+    def joined(self, batch: Any, name: str) -> Tensor:
+        """The batch itself, (tokens, d_model).
+
+        Raises
+        ------
+        InputError
+            If its shape does not fit.
+        """
+        if not isinstance(batch, Tensor) or batch.ndim != 2 or batch.shape[1] != self.d_model or batch.shape[0] == 0:
+            raise InputError(f"batches: {name} must have shape (tokens, {self.d_model}), found {_described(batch)}")
+        return batch
+
+    def sides_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows, twice."""
+        return rows, rows
 
     def extra_repr(self) -> str:
         """What a prompt shows."""
         return f"d_model={self.d_model}, n_features={self.n_features}"
+
+
+def _described(batch: Any) -> str:
+    """A batch that does not fit, in words."""
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    pairs = "; pairs are for st.Transcoder" if isinstance(batch, (tuple, list)) else ""
+    return f"{type(batch).__name__}{pairs}"

@@ -162,8 +162,16 @@ class SparseCoder(nn.Module):
         """What is added to the features' contributions: (d_out,), or where it depends on the input (tokens, d_out)."""
         raise NotImplementedError
 
+    def joined(self, batch: Any, name: str) -> Tensor:
+        """A batch as training takes it as one tensor of rows; `name` is that of the batch in errors."""
+        raise NotImplementedError
+
+    def sides_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What of such rows is read, and what is reconstructed."""
+        raise NotImplementedError
+
     def inputs_of(self, batch: Any) -> Tensor:
-        """The activations that are read, of a batch as training takes it."""
+        """What is read of a batch, which may be that alone."""
         raise NotImplementedError
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,8 +48,8 @@ class FirstSight:
 
     Attributes
     ----------
-    reference : (tokens, d_model) tensor or None
-        Raw activations of the first steps.
+    reference : (tokens, d_in) tensor or None
+        Raw inputs of the first steps.
     prices : dict of int to pairs of numbers
         By step, of the batch and of the reference, in units of raw activations.
     weights : (features,) tensor or None
@@ -62,12 +62,12 @@ class FirstSight:
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
         self.weights: Tensor | None = None
 
-    def observe(self, sae: SparseCoder, x: Tensor, step: int, scale: float) -> None:
-        """Take the price of a batch, in training units, before its step."""
+    def observe(self, sae: SparseCoder, x: Tensor, step: int, scale: float, read: Callable[[Tensor], Tensor]) -> None:
+        """Take the price of a batch, in training units, before its step; `read` brings raw inputs into these."""
         if self.reference is not None:
             if not self.prices:
                 self.weights = _inverse(sae.choice)
-            self.prices[step] = self._price(sae, x) / scale, self._price(sae, self.reference * scale) / scale
+            self.prices[step] = self._price(sae, x) / scale, self._price(sae, read(self.reference)) / scale
 
     def calibrate(self, sae: SparseCoder, batches: Mapping[int, Tensor]) -> None:
         """Set the thresholds on batches of raw activations, by the step in which they were trained on.
@@ -84,7 +84,8 @@ class FirstSight:
         if self.reference is None or not steps:
             return
         before = [sum(float(self.prices[step][part]) for step in steps) for part in (0, 1)]
-        after = [sum(float(self._price(sae, batches[step].to(sae.W_enc.device, sae.W_enc.dtype))) for step in steps)]
+        inputs = (sae.inputs_of(batches[step]).to(sae.W_enc.device, sae.W_enc.dtype) for step in steps)
+        after = [sum(float(self._price(sae, x)) for x in inputs)]
         after.append(len(steps) * float(self._price(sae, self.reference)))
         if min(*before, *after) > 0:
             sae.choice.rescale(before[0] / after[0] * after[1] / before[1])

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,8 +27,10 @@ from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.to_device import to_device
+from sae_torch.training.units import InputUnits, enter, leave, start
 from sae_torch.training.update import has_unit_rows, set_rate, update
 from sae_torch.training.usage import FeatureUsage
+from sae_torch.transcoder import Transcoder
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
@@ -51,7 +53,7 @@ class ScheduleState:
 
 
 class Trainer:
-    """Trains a sparse autoencoder on activations.
+    """Trains a sparse autoencoder on activations, or a transcoder on pairs of them.
 
     ::
 
@@ -84,6 +86,7 @@ class Trainer:
         self.config = config or TrainConfig()
         # activations are multiplied by this in training; unknown until the first batches are seen
         self.scale = math.nan
+        self.inputs: InputUnits | None = None  # of a transcoder, beside the scale of its targets
         self.schedule: ScheduleState | None = None
         self._memory: Tensor | None = None
         self._graph: StepGraph | None = None
@@ -93,13 +96,14 @@ class Trainer:
         fused = is_on_device(sae.W_dec) or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
         self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
 
-    def fit(self, batches: Iterable[Tensor], steps: int | None = None) -> TrainLog:
+    def fit(self, batches: Iterable[Any], steps: int | None = None) -> TrainLog:
         """Train for one pass over `batches`, then calibrate the thresholds as `FirstSight` says.
 
         Parameters
         ----------
         batches : iterable of (tokens, d_model) tensors
-            Of several processes each passes its own tokens; a batch is those of all.
+            Of a transcoder pairs (x, y) of shapes (tokens, d_in) and (tokens, d_out), or rows of `Pairs`. Of several
+            processes each passes its own tokens; a batch is those of all.
         steps : int, optional
             Steps of this call, ``len(batches)`` by default.
 
@@ -139,14 +143,15 @@ class Trainer:
         first_sight.calibrate(self.sae, dict(enumerate(inputs.batches, start=steps - len(inputs.batches))))
         return log
 
-    def begin(self, probe: Tensor | Sequence[Tensor], steps: int, planned_tokens: int) -> None:
+    def begin(self, probe: Any, steps: int, planned_tokens: int) -> None:
         """Start a schedule of `steps` steps over about `planned_tokens` tokens, in training mode and training units.
 
         Parameters
         ----------
         probe : (tokens, d_model), or several of them
-            The first activations, from which a fresh autoencoder takes its bias and its units; of several processes
-            those of each, in the batches in which they will come.
+            The first activations, from which a fresh autoencoder takes its bias and its units, and a transcoder its
+            encoder; of a transcoder a list of pairs. Of several processes those of each, in the batches in which they
+            will come.
 
         Raises
         ------
@@ -161,13 +166,14 @@ class Trainer:
             )
         self.world.require_alike("config", lambda: [self.config, self.sae.choice])
         self.world.require_alike("sae", lambda: self.sae.state_dict().values())
-        parts = [probe] if isinstance(probe, Tensor) else probe
+        is_pair = isinstance(probe, tuple) and self.sae.takes_pairs and isinstance(probe[0], Tensor)
+        parts = [probe] if isinstance(probe, Tensor) or is_pair else probe
         parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(parts)], len)
-        self._plan(steps, planned_tokens).first_sight.begin(parts)
+        self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
         self._start(torch.cat(list(parts)))
 
-    def step(self, x: Tensor) -> StepRecord:
-        """One step on raw activations, (tokens, d_model).
+    def step(self, x: Any) -> StepRecord:
+        """One step on raw activations, (tokens, d_model), or of a transcoder on a pair (x, y).
 
         A GPU is not waited for: the numbers of the record stay there until they are read, every 50 steps or by
         `check_losses`. A step whose loss diverges, and all after it, then leave the weights as they are until the error
@@ -186,12 +192,12 @@ class Trainer:
         if schedule.step >= schedule.steps:
             raise InputError(f"step: all {schedule.steps} steps of the schedule are done; call end() first")
         given, done = x, schedule.step
-        x, tokens = self.world.taken(lambda: self.checked(given, done, wait=False) * self.scale)
+        x, tokens = self.world.taken(lambda: self._in_units(self.checked(given, done, wait=False)))
         k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
         self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
         try:
             if self._calibrates(tokens, schedule):
-                schedule.first_sight.observe(self.sae, x, schedule.step, self.scale)
+                schedule.first_sight.observe(self.sae, self.sae.inputs_of(x), schedule.step, self.scale, self._read)
             record = self._step(x, tokens, schedule)
         except al.InvalidProblemError as error:
             schedule.watch.failed_step = schedule.step
@@ -234,7 +240,7 @@ class Trainer:
         watch = self.schedule.watch
         self.schedule = self._memory = self._graph = None
         if not math.isnan(self.scale):
-            self._rescale(1.0 / self.scale)
+            leave(self.sae, self.scale, self.inputs)
         watch.check_losses()
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,6 +263,7 @@ class Trainer:
             "step": schedule.step,
             "tokens": schedule.tokens,
             "scale": self.scale,
+            "inputs": None if self.inputs is None else self.inputs.state_dict(),
             "sae": self.sae.state_dict(),
             "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
@@ -272,6 +279,7 @@ class Trainer:
         if "first_sight" in state:  # older ones have none
             schedule.first_sight.load_state_dict(state["first_sight"])
         self.scale = state["scale"]
+        self.inputs = InputUnits.of_state(state.get("inputs"), self.world.local(self.sae.W_dec))
         weights, placed_like = dict(self.sae.named_parameters()), self.world.placed_like
         self.sae.load_state_dict(
             {name: placed_like(value, weights.get(name, value)) for name, value in state["sae"].items()}
@@ -315,7 +323,7 @@ class Trainer:
         self.sae.train()
         return self.schedule
 
-    def _begun(self, iterator: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
+    def _begun(self, iterator: Iterator[Any], steps: int) -> Iterator[Tensor]:
         """The batches; the first ones begin the schedule."""
         probe: list[Tensor] = []
         sizes: list[int] = []
@@ -332,8 +340,10 @@ class Trainer:
         self.begin(probe, steps, steps * sizes[0])
         yield from itertools.islice(itertools.chain(probe, batches), steps)
 
-    def checked(self, x: Tensor, step: int, wait: bool = True) -> Tensor:
-        """A batch of raw activations as the autoencoder takes it; `step` is its number, for the message.
+    def checked(self, x: Any, step: int, wait: bool = True) -> Tensor:
+        """A batch of raw activations as the module takes it; `step` is its number, for the message.
+
+        A pair becomes one tensor, x beside y.
 
         Without `wait`, values on a GPU are not read: what is wrong with them shows in the loss.
 
@@ -342,10 +352,7 @@ class Trainer:
         InputError
             If its shape does not fit, or it holds NaN or infinite values.
         """
-        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.sae.d_model or x.shape[0] == 0:
-            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"batches: batch {step} must have shape (tokens, {self.sae.d_model}), found {found}")
-        x = x.detach().to(self.sae.W_enc.dtype)
+        x = self.sae.joined(x, f"batch {step}").detach().to(self.sae.W_enc.dtype)
         check_finite = wait or not (is_on_device(x) and is_on_device(self.sae.W_enc))
         if check_finite and not bool(torch.isfinite(x).all()):
             raise InputError(f"batches: batch {step} holds NaN or infinite activations")
@@ -353,18 +360,41 @@ class Trainer:
 
     @torch.no_grad()
     def _start(self, probe: Tensor) -> None:
-        """Bring the autoencoder into training units; a fresh one gets the mean as its bias."""
-        fresh = math.isnan(self.scale)
+        """Bring the module into training units; a fresh one gets the mean as its bias, a transcoder its encoder."""
+        sae, fresh = self.sae, math.isnan(self.scale)
+        x, y = sae.sides_of(probe)
+        learns_all = all(weight.requires_grad for weight in sae.parameters())
+        untouched = sae if isinstance(sae, Transcoder) and fresh and learns_all and sae.is_fresh else None
         if fresh:
-            self.scale = self._unit(probe)
-        self._rescale(self.scale)
-        sae = self.sae
+            self.scale = self._unit(y)
+            self.inputs = self._input_units(x) if sae.takes_pairs else None
+        enter(sae, self.scale, self.inputs)
         b_dec = self.world.local(sae.b_dec)
-        if fresh and sae.b_dec.requires_grad and not bool(b_dec.any()):
+        if untouched is not None:
+            start(untouched, self._read(x), y * self.scale)
+        if fresh and sae.b_dec.requires_grad and (untouched is not None or not bool(b_dec.any())):
             mean = self.world.mean
-            b_dec.copy_(mean(probe * self.scale) if self.scale < TINY else mean(probe) * self.scale)
+            b_dec.copy_(mean(y * self.scale) if self.scale < TINY else mean(y) * self.scale)
         if has_unit_rows(sae):
             sae.normalise_decoder()
+
+    def _read(self, x: Tensor) -> Tensor:
+        """Raw inputs in training units."""
+        return x * self.scale if self.inputs is None else self.inputs.read(x)
+
+    def _in_units(self, rows: Tensor) -> Tensor:
+        """A raw batch in training units."""
+        if self.inputs is None:
+            return rows * self.scale
+        x, y = self.sae.sides_of(rows)
+        return torch.cat([self.inputs.read(x), y * self.scale], dim=1)
+
+    def _input_units(self, x: Tensor) -> InputUnits:
+        """Those of the first inputs of a transcoder."""
+        if not all(weight.requires_grad for weight in self.sae.parameters()):
+            return InputUnits(2.0 ** round(math.log2(self._unit(x))), None)
+        shift = self.world.mean(x)
+        return InputUnits(self._unit(x - shift), shift)
 
     def _unit(self, probe: Tensor) -> float:
         """What brings the mean norm to sqrt(d_model); 1 where all is 0."""
@@ -373,23 +403,18 @@ class Trainer:
             norm = float(self.world.mean(probe.double().norm(dim=1)))
         if norm == 0:
             return 1.0
-        scale = math.sqrt(self.sae.d_out) / norm
+        usual = math.sqrt(probe.shape[1])
+        scale = usual / norm
         limits = torch.finfo(self.sae.W_dec.dtype)
         if not limits.tiny <= scale <= limits.max:
             raise InputError(
                 f"batches: expected activations that {self.sae.W_dec.dtype} can bring to norm "
-                f"{math.sqrt(self.sae.d_out):.3g}, found a mean norm of {norm:.3g}"
+                f"{usual:.3g}, found a mean norm of {norm:.3g}"
             )
-        if not (self.sae.b_enc.requires_grad and self.sae.b_dec.requires_grad):
+        weights = self.sae.parameters() if self.sae.takes_pairs else (self.sae.b_enc, self.sae.b_dec)
+        if not all(weight.requires_grad for weight in weights):
             scale = 2.0 ** round(math.log2(scale))  # there and back changes no bit of a bias that is frozen
         return scale
-
-    @torch.no_grad()
-    def _rescale(self, factor: float) -> None:
-        """The same function on activations multiplied by `factor`."""
-        self.sae.b_enc.mul_(factor)
-        self.sae.b_dec.mul_(factor)
-        self.sae.choice.rescale(factor)
 
     def _calibrates(self, tokens: int, schedule: ScheduleState) -> bool:
         """Whether a batch of so many tokens will be among those that set the thresholds."""
@@ -424,16 +449,17 @@ class Trainer:
         """The loss, and what is measured: it and its parts, the matches, the error of reconstructing nothing."""
         sae, config = self.sae, self.config
         wants_auxiliary = usage.auxiliary != "none"
+        x, y = sae.sides_of(x)
         out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
         usage.observe(out, tokens)
-        error = reconstruction(out, x) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes)
+        error = reconstruction(out, y) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes, y)
         loss = error
         auxiliary = x.new_zeros(())
         if wants_auxiliary:
-            auxiliary = usage.auxiliary_loss(out, x, sae)
+            auxiliary = usage.auxiliary_loss(out, x, sae, y)
             loss = error + config.auxiliary_coefficient * auxiliary
         matches = self.world.sum(len(out.codes) if out.codes.count is None else out.codes.count)
-        measured = (loss, error, auxiliary, matches, self.world.sum_tokens(x.square().sum()) / tokens)
+        measured = (loss, error, auxiliary, matches, self.world.sum_tokens(y.square().sum()) / tokens)
         return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
 
     def _descend(self, loss: Tensor) -> None:
@@ -473,7 +499,7 @@ class _LastInputs:
             self.sizes.popleft()
 
 
-def _step_count(batches: Iterable[Tensor], steps: int | None) -> int:
+def _step_count(batches: Iterable[Any], steps: int | None) -> int:
     if steps is None:
         if not isinstance(batches, Sized):
             raise InputError(f"steps: {type(batches).__name__} has no length; say how many steps to train")

@@ -65,9 +65,9 @@ class FeatureUsage:
         target[torch.argsort(self.densities, descending=True, stable=True)] = self.curve
         return target
 
-    def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseCoder) -> Tensor:
+    def auxiliary_loss(self, out: Output, x: Tensor, sae: SparseCoder, y: Tensor | None = None) -> Tensor:
         """The loss that is used, `aux_k_loss` or `aux_zipf_loss`; 0 where no feature lacks use."""
         if self.auxiliary == "k":
-            return aux_k_loss(out, x, sae, self.dead, self.k_aux, self.config.auxiliary_every)
+            return aux_k_loss(out, x, sae, self.dead, self.k_aux, self.config.auxiliary_every, y)
         weights = shortfall(self.densities, self.target(sae))
-        return aux_zipf_loss(out, x, sae, weights, self.k_aux, self.config.auxiliary_every)
+        return aux_zipf_loss(out, x, sae, weights, self.k_aux, self.config.auxiliary_every, y)

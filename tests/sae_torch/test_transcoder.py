@@ -148,5 +148,7 @@ def test_calibration_takes_pairs_or_inputs_alone() -> None:
     with pytest.raises(st.InputError, match=r"a batch must be a pair \(x, y\) of shapes \(tokens, 6\)"):
         st.calibrate(transcoder, [y])
     sae = st.SparseAutoencoder(6, 8, st.MutualChoice(2))
-    with pytest.raises(st.InputError, match=r"an autoencoder reads tensors .* pairs are for st\.Transcoder"):
+    with pytest.raises(
+        st.InputError, match=r"expected tensors of shape \(tokens, 6\), found tuple; pairs are for st\.Transcoder"
+    ):
         st.calibrate(sae, [(x, y)])
