@@ -5,9 +5,10 @@ from __future__ import annotations
 from sae_torch.activations.config import HarvestConfig, HarvestOptions
 from sae_torch.activations.corpora import Corpus, text_source
 from sae_torch.activations.files import open_activations
-from sae_torch.activations.harvesting import cache_folder, harvest, harvest_sites, plan
+from sae_torch.activations.harvesting import cache_folder, harvest, harvest_pairs, harvest_sites, plan
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.live import LiveReader
+from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.reader import ActivationReader, Stream
 from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError
@@ -25,6 +26,7 @@ __all__ = [
     "HarvestOptions",
     "LanguageModel",
     "LiveReader",
+    "Pairs",
     "Rows",
     "StateOfTheUnion",
     "Stream",
@@ -32,6 +34,7 @@ __all__ = [
     "Windows",
     "cache_folder",
     "harvest",
+    "harvest_pairs",
     "harvest_sites",
     "load_language_model",
     "open_activations",

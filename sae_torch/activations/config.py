@@ -87,12 +87,15 @@ class HarvestConfig(_Recipe):
     bos : bool or None
         Whether each window begins with the token that the model expects at the beginning of a text, at position 0; None
         asks its tokenizer. Shards whose header has no ``bos`` were harvested without.
+    rows_of : str or None
+        Site whose norms say which tokens are dropped; None for its own. Two sites by one rule keep the same tokens.
     """
 
     text: TextSource = field(default_factory=StateOfTheUnion)
     dtype: torch.dtype | None = None
     stored: torch.dtype = torch.float16
     bos: bool | None = None
+    rows_of: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("window", 2), ("windows_per_shard", 1), ("windows_per_batch", 1)):
@@ -128,6 +131,8 @@ class HarvestConfig(_Recipe):
             found["stored_dtype"] = str(self.stored).removeprefix("torch.")
         if self.begins:  # left out otherwise, so that harvests from before there was a choice are found
             found["bos"] = "yes"
+        if self.rows_of not in (None, self.site):
+            found["rows_of"] = self.rows_of
         return found
 
 
@@ -149,6 +154,8 @@ class HarvestOptions(_Recipe):
     """Share of the documents held out for test, and as many again for development; sotu has a split of its own."""
     cache: Path | None = None
     """Cache folder; by default sae-allocation in the user's cache folder."""
+    target: str | None = None
+    """Site of the targets of a transcoder, from the same pass and of the same tokens as the inputs at `site`."""
     bos: Literal["auto", "yes", "no"] = "auto"
     """Begin each window with the token that the model expects there; auto asks its tokenizer."""
 

@@ -87,29 +87,40 @@ def shards_of(
         If an activation is not finite or too large for the type in the shards.
     """
     token_ids = windows.token_ids[part]
-    hidden: dict[str, list[Tensor]] = {site: [] for site in sites}
+    read = tuple(dict.fromkeys([*sites, *([] if config.rows_of is None else [config.rows_of])]))
+    hidden: dict[str, list[Tensor]] = {site: [] for site in read}
     for batch in torch.split(token_ids, config.windows_per_batch):
-        outputs = outputs_at(language_model.model, sites, batch.to(language_model.device))
-        for site, output in zip(sites, outputs, strict=True):
+        outputs = outputs_at(language_model.model, read, batch.to(language_model.device))
+        for site, output in zip(read, outputs, strict=True):
             rows = token_rows(hidden_state(output), *batch.shape)
             hidden[site].append(rows.to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
     documents, names = _named(windows, part)
+    whole = {site: torch.cat(parts) for site, parts in hidden.items()}
+    usable = {site: _usable(config, whole[config.rows_of or site]) for site in sites}
     return {
-        site: _shard(config, site, torch.cat(hidden[site]), token_ids, documents, headers[site] | {"documents": names})
+        site: _shard(
+            config, site, whole[site], usable[site], token_ids, documents, headers[site] | {"documents": names}
+        )
         for site in sites
     }
 
 
-def _shard(
-    config: HarvestConfig, site: str, hidden: Tensor, token_ids: Tensor, documents: Tensor, header: dict[str, str]
-) -> Shard:
-    """The rows that are neither at position 0 nor of extreme norm, and the text they come from."""
+def _usable(config: HarvestConfig, hidden: Tensor) -> Tensor:
+    """The tokens that are neither at position 0 nor of extreme norm, (windows, length) bool."""
     first = 0 if config.keep_first else 1
     norms = hidden.norm(dim=-1)
-    usable = torch.zeros(token_ids.shape, dtype=torch.bool)
+    usable = torch.zeros(norms.shape, dtype=torch.bool)
     # position 0 never moves the median; not "norms <= ...": a NaN must reach the check below, not leave in silence
     usable[:, first:] = ~(norms[:, first:] > config.norm_multiple * norms[:, 1:].median())
+    return usable
+
+
+def _shard(
+    config: HarvestConfig, site: str, hidden: Tensor, usable: Tensor, token_ids: Tensor, documents: Tensor,
+    header: dict[str, str],
+) -> Shard:  # fmt: skip
+    """The rows that are used, and the text they come from."""
     window, position = usable.nonzero(as_tuple=True)
     stored = hidden[usable].to(config.stored)
     if not torch.isfinite(stored).all():

@@ -22,6 +22,7 @@ from sae_torch.activations.language_model import (
     LanguageModel,
     load_language_model,
 )
+from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
 from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.environment import code_version
@@ -263,6 +264,53 @@ def harvest_sites(
         model, _ = world.agreed(prepared, lambda _: 0)
         plans = _harvest(config, plans, split, model, progress and world.leads, world)
     return {site: Activations(each.finished, tokens) for site, each in plans.items()}
+
+
+def harvest_pairs(
+    config: HarvestConfig,
+    target: str,
+    split: str,
+    tokens: int,
+    cache: Path | None = None,
+    language_model: LanguageModel | None = None,
+    progress: bool = False,
+    mesh: DeviceMesh | None = None,
+) -> Pairs:
+    """Activations of the same tokens at two sites, from one pass: what a transcoder reads and what it computes.
+
+    ``row_i = (x_i, y_i)``, position 0 of each window and extreme norms at the input's site left out.
+
+    Each site has shards of its own. Those of the inputs are what `harvest` writes, so that autoencoders train on them
+    and what is there already is not harvested again.
+
+    Parameters
+    ----------
+    config : HarvestConfig
+        What is harvested; its site is that of the inputs, and decides which tokens are dropped.
+    target : str
+        Site of the targets.
+    split, tokens, cache, language_model, progress, mesh : as in `harvest`
+
+    Returns
+    -------
+    Pairs
+
+    Raises
+    ------
+    CorruptShardError, InputError, OSError
+        As `harvest` does; InputError also if both sites are one.
+
+    Examples
+    --------
+    >>> from sae_torch.activations import HarvestConfig, harvest_pairs
+    >>> config = HarvestConfig(site="model.layers.10.post_attention_layernorm")
+    >>> pairs = harvest_pairs(config, "model.layers.10.mlp", "train", 250_000)  # doctest: +SKIP
+    """
+    if target == config.site:
+        raise InputError(f"target: expected another site than that of the inputs, found {target!r} for both")
+    both = replace(config, rows_of=config.site)
+    found = harvest_sites(both, (config.site, target), split, tokens, cache, language_model, progress, mesh)
+    return Pairs(found[config.site], found[target])
 
 
 def _harvest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -46,6 +46,8 @@ class LiveReader:
         Of which documents.
     language_model : LanguageModel, optional
         A model that is already loaded; None loads it when the first batch is asked for.
+    target : str, optional
+        Site of the targets of a transcoder: batches then have them beside the inputs, as those of `Pairs`.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class LiveReader:
     pool_tokens: int = 1 << 17
     split: str = "train"
     language_model: LanguageModel | None = None
+    target: str | None = None
     _last: deque[tuple[int, Tensor]] = field(default_factory=deque, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,12 +85,18 @@ class LiveReader:
     @property
     def header(self) -> Mapping[str, str]:
         """Where the activations come from."""
-        return self.config.provenance(self.split)
+        found = self.config.provenance(self.split)
+        return found if self.target is None else {**found, "target": self.target}
 
     @property
     def d_model(self) -> int:
         """Width of the batches; the first shard is harvested to find it."""
-        return self._rows(0).shape[1]
+        return sum(side.shape[1] for side in self._sides(0))
+
+    @property
+    def d_in(self) -> int:
+        """Width of what is read: of the inputs in batches of pairs, else of the whole."""
+        return self._sides(0)[0].shape[1]
 
     def batch(self, step: int) -> Tensor:
         """One of the last batches, or if it is gone another from about that window of the text."""
@@ -136,10 +145,16 @@ class LiveReader:
         return max(1, LAST_TOKENS // self.batch_size)
 
     def _rows(self, shard: int) -> Tensor:
-        """Rows of some windows, as a harvest would store them."""
+        """Rows of some windows, as a harvest would store them; of pairs beside each other."""
+        sides = self._sides(shard)
+        return sides[0] if len(sides) == 1 else torch.cat(sides, dim=1)
+
+    def _sides(self, shard: int) -> list[Tensor]:
+        """The same by site."""
         from tqdm import tqdm
 
-        config, windows = self.config, self._windows
+        config, windows = replace(self.config, rows_of=self.config.site), self._windows
+        sites = (config.site, *([] if self.target is None else [self.target]))
         start = shard * config.windows_per_shard
         if start >= len(windows):
             raise InputError(
@@ -148,8 +163,8 @@ class LiveReader:
             )
         part = slice(start, start + config.windows_per_shard)
         with tqdm(disable=True) as bar:
-            shards = shards_of(config, (config.site,), self._model, windows, part, {config.site: {}}, bar)
-        return shards[config.site].activations
+            shards = shards_of(config, sites, self._model, windows, part, {site: {} for site in sites}, bar)
+        return [shards[site].activations for site in sites]
 
     @cached_property
     def _model(self) -> LanguageModel:

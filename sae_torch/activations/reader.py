@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
 
@@ -31,6 +32,11 @@ class Stream(Protocol):
     @property
     def d_model(self) -> int:
         """Width of the batches."""
+        ...
+
+    @property
+    def d_in(self) -> int:
+        """Width of what is read: of the inputs in batches of pairs, else of the whole."""
         ...
 
     @property
@@ -122,6 +128,11 @@ class ActivationReader:
     def d_model(self) -> int:
         """Width of the batches."""
         return self.activations.d_model
+
+    @property
+    def d_in(self) -> int:
+        """Width of what is read: of the inputs in batches of pairs, else of the whole."""
+        return self.activations.d_in if isinstance(self.activations, Pairs) else self.activations.d_model
 
     @property
     def header(self) -> Mapping[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sae_torch.activations import HarvestOptions, harvest_sites, plan
-from sae_torch.errors import InterruptedRunError
+from sae_torch.activations import Activations, HarvestOptions, harvest_pairs, harvest_sites, plan
+from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.parallel.mesh import started_mesh
 
 
@@ -23,6 +23,12 @@ class Harvest(HarvestOptions):
     also: tuple[str, ...] = ()
     """More sites, from the same pass through the model."""
 
+    def __post_init__(self) -> None:
+        if self.target is not None and self.also:
+            raise InputError(
+                f"also: expected none beside a target, whose tokens are those of {self.site}, found {self.also[0]!r}"
+            )
+
     def run(self) -> None:
         """Harvest, and say where the shards lie.
 
@@ -33,10 +39,16 @@ class Harvest(HarvestOptions):
         InterruptedRunError
             If the user interrupts it; finished shards stay on disk.
         """
-        config, sites = self.config(), dict.fromkeys((self.site, *self.also))
+        config, sites = self.config(), tuple(dict.fromkeys((self.site, *self.also)))
         mesh = started_mesh()
         try:
-            harvested = harvest_sites(config, tuple(sites), self.split, self.tokens, self.cache, None, True, mesh)
+            given = (self.split, self.tokens, self.cache, None, True, mesh)
+            harvested: dict[str, Activations]
+            if self.target is None:
+                harvested = harvest_sites(config, sites, *given)
+            else:
+                harvested = harvest_pairs(config, self.target, *given).by_site
+                config = replace(config, rows_of=self.site)
         except KeyboardInterrupt:
             raise InterruptedRunError(f"while harvesting the {self.split} split") from None
         if mesh is not None and mesh.get_rank() > 0:

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 import allocation as al
-from sae_torch.activations import ActivationReader, LiveReader, Stream, harvest, open_activations
+from sae_torch.activations import (
+    ActivationReader,
+    LiveReader,
+    Pairs,
+    Stream,
+    harvest,
+    harvest_pairs,
+    open_activations,
+)
 from sae_torch.config_file import read_config, to_plain, toml
 from sae_torch.environment import difference, environment, package_versions
 from sae_torch.errors import InputError, InterruptedRunError
@@ -170,20 +178,28 @@ class Run:
             return self._live_reader()
         if self.config.activations is not None:
             rows: Any = open_activations(self.config.activations, self.config.column)
+            if self.config.targets is not None:
+                rows = Pairs(rows, open_activations(self.config.targets))
         else:
             wanted = self.config.harvest
-            rows = harvest(wanted.config(), "train", wanted.tokens, wanted.cache, None, not self.quiet, self.mesh)
+            given: Any = ("train", wanted.tokens, wanted.cache, None, not self.quiet, self.mesh)
+            if wanted.target is None:
+                rows = harvest(wanted.config(), *given)
+            else:
+                rows = harvest_pairs(wanted.config(), wanted.target, *given)
         return ActivationReader(rows, **asdict(options))
 
     def _live_reader(self) -> LiveReader:
         options, wanted = self.config.reader, self.config.harvest
         return LiveReader(
-            wanted.config(), wanted.tokens, options.batch_size, options.seed, min(options.pool_tokens, LIVE_POOL)
-        )
+            wanted.config(), wanted.tokens, options.batch_size, options.seed, min(options.pool_tokens, LIVE_POOL),
+            target=wanted.target,
+        )  # fmt: skip
 
     def _trainers(self, reader: Stream) -> dict[str, Trainer]:
+        d_in, d_out = reader.d_in, reader.d_model - reader.d_in
         return {
-            name: Trainer(options.autoencoder(reader.d_model, self.config.device, self.mesh), train)
+            name: Trainer(options.coder(d_in, d_out, self.config.device, self.mesh), train)
             for name, (options, train) in self.config.autoencoders().items()
         }
 

@@ -19,7 +19,9 @@ from sae_torch.choices.own import own_choice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.losses import require_prefixes
+from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.config import TrainConfig
+from sae_torch.transcoder import Transcoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -50,6 +52,10 @@ class ReaderOptions:
 class SaeOptions:
     """One autoencoder."""
 
+    kind: Literal["autoencoder", "transcoder"] = "autoencoder"
+    """What is learned: activations from themselves, or those of another site from them (harvest.target)."""
+    skip: bool = False
+    """Transcoder: a linear map from the input to the output beside the features."""
     choice: str = "balanced"
     """Who chooses the features of a token: "token", "mutual", "feature", "balanced" (mutual choice with a least use of
     every feature), or "module:Class", a choice of your own that Python can import."""
@@ -85,6 +91,8 @@ class SaeOptions:
                 raise InputError(f"choice: expected {expected} or module:Class, found {self.choice!r}")
             if self.choice_options:
                 raise InputError(f"choice_options: expected a choice of your own, module:Class, found {self.choice}")
+        if self.skip and self.kind != "transcoder":
+            raise InputError(f"skip: expected it with kind transcoder, found kind {self.kind}")
         limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
         given = [name for name in limits if getattr(self, name) is not None]
         if given and self.choice != "balanced":
@@ -96,19 +104,21 @@ class SaeOptions:
         if not 0 < self.k <= self.n_features:
             raise InputError(f"k: expected more than 0 and at most the {self.n_features} features, found {self.k:g}")
 
-    def autoencoder(self, d_model: int, device: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
-        """The autoencoder as it begins."""
+    def coder(self, d_in: int, d_out: int, device: str, mesh: DeviceMesh | None = None) -> SparseCoder:
+        """The autoencoder or transcoder as it begins."""
         types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        return SparseAutoencoder(
-            d_model,
-            self.n_features,
-            self.new_choice(),
-            device=device,
-            seed=self.seed,
-            score_dtype=types.get(self.score_dtype, self.score_dtype),  # type: ignore[arg-type]
-            feature_chunk=self.feature_chunk,
-            mesh=mesh,
-        )
+        given: dict[str, Any] = {
+            "n_features": self.n_features,
+            "choice": self.new_choice(),
+            "device": device,
+            "seed": self.seed,
+            "score_dtype": types.get(self.score_dtype, self.score_dtype),  # type: ignore[arg-type]
+            "feature_chunk": self.feature_chunk,
+            "mesh": mesh,
+        }
+        if self.kind == "transcoder":
+            return Transcoder(d_in, d_out, skip=self.skip, **given)
+        return SparseAutoencoder(d_in, **given)
 
     def new_choice(self) -> Choice:
         """Its choice as it begins.
@@ -213,6 +223,8 @@ class RunConfig:
     """Folder of the run: configuration, metrics, checkpoints, autoencoders."""
     activations: Path | None = None
     """Activations that lie on disk: shards, a SAELens cache, .npy; by default they are harvested as `harvest` says."""
+    targets: Path | None = None
+    """Of a transcoder, beside activations on disk: the targets, the same tokens in the same order."""
     column: str | None = None
     """Of a SAELens cache with several hooks: the one to train on."""
     live: bool = False
@@ -231,6 +243,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.live and self.activations is not None:
             raise InputError(f"live: activations lie in {self.activations} already, expected one of the two")
+        self._require_targets()
         if self.live and self.reader.passes > 1:
             raise InputError(
                 f"reader.passes: expected 1 in live mode, which stores nothing, found {self.reader.passes}"
@@ -261,6 +274,22 @@ class RunConfig:
             train.require_annealed(choice)
             if train.prefixes is not None:
                 require_prefixes(train.prefixes, sae.n_features)
+
+    def _require_targets(self) -> None:
+        """Targets for a transcoder, and for it alone."""
+        named = "harvest.target" if self.activations is None else "targets"
+        given, other = self.harvest.target, self.targets
+        if self.activations is not None:
+            given, other = other, given  # type: ignore[assignment]
+        if other is not None:
+            where = "activations that lie on disk" if self.activations is None else "activations that are harvested"
+            raise InputError(
+                f"{'targets' if self.activations is None else 'harvest.target'}: is for {where}, expected {named}"
+            )
+        if self.sae.kind == "transcoder" and given is None:
+            raise InputError(f"{named}: expected what a transcoder computes, found nothing")
+        if self.sae.kind != "transcoder" and given is not None:
+            raise InputError(f"{named}: expected with sae.kind transcoder, found {given} with {self.sae.kind}")
 
     def autoencoders(self) -> dict[str, tuple[SaeOptions, TrainConfig]]:
         """Every combination of the sweep, by a name that says what it is."""
