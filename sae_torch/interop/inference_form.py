@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.choices.choice import Choice
 from sae_torch.choices.feature import FeatureChoice
 from sae_torch.choices.mutual import MutualChoice
@@ -83,6 +84,8 @@ class InferenceForm:
         encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
         form = cls(encoder.T, b_enc, W_dec, b_dec)
         batch_free = sae.choice.batch_free()
+        if isinstance(batch_free, ActivationTokenChoice):
+            return replace(form.with_rows_of(sae.world.gathered(batch_free.norms).cpu()), k=batch_free.token_k)
         if isinstance(batch_free, Choice):
             return replace(form.with_unit_rows(), k=batch_free.token_k)
         # thresholds are in units of scores already, which are pre-activations once rows have norm 1
@@ -130,8 +133,8 @@ class InferenceForm:
             named["threshold"] = self.threshold
         return {name: tensor.contiguous() for name, tensor in named.items()}
 
-    def blocks(self, name: Literal["W_enc", "W_dec", "encoder"]) -> Iterator[Tensor]:
-        """Some rows of a matrix after the other, multiplied by what they are to be and rounded once.
+    def blocks(self, name: Literal["W_enc", "W_dec", "encoder"], dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """Some rows of a matrix after the other, multiplied by what they are to be and rounded once, to `dtype`.
 
         `encoder` is `W_enc` transposed: one feature a row.
         """
@@ -140,10 +143,10 @@ class InferenceForm:
         start = 0
         for block in _blocks(matrix.T if name == "encoder" else matrix):
             if scale is None:
-                yield block.to(self.dtype)
+                yield block.to(dtype or self.dtype)
             else:
                 of_rows = scale if name == "W_enc" else scale[start : start + len(block), None]
-                yield self._stored(self._wide(block) * self._wide(of_rows))
+                yield (self._wide(block) * self._wide(of_rows)).to(dtype or self.dtype)
             start += len(block)
 
     def with_unit_rows(self) -> InferenceForm:
@@ -155,29 +158,37 @@ class InferenceForm:
             raise InputError(f"sae: decoder row {int((norms == 0).nonzero()[0])} is zero and has no direction")
         return self.scaled(norms, 1.0 / norms)
 
+    def with_rows_of(self, norms: Tensor) -> InferenceForm:
+        """The same reconstructions with decoder rows of these norms."""
+        factors = norms.to(self._wide_norms.dtype) / self._wide_norms
+        changes = bool(((factors - 1.0).abs() >= self._tolerance).any())
+        return self.scaled(1.0 / factors, factors) if changes else self
+
     def scaled(self, encoder: Tensor | float, decoder: Tensor | float) -> InferenceForm:
         """Every feature's encoder, with its bias, and its decoder multiplied; thresholds stay in units of `pre`."""
         pairs = ((self.encoder_scale, encoder), (self.decoder_scale, decoder))
         ones = torch.ones(self.b_enc.shape, dtype=self._wide(self.b_enc).dtype)
         first, second = (ones * factor if scale is None else scale * factor for scale, factor in pairs)
-        b_enc = self._stored(self._wide(self.b_enc) * self._wide(ones * encoder))
+        b_enc = self._wide(self.b_enc) * self._wide(ones * encoder)
         return replace(self, b_enc=b_enc, encoder_scale=first, decoder_scale=second)
 
     def for_scaled_inputs(self, factor: float) -> InferenceForm:
         """Weights for `x`, of weights that read ``factor * x`` and reconstruct that: its threshold stays as it is."""
-        b_dec = self._stored(self._wide(self.b_dec) / factor)
+        b_dec = self._wide(self.b_dec) / factor
         return replace(self.scaled(factor, 1.0 / factor), b_enc=self.b_enc, b_dec=b_dec)
 
     def absorb_b_dec(self) -> InferenceForm:
         """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""
-        return replace(self, b_enc=self._stored(self._wide(self.b_enc) + self._b_dec_encoded))
+        return replace(self, b_enc=self._wide(self.b_enc) + self._b_dec_encoded)
 
     def restore_b_dec(self) -> InferenceForm:
         """The way back: weights of the same function for an encoder that reads `x` itself."""
-        return replace(self, b_enc=self._stored(self._wide(self.b_enc) - self._b_dec_encoded))
+        return replace(self, b_enc=self._wide(self.b_enc) - self._b_dec_encoded)
 
     def choice(self, path: str) -> Choice:
         """The choice whose batch-free form this is: by token, by a common threshold, or by one for each feature.
+
+        A top k ranks activations as they are; where decoder rows differ in norm that is no token choice of scores.
 
         Raises
         ------
@@ -187,7 +198,12 @@ class InferenceForm:
         if self.own_choice is not None:
             return self.own_choice
         if self.k is not None:
-            return TokenChoice(self.k)
+            norms = self.norms
+            if bool(norms.max() - norms.min() <= 2 * self._tolerance * norms.max()):
+                return TokenChoice(self.k)
+            by_activation = ActivationTokenChoice(self.k)
+            by_activation.set_norms(norms)
+            return by_activation
         if self.l0 is None:
             raise InputError(
                 f"{path}: the mean number of features per token is not recorded; pass load(folder, k=), or --k"
@@ -200,25 +216,14 @@ class InferenceForm:
     def autoencoder(
         self, path: str, mesh: DeviceMesh | None = None, dtype: torch.dtype | None = None
     ) -> SparseAutoencoder:
-        """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors.
-
-        Raises
-        ------
-        InputError
-            If a token's top k would be others than in the format, which ranks without decoder norms.
-        """
-        norms, choice = self.norms, self.choice(path)
-        if self.k is not None and bool(norms.max() - norms.min() > 2 * self._tolerance * norms.max()):
-            raise InputError(
-                f"{path}: the format ranks a token's features without the norms of their decoder rows, which this one "
-                f"counts, and they differ ({float(norms.min()):.4g} to {float(norms.max()):.4g})"
-            )
+        """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors."""
+        choice = self.choice(path)
         d_model, n_features = self.W_enc.shape
         sae = SparseAutoencoder(d_model, n_features, choice, dtype=dtype or self.dtype, mesh=mesh)
         here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
-            _fill(local(sae.encoder), self.blocks("encoder"), here)
-            _fill(local(sae.W_dec), self.blocks("W_dec"), here)
+            _fill(local(sae.encoder), self.blocks("encoder", dtype), here)
+            _fill(local(sae.W_dec), self.blocks("W_dec", dtype), here)
             local(sae.b_enc).copy_(self.b_enc[here])
             local(sae.b_dec).copy_(self.b_dec)
         theta = self._scaled_threshold()
@@ -247,10 +252,6 @@ class InferenceForm:
     def _wide(self, tensor: Tensor) -> Tensor:
         """For arithmetic: float32, or the type of the weights where that is wider."""
         return tensor.to(torch.promote_types(self.dtype, torch.float32))
-
-    def _stored(self, tensor: Tensor) -> Tensor:
-        """Back in the type of the weights: what is folded is rounded once."""
-        return tensor.to(self.dtype)
 
     @property
     def _tolerance(self) -> float:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sae_torch as st
+from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.interop import dictionary_learning, sparsify
 from sae_torch.interop.formats import FORMATS, format_of, load
 
@@ -239,13 +240,31 @@ def test_code_in_a_torch_file_is_never_run(tmp_path: Path) -> None:
         dictionary_learning.load(folder)
 
 
-def test_rows_of_unequal_norm_are_no_top_k_of_ours(tmp_path: Path) -> None:
+def test_rows_of_unequal_norm_rank_as_in_the_file_and_again_after_every_export(tmp_path: Path) -> None:
+    """Its top k counts no decoder norms, ours does: what is read ranks as the file does, here and where it goes."""
     folder = shutil.copytree(FIXTURES / "sparsify-topk", tmp_path / "copy")
     weights = load_file(folder / "sae.safetensors")
-    weights["W_dec"][2] *= 2
+    weights["W_dec"] *= torch.linspace(0.3, 3.0, len(weights["W_dec"]))[:, None]
     save_file(weights, folder / "sae.safetensors")
-    with pytest.raises(st.InputError, match=r"ranks a token's features without the norms .* \(1 to 2\)"):
-        sparsify.load(folder)
+    x = torch.randn(200, weights["b_dec"].numel(), generator=torch.Generator().manual_seed(0))
+    pre = (x - weights["b_dec"]) @ weights["encoder.weight"].T + weights["encoder.bias"]
+    top = pre.topk(K, dim=1)
+    acts = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    sae = sparsify.load(folder)
+    assert isinstance(sae.choice, ActivationTokenChoice)
+    read = [sae, st.load(st.save(sae, tmp_path / "saelens"))]
+    read += [module.load(module.save(sae, tmp_path / module.__name__)) for module in (sparsify, dictionary_learning)]
+    for each in read:
+        torch.testing.assert_close(each(x).codes.to_dense(), acts, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(each(x).x_hat, acts @ weights["W_dec"] + weights["b_dec"], rtol=1e-5, atol=1e-5)
+
+
+def test_what_ranks_without_norms_is_not_trained(tmp_path: Path) -> None:
+    sae = st.SparseAutoencoder(4, 8, ActivationTokenChoice(2))
+    with pytest.raises(st.InputError, match=r"expected one that trains, .* set sae\.choice to st\.TokenChoice"):
+        sae(torch.randn(3, 4))
+    with torch.no_grad():
+        assert len(sae(torch.randn(3, 4)).codes) <= 6
 
 
 def change(file: Path, **entries: Any) -> None:
