@@ -42,6 +42,15 @@ def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str
             raise InputError(f"{file}: {name} holds NaN or infinite values")
 
 
+def matrix_shape(file: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """Rows and columns of a tensor that has these."""
+    if name not in tensors or tensors[name].ndim != 2:
+        there = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"
+        raise InputError(f"{file}: {name}: expected a matrix, found {there}")
+    rows, columns = tensors[name].shape
+    return rows, columns
+
+
 def read_whole_number(file: Path, config: Mapping[str, Any], name: str) -> int:
     """A positive whole number of a configuration."""
     value = config.get(name)

@@ -15,7 +15,19 @@ import torch
 
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
-from sae_torch.interop import dictionary_learning, saelens, sparsify
+from sae_torch.interop import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    hook_z,
+    llama_scope,
+    llamascopium,
+    qwen_scope,
+    saelens,
+    sparsify,
+    temporal,
+)
 from sae_torch.interop.description import Description
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import SUFFIXES
@@ -25,7 +37,19 @@ if TYPE_CHECKING:
 
 # Formats that are written too, for `export`.
 WritableName = Literal["saelens", "dictionary-learning", "sparsify"]
-FormatName = Literal["saelens", "dictionary-learning", "sparsify"]
+FormatName = Literal[
+    "saelens",
+    "dictionary-learning",
+    "sparsify",
+    "gemma-scope",
+    "gemma-scope-2",
+    "qwen-scope",
+    "llama-scope",
+    "llamascopium",
+    "goodfire",
+    "hook-z",
+    "temporal",
+]
 
 # How far below a folder dictionaries are looked for, and after how many entries the search ends.
 DEPTH, ENTRIES = 5, 20_000
@@ -77,7 +101,19 @@ WRITABLE: Mapping[WritableName, WritableFormat] = {
     "dictionary-learning": dictionary_learning,
     "sparsify": sparsify,
 }
-FORMATS: Mapping[FormatName, Format] = {**WRITABLE}
+FORMATS: Mapping[FormatName, Format] = {
+    "saelens": saelens,
+    "dictionary-learning": dictionary_learning,
+    "sparsify": sparsify,
+    "gemma-scope": gemma_scope,
+    "gemma-scope-2": gemma_scope_2,
+    "qwen-scope": qwen_scope,
+    "llama-scope": llama_scope,
+    "llamascopium": llamascopium,
+    "goodfire": goodfire,
+    "hook-z": hook_z,
+    "temporal": temporal,
+}
 
 
 def load(

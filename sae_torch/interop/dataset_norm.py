@@ -1,0 +1,60 @@
+"""What folders of OpenMOSS have in common: inputs scaled to norm sqrt(d), thresholds that may count decoder norms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_torch.errors import InputError
+from sae_torch.interop.inference_form import InferenceForm
+
+NOT_CENTRED = "b_dec is not subtracted from the input"
+SCALED = "inputs are scaled to a mean norm of sqrt(d_model), and so are activations"
+WITH_NORMS = "thresholds are compared with activations times decoder norms"
+
+
+def norm_factor(file: Path, d: int, norm: Any) -> float:
+    """What inputs are multiplied by, from their mean norm in the data.
+
+    Raises
+    ------
+    InputError
+        If that is no positive number.
+    """
+    value = float(norm) if isinstance(norm, (int, float)) and not isinstance(norm, bool) else math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{file}: the mean norm of activations must be a positive number, found {norm!r}")
+    return math.sqrt(d) / value
+
+
+def thresholds_with_norms(read: InferenceForm, threshold: Tensor) -> InferenceForm:
+    """Thresholds of activations times decoder norms, in the units of activations; a row of zeros adds nothing."""
+    norms = read.norms
+    return replace(read, threshold=torch.where(norms > 0, threshold.float() / norms, 0.0))
+
+
+def refuse_transcoder(path: Path, config: dict[str, Any]) -> None:
+    """Its output is another site than its input."""
+    if is_transcoder(config):
+        raise InputError(
+            f"{path}: expected an autoencoder, found a transcoder from {config.get('hook_point_in')} to "
+            f"{config.get('hook_point_out')}"
+        )
+
+
+def is_transcoder(config: dict[str, Any]) -> bool:
+    """Whether it writes to another site than it reads."""
+    return config.get("hook_point_out", config.get("hook_point_in")) != config.get("hook_point_in")
+
+
+def refuse_settings(file: Path, config: dict[str, Any]) -> None:
+    """Settings that change the function and have no equivalent."""
+    if config.get("use_glu_encoder"):
+        raise InputError(
+            f"{file}: use_glu_encoder: expected false, found true: a gated linear encoder has no equivalent"
+        )

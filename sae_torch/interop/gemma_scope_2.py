@@ -1,0 +1,119 @@
+"""Gemma Scope 2: `params.safetensors` and, mostly, `config.json`.
+
+`resid_post/layer_12_width_16k_l0_small` below the folder of a repository such as ``gemma-scope-2-270m-pt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sae_torch.errors import InputError
+from sae_torch.files import read_json
+from sae_torch.interop.description import Description, dtype_name
+from sae_torch.interop.files import check_tensors, matrix_shape
+from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.path_facts import ATTENTION, MLP, RESIDUAL, known, number, said
+from sae_torch.interop.weight_files import read_header, read_tensors
+
+CONFIG, WEIGHTS = "config.json", "params.safetensors"
+FILES = (WEIGHTS,)
+TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
+SITES = {"resid_post": RESIDUAL, "attn_out": ATTENTION, "mlp_out": MLP, "transcoder": "hook_mlp_in"}
+PLACE = r"/(resid_post|attn_out|mlp_out|transcoder|crosscoder|clt)(?:_all)?/"
+# Where its configuration names modules of transformers instead.
+MODULES = {
+    "output": "resid_post",
+    "self_attn.o_proj.input": "attn_out",
+    "post_feedforward_layernorm.output": "mlp_out",
+    "pre_feedforward_layernorm.output": "transcoder",
+}
+CONVENTIONS = {
+    "attn_out": "activations are those that enter o_proj, all heads side by side",
+    "mlp_out": "activations are those behind the norm that follows the MLP",
+}
+
+
+def recognises(path: Path) -> bool:
+    """Whether it holds the file, which no other family calls so."""
+    return (path / WEIGHTS).is_file()
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights for inputs from which `b_dec` is subtracted; `k` in place of the mean number that the file says."""
+    file, config, weights = path / WEIGHTS, _config(path), read_header(path / WEIGHTS)
+    kind = _kind(path, config, weights)
+    if kind != "autoencoder":
+        raise InputError(f"{path}: expected an autoencoder, found a {kind}, which reconstructs another site")
+    if config.get("architecture", "jump_relu") != "jump_relu":
+        raise InputError(f"{path / CONFIG}: architecture: expected 'jump_relu', found {config['architecture']!r}")
+    tensors = read_tensors(file)
+    d, F = matrix_shape(file, tensors, "w_enc")
+    check_tensors(file, tensors, {"w_enc": (d, F), "b_enc": (F,), "w_dec": (F, d), "b_dec": (d,), "threshold": (F,)})
+    W_enc, b_enc, W_dec, b_dec, threshold = (tensors[name] for name in TENSORS)
+    read = InferenceForm(W_enc, b_enc, W_dec, b_dec, threshold)
+    return replace(read.absorb_b_dec(), l0=k or config.get("l0"))
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """Model, site and L0: of the configuration, or as far as the path says them."""
+    config = _config(path)
+    repository, layer = said(path, r"gemma-scope-2-(270m|1b|4b|12b|27b)-(pt|it)"), number(path, r"/layer_(\d+)_width")
+    model = config.get("model_name") or (f"gemma-3-{repository[1]}-{repository[2]}" if repository else None)
+    if model is not None:
+        model = model if "/" in model else f"google/{model}"
+        model = model.replace("-v3-", "-3-")
+        if "270m" in model:  # the one without a suffix on the hub
+            model = model.removesuffix("-pt")
+    module = str(config.get("hf_hook_point_in") or "")
+    place, site = _place(path, config), None
+    if layer is not None and place in SITES:
+        site = f"blocks.{layer}.{SITES[place]}"
+    return known(
+        model_name=model, hook_name=site, hook_layer=layer, l0=config.get("l0"), hf_hook_name=module or None,
+        context_size=1024, prepend_bos=True,
+    )  # fmt: skip
+
+
+def describe(path: Path) -> Description:
+    """The shapes in the header of the weights, the configuration, and what the path says."""
+    config, weights, about = _config(path), read_header(path / WEIGHTS), metadata(path)
+    d, F = matrix_shape(path / WEIGHTS, weights, "w_enc")
+    kind, place = _kind(path, config, weights), _place(path, config)
+    also = (CONVENTIONS[place],) if kind == "autoencoder" and place in CONVENTIONS else ()
+    return Description(
+        "gemma-scope-2", path, d, F, dtype_name(weights), "jumprelu", about.get("model_name"), about.get("hook_name"),
+        about.get("hook_layer"), about.get("l0"), kind, int(weights["w_dec"].shape[-1]) if "w_dec" in weights else None,
+        conventions=("b_dec is not subtracted from the input", *also),
+    )  # fmt: skip
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Empty where the file is missing, as in some folders."""
+    return read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+
+
+def _place(path: Path, config: Mapping[str, Any]) -> str | None:
+    """The site by its name in paths."""
+    where = said(path, PLACE)
+    if where is not None:
+        return where[1]
+    module = str(config.get("hf_hook_point_in") or "").partition("model.layers.")[2].partition(".")[2]
+    return MODULES.get(module)
+
+
+def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Autoencoder, transcoder or cross-layer transcoder: the file's word, its tensors, or the path."""
+    names = {"sae": "autoencoder", "transcoder": "transcoder", "clt": "cross-layer transcoder"}
+    if config.get("type") is not None:
+        return names.get(config["type"], str(config["type"]))
+    if "w_dec" in weights and weights["w_dec"].ndim == 3:
+        return "cross-layer transcoder"
+    place = _place(path, config)
+    if place == "transcoder" or "affine_skip_connection" in weights:
+        return "transcoder"
+    return {"clt": "cross-layer transcoder", "crosscoder": "crosscoder"}.get(place or "", "autoencoder")

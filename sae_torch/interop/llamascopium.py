@@ -1,0 +1,140 @@
+"""The folder of Llamascopium, once lm-saes: `config.json` and `sae_weights.safetensors`.
+
+Version 2 calls its tensors `W_E`, `b_E`, `W_D`, `b_D`; Llama Scope R1 was written before, as `encoder.weight` and
+so on.
+Inputs are scaled by the mean norm that lies beside the weights, unless `norm_activation` is `inference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_torch.choices.token import TokenChoice
+from sae_torch.errors import InputError
+from sae_torch.files import read_json
+from sae_torch.interop import dataset_norm
+from sae_torch.interop.description import Description, dtype_name, layer_of
+from sae_torch.interop.files import check_tensors, matrix_shape, read_whole_number
+from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.path_facts import known, said
+from sae_torch.interop.weight_files import read_header, read_tensors
+
+CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
+FILES = (CONFIG, WEIGHTS)
+ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")
+NORM = "dataset_average_activation_norm."
+# By either version: encoder, its bias, decoder, its bias, logarithms of thresholds.
+VERSION_2 = ("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold")
+VERSION_1 = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "log_jumprelu_threshold")
+
+
+def recognises(path: Path) -> bool:
+    """Whether both files are there, with tensors of either version's names."""
+    if not all((path / name).is_file() for name in FILES):
+        return False
+    names = read_header(path / WEIGHTS).keys()
+    return any(set(version[:3]) <= names for version in (VERSION_1, VERSION_2))
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights for inputs as they are; `k` in place of the configuration's, where thresholds choose."""
+    file, config = path / CONFIG, read_json(path / CONFIG)
+    kind = config.get("sae_type", "sae")
+    if kind != "sae":
+        raise InputError(f"{file}: sae_type: expected 'sae', found {kind!r}, which has no equivalent")
+    dataset_norm.refuse_transcoder(path, config)
+    dataset_norm.refuse_settings(file, config)
+    activation = str(config.get("act_fn", "relu")).lower()
+    if activation not in ACTIVATIONS:
+        raise InputError(f"{file}: act_fn: expected {', '.join(ACTIVATIONS)}, found {activation!r}")
+    tensors = read_tensors(path / WEIGHTS)
+    read, d = _weights(path / WEIGHTS, config, tensors)
+    factor = _factor(file, config, tensors, d)
+    with_norms = config.get("sparsity_include_decoder_norm", "W_E" in tensors)
+    if activation == "jumprelu":
+        threshold = tensors[_names(tensors)[4]].float().exp()
+        read = dataset_norm.thresholds_with_norms(read, threshold) if with_norms else replace(read, threshold=threshold)
+    elif activation == "relu":
+        read = replace(read, threshold=torch.zeros(read.b_enc.shape))
+    read = read.for_scaled_inputs(factor)
+    if not config.get("apply_decoder_bias_to_pre_encoder"):
+        read = read.absorb_b_dec()
+    if activation == "topk":
+        top = read_whole_number(file, config, "top_k")
+        return replace(read, k=top, own_choice=TokenChoice(top) if with_norms else None)
+    return replace(read, l0=k or config.get("top_k"))
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """Site and number of features of the configuration, model of the path."""
+    config = read_json(path / CONFIG)
+    site = config.get("hook_point_in")
+    model = "meta-llama/Llama-3.1-8B" if said(path, r"Llama-Scope-R1-Distill") else None
+    return known(model_name=model, hook_name=site, hook_layer=layer_of(site), l0=config.get("top_k"), prepend_bos=True)
+
+
+def describe(path: Path) -> Description:
+    """The configuration, and the shapes in the header of the weights."""
+    config, about, weights = read_json(path / CONFIG), metadata(path), read_header(path / WEIGHTS)
+    names = _names(weights)
+    shape = matrix_shape(path / WEIGHTS, weights, names[0])
+    d, F = shape if names is VERSION_2 else shape[::-1]
+    conventions = []
+    if config.get("norm_activation", "dataset-wise") == "dataset-wise":
+        conventions.append(dataset_norm.SCALED)
+    if not config.get("apply_decoder_bias_to_pre_encoder"):
+        conventions.append(dataset_norm.NOT_CENTRED)
+    if config.get("sparsity_include_decoder_norm", names is VERSION_2):
+        conventions.append(dataset_norm.WITH_NORMS)
+    return Description(
+        "llamascopium", path, d, F, dtype_name(weights), str(config.get("act_fn", "relu")), about.get("model_name"),
+        about.get("hook_name"), about.get("hook_layer"), config.get("top_k"),
+        "transcoder" if dataset_norm.is_transcoder(config) else "autoencoder", conventions=tuple(conventions),
+    )  # fmt: skip
+
+
+def _names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return VERSION_2 if "W_E" in tensors else VERSION_1
+
+
+def _weights(file: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[InferenceForm, int]:
+    """The weights as they are, and their width."""
+    names = _names(tensors)
+    first, b_enc, last, b_dec, threshold = names
+    matrix = matrix_shape(file, tensors, first)
+    d, F = matrix if names is VERSION_2 else matrix[::-1]
+    shapes = {first: (d, F), b_enc: (F,), last: (F, d)}
+    if names is VERSION_1:
+        shapes |= {first: (F, d), last: (d, F)}
+    if config.get("use_decoder_bias", True):
+        shapes[b_dec] = (d,)
+    if str(config.get("act_fn", "relu")).lower() == "jumprelu":
+        shapes[threshold] = (F,)
+    check_tensors(file, tensors, shapes)
+    bias = tensors[b_dec] if b_dec in shapes else torch.zeros(d)
+    W_enc, W_dec = tensors[first], tensors[last]
+    if names is VERSION_1:
+        W_enc, W_dec = W_enc.T, W_dec.T
+    return InferenceForm(W_enc, tensors[b_enc], W_dec, bias), d
+
+
+def _factor(file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], d: int) -> float:
+    """What inputs are multiplied by: of the norms beside the weights, or in the configuration."""
+    scaling = config.get("norm_activation", "dataset-wise")
+    if scaling == "inference":
+        return 1.0
+    if scaling != "dataset-wise":
+        raise InputError(f"{file}: norm_activation: expected dataset-wise or inference, found {scaling!r}")
+    site = config.get("hook_point_in")
+    beside = tensors.get(f"{NORM}{site}")
+    recorded = config.get("dataset_average_activation_norm") or {}
+    norm = float(beside) if beside is not None else recorded.get("in", recorded.get(site))
+    if norm is None:
+        raise InputError(f"{file}: expected the mean norm of activations at {site} beside the weights, found none")
+    return dataset_norm.norm_factor(file, d, norm)
