@@ -1,0 +1,233 @@
+"""Published families: what SAELens' own loaders make of the same files, and Llamascopium's of its own.
+
+The files are `layouts` of the fast tests. SAELens would download them; here that call gives those on the disk, and its
+list gives small widths and the scale of inputs that the file was made with.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from sae_torch.interop import formats
+from tests.sae_torch.interop import layouts
+from tests.sae_torch.interop.layouts import NORM, Published
+
+D, F = 12, 1024
+RELATIVE = 1e-5
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return 2.0 * torch.randn(400, D, generator=torch.Generator().manual_seed(3)) + 0.5
+
+
+class MissingError(Exception):
+    """In place of the hub's error for a file that is not there."""
+
+
+def theirs(given: Published, release: str, sae_id: str, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> Any:
+    """The autoencoder that SAELens loads by name, from the files of `given`."""
+    from sae_lens import SAE
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+    from sae_lens.saes import sae as saes
+    from safetensors import safe_open
+
+    def file(repo_id: str, filename: str, subfolder: str = "", **options: Any) -> str:
+        found = given.repository / subfolder / filename
+        if not found.is_file():
+            raise MissingError(filename)
+        return str(found)
+
+    def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
+        with safe_open(given.repository / filename, framework="pt") as opened:
+            return {name: list(opened.get_tensor(name).shape) for name in opened.keys()}  # noqa: SIM118
+
+    monkeypatch.setattr(loaders, "hf_hub_download", file)
+    monkeypatch.setattr(loaders, "EntryNotFoundError", MissingError)
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", shapes)
+    widths = {"d_in": D, "d_sae": F}
+    monkeypatch.setattr(saes, "get_config_overrides", lambda release, sae_id: widths | overrides)
+    monkeypatch.setattr(saes, "get_norm_scaling_factor", lambda release, sae_id: D**0.5 / NORM)
+    return SAE.from_pretrained(release, sae_id, dtype="float32")
+
+
+def same(given: Published, loaded: Any, x: Tensor) -> st.SparseAutoencoder:
+    """Activations, reconstructions and L0, to 1e-5 of the largest."""
+    sae = formats.load(given.path, k=4, dtype=torch.float32)
+    # heads side by side for us are an axis of their own where SAELens reshapes
+    read = x.view(len(x), 3, D // 3) if loaded.cfg.reshape_activations == "hook_z" else x
+    with torch.no_grad():
+        out, acts, x_hat = sae(x), loaded.encode(read), loaded(read).reshape(x.shape)
+    mine = out.codes.to_dense()
+    assert float((mine - acts).abs().max()) <= RELATIVE * float(acts.abs().max())
+    assert float((out.x_hat - x_hat).abs().max()) <= RELATIVE * float(x_hat.abs().max())
+    assert torch.equal((mine > 0).sum(dim=1), (acts > 0).sum(dim=1))
+    assert (acts > 0).any()
+    return sae
+
+
+def w() -> layouts.Weights:
+    return layouts.weights(D, F, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("release", "folder", "options"),
+    [
+        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", {}),
+        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", {"small": True, "dtype": torch.float16}),
+        ("gemma-scope-2b-pt-res", "embedding/width_4k/average_l0_6", {}),
+        ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", {"scaling_factor": torch.ones(F)}),
+        ("gemma-scope-2b-pt-mlp", "layer_0/width_16k/average_l0_119", {"site": "mlp"}),
+        ("gemma-scope-2b-pt-att", "layer_0/width_16k/average_l0_104", {"site": "att"}),
+    ],
+)
+def test_gemma_scope(
+    release: str, folder: str, options: dict[str, Any], x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = layouts.gemma_scope(tmp_path, w(), folder=folder, **options)
+    loaded = theirs(given, release, folder, monkeypatch)
+    same(given, loaded, x)
+    about = formats.metadata(given.path)
+    assert about["model_name"] == loaded.cfg.metadata.model_name
+    assert about["hook_name"] == loaded.cfg.metadata.hook_name
+
+
+@pytest.mark.parametrize("config", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("place", ["resid_post", "mlp_out", "attn_out"])
+def test_gemma_scope_2(
+    place: str, dtype: torch.dtype, config: bool, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"{place}_all/layer_12_width_16k_l0_small"
+    given = layouts.gemma_scope_2(tmp_path, w(), dtype, folder, config=config)
+    release = {"resid_post": "res", "mlp_out": "mlp", "attn_out": "att"}[place]
+    sae_id = "layer_12_width_16k_l0_small"
+    loaded = theirs(given, f"gemma-scope-2-270m-pt-{release}-all", sae_id, monkeypatch)
+    same(given, loaded, x)
+    about = formats.metadata(given.path)
+    assert about["model_name"] == loaded.cfg.metadata.model_name
+    assert about["hook_name"] == loaded.cfg.metadata.hook_name
+
+
+def test_qwen_scope(x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of any norm: both rank without it."""
+    given = layouts.qwen_scope(tmp_path, w(), k=50, name="Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50")
+    loaded = theirs(given, "qwen-scope-3-1.7b-base-w32k-l50", "layer3", monkeypatch)
+    sae = same(given, loaded, x)
+    assert sae.choice.k == 50
+    about = formats.metadata(given.path)
+    assert about["model_name"] == loaded.cfg.metadata.model_name
+    assert about["hook_name"] == loaded.cfg.metadata.hook_name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_llama_scope(dtype: torch.dtype, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = layouts.llama_scope(tmp_path, w(), dtype)
+    same(given, theirs(given, "llama_scope_lxr_8x", "l15r_8x", monkeypatch), x)
+
+
+def test_llama_scope_counts_decoder_norms_where_its_file_says_so_and_saelens_does_not(
+    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rows of norm 1 that is no difference; with others, Llamascopium's rule is the one that wrote the files."""
+    drawn = w()
+    unit = layouts.Weights(drawn.E, drawn.b, drawn.D / drawn.D.norm(dim=1, keepdim=True), drawn.c, drawn.t)
+    given = layouts.llama_scope(tmp_path / "unit", unit, torch.float32, with_norms=True)
+    same(given, theirs(given, "llama_scope_lxr_8x", "l15r_8x", monkeypatch), x)
+    other = layouts.llama_scope(tmp_path / "other", drawn, torch.float32, with_norms=True)
+    loaded = theirs(other, "llama_scope_lxr_8x", "l15r_8x", monkeypatch)
+    with torch.no_grad():
+        assert not torch.allclose(formats.load(other.path)(x).x_hat, loaded(x), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_llama_scope_r1(dtype: torch.dtype, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = layouts.llamascopium(tmp_path, w(), dtype, version=1, with_norms=False)
+    same(given, theirs(given, "llama_scope_r1_distill", "l5r_800m_slimpajama", monkeypatch), x)
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ("goodfire-llama-3.1-8b-instruct", "Llama-3.1-8B-Instruct-SAE-l19.pth"),
+        ("deepseek-r1-distill-llama-8b-qresearch", "DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt"),
+    ],
+)
+def test_goodfire(release: str, name: str, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    given = layouts.goodfire(tmp_path, w(), name=name)
+    (sae_id,) = get_pretrained_saes_directory()[release].saes_map
+    loaded = theirs(given, release, sae_id, monkeypatch)
+    same(given, loaded, x)
+    about = formats.metadata(given.path)
+    assert about["model_name"] == loaded.cfg.metadata.model_name
+    assert about["hook_name"] == loaded.cfg.metadata.hook_name
+
+
+def test_attention_autoencoders(x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = layouts.hook_z(tmp_path, w())
+    loaded = theirs(given, "gpt2-small-hook-z-kk", "blocks.1.hook_z", monkeypatch)
+    same(given, loaded, x)
+
+
+@pytest.mark.parametrize("act_fn", ["jumprelu", "relu", "topk"])
+@pytest.mark.parametrize("with_norms", [True, False])
+@pytest.mark.parametrize("norm", ["dataset-wise", "inference"])
+def test_llamascopium(norm: str, with_norms: bool, act_fn: str, x: Tensor, tmp_path: Path) -> None:
+    """Its own class, reading the folder; it scales inputs and outputs outside of the module."""
+    sae_module = pytest.importorskip("llamascopium.models.sae")
+    given = layouts.llamascopium(
+        tmp_path, layouts.weights(D, 4 * D, seed=4), act_fn=act_fn, with_norms=with_norms, norm=norm
+    )
+    config = json.loads((given.path / "config.json").read_text())
+    (given.path / "config.json").write_text(json.dumps(config | {"device": "cpu", "dtype": "torch.float32"}))
+    loaded = sae_module.SparseAutoEncoder.from_local(str(given.path), device="cpu", dtype=torch.float32)
+    sae = formats.load(given.path)
+    site = config["hook_point_in"]
+    with torch.no_grad():
+        batch, scale = loaded.normalize_activations({site: x}, return_scale_factor=True)
+        acts = loaded.encode(batch[site])
+        x_hat = loaded.denormalize_activations({site: loaded.decode(acts)}, scale)[site]
+        out = sae(x)
+    mine = out.codes.to_dense()
+    assert float((mine - acts).abs().max()) <= RELATIVE * float(acts.abs().max())
+    assert float((out.x_hat - x_hat).abs().max()) <= RELATIVE * float(x_hat.abs().max())
+    assert torch.equal((mine > 0).sum(dim=1), (acts > 0).sum(dim=1))
+
+
+@pytest.mark.parametrize("with_norms", [True, False])
+def test_llamascopium_reads_the_weights_of_llama_scope_as_we_do(with_norms: bool, x: Tensor, tmp_path: Path) -> None:
+    """Its class, given what the library that published them made of them: folded norms, a threshold in raw units."""
+    sae_module = pytest.importorskip("llamascopium.models.sae")
+    threshold, drawn = 0.4, layouts.weights(D, 4 * D, seed=4)
+    given = layouts.llama_scope(tmp_path, drawn, torch.float32, with_norms=with_norms, threshold=threshold)
+    cfg = sae_module.SAEConfig(
+        d_model=D, expansion_factor=4, hook_point_in="a", hook_point_out="a", act_fn="jumprelu", device="cpu",
+        dtype=torch.float32, norm_activation="dataset-wise", sparsity_include_decoder_norm=with_norms,
+    )  # fmt: skip
+    loaded = sae_module.SparseAutoEncoder(cfg)
+    stored = drawn.stored(torch.float32)
+    with torch.no_grad():
+        for parameter, value in (
+            (loaded.W_E, stored.E),
+            (loaded.b_E, stored.b),
+            (loaded.W_D, stored.D),
+            (loaded.b_D, stored.c),
+        ):
+            parameter.copy_(value)
+        loaded.activation_function.log_jumprelu_threshold.fill_(float(np.log(threshold)))
+        loaded.set_dataset_average_activation_norm({"a": NORM})
+        loaded.standardize_parameters_of_dataset_norm()
+        out, acts, x_hat = formats.load(given.path)(x), loaded.encode(x), loaded(x)
+    mine = out.codes.to_dense() * NORM / D**0.5  # its activations are those of inputs that are not scaled
+    assert float((mine - acts).abs().max()) <= RELATIVE * float(acts.abs().max())
+    assert float((out.x_hat - x_hat).abs().max()) <= RELATIVE * float(x_hat.abs().max())
