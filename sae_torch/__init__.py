@@ -18,7 +18,8 @@ from sae_torch.choices.token import TokenChoice
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.splice import splice
-from sae_torch.interop.saelens import load, save
+from sae_torch.interop.formats import load
+from sae_torch.interop.saelens import save
 from sae_torch.training import TrainConfig, Trainer, TrainLog
 from sae_torch.transcoder import Transcoder
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from sae_torch.autoencoder import SparseAutoencoder
+from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
-from sae_torch.interop import formats
+from sae_torch.interop import formats, saelens
 from sae_torch.interop.formats import WRITABLE, FormatName, WritableName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -41,7 +41,7 @@ class Export:
         require_empty(self.out)
         sae, found = formats.load(self.folder), formats.metadata(self.folder)
         WRITABLE[self.format].save(sae, self.out, metadata=_recorded(self, found))
-        _tell(self.folder, formats.format_of(self.folder), sae)
+        _tell(self.folder, formats.format_of(self.folder), sae.n_features, sae.d_model, sae.choice)
         print(f"{self.out} ({self.format})")
 
 
@@ -77,10 +77,13 @@ class Import:
             raise InputError(f"k: expected a positive number of features per token, found {self.k:g}")
         require_empty(self.out)
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        sae = formats.load(self.folder, self.k, self.format, self.layer, dtype)
-        found = formats.metadata(self.folder, self.format, self.layer)
-        WRITABLE["saelens"].save(sae, self.out, metadata=_recorded(self, found))
-        _tell(self.folder, formats.resolve(self.folder, self.format, self.layer)[0], sae)
+        name, path = formats.resolve(self.folder, self.format, self.layer)
+        module = formats.FORMATS[name]
+        form = module.form(path, self.k).cast(dtype)
+        choice = form.choice(str(path))
+        formats.warn_of(module.describe(path))
+        saelens.write(form, choice, self.out, _recorded(self, module.metadata(path)))
+        _tell(path, name, form.b_enc.numel(), form.W_enc.shape[0], choice)
         print(f"{self.out} (saelens)")
 
 
@@ -122,6 +125,5 @@ def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:
     return found | {name: value for name, value in names.items() if value is not None}
 
 
-def _tell(folder: Path, name: str, sae: SparseAutoencoder) -> None:
-    choice = f"{type(sae.choice).__name__} of k = {sae.choice.k:g}"
-    print(f"{folder} ({name}): {sae.n_features} features of width {sae.d_model}, {choice}")
+def _tell(path: Path, name: str, features: int, width: int, choice: Choice) -> None:
+    print(f"{path} ({name}): {features} features of width {width}, {type(choice).__name__} of k = {choice.k:g}")

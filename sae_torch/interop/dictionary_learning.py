@@ -20,6 +20,7 @@ from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, require
+from sae_torch.interop.gated import gated
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_tensors
 
@@ -30,7 +31,7 @@ TRAINERS = {
     "BatchTopKSAE": "BatchTopKTrainer",
     "JumpReluAutoEncoder": "JumpReluTrainer",
 }
-READABLE = (*TRAINERS, "MatryoshkaBatchTopKSAE", "AutoEncoder")
+READABLE = (*TRAINERS, "MatryoshkaBatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
 
 
 def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
@@ -153,10 +154,14 @@ def describe(path: Path) -> Description:
         raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
     F, d = weights[name].shape if name == "encoder.weight" else weights[name].T.shape
     k = int(weights["k"]) if "k" in weights else trainer.get("k") or trainer.get("target_l0")
-    conventions = ("b_dec is not subtracted from the input",) if kind == "JumpReluAutoEncoder" else ()
+    conventions = {
+        "JumpReluAutoEncoder": ("b_dec is not subtracted from the input",),
+        "AutoEncoder": ("decoder rows get norm 1, as its own loader gives them",),
+        "GatedAutoEncoder": ("gate and magnitude are one threshold, mag_bias - exp(r_mag) gate_bias",),
+    }
     return Description(
         "dictionary-learning", path, d, F, dtype_name(weights), kind, said.get("model_name"), site, layer_of(site), k,
-        conventions=conventions,
+        conventions=conventions.get(kind, ()),
     )  # fmt: skip
 
 
@@ -201,15 +206,17 @@ def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:
 
 
 def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
-    linear = kind in ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder")
+    linear = kind in ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
     name = "encoder.weight" if linear else "W_enc"
     if name not in tensors or tensors[name].ndim != 2:
         raise InputError(f"{file}: {name} must be a matrix, found {'another shape' if name in tensors else 'nothing'}")
     F, d = tensors[name].shape if linear else tensors[name].T.shape
-    bias = "bias" if kind == "AutoEncoder" else "b_dec"
+    bias = {"AutoEncoder": "bias", "GatedAutoEncoder": "decoder_bias"}.get(kind, "b_dec")
+    gates = ("gate_bias", "mag_bias", "r_mag")
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
     if linear:
-        shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "decoder.weight": (d, F), bias: (d,)}
+        shapes = {"encoder.weight": (F, d), "decoder.weight": (d, F), bias: (d,)}
+        shapes |= dict.fromkeys(gates, (F,)) if kind == "GatedAutoEncoder" else {"encoder.bias": (F,)}
     scalars = kind in ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
     shapes |= {"k": ()} if scalars else {}
     if kind == "JumpReluAutoEncoder":
@@ -217,6 +224,10 @@ def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
     elif scalars and kind != "AutoEncoderTopK":
         shapes["threshold"] = ()
     check_tensors(file, tensors, shapes)
+    if kind == "GatedAutoEncoder":
+        encoder, decoder = tensors["encoder.weight"].T, tensors["decoder.weight"].T
+        b_gate, b_mag, r_mag = (tensors[name] for name in gates)
+        return gated(encoder, b_gate, b_mag, r_mag, decoder, tensors[bias])
     if linear:
         weights = tensors["encoder.weight"].T, tensors["encoder.bias"], tensors["decoder.weight"].T, tensors[bias]
     else:

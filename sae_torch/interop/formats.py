@@ -7,6 +7,7 @@ finding it below a folder, and options of the user are the same for all and are 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
@@ -160,7 +161,8 @@ def load(
     TokenChoice(k=2)
     """
     name, found = resolve(Path(path), format, layer)
-    return FORMATS[name].form(found, k).autoencoder(str(found), mesh, dtype)
+    warn_of(FORMATS[name].describe(found))
+    return FORMATS[name].form(found, k).cast(dtype).autoencoder(str(found), mesh)
 
 
 def describe(path: str | os.PathLike[str], format: str | None = None, layer: int | None = None) -> Description:
@@ -183,6 +185,12 @@ def metadata(path: str | os.PathLike[str], format: str | None = None, layer: int
     """What a dictionary's files and path say about it, in the words of SAELens folders."""
     name, found = resolve(Path(path), format, layer)
     return FORMATS[name].metadata(found)
+
+
+def warn_of(description: Description) -> None:
+    """Warn of what is known to be wrong with files like these."""
+    for defect in description.defects:
+        warnings.warn(f"{description.path}: {defect}", stacklevel=3)
 
 
 def format_of(path: Path, format: str | None = None) -> FormatName:

@@ -17,6 +17,7 @@ from sae_torch.choices.feature import FeatureChoice
 from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
+from sae_torch.interop.weight_writing import Rows
 from sae_torch.ops import rounded_down
 from sae_torch.sparse_coder import SparseCoder
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # Decoder rows this close to norm 1 are written as they are, so that a reload gives the same bits.
 UNIT_NORM = 1e-5
 # Numbers that are computed with together: beside weights that lie in a file they take little memory.
-BLOCK = 1 << 22
+BLOCK, BLOCKS = 1 << 22, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,8 @@ class InferenceForm:
         The choice that the files name, where they were written here.
     encoder_scale, decoder_scale : (features,) or None
         What a feature's encoder and decoder are to be multiplied by.
+    as_type : torch.dtype or None
+        Type that the weights get; by default that of `W_dec`.
     """
 
     W_enc: Tensor
@@ -68,6 +71,7 @@ class InferenceForm:
     own_choice: Choice | None = None
     encoder_scale: Tensor | None = None
     decoder_scale: Tensor | None = None
+    as_type: torch.dtype | None = None
 
     @classmethod
     def of(cls, sae: SparseCoder) -> InferenceForm:
@@ -111,7 +115,7 @@ class InferenceForm:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return self.W_dec.dtype
+        return self.as_type or self.W_dec.dtype
 
     @cached_property
     def norms(self) -> Tensor:
@@ -127,14 +131,22 @@ class InferenceForm:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name, contiguous, with what multiplies them; with the threshold if there is one."""
-        named = {"W_enc": torch.cat(list(self.blocks("W_enc"))), "b_enc": self.b_enc.to(self.dtype)}
-        named |= {"W_dec": torch.cat(list(self.blocks("W_dec"))), "b_dec": self.b_dec.to(self.dtype)}
-        if self.threshold is not None:
-            named["threshold"] = self.threshold
-        return {name: tensor.contiguous() for name, tensor in named.items()}
+        return {name: torch.cat(tuple(rows.blocks)).contiguous() for name, rows in self.rows.items()}
 
-    def blocks(self, name: Literal["W_enc", "W_dec", "encoder"], dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-        """Some rows of a matrix after the other, multiplied by what they are to be and rounded once, to `dtype`.
+    @property
+    def rows(self) -> dict[str, Rows]:
+        """As `tensors`, in blocks."""
+        d, F = self.W_enc.shape
+        named = {
+            "W_enc": Rows((d, F), self.dtype, self.blocks("W_enc")),
+            "b_enc": Rows.of(self.b_enc.to(self.dtype)),
+            "W_dec": Rows(tuple(self.W_dec.shape), self.dtype, self.blocks("W_dec")),
+            "b_dec": Rows.of(self.b_dec.to(self.dtype)),
+        }
+        return named if self.threshold is None else {**named, "threshold": Rows.of(self.threshold)}
+
+    def blocks(self, name: Literal["W_enc", "W_dec", "encoder"]) -> Iterator[Tensor]:
+        """Some rows of a matrix after the other, multiplied by what they are to be and rounded once.
 
         `encoder` is `W_enc` transposed: one feature a row.
         """
@@ -143,10 +155,10 @@ class InferenceForm:
         start = 0
         for block in _blocks(matrix.T if name == "encoder" else matrix):
             if scale is None:
-                yield block.to(dtype or self.dtype)
+                yield block.to(self.dtype)
             else:
                 of_rows = scale if name == "W_enc" else scale[start : start + len(block), None]
-                yield (self._wide(block) * self._wide(of_rows)).to(dtype or self.dtype)
+                yield (self._wide(block) * self._wide(of_rows)).to(self.dtype)
             start += len(block)
 
     def with_unit_rows(self) -> InferenceForm:
@@ -163,6 +175,15 @@ class InferenceForm:
         factors = norms.to(self._wide_norms.dtype) / self._wide_norms
         changes = bool(((factors - 1.0).abs() >= self._tolerance).any())
         return self.scaled(1.0 / factors, factors) if changes else self
+
+    def cast(self, dtype: torch.dtype | None) -> InferenceForm:
+        """The same with weights of another type, their thresholds rounded down; None changes nothing."""
+        if dtype is None or dtype == self.dtype:
+            return self
+        theta = self.threshold
+        if theta is not None and not self.has_token_limits:
+            theta = rounded_down(theta.float(), dtype)
+        return replace(self, as_type=dtype, threshold=theta)
 
     def scaled(self, encoder: Tensor | float, decoder: Tensor | float) -> InferenceForm:
         """Every feature's encoder, with its bias, and its decoder multiplied; thresholds stay in units of `pre`."""
@@ -213,17 +234,15 @@ class InferenceForm:
             return MutualChoice(self.l0)
         return FeatureChoice(self.l0)
 
-    def autoencoder(
-        self, path: str, mesh: DeviceMesh | None = None, dtype: torch.dtype | None = None
-    ) -> SparseAutoencoder:
+    def autoencoder(self, path: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
         """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors."""
         choice = self.choice(path)
         d_model, n_features = self.W_enc.shape
-        sae = SparseAutoencoder(d_model, n_features, choice, dtype=dtype or self.dtype, mesh=mesh)
+        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.dtype, mesh=mesh)
         here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
-            _fill(local(sae.encoder), self.blocks("encoder", dtype), here)
-            _fill(local(sae.W_dec), self.blocks("W_dec", dtype), here)
+            _fill(local(sae.encoder), self.blocks("encoder"), here)
+            _fill(local(sae.W_dec), self.blocks("W_dec"), here)
             local(sae.b_enc).copy_(self.b_enc[here])
             local(sae.b_dec).copy_(self.b_dec)
         theta = self._scaled_threshold()
@@ -259,8 +278,8 @@ class InferenceForm:
 
 
 def _blocks(matrix: Tensor) -> tuple[Tensor, ...]:
-    """Some rows after the other."""
-    return torch.split(matrix, max(1, BLOCK // max(1, matrix.shape[1])))
+    """Some rows after the other: few blocks, since one of columns passes over the whole file."""
+    return torch.split(matrix, max(1, max(BLOCK, matrix.numel() // BLOCKS) // max(1, matrix.shape[1])))
 
 
 def _fill(weight: Tensor, blocks: Iterator[Tensor], here: slice) -> None:

@@ -7,10 +7,9 @@ with their prices as thresholds. No training state is written: the thresholds ar
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace as changed
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,30 +21,38 @@ from sae_torch.activations.sites import hook_name
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
-from sae_torch.files import read_json, replacing, write_json
+from sae_torch.files import write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, read_whole_number, require
+from sae_torch.interop.gated import gated
 from sae_torch.interop.inference_form import InferenceForm, settings
+from sae_torch.interop.saelens_config import (
+    BATCH_TOPK,
+    CONFIG,
+    OURS_ALONE,
+    WEIGHTS,
+    conventions_of,
+    defects_of,
+    dtype_of,
+    input_scale,
+    metadata_in,
+    read_config,
+    refuse_others,
+)
 from sae_torch.interop.saelens_training import register
 from sae_torch.interop.weight_files import read_header, read_safetensors
+from sae_torch.interop.weight_writing import Rows, write_safetensors
 from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["FILES", "describe", "form", "load", "metadata", "metadata_of", "recognises", "register", "save"]
+__all__ = ["FILES", "describe", "form", "load", "metadata", "metadata_of", "recognises", "register", "save", "write"]
 
-CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
+SPARSITY = "sparsity.safetensors"
 FILES = (WEIGHTS, CONFIG)
 # SAELens keeps nested metadata only with a version at least that of its current format.
 FORMAT_VERSION = "6.0.0"
-# Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
-BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
-# A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
-OURS_ALONE = "allocation_token_limits"
-# Keys from before version 6, as they are called since.
-RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
-READABLE = ("jumprelu", "topk", "standard", *BATCH_TOPK, OURS_ALONE)
 
 
 def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
@@ -88,7 +95,7 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     TokenChoice(k=2)
     """
     form, path = InferenceForm.of(sae), Path(folder)
-    sae.world.once(lambda: _write(sae, form, path, metadata))
+    sae.world.once(lambda: write(form, sae.choice, path, metadata))
     if form.has_token_limits and sae.world.leads:
         warnings.warn(
             f"{path}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
@@ -96,37 +103,52 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     return path
 
 
-def _write(sae: SparseCoder, form: InferenceForm, path: Path, metadata: dict[str, Any] | None) -> None:
-    from safetensors.torch import save_file
+def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a form as it is, block by block: weights that lie in a mapped file are never all in memory.
 
+    Parameters
+    ----------
+    form : InferenceForm
+        With thresholds or a `k`.
+    choice : Choice
+        Whose name, settings and quotas are recorded.
+    path : Path
+        Folder; made if missing.
+    metadata : mapping, optional
+        As for `save`.
+
+    Raises
+    ------
+    InputError
+        If the form has neither.
+    """
+    if form.threshold is None and form.k is None:
+        raise InputError(f"{path}: the thresholds were never measured; load it and call st.calibrate(sae, batches)")
+    choice.build(form.b_enc.numel())
+    said = dict(metadata or {})
     config: dict[str, Any] = {
-        "d_in": sae.d_in,
-        "d_sae": sae.n_features,
-        "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
+        "d_in": form.W_enc.shape[0],
+        "d_sae": form.b_enc.numel(),
+        "dtype": str(form.dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        "reshape_activations": said.pop("reshape_activations", "none"),
         "architecture": "jumprelu",
     }
     if form.k is not None:
         config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
     if form.has_token_limits:
         config["architecture"] = OURS_ALONE
-    config["metadata"] = {
-        "sae_lens_version": FORMAT_VERSION,
-        **(metadata or {}),
-        "allocation": {"version": allocation.__version__, **settings(sae.choice)},
-    }
+    ours = {"version": allocation.__version__, **settings(choice)}
+    config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **said, "allocation": ours}
     path.mkdir(parents=True, exist_ok=True)
     (path / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
-    with replacing(path / WEIGHTS) as beside:
-        save_file(form.tensors, beside)
-    quotas = sae.choice.density_targets()
+    write_safetensors(path / WEIGHTS, form.rows)
+    quotas = choice.density_targets()
     if quotas is not None:
-        frequencies = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas.contiguous()}
-        with replacing(path / SPARSITY) as beside:
-            save_file(frequencies, beside)
+        frequencies = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas}
+        write_safetensors(path / SPARSITY, {name: Rows.of(tensor) for name, tensor in frequencies.items()})
     write_json(path / CONFIG, config)
 
 
@@ -179,44 +201,48 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights of a folder, with the choice that wrote it where that is one of this library's."""
-    config = _current(path / CONFIG, read_json(path / CONFIG))
-    _refuse_others(path / CONFIG, config)
-    tensors = read_safetensors(path / WEIGHTS)
-    _refuse_scaling(path / CONFIG, config, tensors.get("scaling_factor"))
-    read = _form(path, config, tensors)
+    config = read_config(path)
+    refuse_others(path / CONFIG, config)
+    read = _form(path, config, read_safetensors(path / WEIGHTS))
+    factor = input_scale(path, config)
+    if factor is not None:
+        read = read.for_scaled_inputs(factor)
     described = config.get("metadata") or {}
     ours = described.get("allocation") or {}
-    read = changed(read, l0=k or ours.get("k") or config.get("k") or described.get("l0"))
-    return changed(read, own_choice=_own_choice(path, ours, read))
+    trained = described.get("training_architecture_details") or {}
+    read = replace(read, l0=k or ours.get("k") or config.get("k") or described.get("l0") or trained.get("k"))
+    return replace(read, own_choice=_own_choice(path, ours, read))
 
 
 def describe(path: Path) -> Description:
     """What a folder says, and the shapes in the header of its weights."""
-    config = _current(path / CONFIG, read_json(path / CONFIG))
-    said, weights = metadata(path), read_header(path / WEIGHTS)
+    config = read_config(path)
+    said, weights = metadata_in(config), read_header(path / WEIGHTS)
     d, F = (read_whole_number(path / CONFIG, config, name) for name in ("d_in", "d_sae"))
-    site = said.get("hook_name")
-    conventions = []
-    if not config.get("apply_b_dec_to_input", True):
-        conventions.append("b_dec is not subtracted from the input")
-    if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK):
-        conventions.append("activations are multiplied by the norms of decoder rows")
-    mean = config.get("k") or (said.get("allocation") or {}).get("k") or said.get("l0")
+    one_threshold = False
+    if config.get("architecture") == "jumprelu" and "threshold" in weights:
+        threshold = read_safetensors(path / WEIGHTS)["threshold"]
+        one_threshold = bool((threshold == threshold[:1]).all())
+    trained = said.get("training_architecture_details") or {}
     return Description(
-        "saelens", path, d, F, dtype_name(weights), str(config.get("architecture")), said.get("model_name"), site,
-        layer_of(site), mean, conventions=tuple(conventions),
-    )  # fmt: skip
+        format="saelens",
+        path=path,
+        d_model=d,
+        n_features=F,
+        dtype=dtype_name(weights),
+        activation=str(config.get("architecture")),
+        model=said.get("model_name"),
+        site=said.get("hook_name"),
+        layer=layer_of(said.get("hook_name")),
+        k=(said.get("allocation") or {}).get("k") or config.get("k") or said.get("l0") or trained.get("k"),
+        conventions=conventions_of(path, config),
+        defects=defects_of(path, config, one_threshold),
+    )
 
 
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a folder says about its autoencoder: model, site, text, ours under ``allocation``."""
-    config = read_json(Path(folder) / CONFIG)
-    recorded = config.get("metadata")
-    if isinstance(recorded, dict):
-        return recorded
-    # before version 6 the keys lay beside the others
-    config = _renamed(config)
-    return {key: config[key] for key in ("model_name", "hook_name", "context_size", "prepend_bos") if key in config}
+    return metadata_in(read_config(Path(folder)))
 
 
 def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
@@ -242,39 +268,37 @@ def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _current(file: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Configurations from before version 6 in today's words, by the rules of SAELens' own reader."""
-    described = config.get("metadata")
-    version = config.get("sae_lens_version") or (described or {}).get("sae_lens_version")
-    major = re.match(r"\d+", str(version or ""))
-    if major is not None and int(major[0]) >= 6:
-        return config
-    config = {"architecture": "standard", **_renamed(config)}
-    activation = config.get("activation_fn") or "relu"
-    if activation not in ("relu", "topk"):  # their reader takes it for relu
-        raise InputError(f"{file}: activation_fn: expected relu or topk, found {activation!r}")
-    if "topk" in (activation, config["architecture"]):
-        given = config.get("activation_fn_kwargs") or {}
-        config |= {"architecture": "topk", "k": given.get("k", config.get("k"))}
-    if "hook_z" in str(config.get("hook_name")):
-        config = {"reshape_activations": "hook_z", **config}
-    return config
-
-
-def _renamed(config: dict[str, Any]) -> dict[str, Any]:
-    return {RENAMED.get(key, key): value for key, value in config.items()}
-
-
-def _refuse_others(file: Path, config: dict[str, Any]) -> None:
-    architecture = config.get("architecture")
-    if architecture not in READABLE:
-        raise InputError(f"{file}: expected architecture {', '.join(READABLE)}, found {architecture!r}")
-    for key in ("normalize_activations", "reshape_activations"):
-        if config.get(key) not in (None, False, "none"):
-            raise InputError(
-                f"{file}: {key} = {config[key]!r} is not supported, expected 'none'; fold it into the weights with "
-                "SAELens where it can, and save again"
-            )
+def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
+    file, architecture = path / CONFIG, config["architecture"]
+    _refuse_scaling(file, config, tensors.get("scaling_factor"))
+    d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "W_dec": (F, d), "b_dec": (d,)}
+    gates = ("b_gate", "b_mag", "r_mag")
+    shapes |= dict.fromkeys(gates, (F,)) if architecture == "gated" else {"b_enc": (F,)}
+    shapes |= {"threshold": (F,)} if architecture in ("jumprelu", OURS_ALONE) else {}
+    shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
+    check_tensors(path / WEIGHTS, tensors, shapes)
+    dtype = dtype_of(file, config)
+    W_enc, W_dec, b_dec = tensors["W_enc"], tensors["W_dec"], tensors["b_dec"].to(dtype)
+    if architecture == "gated":
+        b_gate, b_mag, r_mag = (tensors[name].to(dtype) for name in gates)
+        read = gated(W_enc, b_gate, b_mag, r_mag, W_dec, b_dec, dtype)
+    else:
+        read = InferenceForm(W_enc, tensors["b_enc"].to(dtype), W_dec, b_dec, as_type=dtype)
+    if not config.get("apply_b_dec_to_input", True):
+        read = read.absorb_b_dec()
+    if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
+        read = read.with_unit_rows()  # its activations are in these units
+    if architecture == "topk":
+        return replace(read, k=read_whole_number(file, config, "k"))
+    if architecture == "gated":
+        return read
+    if architecture == "standard":
+        return replace(read, threshold=torch.zeros(F, dtype=dtype))
+    if architecture == OURS_ALONE:  # its own reader casts to the nearest; folders of ours alone keep thresholds
+        return replace(read, threshold=tensors["threshold"])
+    threshold = tensors["threshold"] if architecture == "jumprelu" else tensors["topk_threshold"].expand(F)
+    return replace(read, threshold=threshold.to(dtype))
 
 
 def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -> None:
@@ -284,33 +308,6 @@ def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -
         scaled = not torch.allclose(factor, torch.ones_like(factor))
     if scaled:
         raise InputError(f"{file}: finetuning_scaling_factor = True is not supported")
-
-
-def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
-    file, architecture = path / CONFIG, config["architecture"]
-    d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
-    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)}
-    shapes |= {"threshold": (F,)} if architecture in ("jumprelu", OURS_ALONE) else {}
-    shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
-    check_tensors(path / WEIGHTS, tensors, shapes)
-    dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise InputError(f"{file}: dtype must be a floating-point type, found {config['dtype']!r}")
-    W_enc, b_enc, W_dec, b_dec = (tensors[name].to(dtype) for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-    form = InferenceForm(W_enc, b_enc, W_dec, b_dec)
-    if not config.get("apply_b_dec_to_input", True):
-        form = form.absorb_b_dec()
-    if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
-        form = form.with_unit_rows()  # its activations are in these units
-    if architecture == "topk":
-        return changed(form, k=read_whole_number(file, config, "k"))
-    if architecture == "standard":
-        return changed(form, threshold=torch.zeros(F, dtype=dtype))
-    threshold = (
-        tensors["threshold"] if architecture in ("jumprelu", OURS_ALONE) else tensors["topk_threshold"].expand(F)
-    )
-    # its own reader casts to the nearest; folders of ours alone keep thresholds as they are
-    return changed(form, threshold=threshold if architecture == OURS_ALONE else threshold.to(dtype))
 
 
 def _own_choice(path: Path, ours: Mapping[str, Any], read: InferenceForm) -> Choice | None:

@@ -136,13 +136,18 @@ def _safetensors_header(file: Path) -> tuple[int, dict[str, Entry]]:
         header = json.loads(text)
         header.pop("__metadata__", None)
         entries = {
-            str(name): (SAFETENSORS_TYPES[entry["dtype"]], tuple(entry["shape"]), *entry["data_offsets"])
+            str(name): (SAFETENSORS_TYPES[entry["dtype"]], tuple(map(int, entry["shape"])), int(begin), int(stop))
             for name, entry in header.items()
+            for begin, stop in [entry["data_offsets"]]
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{damaged}its header says {type(error).__name__}: {error}") from None
     for name, (dtype, shape, begin, stop) in entries.items():
-        if not (0 <= begin <= stop and stop - begin == int(np.prod(shape, dtype=object)) * dtype.itemsize):
+        if not (
+            0 <= begin <= stop
+            and min(shape, default=0) >= 0
+            and stop - begin == int(np.prod(shape, dtype=object)) * dtype.itemsize
+        ):
             raise InputError(f"{damaged}the bytes of {name} do not fit its shape {shape}")
     expected = 8 + length + max((entry[3] for entry in entries.values()), default=0)
     if size < expected:
@@ -162,7 +167,7 @@ def _typed(flat: Tensor, dtype: torch.dtype) -> Tensor:
 def _archive(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise InputError(f"{file}: not readable as an archive of arrays, or incomplete: {error}") from None
 
 
@@ -207,7 +212,7 @@ def _read_npz(file: Path) -> dict[str, Tensor]:
             else:
                 try:
                     array = np.frombuffer(bytearray(archive.read(info))[begin:], dtype).reshape(shape)
-                except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+                except Exception as error:  # as above
                     raise InputError(f"{file}: {name}: not readable as an array: {error}") from None
             tensors[name] = torch.from_numpy(array)
     return tensors

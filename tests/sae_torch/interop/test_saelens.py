@@ -111,15 +111,18 @@ def test_an_input_that_is_not_centred_is_folded_in_bfloat16_with_one_rounding(tm
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: (p / "cfg.json").unlink(), "expected a SAELens folder, but cfg.json is missing"),
+        (
+            lambda p: (p / "cfg.json").unlink(),
+            r"expected sae_weights.safetensors and cfg.json \(saelens\), but cfg.json is missing",
+        ),
         (lambda p: (p / "cfg.json").write_text("{"), "cfg.json: not readable as JSON"),
         (lambda p: (p / "sae_weights.safetensors").write_bytes(b"x" * 20), "not readable as safetensors"),
-        (lambda p: _edit(p, architecture="gated"), "expected architecture jumprelu, topk, .*, found 'gated'"),
+        (lambda p: _edit(p, architecture="temporal"), "expected architecture jumprelu, topk, .*, found 'temporal'"),
         (lambda p: _edit(p, d_in=7), r"W_enc: expected shape \(7, 20\), found \(6, 20\)"),
         (lambda p: _edit(p, d_sae="many"), "d_sae must be a whole number from 1, found 'many'"),
         (
-            lambda p: _edit(p, normalize_activations="layer_norm"),
-            "normalize_activations = 'layer_norm' is not supported",
+            lambda p: _edit(p, normalize_activations="covariance_whitening"),
+            "normalize_activations = 'covariance_whitening' is not supported",
         ),
     ],
 )

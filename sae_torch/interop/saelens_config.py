@@ -1,0 +1,171 @@
+"""What `cfg.json` of a SAELens folder says, in the words of its present version, and what of it has no equivalent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sae_torch.errors import InputError
+from sae_torch.files import read_json
+
+CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+# Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
+BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
+# A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
+OURS_ALONE = "allocation_token_limits"
+READABLE = ("jumprelu", "topk", "standard", "gated", *BATCH_TOPK, OURS_ALONE)
+# Keys from before version 6, as they are called since.
+RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
+# Keys that lay beside the others before version 6 and are metadata since.
+METADATA = ("model_name", "hook_name", "context_size", "prepend_bos", "dataset_path", "neuronpedia_id")
+# The first version whose exports of a BatchTopK training rescale the threshold with the weights.
+RESCALED_SINCE = (6, 54, 12)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder, those from before version 6 in today's words, by the rules of SAELens' reader.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or names an activation that has no equivalent.
+    """
+    file = folder / CONFIG
+    config = read_json(file)
+    if version_of(config) >= (6,):
+        return config
+    config = {"architecture": "standard", **renamed(config)}
+    activation = config.get("activation_fn") or "relu"
+    if activation not in ("relu", "topk"):  # their reader takes it for relu
+        raise InputError(f"{file}: activation_fn: expected relu or topk, found {activation!r}")
+    if "topk" in (activation, config["architecture"]):
+        given = config.get("activation_fn_kwargs") or {}
+        config |= {"architecture": "topk", "k": given.get("k", config.get("k"))}
+    if "hook_z" in str(config.get("hook_name")):
+        config = {"reshape_activations": "hook_z", **config}
+    if config.get("normalize_activations") is True:
+        config["normalize_activations"] = "expected_average_only_in"
+    return config
+
+
+def metadata_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says about model, site and text."""
+    recorded = config.get("metadata")
+    found = dict(recorded) if isinstance(recorded, dict) else {key: config[key] for key in METADATA if key in config}
+    if config.get("reshape_activations") == "hook_z":
+        found["reshape_activations"] = "hook_z"
+    return found
+
+
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as they are called today."""
+    return {RENAMED.get(key, key): value for key, value in config.items()}
+
+
+def version_of(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The version of SAELens that wrote a folder; () where it is not recorded."""
+    said = config.get("sae_lens_version") or (config.get("metadata") or {}).get("sae_lens_version") or ""
+    found = re.match(r"\d+(?:\.\d+)*", str(said))
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def dtype_of(file: Path, config: Mapping[str, Any]) -> torch.dtype:
+    """The type that the weights get when they are read."""
+    dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"{file}: dtype must be a floating-point type, found {config['dtype']!r}")
+    return dtype
+
+
+def refuse_others(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what has no equivalent.
+
+    Raises
+    ------
+    InputError
+        The text names it.
+    """
+    architecture = config.get("architecture")
+    if architecture not in READABLE:
+        raise InputError(f"{file}: expected architecture {', '.join(READABLE)}, found {architecture!r}")
+    for key, known in (
+        ("normalize_activations", ("none", "expected_average_only_in")),
+        ("reshape_activations", ("none", "hook_z")),
+    ):
+        if config.get(key) not in (None, False, *known):
+            raise InputError(
+                f"{file}: {key} = {config[key]!r} is not supported, expected one of {', '.join(known)}; fold it into "
+                "the weights with SAELens where it can, and save again"
+            )
+
+
+def input_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
+    """The factor of the inputs that a checkpoint was trained with; None where there is none or it is not known."""
+    if config.get("normalize_activations") != "expected_average_only_in" or not (folder / SCALER).is_file():
+        return None
+    factor = read_json(folder / SCALER).get("scaling_factor")
+    if factor is None:
+        return None
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < float("inf"):
+        raise InputError(f"{folder / SCALER}: scaling_factor must be a positive number, found {factor!r}")
+    return float(factor)
+
+
+def conventions_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the folder's function differs from the plain one, one sentence each."""
+    found = []
+    if not config.get("apply_b_dec_to_input", True):
+        found.append("b_dec is not subtracted from the input")
+    if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK):
+        found.append("activations are multiplied by the norms of decoder rows")
+    if config.get("architecture") == "gated":
+        found.append("gate and magnitude are one threshold, b_mag - exp(r_mag) b_gate, equal up to rounding")
+    if config.get("reshape_activations") == "hook_z":
+        found.append("inputs are the heads' outputs side by side")
+    factor = input_scale(folder, config)
+    if factor is not None:
+        found.append(f"inputs were multiplied by {factor:g} in training, which is folded into the weights")
+    return tuple(found)
+
+
+def defects_of(folder: Path, config: Mapping[str, Any], one_threshold: bool) -> tuple[str, ...]:
+    """What is known to be wrong with such a folder, one sentence each.
+
+    Parameters
+    ----------
+    folder : Path
+    config : mapping
+    one_threshold : bool
+        Whether it has one threshold for all features, as a BatchTopK training gives.
+    """
+    found = []
+    if config.get("normalize_activations") == "expected_average_only_in" and input_scale(folder, config) is None:
+        found.append(
+            "inputs were multiplied by a factor in training that the folder does not hold: as in SAELens they are "
+            "taken as they come, so that features fire too often or too rarely"
+        )
+    trained = (config.get("metadata") or {}).get("training_architecture")
+    batch_topk = trained in BATCH_TOPK if trained is not None else one_threshold and not _ours(config)
+    if config.get("architecture") == "jumprelu" and batch_topk and (6,) <= version_of(config) < RESCALED_SINCE:
+        found.append(
+            "SAELens before 6.54.12 exported a BatchTopK training with expected_average_only_in without rescaling its "
+            "threshold, and the folder does not say whether this is one: compare its L0 with its k, and measure the "
+            "threshold anew with st.calibrate if they differ"
+        )
+    return tuple(found)
+
+
+def _ours(config: Mapping[str, Any]) -> bool:
+    return "allocation" in (config.get("metadata") or {})

@@ -1,0 +1,84 @@
+"""What is known to be wrong with files in the wild is said when they are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sae_torch as st
+from sae_torch.interop import formats
+
+FIXTURES = Path(__file__).parent / "fixtures"
+UNSCALED = "without rescaling its threshold"
+
+
+def exported(tmp_path: Path, one_threshold: bool = True, **metadata: Any) -> Path:
+    """A jumprelu folder as SAELens exports it after a training."""
+    folder = shutil.copytree(FIXTURES / "saelens-jumprelu", tmp_path / "copy")
+    config = json.loads((folder / "cfg.json").read_text())
+    config["metadata"] = {"l0": 2.5, "sae_lens_version": "6.54.11"} | metadata
+    (folder / "cfg.json").write_text(json.dumps(config))
+    if one_threshold:
+        weights = load_file(folder / "sae_weights.safetensors")
+        save_file(weights | {"threshold": torch.full((10,), 0.3)}, folder / "sae_weights.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, True),
+        ({"training_architecture": "batchtopk"}, True),
+        ({"training_architecture": "matryoshka_batchtopk", "one_threshold": False}, True),
+        ({"training_architecture": "jumprelu"}, False),
+        ({"one_threshold": False}, False),
+        ({"sae_lens_version": "6.54.12"}, False),
+        ({"sae_lens_version": "6.55.0"}, False),
+        ({"allocation": {"choice": "MutualChoice", "k": 2.5}}, False),
+    ],
+    ids=str,
+)
+def test_thresholds_of_a_batchtopk_training_that_were_never_rescaled(
+    options: dict[str, Any], said: bool, tmp_path: Path
+) -> None:
+    folder = exported(tmp_path, **options)
+    assert any(UNSCALED in text for text in formats.describe(folder).defects) == said
+    if said:
+        with pytest.warns(UserWarning, match=UNSCALED):
+            st.load(folder)
+    else:
+        st.load(folder)
+
+
+def test_a_factor_of_the_inputs_that_is_not_in_the_folder(tmp_path: Path) -> None:
+    """SAELens does nothing at inference: the same function, and a sentence."""
+    folder = exported(tmp_path, one_threshold=False)
+    plain = formats.load(folder)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"normalize_activations": "expected_average_only_in"}))
+    with pytest.warns(UserWarning, match="multiplied by a factor in training that the folder does not hold"):
+        sae = formats.load(folder)
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sae(x).x_hat, plain(x).x_hat)
+
+
+def test_a_factor_of_the_inputs_that_a_checkpoint_holds_is_folded(tmp_path: Path) -> None:
+    folder = exported(tmp_path, one_threshold=False)
+    plain = formats.load(folder)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"normalize_activations": "expected_average_only_in"}))
+    (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 4.0}))
+    assert "multiplied by 4 in training" in formats.describe(folder).conventions[0]
+    sae = formats.load(folder)
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sae(x).codes.to_dense(), plain(4 * x).codes.to_dense())
+    torch.testing.assert_close(sae(x).x_hat, plain(4 * x).x_hat / 4)
+    (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": "four"}))
+    with pytest.raises(st.InputError, match=r"activation_scaler\.json: scaling_factor must be a positive number"):
+        formats.load(folder)

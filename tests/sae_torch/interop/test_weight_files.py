@@ -1,0 +1,161 @@
+"""Files of weights: the same numbers, headers without numbers, and damage that is named."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import sae_torch as st
+from sae_torch.interop.weight_files import read_header, read_outline, read_tensors
+from sae_torch.interop.weight_writing import Rows, write_safetensors
+
+TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.bool]
+
+
+def tensors(seed: int = 0, types: list[torch.dtype] = TYPES) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    made = {f"t{i}": (3 * torch.randn(5, i + 1, generator=generator)).to(dtype) for i, dtype in enumerate(types)}
+    return made | {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3)}
+
+
+def written(folder: Path, suffix: str, values: dict[str, Tensor]) -> Path:
+    file = folder / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(values, file)
+    elif suffix == ".npz":
+        np.savez(file, **{name: value.numpy() for name, value in values.items()})
+    else:
+        torch.save(values, file)
+    return file
+
+
+FILES = pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pt", ".pth"])
+
+
+def readable(suffix: str) -> list[torch.dtype]:
+    return [dtype for dtype in TYPES if suffix != ".npz" or dtype != torch.bfloat16]  # which NumPy has not
+
+
+@FILES
+def test_the_numbers_and_the_header_are_those_of_the_file(suffix: str, tmp_path: Path) -> None:
+    values = tensors(types=readable(suffix))
+    file = written(tmp_path, suffix, values)
+    read, header = read_tensors(file), read_header(file)
+    assert set(read) == set(header) == set(values)
+    for name, value in values.items():
+        assert torch.equal(read[name], value)
+        assert (header[name].shape, header[name].dtype, header[name].device.type) == (value.shape, value.dtype, "meta")
+
+
+def test_a_compressed_archive_and_a_torch_file_of_old_are_read(tmp_path: Path) -> None:
+    values = tensors(types=readable(".npz"))
+    np.savez_compressed(tmp_path / "a.npz", **{name: value.numpy() for name, value in values.items()})
+    torch.save(values, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    for read in (read_tensors(tmp_path / "a.npz"), read_tensors(tmp_path / "a.pt")):
+        assert all(torch.equal(read[name], value) for name, value in values.items())
+
+
+@FILES
+@given(share=some.floats(0, 0.999))
+@settings(deadline=None, max_examples=25)
+def test_a_file_that_was_cut_off_is_named(suffix: str, share: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    file = written(folder, suffix, tensors(types=readable(suffix)))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    for read in (read_header, read_tensors):
+        with pytest.raises(st.InputError, match=f"^{file}: "):
+            read(file)
+
+
+@FILES
+@given(place=some.floats(0, 0.999), byte=some.integers(0, 255))
+@settings(deadline=None, max_examples=40)
+def test_a_changed_byte_is_an_input_error_or_another_number(
+    suffix: str, place: float, byte: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = written(tmp_path_factory.mktemp("changed"), suffix, tensors(types=readable(suffix)))
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] = byte
+    file.write_bytes(content)
+    said = []
+    for read in (read_header, read_tensors):
+        try:
+            read(file)
+        except st.InputError as error:
+            said.append(str(error))
+    assert all(text.startswith(f"{file}: ") for text in said)
+
+
+class Harmless:
+    """A pickle of it makes a folder when it is loaded by a reader that runs code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.folder,)
+
+
+def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    torch.save({"W_enc": Harmless(made)}, tmp_path / "a.pt")
+    torch.save({"W_enc": Harmless(made)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "a.npz", W_enc=np.array([Harmless(made)], dtype=object))
+    for file in ("a.pt", "old.pt", "a.npz"):
+        for read in (read_header, read_outline, read_tensors):
+            with pytest.raises(st.InputError, match=f"{file}: "):
+                read(tmp_path / file)
+    assert not made.exists()
+    torch.load(tmp_path / "a.pt", weights_only=False)
+    assert made.exists(), "the file has code in it"
+
+
+def test_columns_first_and_numbers_that_torch_has_not_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", W=np.asfortranarray(np.ones((3, 4), np.float32)))
+    with pytest.raises(st.InputError, match=r"W\.npy: expected rows one after the other"):
+        read_tensors(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", W=np.array(["text"]))
+    with pytest.raises(st.InputError, match="W: expected numbers that torch has, found <U4"):
+        read_header(tmp_path / "b.npz")
+    with pytest.raises(st.InputError, match=r"expected a file of \.safetensors, \.npz"):
+        read_header(Path(__file__))
+    with pytest.raises(st.InputError, match="not readable: No such file"):
+        read_header(tmp_path / "nothing.pt")
+
+
+def test_an_array_that_does_not_lie_evenly_is_read(tmp_path: Path) -> None:
+    """A member's bytes may begin anywhere in the archive."""
+    values = np.arange(12, dtype=np.float64).reshape(3, 4)
+    np.save(tmp_path / "W.npy", values)
+    for name in ("W", "Wo", "Wor", "Word"):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.write(tmp_path / "W.npy", f"{name}.npy")
+        assert torch.equal(read_tensors(tmp_path / "a.npz")[name], torch.from_numpy(values))
+
+
+def test_what_is_read_of_a_changed_file_is_new(tmp_path: Path) -> None:
+    file = written(tmp_path, ".pt", {"a": torch.zeros(2)})
+    assert set(read_header(file)) == {"a"}
+    written(tmp_path, ".pt", {"b": torch.zeros(2), "c": torch.zeros(3)})
+    assert set(read_header(file)) == {"b", "c"}
+
+
+def test_files_written_in_blocks_are_those_of_safetensors(tmp_path: Path) -> None:
+    values = tensors()
+    rows = {name: Rows(tuple(value.shape), value.dtype, value.split(2) if value.ndim else (value,))
+            for name, value in values.items()}  # fmt: skip
+    write_safetensors(tmp_path / "a.safetensors", rows)
+    read = load_file(tmp_path / "a.safetensors")
+    assert list(read_header(tmp_path / "a.safetensors")) == list(values)
+    assert all(torch.equal(read[name], value) for name, value in values.items())
