@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +24,11 @@ from sae_torch.files import require_free
 from sae_torch.interop import formats
 from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
+from sae_torch.parallel.mesh import leads, started_mesh
+from sae_torch.parallel.ranked import workers_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Evaluate:
 
     Reconstruction, features per token in both modes, dead and under-used features, the density spectrum, difficulty,
     collapse, batch sensitivity, the edge-swap null, and the loss of the language model with reconstructions in place.
+    Under torchrun the processes share the autoencoders, and the windows of the loss.
     """
 
     autoencoders: tuple[Path, ...]
@@ -86,6 +94,33 @@ class Evaluate:
         InputError
             If something given cannot be used; nothing is written.
         """
+        mesh = started_mesh()
+        world = workers_of(mesh)
+        (saes, activations, language_model), _ = world.agreed(self._prepared, lambda _: 0)
+        for name, version in package_versions().items():
+            world.require_alike(name, [version].__iter__)
+        world.require_alike("activations", lambda: [len(activations), *sorted(activations.header.items())])
+        world.require_alike(
+            "autoencoders", lambda: [part for sae in saes.values() for part in sae.state_dict().values()]
+        )
+        evaluations = world.divided(
+            [
+                partial(
+                    evaluate, name, sae, activations, language_model if self.pages else None,
+                    batch_sizes=self.batch_sizes, batch_tokens=self.batch_tokens, null_tokens=self.null_tokens,
+                    pages=self.pages, seed=self.seed, progress=world.leads,
+                )
+                for name, sae in saes.items()
+            ]
+        )  # fmt: skip
+        if language_model is not None and language_model.is_causal and isinstance(activations, Activations):
+            evaluations = self._with_losses(evaluations, saes, language_model, activations, mesh)
+        if world.leads:
+            EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
+            print(f"{tables(evaluations)}\n\n{self.out}")
+
+    def _prepared(self) -> tuple[dict[str, SparseAutoencoder], Rows, LanguageModel | None]:
+        """Everything that is read, refused before anything is measured."""
         require_free(self.out, self.overwrite)
         for module in self.modules:
             import_module(module, "modules")
@@ -97,25 +132,13 @@ class Evaluate:
                     f"activations {self.activations}: expected the width {sae.d_model} that {name} reads, found "
                     f"{activations.d_model}"
                 )
-        self._compare_beginnings(activations)
         language_model = self._language_model(activations)
-        loss_windows = self.loss_windows
-        if language_model is not None and loss_windows and not language_model.is_causal:
-            kind = type(language_model.model).__name__
-            print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
-            loss_windows = 0
-        evaluations = [
-            evaluate(
-                name, sae, activations, language_model if self.pages else None, batch_sizes=self.batch_sizes,
-                batch_tokens=self.batch_tokens, null_tokens=self.null_tokens, pages=self.pages, seed=self.seed,
-                progress=True,
-            )
-            for name, sae in saes.items()
-        ]  # fmt: skip
-        if language_model is not None and isinstance(activations, Activations) and loss_windows:
-            evaluations = _with_losses(evaluations, saes, language_model, activations, loss_windows)
-        EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
-        print(f"{tables(evaluations)}\n\n{self.out}")
+        if leads():
+            self._compare_beginnings(activations)
+            if language_model is not None and self.loss_windows and not language_model.is_causal:
+                kind = type(language_model.model).__name__
+                print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
+        return saes, activations, language_model
 
     def _autoencoders(self) -> dict[str, SparseAutoencoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]
@@ -158,6 +181,35 @@ class Evaluate:
         dtype = getattr(torch, activations.header.get("forward_dtype", "float32"))
         return load_language_model(name, dtype)
 
+    def _with_losses(
+        self,
+        evaluations: list[Evaluation],
+        saes: dict[str, SparseAutoencoder],
+        language_model: LanguageModel,
+        activations: Activations,
+        mesh: DeviceMesh | None,
+    ) -> list[Evaluation]:
+        if not self.loss_windows:
+            return evaluations
+
+        def reconstruction(sae: SparseAutoencoder) -> Replacement:
+            def reconstruct(x: torch.Tensor) -> torch.Tensor:
+                with batch_free(sae):
+                    return sae.decode(sae.encode(x.to(sae.W_enc.dtype))).to(x.dtype)
+
+            return reconstruct
+
+        loss = model_loss(
+            language_model,
+            activations.header["site"],
+            activations.windows(self.loss_windows),
+            activations.mean(),
+            {name: reconstruction(sae) for name, sae in saes.items()},
+            progress="cross-entropy" if leads() else None,
+            mesh=mesh,
+        )
+        return [evaluation.with_model_loss(loss) for evaluation in evaluations]
+
     def _facts(self, activations: Rows) -> dict[str, str]:
         header = activations.header
         known = {
@@ -170,31 +222,6 @@ class Evaluate:
             "Made with": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
         }
         return {name: text for name, text in known.items() if text is not None}
-
-
-def _with_losses(
-    evaluations: list[Evaluation],
-    saes: dict[str, SparseAutoencoder],
-    language_model: LanguageModel,
-    activations: Activations,
-    windows: int,
-) -> list[Evaluation]:
-    def reconstruction(sae: SparseAutoencoder) -> Replacement:
-        def reconstruct(x: torch.Tensor) -> torch.Tensor:
-            with batch_free(sae):
-                return sae.decode(sae.encode(x.to(sae.W_enc.dtype))).to(x.dtype)
-
-        return reconstruct
-
-    loss = model_loss(
-        language_model,
-        activations.header["site"],
-        activations.windows(windows),
-        activations.mean(),
-        {name: reconstruction(sae) for name, sae in saes.items()},
-        progress="cross-entropy",
-    )
-    return [evaluation.with_model_loss(loss) for evaluation in evaluations]
 
 
 def _first(activations: Rows, tokens: int | None) -> Rows:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ from sae_torch.activations.sites import (
     with_hidden_state,
 )
 from sae_torch.errors import InputError
+from sae_torch.parallel.ranked import workers_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 Replacement = Callable[[Tensor], Tensor]
 
@@ -86,6 +91,7 @@ def model_loss(
     *,
     windows_per_batch: int = 8,
     progress: str | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> ModelLoss:
     """Cross-entropy clean, ablated, and with each replacement, on the same windows.
 
@@ -112,6 +118,8 @@ def model_loss(
         Windows in one forward pass.
     progress : str, optional
         Label of a progress bar; None shows none.
+    mesh : torch.distributed.DeviceMesh, optional
+        Processes of `st.parallel.mesh` that share the windows; all pass the same.
 
     Returns
     -------
@@ -140,36 +148,23 @@ def model_loss(
         # prefixed, since a replacement may itself be called "clean"
         **{f"spliced {name}": replacement for name, replacement in replacements.items()},
     }
-    sums, divergences = dict.fromkeys(cases, 0.0), dict.fromkeys(cases, 0.0)
     predicted = windows.shape[0] * (windows.shape[1] - 2)
-    with (
-        torch.inference_mode(),
-        uncompiled(),
-        tqdm(
-            total=predicted * len(cases), desc=progress, unit=" tokens", unit_scale=True, disable=progress is None
-        ) as bar,
-    ):
-        for batch in torch.split(windows, windows_per_batch):
-            token_ids = batch.long().to(language_model.device)
-            output = output_at(language_model.model, site, token_ids)
-            hidden = hidden_state(output)
-            clean = torch.zeros(0)
-            for name, replacement in cases.items():
-                state = hidden if replacement is None else _replaced(hidden, replacement, token_ids)
-                with continued(language_model.model, site, with_hidden_state(output, state)):
-                    logits = language_model.model(input_ids=token_ids, use_cache=False).logits
-                logits = logits[:, 1:-1]
-                clean = logits if replacement is None else clean
-                for row, of_clean, targets in zip(logits, clean, token_ids[:, 2:], strict=True):
-                    # a window at a time, since float32 logits of a whole batch would be large
-                    log_p = row.float().log_softmax(-1)
-                    sums[name] += float(nn.functional.nll_loss(log_p, targets, reduction="sum"))
-                    if replacement is not None:
-                        log_clean = of_clean.float().log_softmax(-1)
-                        divergences[name] += float(
-                            nn.functional.kl_div(log_p, log_clean, reduction="sum", log_target=True)
-                        )
-                bar.update(token_ids.shape[0] * (token_ids.shape[1] - 2))
+    total, world = predicted * len(cases), workers_of(mesh)
+    with tqdm(total=total, desc=progress, unit=" tokens", unit_scale=True, disable=progress is None) as bar:
+
+        def measure(batch: Tensor) -> Tensor:
+            measured = []
+            with torch.inference_mode(), uncompiled():
+                for of_case in _sums(language_model, site, batch, cases, continued):
+                    measured.append(of_case)
+                    bar.update(min(world.count * batch.shape[0] * (batch.shape[1] - 2), total - bar.n))
+            return torch.stack(measured)
+
+        # a window's numbers are added in the order of the windows, whoever has measured them
+        parts = world.divided([partial(measure, batch) for batch in torch.split(windows, windows_per_batch)])
+        bar.update(total - bar.n)
+    totals = torch.cat(parts, dim=1).cumsum(dim=1)[:, -1].tolist()
+    sums, divergences = ({name: of[part] for name, of in zip(cases, totals, strict=True)} for part in (0, 1))
     means = {name: value / predicted for name, value in sums.items()}
     return ModelLoss(
         clean=means["clean"],
@@ -179,6 +174,35 @@ def model_loss(
         n_tokens=predicted,
         kl={name: value / predicted for name, value in divergences.items() if name != "clean"},
     )
+
+
+def _sums(
+    language_model: LanguageModel,
+    site: str,
+    batch: Tensor,
+    cases: Mapping[str, Replacement | None],
+    continued: Callable[[nn.Module, str, Any], contextlib.AbstractContextManager[None]],
+) -> Iterator[Tensor]:
+    """For each case, the first of which is the clean one, the sums of every window, (windows, 2) float64."""
+    token_ids = batch.long().to(language_model.device)
+    output = output_at(language_model.model, site, token_ids)
+    hidden = hidden_state(output)
+    clean = torch.zeros(0)
+    for replacement in cases.values():
+        state = hidden if replacement is None else _replaced(hidden, replacement, token_ids)
+        with continued(language_model.model, site, with_hidden_state(output, state)):
+            logits = language_model.model(input_ids=token_ids, use_cache=False).logits
+        logits = logits[:, 1:-1]
+        clean = logits if replacement is None else clean
+        sums = torch.zeros(len(batch), 2, dtype=torch.float64)
+        for number, (row, of_clean, targets) in enumerate(zip(logits, clean, token_ids[:, 2:], strict=True)):
+            # a window at a time, since float32 logits of a whole batch would be large
+            log_p = row.float().log_softmax(-1)
+            sums[number, 0] = float(nn.functional.nll_loss(log_p, targets, reduction="sum"))
+            if replacement is not None:
+                log_clean = of_clean.float().log_softmax(-1)
+                sums[number, 1] = float(nn.functional.kl_div(log_p, log_clean, reduction="sum", log_target=True))
+        yield sums
 
 
 def _resumable(model: nn.Module, site: str) -> bool:

@@ -163,6 +163,12 @@ class _Ranked(World):
             raise pickle.loads(sent.tobytes())
         return done, numbers  # type: ignore[return-value]
 
+    def divided(self, work: Sequence[Callable[[], T]]) -> list[T]:
+        own, _ = self.agreed(lambda: [piece() for piece in work[self.index :: self.count]], len)
+        sent = self.everyone.gather(np.frombuffer(pickle.dumps(own), np.uint8))
+        answers: list[list[T]] = [pickle.loads(part.tobytes()) for part in sent]
+        return [answers[number % self.count][number // self.count] for number in range(len(work))]
+
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
         x, sizes = self.agreed(batch, len)
         width = self.features.count

@@ -180,6 +180,10 @@ class World:
         """Do something on the rank that leads; the others wait for it, and raise what it raises."""
         self.agreed(lambda: work() if self.leads else None, lambda _: 0)
 
+    def divided(self, work: Sequence[Callable[[], T]]) -> list[T]:
+        """What pieces of work give, each done by one rank; every rank has all answers, which can be pickled."""
+        return [piece() for piece in work]
+
     def taken(self, batch: Callable[[], Tensor]) -> tuple[Tensor, int]:
         """The part of a batch that this rank has, and how many tokens the whole has."""
         x = batch()
