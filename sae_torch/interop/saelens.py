@@ -20,6 +20,7 @@ import allocation
 from sae_torch.activations.sites import hook_name
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
+from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.files import write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
@@ -125,6 +126,8 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
     if form.threshold is None and form.k is None:
         raise InputError(f"{path}: the thresholds were never measured; load it and call st.calibrate(sae, batches)")
     choice.build(form.b_enc.numel())
+    if isinstance(choice, TokenChoice):
+        form = form.with_unit_rows()  # ranks by decoder norms too, and the format's top k does not
     said = dict(metadata or {})
     config: dict[str, Any] = {
         "d_in": form.W_enc.shape[0],

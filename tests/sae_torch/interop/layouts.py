@@ -114,38 +114,53 @@ def gemma_scope(
         about = {"hook_name": "hook_embed", "hook_layer": 0}
     else:
         dense = plain(w, w.t)
-        place = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}[site]
-        about = {"hook_name": f"blocks.20.{place}", "hook_layer": 20}
+        places = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+        layer = int(folder.split("/")[0].removeprefix("layer_"))
+        place = places.get(site, "ln2.hook_normalized")
+        about = {"hook_name": f"blocks.{layer}.{place}", "hook_layer": layer}
+        if site == "transcoders":
+            about["hook_name_out"] = f"blocks.{layer}.hook_mlp_out"
     l0 = int(folder.rsplit("_", 1)[1])
     return Published("gemma-scope", repository, path, dense, {"model_name": "gemma-2-2b", "l0": l0} | about)
 
 
 def gemma_scope_2(
     root: Path, w: Weights, dtype: torch.dtype = torch.float32, folder: str = "resid_post/layer_12_width_16k_l0_small",
-    config: bool = True, **changes: Any,
+    config: bool = True, skip: Tensor | None = None, **changes: Any,
 ) -> Published:  # fmt: skip
+    """Transcoders may have an affine connection, (d_in, d_out)."""
     w = w.stored(dtype)
     repository = hub(root, "google/gemma-scope-2-270m-pt")
     path = repository / folder
     path.mkdir(parents=True)
     tensors = {"w_enc": w.E, "b_enc": w.b, "w_dec": w.D, "b_dec": w.c, "threshold": w.t}
+    if skip is not None:
+        skip = skip.to(dtype).double()
+        tensors["affine_skip_connection"] = skip
     save_file({name: each.to(dtype).contiguous() for name, each in tensors.items()}, path / "params.safetensors")
+    kind = folder.split("/")[0].removesuffix("_all")
     places = {"resid_post": "hook_resid_post", "attn_out": "attn.hook_z", "mlp_out": "hook_mlp_out"}
-    place = places[folder.split("/")[0].removesuffix("_all")]
     about: dict[str, Any] = {
         "model_name": "google/gemma-3-270m",
-        "hook_name": f"blocks.12.{place}",
+        "hook_name": f"blocks.12.{places.get(kind, 'hook_mlp_in')}",
         "hook_layer": 12,
     }
+    if kind == "transcoder":
+        about["hook_name_out"] = "blocks.12.hook_mlp_out"
     if config:
         said = {
             "hf_hook_point_in": "model.layers.12.output", "hf_hook_point_out": "model.layers.12.output", "width": 16384,
-            "model_name": "google/gemma-3-270m-pt", "architecture": "jump_relu", "l0": 20, "affine_connection": False,
-            "type": "sae",
+            "model_name": "google/gemma-3-270m-pt", "architecture": "jump_relu", "l0": 20,
+            "affine_connection": skip is not None, "type": "transcoder" if kind == "transcoder" else "sae",
         }  # fmt: skip
         (path / "config.json").write_text(json.dumps(said | changes))
         about |= {"l0": 20}
-    return Published("gemma-scope-2", repository, path, plain(w, w.t), about)
+
+    def dense(x: Tensor) -> tuple[Tensor, Tensor]:
+        acts, y = plain(w, w.t)(x)
+        return acts, y if skip is None else y + x @ skip
+
+    return Published("gemma-scope-2", repository, path, dense, about)
 
 
 def qwen_scope(

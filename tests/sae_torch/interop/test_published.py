@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_torch as st
+from sae_torch.cli import main
 from sae_torch.interop import formats
 from tests.sae_torch.interop import layouts
 from tests.sae_torch.interop.layouts import Published, Weights
@@ -74,7 +75,9 @@ def test_what_is_read_is_the_function_of_the_family_here_and_after_an_import(nam
     sae = formats.load(given.path, k=4, dtype=torch.float32)
     assert agrees(sae, given.dense, inputs())
     assert not sae.training
-    again = st.load(st.save(sae, tmp_path / "imported"))
+    main(["import", str(given.path), "--out", str(tmp_path / "imported"), "--k", "4", "--dtype", "float32"])
+    again = st.load(tmp_path / "imported")
+    assert type(again.choice) is type(sae.choice)
     with torch.no_grad():
         torch.testing.assert_close(again(inputs()).x_hat, sae(inputs()).x_hat, rtol=1e-5, atol=1e-5)
 
