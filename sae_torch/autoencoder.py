@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from sae_torch.choices.choice import Choice
+from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.input_transform import InputTransform
+from sae_torch.ops.compiling import no_compile
 from sae_torch.sparse_coder import Output, SparseCoder, require_sizes
 
 if TYPE_CHECKING:
@@ -66,6 +69,11 @@ class SparseAutoencoder(SparseCoder):
         one batch. Along "features" each holds a slice of the features and their weights (`DTensor`), and passes the
         same tokens as the others; codes are those of its slice, reconstructions are whole.
 
+    input_transform : InputTransform, optional
+        Done to each token's activations before they are encoded and undone to its reconstruction, as some published
+        autoencoders have it: `LayerNorm` or `ConstantNorm` of `sae_torch.input_transform`. Activations and thresholds
+        are then in its units, reconstructions in those of `x`. Not trained.
+
     Attributes
     ----------
     encoder : (n_features, d_model) parameter
@@ -95,11 +103,18 @@ class SparseAutoencoder(SparseCoder):
         encoder_scale: float = ENCODER_SCALE,
         feature_chunk: int | None = None,
         mesh: DeviceMesh | None = None,
+        input_transform: InputTransform | None = None,
     ) -> None:
         require_sizes(d_model=d_model, n_features=n_features)
         super().__init__(
             d_model, d_model, n_features, choice, dtype, device, seed, score_dtype, encoder_scale, feature_chunk, mesh
         )
+        if not (input_transform is None or isinstance(input_transform, InputTransform)):
+            raise InputError(
+                "input_transform: expected one of sae_torch.input_transform, such as LayerNorm(), found "
+                f"{input_transform!r}"
+            )
+        self.input_transform = input_transform
 
     def _drawn_encoder(self, directions: Tensor, d_in: int, generator: torch.Generator) -> Tensor:
         return self.encoder_scale * directions
@@ -109,9 +124,37 @@ class SparseAutoencoder(SparseCoder):
         """Width of the activations."""
         return self.W_dec.shape[1]
 
+    def read(self, x: Tensor) -> Tensor:
+        """The activations, transformed if there is a transform."""
+        return x if self.input_transform is None else self.input_transform(x)
+
     def encoder_input(self, x: Tensor) -> Tensor:
-        """The activations without the decoder's bias."""
-        return x - self._here.b_dec
+        """The activations that are read, without the decoder's bias."""
+        return self.read(x) - self._here.b_dec
+
+    @no_compile
+    def decode(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
+        """The (tokens, d_model) reconstruction of sparse codes; with an input transform that of the inputs `x`.
+
+        Raises
+        ------
+        InputError
+            If there is an input transform, and `x` is not given.
+        """
+        y = super().decode(codes, x)
+        if self.input_transform is None:
+            return y
+        return self.input_transform.back(y, self._given(x))
+
+    def added(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
+        """As `contribution`, in units of the activations: with an input transform that of the inputs `x`."""
+        y = self.contribution(codes)
+        return y if self.input_transform is None else self.input_transform.scaled_back(y, self._given(x))
+
+    def _given(self, x: Tensor | None) -> Tensor:
+        if x is None:
+            raise InputError(f"x: an autoencoder with {self.input_transform!r} needs its inputs: pass decode(codes, x)")
+        return x
 
     @property
     def _b_subtracted(self) -> Tensor:
@@ -145,7 +188,8 @@ class SparseAutoencoder(SparseCoder):
 
     def extra_repr(self) -> str:
         """What a prompt shows."""
-        return f"d_model={self.d_model}, n_features={self.n_features}"
+        transform = "" if self.input_transform is None else f", input_transform={self.input_transform!r}"
+        return f"d_model={self.d_model}, n_features={self.n_features}{transform}"
 
 
 def _described(batch: Any) -> str:

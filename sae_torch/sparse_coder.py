@@ -149,6 +149,10 @@ class SparseCoder(nn.Module):
         """The encoder as it begins, (n_features, d_in), beside the decoder's directions."""
         raise NotImplementedError
 
+    def read(self, x: Tensor) -> Tensor:
+        """``(tokens, d_in)`` activations in the encoder's units: as they are, unless there is an input transform."""
+        return x
+
     def encoder_input(self, x: Tensor) -> Tensor:
         """What the encoder's product reads of ``(tokens, d_in)`` activations."""
         raise NotImplementedError
@@ -288,6 +292,10 @@ class SparseCoder(nn.Module):
         """What the features of some codes add to the reconstruction, those of all processes together."""
         return self.world.add_features(decode(codes, self._here.W_dec))
 
+    def added(self, codes: SparseCodes, x: Tensor | None = None) -> Tensor:
+        """As `contribution`, in units of the reconstruction, which may be those of the inputs `x`."""
+        return self.contribution(codes)
+
     def forward(self, x: Tensor, return_pre: bool = False, memory: Tensor | None = None) -> Output:
         """Encode and decode; the dense matrix of scores comes along only with `return_pre`.
 
@@ -334,7 +342,9 @@ class SparseCoder(nn.Module):
         codes = codes.with_values(z.clamp_min_(0.0))
         b_dec = self._b_subtracted
         b_dec = None if b_dec is None else self.world.shared(b_dec)
-        return codes.with_values(selected_preactivations(codes, self.world.shared(x), encoder.T, b_enc, b_dec))
+        return codes.with_values(
+            selected_preactivations(codes, self.world.shared(self.read(x)), encoder.T, b_enc, b_dec)
+        )
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:

@@ -29,7 +29,7 @@ LAYERS = {
         ("plot",),
     ),
     "sae_torch": (
-        ("errors", "files", "environment", "codes", "matches", "config_file", "product_dtype"),
+        ("errors", "files", "environment", "codes", "matches", "config_file", "product_dtype", "input_transform"),
         ("parallel",),
         ("ops",),
         ("exact_products",),

@@ -74,6 +74,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     """
     form = InferenceForm.of(sae)
     form.require_thresholds_alone("dictionary_learning")
+    form.require_plain_inputs("dictionary_learning")
     kind, tensors = _tensors(form, sae.choice.k)
     known = metadata or {}
     site = str(known.get("hook_name") or "")

@@ -24,6 +24,7 @@ from sae_torch.interop import (
     hook_z,
     llama_scope,
     llamascopium,
+    openai,
     qwen_scope,
     saelens,
     sparsify,
@@ -50,6 +51,7 @@ FormatName = Literal[
     "goodfire",
     "hook-z",
     "temporal",
+    "openai",
 ]
 
 # How far below a folder dictionaries are looked for, and after how many entries the search ends.
@@ -114,6 +116,7 @@ FORMATS: Mapping[FormatName, Format] = {
     "goodfire": goodfire,
     "hook-z": hook_z,
     "temporal": temporal,
+    "openai": openai,
 }
 
 

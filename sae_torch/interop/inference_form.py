@@ -17,6 +17,7 @@ from sae_torch.choices.feature import FeatureChoice
 from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
+from sae_torch.input_transform import InputTransform
 from sae_torch.interop.weight_writing import Rows
 from sae_torch.ops import rounded_down
 from sae_torch.sparse_coder import SparseCoder
@@ -58,6 +59,8 @@ class InferenceForm:
         What a feature's encoder and decoder are to be multiplied by.
     as_type : torch.dtype or None
         Type that the weights get; by default that of `W_dec`.
+    input_transform : InputTransform or None
+        What is done to a token's activations first: `x` above is what it gives, and `x_hat` is brought back.
     """
 
     W_enc: Tensor
@@ -72,6 +75,7 @@ class InferenceForm:
     encoder_scale: Tensor | None = None
     decoder_scale: Tensor | None = None
     as_type: torch.dtype | None = None
+    input_transform: InputTransform | None = None
 
     @classmethod
     def of(cls, sae: SparseCoder) -> InferenceForm:
@@ -86,7 +90,7 @@ class InferenceForm:
             raise InputError("sae: expected an autoencoder, found a transcoder, which no format here holds yet")
         weights = (sae.encoder, sae.b_enc, sae.W_dec, sae.b_dec)
         encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
-        form = cls(encoder.T, b_enc, W_dec, b_dec)
+        form = cls(encoder.T, b_enc, W_dec, b_dec, input_transform=getattr(sae, "input_transform", None))
         batch_free = sae.choice.batch_free()
         if isinstance(batch_free, ActivationTokenChoice):
             return replace(form.with_rows_of(sae.world.gathered(batch_free.norms).cpu()), k=batch_free.token_k)
@@ -110,6 +114,20 @@ class InferenceForm:
             raise InputError(
                 f"sae: expected thresholds that judge every match by itself, as the {format_name} format has them, "
                 "found limits per token; save it with sae_torch.save"
+            )
+
+    def require_plain_inputs(self, format_name: str) -> None:
+        """Refuse what a format cannot say that reads each token's activations in units of its own.
+
+        Raises
+        ------
+        InputError
+            If there is an input transform.
+        """
+        if self.input_transform is not None:
+            raise InputError(
+                f"sae: expected one that reads activations as they are, as the {format_name} format has them, found "
+                f"{self.input_transform!r}; export to saelens"
             )
 
     @property
@@ -238,7 +256,9 @@ class InferenceForm:
         """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors."""
         choice = self.choice(path)
         d_model, n_features = self.W_enc.shape
-        sae = SparseAutoencoder(d_model, n_features, choice, dtype=self.dtype, mesh=mesh)
+        sae = SparseAutoencoder(
+            d_model, n_features, choice, dtype=self.dtype, mesh=mesh, input_transform=self.input_transform
+        )
         here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
             _fill(local(sae.encoder), self.blocks("encoder"), here)

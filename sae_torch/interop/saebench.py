@@ -112,6 +112,7 @@ class BenchmarkAutoencoder(nn.Module):
         super().__init__()
         form = InferenceForm.of(sae)
         form.require_thresholds_alone("SAEBench")
+        form.require_plain_inputs("SAEBench")
         layer = re.search(r"\.(\d+)(?:\.|$)", hook_name)
         if hook_layer is None and layer is None:
             raise InputError(f"hook_layer: {hook_name!r} names no layer, say which it is")

@@ -23,6 +23,7 @@ from sae_torch.choices.choice import Choice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.files import write_json
+from sae_torch.input_transform import TRANSFORMS
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, read_whole_number, require
 from sae_torch.interop.gated import gated
@@ -135,7 +136,7 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         "dtype": str(form.dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
+        "normalize_activations": "none" if form.input_transform is None else form.input_transform.name,
         "reshape_activations": said.pop("reshape_activations", "none"),
         "architecture": "jumprelu",
     }
@@ -292,6 +293,7 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
         read = read.absorb_b_dec()
     if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
         read = read.with_unit_rows()  # its activations are in these units
+    read = replace(read, input_transform=TRANSFORMS.get(str(config.get("normalize_activations"))))
     if architecture == "topk":
         return replace(read, k=read_whole_number(file, config, "k"))
     if architecture == "gated":

@@ -11,6 +11,7 @@ import torch
 
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
+from sae_torch.input_transform import TRANSFORMS
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
@@ -101,7 +102,7 @@ def refuse_others(file: Path, config: Mapping[str, Any]) -> None:
     if architecture not in READABLE:
         raise InputError(f"{file}: expected architecture {', '.join(READABLE)}, found {architecture!r}")
     for key, known in (
-        ("normalize_activations", ("none", "expected_average_only_in")),
+        ("normalize_activations", ("none", "expected_average_only_in", *TRANSFORMS)),
         ("reshape_activations", ("none", "hook_z")),
     ):
         if config.get(key) not in (None, False, *known):
@@ -134,6 +135,8 @@ def conventions_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         found.append("gate and magnitude are one threshold, b_mag - exp(r_mag) b_gate, equal up to rounding")
     if config.get("reshape_activations") == "hook_z":
         found.append("inputs are the heads' outputs side by side")
+    if config.get("normalize_activations") in TRANSFORMS:
+        found.append(f"each token's activations are normalised first, by {config['normalize_activations']}")
     factor = input_scale(folder, config)
     if factor is not None:
         found.append(f"inputs were multiplied by {factor:g} in training, which is folded into the weights")

@@ -63,6 +63,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
             f"{type(sae.choice).__name__}; export to saelens or dictionary-learning"
         )
     form = InferenceForm.of(sae)
+    form.require_plain_inputs("sparsify")
     weights = form.tensors
     tensors = {
         "encoder.weight": weights["W_enc"].T.contiguous(),

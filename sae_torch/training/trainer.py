@@ -81,6 +81,11 @@ class Trainer:
     """
 
     def __init__(self, sae: SparseCoder, config: TrainConfig | None = None) -> None:
+        if getattr(sae, "input_transform", None) is not None:
+            raise InputError(
+                f"sae: expected an autoencoder that reads activations as they are, found {sae.input_transform!r}; "
+                "train one without it on activations that you transform"
+            )
         self.sae = sae
         self.world = sae.world
         self.config = config or TrainConfig()
