@@ -98,7 +98,7 @@ class ConstantNorm(InputTransform):
     >>> import torch
     >>> from sae_torch.input_transform import ConstantNorm
     >>> ConstantNorm()(torch.tensor([[3.0, 0.0, 4.0, 0.0]])).round(decimals=3).tolist()
-    [[1.2, 0.0, 1.6, 0.0]]
+    [[1.2000000476837158, 0.0, 1.600000023841858, 0.0]]
     """
 
     name: ClassVar[str] = "constant_norm_rescale"
