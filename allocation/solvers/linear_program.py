@@ -150,6 +150,7 @@ class LinearProgram:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum with a certificate; `InfeasibleError` where there is none."""
+        checked_problem(problem)
         started = time.perf_counter()
         program = to_linear_program(problem)
         work_limit = WorkLimit(options.max_seconds)

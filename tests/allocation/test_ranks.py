@@ -270,6 +270,9 @@ def test_a_part_needs_its_ranks() -> None:
     for use in (al.solve, lambda p: al.soft_solve(p, 1.0), al.to_linear_program, lambda p: al.verify(p, None)):
         with pytest.raises(al.InvalidProblemError, match="problem: expected a whole one, found a part of 2 tokens"):
             use(problem)
+    for solver in (al.TopSelection(), al.Laminar(), al.Assignment(), al.TwoSided(), al.LinearProgram(), al.Auto()):
+        with pytest.raises(al.InvalidProblemError, match="problem: expected a whole one, found a part of 2 tokens"):
+            solver.solve(problem, al.Options())
     with pytest.raises(al.InvalidProblemError, match="ranks: expected an object with index, count"):
         al.solve(problem, ranks=3)  # type: ignore[arg-type]
     with pytest.raises(al.InvalidProblemError, match=r"part.tokens: expected a block within the 2 of the whole"):
@@ -323,6 +326,51 @@ def test_a_budget_sends_little_whatever_the_size(layout: str, kind: str) -> None
         sent.append((max(one[0] for one in found), found[0][1]))
     assert max(size for size, _ in sent) <= 256 << 10, sent
     assert max(rounds for _, rounds in sent) <= {"float32": 8, "float64": 11}[kind], sent
+
+
+# Of 400 x 500 scores with 8 matches a token: limits, cut, KiB that a rank sends at most, rounds. A search for a
+# budget's price is 80 KiB and 8 rounds; floors that bind take three.
+CROSSING: list[tuple[Limits, str, float, int]] = [
+    ({"token_caps": 8}, "tokens", 0.2, 4),
+    ({"token_caps": 8}, "features", 1.4 * 8 * 8 * 400 / 2 / 1024, 8),  # eight bytes a pair, its share of the best
+    ({"feature_caps": 7}, "features", 0.2, 4),
+    ({"feature_caps": 7}, "tokens", 1.5 * 8 * 7 * 500 / 2 / 1024, 8),
+    ({"budget": 3200, "token_caps": 12}, "tokens", 81, 8),
+    ({"budget": 3200, "token_caps": 12}, "features", 110, 12),
+    ({"budget": 3200, "feature_caps": 9}, "features", 81, 8),
+    ({"budget": 3200, "feature_caps": 9}, "tokens", 110, 12),
+    ({"budget": 3200, "feature_floors": 5}, "tokens", 320, 40),
+    ({"budget": 3200, "feature_floors": 5}, "features", 320, 40),
+    ({"budget": 3200, "token_floors": 5}, "tokens", 240, 30),
+    ({"budget": 3200, "token_floors": 5}, "features", 240, 30),
+    ({"budget": 3200, "token_caps": 12, "feature_floors": 5}, "tokens", 24 * 3200 / 1024 + 32, 30),
+    ({"budget": 3200, "token_caps": 12, "feature_floors": 5}, "features", 24 * 3200 / 1024 + 32, 30),
+]
+
+
+@pytest.mark.parametrize(("limits", "layout", "most", "rounds"), CROSSING, ids=str)
+def test_what_crosses_is_bounded_and_does_not_grow_with_the_ranks(
+    limits: Limits, layout: str, most: float, rounds: int
+) -> None:
+    scores = np.random.default_rng(0).normal(size=(400, 500)).astype("f4")
+    axis = ("tokens", "features").index(layout)
+    sent = []
+    for count in (2, 6):
+        blocks = np.array_split(scores, count, axis=axis)
+        firsts = np.cumsum([0, *(block.shape[axis] for block in blocks)])
+
+        def solved(rank: Any, blocks: Any = blocks, firsts: Any = firsts) -> tuple[float, int, float]:
+            counted = Counted(rank)
+            part = al.Part(**{layout: (int(firsts[rank.index]), scores.shape[axis])})
+            solution = al.solve(al.Problem(blocks[rank.index], **limits, part=part), ranks=counted)
+            return counted.bytes / 1024, counted.rounds, solution.objective
+
+        found = on_ranks(count, solved)
+        assert found[0][2] == al.solve(al.Problem(scores, **limits)).objective
+        sent.append((max(size for size, _, _ in found), found[0][1]))
+    assert max(size for size, _ in sent) <= most, sent
+    assert max(number for _, number in sent) <= rounds, sent
+    assert sent[1][0] <= 1.1 * sent[0][0], sent
 
 
 @given(cases(one_sided(max_side=7, sides=("none", "feature_caps"))), st.integers(1, 3))

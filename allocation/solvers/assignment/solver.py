@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocation.arrays import Indices, union
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.scores import EdgeScores
 from allocation.solution import Solution
 from allocation.solvers.assignment.candidates import near_edges
@@ -94,6 +94,7 @@ class Assignment:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum, proved; `InfeasibleError` where there is none."""
+        checked_problem(problem)
         started = time.perf_counter()
         problem = problem.on_host()
         found = _found(problem, options, self.compiled)

@@ -10,7 +10,7 @@ import numpy as np
 
 from allocation.arrays import Indices, Reals
 from allocation.errors import InfeasibleError, NotCertifiedError
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Real, Solution, no_price
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
@@ -61,6 +61,7 @@ class Laminar:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused; `NotCertifiedError` when time ran out."""
+        checked_problem(problem)
         try:
             return self._optimum(problem, options, WorkLimit(options.max_seconds))
         except SpentError:

@@ -11,7 +11,7 @@ import numpy as np
 from allocation.arguments import in_memory
 from allocation.arrays import Array, Indices, Mask
 from allocation.cuda.scores import DeviceScores
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.scores import DenseScores, reals_at
 from allocation.solution import Price, Prices, Real, Solution, counts_of, no_price
 from allocation.solvers.base import Options
@@ -65,6 +65,7 @@ class TopSelection:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum of `problem`, which must not be refused."""
+        checked_problem(problem)
         if problem.matrix.on_device:
             return _on_device(problem)
         started = time.perf_counter()

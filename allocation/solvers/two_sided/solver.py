@@ -12,7 +12,7 @@ import numpy as np
 from allocation.arguments import LARGEST_INTEGER
 from allocation.arrays import Indices, Mask, Reals, among, union, without
 from allocation.errors import InfeasibleError, NotCertifiedError
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Solution, no_price
 from allocation.solvers.base import Options
 from allocation.solvers.idle import needed
@@ -97,6 +97,7 @@ class TwoSided:
 
     def solve(self, problem: Problem, options: Options) -> Solution:
         """The optimum, proved; `InfeasibleError` where there is none, `NotCertifiedError` when time ran out."""
+        checked_problem(problem)
         return _Search(problem, options, self.compiled).run()
 
 
