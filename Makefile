@@ -77,7 +77,7 @@ test-peers: $(PEERS_INSTALLED)   ## exchange with the real SAELens, dictionary_l
 $(PEERS_INSTALLED):
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
-	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate  # it pins older NumPy and datasets
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate "circuit-tracer==0.5.*"  # it pins older NumPy and datasets
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 

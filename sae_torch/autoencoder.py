@@ -119,11 +119,6 @@ class SparseAutoencoder(SparseCoder):
     def _drawn_encoder(self, directions: Tensor, d_in: int, generator: torch.Generator) -> Tensor:
         return self.encoder_scale * directions
 
-    @property
-    def d_model(self) -> int:
-        """Width of the activations."""
-        return self.W_dec.shape[1]
-
     def read(self, x: Tensor) -> Tensor:
         """The activations, transformed if there is a transform."""
         return x if self.input_transform is None else self.input_transform(x)

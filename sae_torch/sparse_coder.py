@@ -189,6 +189,11 @@ class SparseCoder(nn.Module):
         return self.encoder.shape[1]
 
     @property
+    def d_model(self) -> int:
+        """The same, as it is called where both sides have one width."""
+        return self.d_in
+
+    @property
     def d_out(self) -> int:
         """Width of the activations that are reconstructed."""
         return self.W_dec.shape[1]

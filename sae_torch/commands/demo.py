@@ -44,6 +44,7 @@ from sae_torch.evaluation.feature_pages import feature_pages
 from sae_torch.evaluation.results_folder import REPORT, RESULTS
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of
+from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.run_config import FLOOR
 
 # Made for k and the number of features.
@@ -217,7 +218,7 @@ class Demo:
     def _evaluation(
         self,
         name: str,
-        sae: st.SparseAutoencoder,
+        sae: SparseCoder,
         quality: Quality,
         loss: ModelLoss,
         folder: ResultsFolder,
@@ -273,7 +274,7 @@ def _slug(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _reconstruction(sae: st.SparseAutoencoder) -> Callable[[Tensor], Tensor]:
+def _reconstruction(sae: SparseCoder) -> Callable[[Tensor], Tensor]:
     def reconstruct(x: Tensor) -> Tensor:
         with batch_free(sae):
             out: Tensor = sae.decode(sae.encode(x))
@@ -282,7 +283,7 @@ def _reconstruction(sae: st.SparseAutoencoder) -> Callable[[Tensor], Tensor]:
     return reconstruct
 
 
-def _check_same(name: str, sae: st.SparseAutoencoder, loaded: st.SparseAutoencoder, probe: Tensor) -> None:
+def _check_same(name: str, sae: SparseCoder, loaded: SparseCoder, probe: Tensor) -> None:
     """Require that the saved autoencoder gives what the trained one gives.
 
     Raises

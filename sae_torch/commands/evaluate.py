@@ -12,7 +12,6 @@ import torch
 
 from sae_torch.activations import Activations, LanguageModel, Rows, load_language_model, open_activations
 from sae_torch.activations.language_model import model_provenance
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.own import import_module
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
@@ -26,6 +25,7 @@ from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
 from sae_torch.parallel.mesh import leads, started_mesh
 from sae_torch.parallel.ranked import workers_of
+from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -140,10 +140,10 @@ class Evaluate:
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
         return saes, activations, language_model
 
-    def _autoencoders(self) -> dict[str, SparseAutoencoder]:
+    def _autoencoders(self) -> dict[str, SparseCoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]
         times = Counter(folder.resolve().name for folder in folders)
-        saes: dict[str, SparseAutoencoder] = {}
+        saes: dict[str, SparseCoder] = {}
         for folder in folders:
             path = folder.resolve()
             name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"

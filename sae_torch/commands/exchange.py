@@ -26,7 +26,7 @@ class Export:
     folder: Path
     """Folder of the autoencoder, or anything else that `import` reads."""
     out: Path
-    """Folder to write; it must not hold anything."""
+    """Folder to write; it must not hold anything, but for circuit-tracer, where layers of one set may be there."""
     format: WritableName
     """Library that shall read it."""
     model_name: str | None = None
@@ -38,10 +38,17 @@ class Export:
 
     def run(self) -> None:
         """Read, write, and say what was written."""
-        require_empty(self.out)
+        if self.format != "circuit-tracer":
+            require_empty(self.out)
         sae, found = formats.load(self.folder), formats.metadata(self.folder)
         WRITABLE[self.format].save(sae, self.out, metadata=_recorded(self, found))
-        _tell(self.folder, formats.format_of(self.folder), sae.n_features, sae.d_model, sae.choice)
+        _tell(
+            self.folder,
+            formats.format_of(self.folder),
+            sae.n_features,
+            (sae.d_in, sae.d_out if sae.takes_pairs else None),
+            sae.choice,
+        )
         print(f"{self.out} ({self.format})")
 
 
@@ -83,7 +90,8 @@ class Import:
         choice = form.choice(str(path))
         formats.warn_of(module.describe(path))
         saelens.write(form, choice, self.out, _recorded(self, module.metadata(path)))
-        _tell(path, name, form.b_enc.numel(), form.W_enc.shape[0], choice)
+        widths = (form.W_enc.shape[0], form.W_dec.shape[1] if form.is_transcoder else None)
+        _tell(path, name, form.b_enc.numel(), widths, choice)
         print(f"{self.out} (saelens)")
 
 
@@ -125,5 +133,8 @@ def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:
     return found | {name: value for name, value in names.items() if value is not None}
 
 
-def _tell(path: Path, name: str, features: int, width: int, choice: Choice) -> None:
-    print(f"{path} ({name}): {features} features of width {width}, {type(choice).__name__} of k = {choice.k:g}")
+def _tell(path: Path, name: str, features: int, widths: tuple[int, int | None], choice: Choice) -> None:
+    """What was read; a transcoder has two widths."""
+    read, written = widths
+    width = f"width {read}" if written is None else f"widths {read} to {written}"
+    print(f"{path} ({name}): {features} features of {width}, {type(choice).__name__} of k = {choice.k:g}")

@@ -13,10 +13,10 @@ from torch import Tensor
 import allocation as al
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import SOLVER, Choice
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.matches import matches_of
+from sae_torch.sparse_coder import SparseCoder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BatchMode:
 
 
 @contextlib.contextmanager
-def batch_allocation(sae: SparseAutoencoder) -> Iterator[None]:
+def batch_allocation(sae: SparseCoder) -> Iterator[None]:
     """Training mode without gradients, while the context lasts.
 
     The mode, the statistics and the ledgers of quotas are restored afterwards.
@@ -61,7 +61,7 @@ def batch_allocation(sae: SparseAutoencoder) -> Iterator[None]:
 
 
 def batch_sensitivity(
-    sae: SparseAutoencoder,
+    sae: SparseCoder,
     activations: Rows,
     *,
     batch_sizes: Sequence[int] = (256, 1024, 4096),
@@ -81,7 +81,7 @@ def batch_sensitivity(
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder; mode and statistics stay as they are.
     activations : Rows
         Held-out activations.
@@ -127,7 +127,7 @@ def document_order(activations: Activations) -> Tensor:
     return torch.cat(documents)[: len(activations)].argsort(stable=True)
 
 
-def _measure(sae: SparseAutoencoder, activations: Rows, rows: Tensor, size: int, order: str) -> BatchMode:
+def _measure(sae: SparseCoder, activations: Rows, rows: Tensor, size: int, order: str) -> BatchMode:
     error = squares = 0.0
     total = torch.zeros(activations.d_model, dtype=torch.float64)
     matches = shared = either = count = 0

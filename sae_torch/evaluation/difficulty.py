@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from sae_torch.activations.rows import Rows
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.token import TokenChoice
 from sae_torch.evaluation.metrics import batch_free
+from sae_torch.sparse_coder import SparseCoder
 
 GROUPS = 10
 
@@ -43,7 +43,7 @@ class Difficulty:
 
 
 def token_difficulty(
-    sae: SparseAutoencoder, activations: Rows, *, tokens: int | None = None, batch_size: int = 2048
+    sae: SparseCoder, activations: Rows, *, tokens: int | None = None, batch_size: int = 2048
 ) -> Difficulty:
     """Compare the number of features on a token with how hard the token is.
 
@@ -53,7 +53,7 @@ def token_difficulty(
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder; it is put in evaluation mode and back.
     activations : Rows
         Held-out activations.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from sae_torch.activations.rows import Rows
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.evaluation.metrics import batch_free
+from sae_torch.sparse_coder import SparseCoder
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -90,7 +90,7 @@ def swap_edges(tokens: Indices, features: Indices, n_features: int, rounds: int 
 
 
 def edge_swap_null(
-    sae: SparseAutoencoder, activations: Rows, *, tokens: int = 2048, draws: int = 5, seed: int = 0
+    sae: SparseCoder, activations: Rows, *, tokens: int = 2048, draws: int = 5, seed: int = 0
 ) -> EdgeSwapNull:
     """Compare the matches with random ones of the same counts.
 
@@ -102,7 +102,7 @@ def edge_swap_null(
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder; its batch-free matches are judged.
     activations : Rows
         Held-out activations.

@@ -13,7 +13,6 @@ import allocation as al
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.evaluation.batch_mode import BatchMode, batch_sensitivity
 from sae_torch.evaluation.collapse import DecoderCosines, decoder_cosines
 from sae_torch.evaluation.contexts import TokenContext
@@ -22,6 +21,7 @@ from sae_torch.evaluation.edge_swap import EdgeSwapNull, edge_swap_null
 from sae_torch.evaluation.feature_pages import FeaturePage, feature_pages
 from sae_torch.evaluation.metrics import Quality, measure
 from sae_torch.evaluation.model_loss import ModelLoss
+from sae_torch.sparse_coder import SparseCoder
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ class Evaluation:
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @classmethod
-    def of(cls, name: str, sae: SparseAutoencoder, quality: Quality) -> Evaluation:
+    def of(cls, name: str, sae: SparseCoder, quality: Quality) -> Evaluation:
         """The figures that one pass over the activations gives.
 
         Parameters
         ----------
         name : str
             Name of the autoencoder.
-        sae : SparseAutoencoder
+        sae : SparseAutoencoder or Transcoder
             The autoencoder.
         quality : Quality
             What `measure` gave.
@@ -241,7 +241,7 @@ class Evaluation:
 
 def evaluate(
     name: str,
-    sae: SparseAutoencoder,
+    sae: SparseCoder,
     activations: Rows,
     language_model: LanguageModel | None = None,
     *,
@@ -263,7 +263,7 @@ def evaluate(
     ----------
     name : str
         Name of the autoencoder in tables and on pages.
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder; its mode and statistics stay as they are.
     activations : Rows
         Held-out activations, harvested ones if feature pages are to have contexts.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sae_torch.activations.language_model import LanguageModel
 from sae_torch.activations.shards import Activations
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.evaluation.collapse import DecoderCosines
 from sae_torch.evaluation.contexts import TokenContext, feature_contexts, spread_features
 from sae_torch.evaluation.lens import logit_lens
 from sae_torch.evaluation.metrics import Quality
+from sae_torch.sparse_coder import SparseCoder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FeaturePage:
 
 
 def feature_pages(
-    sae: SparseAutoencoder,
+    sae: SparseCoder,
     quality: Quality,
     activations: Activations,
     language_model: LanguageModel,
@@ -58,7 +58,7 @@ def feature_pages(
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder.
     quality : Quality
         Measured on `activations`.

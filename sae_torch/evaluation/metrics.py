@@ -123,7 +123,7 @@ def measure(
 
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         The autoencoder; it is put in evaluation mode and back.
     activations : Rows
         Held-out activations.

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
@@ -23,6 +22,7 @@ from sae_torch.interop.files import check_tensors, require
 from sae_torch.interop.gated import gated
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_tensors
+from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (WEIGHTS, CONFIG)
@@ -34,7 +34,7 @@ TRAINERS = {
 READABLE = (*TRAINERS, "MatryoshkaBatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
 
 
-def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
     """Write an autoencoder as a folder of dictionary_learning.
 
     ::
@@ -73,6 +73,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     TokenChoice(k=2)
     """
     form = InferenceForm.of(sae)
+    form.require_autoencoder("dictionary_learning")
     form.require_thresholds_alone("dictionary_learning")
     form.require_plain_inputs("dictionary_learning")
     kind, tensors = _tensors(form, sae.choice.k)
@@ -82,7 +83,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     trainer = {
         "trainer_class": TRAINERS[kind],
         "dict_class": kind,
-        "activation_dim": sae.d_model,
+        "activation_dim": sae.d_in,
         "dict_size": sae.n_features,
         "k": int(tensors["k"]) if "k" in tensors else sae.choice.k,
         "layer": int(layer[1]) if layer else None,
@@ -97,7 +98,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     return path
 
 
-def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
+def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseCoder:
     """Read a folder of dictionary_learning; the result is in eval mode.
 
     ::

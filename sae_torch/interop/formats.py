@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 import torch
 
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.interop import (
+    circuit_tracer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -33,16 +33,18 @@ from sae_torch.interop import (
 from sae_torch.interop.description import Description
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import SUFFIXES
+from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 # Formats that are written too, for `export`.
-WritableName = Literal["saelens", "dictionary-learning", "sparsify"]
+WritableName = Literal["saelens", "dictionary-learning", "sparsify", "circuit-tracer"]
 FormatName = Literal[
     "saelens",
     "dictionary-learning",
     "sparsify",
+    "circuit-tracer",
     "gemma-scope",
     "gemma-scope-2",
     "qwen-scope",
@@ -93,9 +95,7 @@ class Format(Protocol):
 class WritableFormat(Format, Protocol):
     """A format that is written too."""
 
-    def save(
-        self, sae: SparseAutoencoder, folder: str | os.PathLike[str], /, metadata: dict[str, Any] | None = None
-    ) -> Path:
+    def save(self, sae: SparseCoder, folder: str | os.PathLike[str], /, metadata: dict[str, Any] | None = None) -> Path:
         """Write an autoencoder as a folder; InputError where the format cannot say what it does."""
 
 
@@ -103,6 +103,7 @@ WRITABLE: Mapping[WritableName, WritableFormat] = {
     "saelens": saelens,
     "dictionary-learning": dictionary_learning,
     "sparsify": sparsify,
+    "circuit-tracer": circuit_tracer,
 }
 FORMATS: Mapping[FormatName, Format] = {
     "saelens": saelens,
@@ -127,7 +128,7 @@ def load(
     layer: int | None = None,
     dtype: torch.dtype | None = None,
     mesh: DeviceMesh | None = None,
-) -> SparseAutoencoder:
+) -> SparseCoder:
     """Read a dictionary of any format of `FORMATS`; the result is in eval mode.
 
     Parameters
@@ -147,7 +148,7 @@ def load(
 
     Returns
     -------
-    SparseAutoencoder
+    SparseAutoencoder or Transcoder
 
     Raises
     ------

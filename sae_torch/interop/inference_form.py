@@ -21,6 +21,7 @@ from sae_torch.input_transform import InputTransform
 from sae_torch.interop.weight_writing import Rows
 from sae_torch.ops import rounded_down
 from sae_torch.sparse_coder import SparseCoder
+from sae_torch.transcoder import Transcoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -61,6 +62,11 @@ class InferenceForm:
         Type that the weights get; by default that of `W_dec`.
     input_transform : InputTransform or None
         What is done to a token's activations first: `x` above is what it gives, and `x_hat` is brought back.
+    is_transcoder : bool
+        Whether it computes another activation than the one it reads: then `W_dec` and `b_dec` have that one's width,
+        and the encoder reads `x` itself.
+    W_skip : (d_out, d_in) or None
+        Of a transcoder, what is added as ``W_skip x``.
     """
 
     W_enc: Tensor
@@ -76,21 +82,24 @@ class InferenceForm:
     decoder_scale: Tensor | None = None
     as_type: torch.dtype | None = None
     input_transform: InputTransform | None = None
+    is_transcoder: bool = False
+    W_skip: Tensor | None = None
 
     @classmethod
     def of(cls, sae: SparseCoder) -> InferenceForm:
-        """The form of an autoencoder, its decoder norms folded into the encoder.
+        """The form of an autoencoder or transcoder, its decoder norms folded into the encoder.
 
         Raises
         ------
         InputError
             If the choice has no thresholds yet.
         """
-        if sae.takes_pairs:
-            raise InputError("sae: expected an autoencoder, found a transcoder, which no format here holds yet")
         weights = (sae.encoder, sae.b_enc, sae.W_dec, sae.b_dec)
         encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
         form = cls(encoder.T, b_enc, W_dec, b_dec, input_transform=getattr(sae, "input_transform", None))
+        if isinstance(sae, Transcoder):
+            skip = None if sae.W_skip is None else sae.world.gathered(sae.W_skip.detach()).cpu()
+            form = replace(form, is_transcoder=True, W_skip=skip)
         batch_free = sae.choice.batch_free()
         if isinstance(batch_free, ActivationTokenChoice):
             return replace(form.with_rows_of(sae.world.gathered(batch_free.norms).cpu()), k=batch_free.token_k)
@@ -101,6 +110,14 @@ class InferenceForm:
         if not batch_free.has_token_limits:  # with limits they also rank a token's matches, so they stay as they are
             theta = rounded_down(theta, sae.W_dec.dtype)
         return replace(form.with_unit_rows(), threshold=theta, has_token_limits=batch_free.has_token_limits)
+
+    def require_autoencoder(self, format_name: str) -> None:
+        """Refuse a transcoder, of which a format knows nothing."""
+        if self.is_transcoder:
+            raise InputError(
+                f"sae: expected an autoencoder, as the {format_name} format has them, found a transcoder; export to "
+                "saelens, sparsify or circuit-tracer"
+            )
 
     def require_thresholds_alone(self, format_name: str) -> None:
         """Refuse what a format cannot say whose thresholds judge every match by itself.
@@ -155,13 +172,17 @@ class InferenceForm:
     def rows(self) -> dict[str, Rows]:
         """As `tensors`, in blocks."""
         d, F = self.W_enc.shape
-        named = {
+        named: dict[str, Rows] = {
             "W_enc": Rows((d, F), self.dtype, self.blocks("W_enc")),
             "b_enc": Rows.of(self.b_enc.to(self.dtype)),
             "W_dec": Rows(tuple(self.W_dec.shape), self.dtype, self.blocks("W_dec")),
             "b_dec": Rows.of(self.b_dec.to(self.dtype)),
         }
-        return named if self.threshold is None else {**named, "threshold": Rows.of(self.threshold)}
+        optional = {
+            "threshold": self.threshold,
+            "W_skip": None if self.W_skip is None else self.W_skip.to(self.dtype),
+        }
+        return named | {name: Rows.of(tensor) for name, tensor in optional.items() if tensor is not None}
 
     def blocks(self, name: Literal["W_enc", "W_dec", "encoder"]) -> Iterator[Tensor]:
         """Some rows of a matrix after the other, multiplied by what they are to be and rounded once.
@@ -252,19 +273,25 @@ class InferenceForm:
             return MutualChoice(self.l0)
         return FeatureChoice(self.l0)
 
-    def autoencoder(self, path: str, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
+    def autoencoder(self, path: str, mesh: DeviceMesh | None = None) -> SparseCoder:
         """The module, in eval mode, with what a process of the mesh holds; `path` is named in errors."""
         choice = self.choice(path)
-        d_model, n_features = self.W_enc.shape
-        sae = SparseAutoencoder(
-            d_model, n_features, choice, dtype=self.dtype, mesh=mesh, input_transform=self.input_transform
-        )
+        (d_in, n_features), d_out = self.W_enc.shape, self.W_dec.shape[1]
+        sae: SparseCoder
+        if self.is_transcoder:
+            skip = self.W_skip is not None
+            sae = Transcoder(d_in, d_out, n_features, choice, skip, dtype=self.dtype, mesh=mesh)
+        else:
+            transform = self.input_transform
+            sae = SparseAutoencoder(d_in, n_features, choice, dtype=self.dtype, mesh=mesh, input_transform=transform)
         here, local = sae.world.cut(n_features), sae.world.local
         with torch.no_grad():
             _fill(local(sae.encoder), self.blocks("encoder"), here)
             _fill(local(sae.W_dec), self.blocks("W_dec"), here)
             local(sae.b_enc).copy_(self.b_enc[here])
             local(sae.b_dec).copy_(self.b_dec)
+            if isinstance(sae, Transcoder) and sae.W_skip is not None and self.W_skip is not None:
+                local(sae.W_skip).copy_(self.W_skip)
         theta = self._scaled_threshold()
         if theta is not None:
             choice.set_thresholds(theta)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 import allocation
 from sae_torch.activations.sites import hook_name
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.choice import Choice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
@@ -31,7 +30,11 @@ from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_config import (
     BATCH_TOPK,
     CONFIG,
+    JUMPRELU_TRANSCODERS,
+    OUR_TRANSCODERS,
     OURS_ALONE,
+    RELU_TRANSCODERS,
+    TRANSCODERS,
     WEIGHTS,
     conventions_of,
     defects_of,
@@ -58,7 +61,7 @@ FORMAT_VERSION = "6.0.0"
 
 
 def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
-    """Write an autoencoder as a SAELens folder.
+    """Write an autoencoder or transcoder as a SAELens folder.
 
     ::
 
@@ -68,9 +71,12 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     The quotas of feature choice go to `sparsity.safetensors` as log10 frequencies, as SAELens keeps densities. A choice
     with limits per token is more than thresholds: this package alone reads its folder, SAELens refuses it.
 
+    A transcoder becomes a `jumprelu_transcoder`, or a `jumprelu_skip_transcoder` with ``W_skip`` (d_out, d_in). SAELens
+    has none with a top k: one with token choice is read by this package alone.
+
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         Trained or calibrated, unless it is token choice.
     folder : path
         Made if missing. Files are replaced one by one, never left half-written. Of the processes of a mesh all call
@@ -101,6 +107,10 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     if form.has_token_limits and sae.world.leads:
         warnings.warn(
             f"{path}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
+        )
+    elif form.is_transcoder and form.k is not None and sae.world.leads:
+        warnings.warn(
+            f"{path}: SAELens has no transcoder with a top k, so sae_torch alone reads this folder", stacklevel=2
         )
     return path
 
@@ -144,6 +154,9 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
     if form.has_token_limits:
         config["architecture"] = OURS_ALONE
+    if form.is_transcoder:
+        named = _transcoder_named(form)
+        config |= {"d_out": form.W_dec.shape[1], "apply_b_dec_to_input": False, "architecture": named}
     ours = {"version": allocation.__version__, **settings(choice)}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **said, "allocation": ours}
     path.mkdir(parents=True, exist_ok=True)
@@ -156,7 +169,14 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
     write_json(path / CONFIG, config)
 
 
-def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMesh | None = None) -> SparseAutoencoder:
+def _transcoder_named(form: InferenceForm) -> str:
+    """What SAELens calls such a transcoder; names of ours for what it does not know."""
+    if form.k is not None or form.has_token_limits:
+        return OUR_TRANSCODERS[int(form.has_token_limits)]
+    return JUMPRELU_TRANSCODERS[int(form.W_skip is not None)]
+
+
+def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMesh | None = None) -> SparseCoder:
     """Read a SAELens folder, ours or another's; the result is in eval mode.
 
     ::
@@ -164,7 +184,8 @@ def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMes
         x_hat = a W_dec + b_dec   with the a that `save` wrote
 
     Architectures `jumprelu`, `topk`, `standard` (a threshold of 0), and checkpoints of a `batchtopk` training; folders
-    from before version 6 are read by the rules of SAELens' own reader.
+    from before version 6 are read by the rules of SAELens' own reader. Transcoders `transcoder`, `skip_transcoder`,
+    `jumprelu_transcoder` and `jumprelu_skip_transcoder`.
 
     Parameters
     ----------
@@ -177,7 +198,7 @@ def load(folder: str | os.PathLike[str], k: float | None = None, mesh: DeviceMes
 
     Returns
     -------
-    SparseAutoencoder
+    SparseAutoencoder or Transcoder
 
     Raises
     ------
@@ -228,6 +249,7 @@ def describe(path: Path) -> Description:
         threshold = read_safetensors(path / WEIGHTS)["threshold"]
         one_threshold = bool((threshold == threshold[:1]).all())
     trained = said.get("training_architecture_details") or {}
+    is_transcoder = config.get("architecture") in TRANSCODERS
     return Description(
         format="saelens",
         path=path,
@@ -239,6 +261,8 @@ def describe(path: Path) -> Description:
         site=said.get("hook_name"),
         layer=layer_of(said.get("hook_name")),
         k=(said.get("allocation") or {}).get("k") or config.get("k") or said.get("l0") or trained.get("k"),
+        kind="transcoder" if is_transcoder else "autoencoder",
+        d_out=read_whole_number(path / CONFIG, config, "d_out") if is_transcoder else None,
         conventions=conventions_of(path, config),
         defects=defects_of(path, config, one_threshold),
     )
@@ -264,6 +288,7 @@ def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
     found = {
         "model_name": header.get("model"),
         "hook_name": hook_name(header["site"]) if "site" in header else None,
+        "hook_name_out": hook_name(header["target"]) if "target" in header else None,
         "context_size": int(header["window"]) if "window" in header else None,
         # files of other tools do not say how their windows began
         "prepend_bos": "bos" in header if "window" in header else None,
@@ -276,10 +301,16 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
     file, architecture = path / CONFIG, config["architecture"]
     _refuse_scaling(file, config, tensors.get("scaling_factor"))
     d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
-    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "W_dec": (F, d), "b_dec": (d,)}
+    is_transcoder = architecture in TRANSCODERS
+    d_out = read_whole_number(file, config, "d_out") if is_transcoder else d
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d, F), "W_dec": (F, d_out), "b_dec": (d_out,)}
+    has_skip = "skip" in architecture or (architecture in OUR_TRANSCODERS and "W_skip" in tensors)
+    shapes |= {"W_skip": (d_out, d)} if has_skip else {}
     gates = ("b_gate", "b_mag", "r_mag")
     shapes |= dict.fromkeys(gates, (F,)) if architecture == "gated" else {"b_enc": (F,)}
-    shapes |= {"threshold": (F,)} if architecture in ("jumprelu", OURS_ALONE) else {}
+    jumps = architecture in ("jumprelu", *JUMPRELU_TRANSCODERS)
+    keeps_threshold = architecture in (OURS_ALONE, OUR_TRANSCODERS[1])
+    shapes |= {"threshold": (F,)} if jumps or keeps_threshold else {}
     shapes |= {"topk_threshold": ()} if architecture in BATCH_TOPK else {}
     check_tensors(path / WEIGHTS, tensors, shapes)
     dtype = dtype_of(file, config)
@@ -289,20 +320,22 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
         read = gated(W_enc, b_gate, b_mag, r_mag, W_dec, b_dec, dtype)
     else:
         read = InferenceForm(W_enc, tensors["b_enc"].to(dtype), W_dec, b_dec, as_type=dtype)
-    if not config.get("apply_b_dec_to_input", True):
+    if is_transcoder:
+        read = replace(read, is_transcoder=True, W_skip=tensors["W_skip"] if has_skip else None)
+    elif not config.get("apply_b_dec_to_input", True):
         read = read.absorb_b_dec()
     if config.get("rescale_acts_by_decoder_norm", architecture in BATCH_TOPK):
         read = read.with_unit_rows()  # its activations are in these units
     read = replace(read, input_transform=TRANSFORMS.get(str(config.get("normalize_activations"))))
-    if architecture == "topk":
+    if architecture in ("topk", OUR_TRANSCODERS[0]):
         return replace(read, k=read_whole_number(file, config, "k"))
     if architecture == "gated":
         return read
-    if architecture == "standard":
+    if architecture in ("standard", *RELU_TRANSCODERS):
         return replace(read, threshold=torch.zeros(F, dtype=dtype))
-    if architecture == OURS_ALONE:  # its own reader casts to the nearest; folders of ours alone keep thresholds
+    if keeps_threshold:  # its own reader casts to the nearest; folders of ours alone keep thresholds
         return replace(read, threshold=tensors["threshold"])
-    threshold = tensors["threshold"] if architecture == "jumprelu" else tensors["topk_threshold"].expand(F)
+    threshold = tensors["threshold"] if jumps else tensors["topk_threshold"].expand(F)
     return replace(read, threshold=threshold.to(dtype))
 
 

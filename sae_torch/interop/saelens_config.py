@@ -18,11 +18,17 @@ CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_sca
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 # A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
 OURS_ALONE = "allocation_token_limits"
-READABLE = ("jumprelu", "topk", "standard", "gated", *BATCH_TOPK, OURS_ALONE)
+# Transcoders without a skip connection and with one.
+RELU_TRANSCODERS = ("transcoder", "skip_transcoder")
+JUMPRELU_TRANSCODERS = ("jumprelu_transcoder", "jumprelu_skip_transcoder")
+# Those that SAELens has no class for, with a top k and with limits per token.
+OUR_TRANSCODERS = ("allocation_topk_transcoder", "allocation_token_limits_transcoder")
+TRANSCODERS = (*RELU_TRANSCODERS, *JUMPRELU_TRANSCODERS, *OUR_TRANSCODERS)
+READABLE = ("jumprelu", "topk", "standard", "gated", *BATCH_TOPK, OURS_ALONE, *TRANSCODERS)
 # Keys from before version 6, as they are called since.
 RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
 # Keys that lay beside the others before version 6 and are metadata since.
-METADATA = ("model_name", "hook_name", "context_size", "prepend_bos", "dataset_path", "neuronpedia_id")
+METADATA = ("model_name", "hook_name", "hook_name_out", "context_size", "prepend_bos", "dataset_path", "neuronpedia_id")
 # The first version whose exports of a BatchTopK training rescale the threshold with the weights.
 RESCALED_SINCE = (6, 54, 12)
 
@@ -101,6 +107,10 @@ def refuse_others(file: Path, config: Mapping[str, Any]) -> None:
     architecture = config.get("architecture")
     if architecture not in READABLE:
         raise InputError(f"{file}: expected architecture {', '.join(READABLE)}, found {architecture!r}")
+    if architecture in TRANSCODERS and config.get("normalize_activations") not in (None, False, "none"):
+        raise InputError(
+            f"{file}: normalize_activations = {config['normalize_activations']!r} is not supported in a transcoder"
+        )
     for key, known in (
         ("normalize_activations", ("none", "expected_average_only_in", *TRANSFORMS)),
         ("reshape_activations", ("none", "hook_z")),
@@ -127,7 +137,8 @@ def input_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
 def conventions_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     """How the folder's function differs from the plain one, one sentence each."""
     found = []
-    if not config.get("apply_b_dec_to_input", True):
+    is_transcoder = config.get("architecture") in TRANSCODERS
+    if not (config.get("apply_b_dec_to_input", True) or is_transcoder):
         found.append("b_dec is not subtracted from the input")
     if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK):
         found.append("activations are multiplied by the norms of decoder rows")

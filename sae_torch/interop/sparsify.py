@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_header, read_safetensors
+from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (WEIGHTS, CONFIG)
 # What its configuration may say without a change of the function.
-SUPPORTED: dict[str, Any] = {"activation": "topk", "skip_connection": False, "transcode": False}
+SUPPORTED: dict[str, Any] = {"activation": "topk"}
 
 
-def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
-    """Write an autoencoder with token choice as a folder of sparsify.
+def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+    """Write an autoencoder or transcoder with token choice as a folder of sparsify.
 
     ::
 
         a = the k largest of relu((x - b_dec) W_enc + b_enc),   x_hat = a W_dec + b_dec
 
+    A transcoder reads `x` itself, and may add ``W_skip x``; its two sides have one width there.
+
     Parameters
     ----------
-    sae : SparseAutoencoder
+    sae : SparseAutoencoder or Transcoder
         With token choice.
     folder : path
         Made if missing; sparsify looks for it under the name of the module, for instance ``layers.10``.
@@ -44,7 +47,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     Raises
     ------
     InputError
-        If the choice is another one.
+        If the choice is another one, or a transcoder's sides differ in width.
 
     Examples
     --------
@@ -62,6 +65,11 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
             f"sae: the sparsify format has no thresholds, so it holds token choice only, found "
             f"{type(sae.choice).__name__}; export to saelens or dictionary-learning"
         )
+    if sae.d_in != sae.d_out:
+        raise InputError(
+            f"sae: the sparsify format holds transcoders whose sides have one width, found {sae.d_in} and {sae.d_out}; "
+            "export to saelens"
+        )
     form = InferenceForm.of(sae)
     form.require_plain_inputs("sparsify")
     weights = form.tensors
@@ -71,13 +79,16 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
         "W_dec": weights["W_dec"],
         "b_dec": weights["b_dec"],
     }
+    tensors |= {name: weights[name] for name in ("W_skip",) if name in weights}
     config = SUPPORTED | {
-        "expansion_factor": max(1, sae.n_features // sae.d_model),
+        "skip_connection": form.W_skip is not None,
+        "transcode": form.is_transcoder,
+        "expansion_factor": max(1, sae.n_features // sae.d_in),
         "normalize_decoder": True,
         "num_latents": sae.n_features,
         "k": form.k,
         "multi_topk": False,
-        "d_in": sae.d_model,
+        "d_in": sae.d_in,
     }
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +98,7 @@ def save(sae: SparseAutoencoder, folder: str | os.PathLike[str], metadata: dict[
     return path
 
 
-def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoencoder:
+def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseCoder:
     """Read a folder of sparsify; the result is in eval mode.
 
     ::
@@ -103,12 +114,13 @@ def load(folder: str | os.PathLike[str], k: float | None = None) -> SparseAutoen
 
     Returns
     -------
-    SparseAutoencoder
+    SparseAutoencoder or Transcoder
+        A transcoder also where an autoencoder has a skip connection.
 
     Raises
     ------
     InputError
-        If a file is missing or does not fit, or the coder is a transcoder, has a skip connection or another activation.
+        If a file is missing or does not fit, or the coder has another activation.
     """
     path = Path(folder)
     require(path, (CONFIG, WEIGHTS), "sparsify")
@@ -128,15 +140,27 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
             raise InputError(f"{path / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
     d, F = _sizes(path, config)
     tensors = read_safetensors(path / WEIGHTS)
-    shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "W_dec": (F, d), "b_dec": (d,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.weight": (F, d),
+        "encoder.bias": (F,),
+        "W_dec": (F, d),
+        "b_dec": (d,),
+    }
+    has_skip, transcodes = bool(config.get("skip_connection")), bool(config.get("transcode"))
+    shapes |= {"W_skip": (d, d)} if has_skip else {}
     check_tensors(path / WEIGHTS, tensors, shapes)
-    return InferenceForm(
+    read = InferenceForm(
         W_enc=tensors["encoder.weight"].T,
         b_enc=tensors["encoder.bias"],
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
         k=read_whole_number(path / CONFIG, config, "k"),
     )
+    if not (transcodes or has_skip):
+        return read
+    # an autoencoder with a skip connection subtracts b_dec first; a transcoder of ours never does
+    read = read if transcodes else read.restore_b_dec()
+    return replace(read, is_transcoder=True, W_skip=tensors["W_skip"] if has_skip else None)
 
 
 def describe(path: Path) -> Description:

@@ -1,0 +1,224 @@
+"""Sets of transcoders of the library circuit-tracer: `config.yaml` and a `layer_i.safetensors` for each layer.
+
+A dictionary of the format is one such file; its folder is a set of them. Transcoders there are ReLU or JumpReLU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_torch.errors import InputError
+from sae_torch.files import replacing, write_text
+from sae_torch.interop.description import Description, dtype_name
+from sae_torch.interop.files import check_tensors
+from sae_torch.interop.inference_form import InferenceForm
+from sae_torch.interop.weight_files import read_header, read_safetensors
+from sae_torch.sparse_coder import SparseCoder
+
+CONFIG, KIND = "config.yaml", "transcoder_set"
+# A folder holds one file of another name for each layer, so that no list of names makes one.
+FILES: tuple[str, ...] = ()
+THRESHOLD = "activation_function.threshold"
+MATRICES = {"W_enc", "W_dec", "b_enc", "b_dec"}
+_LAYER = re.compile(r"layer_(\d+)\.safetensors")
+# Module paths of transformers, and what TransformerLens calls what they give out.
+_HOOKS = {
+    r"(post_attention_layernorm|pre_feedforward_layernorm|ln_2)": "mlp.hook_in",
+    r"(mlp|post_feedforward_layernorm)": "hook_mlp_out",
+}
+
+
+def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+    """Write a transcoder as a layer of a set; the folder may hold others already.
+
+    ::
+
+        a = pre where pre > threshold,   pre = x W_enc.T + b_enc,   y_hat = a W_dec + b_dec + x W_skip.T
+
+    circuit-tracer reads a set that has every layer from 0 on.
+
+    Parameters
+    ----------
+    sae : Transcoder
+        Trained or calibrated, with another choice than token choice.
+    folder : path
+        Made if missing.
+    metadata : dict
+        ``hook_name`` and ``hook_name_out``, which say the layer and the places in it; ``model_name``.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If it is no transcoder with thresholds, its layer or place is not known, the set has that layer already, or is
+        of other sizes or places.
+
+    Examples
+    --------
+    >>> import tempfile, torch, sae_torch as st
+    >>> from sae_torch.interop import circuit_tracer
+    >>> transcoder = st.Transcoder(4, 4, 8, choice=st.MutualChoice(k=2))
+    >>> st.calibrate(transcoder, [torch.randn(100, 4)])
+    >>> about = {"hook_name": "blocks.0.mlp.hook_in", "hook_name_out": "blocks.0.hook_mlp_out"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sorted(path.name for path in circuit_tracer.save(transcoder, folder, about).iterdir())
+    ['config.yaml', 'layer_0.safetensors']
+    """
+    from safetensors.torch import save_file
+
+    path, form = Path(folder), InferenceForm.of(sae)
+    _require_writable(form, sae)
+    known = metadata or {}
+    layer, hooks = _places(known)
+    config = {"model_name": str(known.get("model_name") or ""), "model_kind": KIND, **hooks}
+    tensors = form.tensors
+    if "threshold" in tensors:
+        tensors[THRESHOLD] = tensors.pop("threshold")
+    tensors["W_enc"] = tensors["W_enc"].T.contiguous()
+    file = path / f"layer_{layer}.safetensors"
+    if file.exists():
+        raise InputError(f"{file}: expected a layer that the set does not have yet, found it")
+    _require_same_set(path, config, tensors)
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as beside:
+        save_file(tensors, beside)
+    write_text(path / CONFIG, "".join(f'{name}: "{value}"\n' for name, value in config.items()))
+    return path
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is a layer of a set, by its name and those of its tensors."""
+    if not (path.is_file() and _LAYER.fullmatch(path.name)):
+        return False
+    header = read_header(path)
+    return header.keys() >= MATRICES and header["W_enc"].shape == header["W_dec"].shape
+
+
+def form(path: Path, k: float | None = None) -> InferenceForm:
+    """The weights of a layer; `k` is said nowhere."""
+    tensors = read_safetensors(path)
+    header = read_header(path)
+    F, d = header["W_enc"].shape if header["W_enc"].ndim == 2 else (0, 0)
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (F, d), "W_dec": (F, d), "b_enc": (F,), "b_dec": (d,)}
+    optional: dict[str, tuple[int, ...]] = {THRESHOLD: (F,), "W_skip": (d, d)}
+    shapes |= {name: shape for name, shape in optional.items() if name in tensors}
+    check_tensors(path, tensors, shapes)
+    _refuse_others(path, tensors, shapes)
+    threshold = tensors.get(THRESHOLD)
+    if threshold is None:
+        threshold = torch.zeros(F, dtype=tensors["b_enc"].dtype)
+    below = (threshold < 0).nonzero()
+    if len(below):
+        first = int(below[0])
+        raise InputError(
+            f"{path}: {THRESHOLD}: expected 0 or more, found {float(threshold[first]):.4g} at feature {first}; "
+            "circuit-tracer lets negative activations pass there, which has no equivalent here"
+        )
+    weights = tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"]
+    read = InferenceForm(*weights, threshold=threshold, l0=k, is_transcoder=True)
+    return replace(read, W_skip=tensors.get("W_skip"))
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """What `config.yaml` and the file's name say."""
+    config, layer = _config(path.parent), _layer_of(path)
+    hooks = {"hook_name": "feature_input_hook", "hook_name_out": "feature_output_hook"}
+    found = {name: f"blocks.{layer}.{config[key]}" for name, key in hooks.items() if key in config}
+    return {"model_name": config["model_name"], **found} if config.get("model_name") else found
+
+
+def describe(path: Path) -> Description:
+    """What the header of a layer, its name and `config.yaml` say."""
+    header, said = read_header(path), metadata(path)
+    (F, d), activation = header["W_enc"].shape, "jumprelu" if THRESHOLD in header else "relu"
+    conventions = ("W_skip is (d_out, d_in)",) if "W_skip" in header else ()
+    return Description(
+        "circuit-tracer", path, d, F, dtype_name(header), activation, said.get("model_name"), said.get("hook_name"),
+        _layer_of(path), None, "transcoder", d, conventions,
+    )  # fmt: skip
+
+
+def _layer_of(path: Path) -> int:
+    found = _LAYER.fullmatch(path.name)
+    assert found is not None
+    return int(found[1])
+
+
+def _config(folder: Path) -> dict[str, str]:
+    """Names and texts of `config.yaml`; lists of other places are left out, and so is a missing file."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return {}
+    lines = re.findall(r"^(\w+):[ \t]*(\S.*?)[ \t]*$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: value.strip("\"'") for name, value in lines}
+
+
+def _refuse_others(path: Path, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> None:
+    unknown = sorted(tensors.keys() - known.keys())
+    if unknown:
+        raise InputError(f"{path}: expected {', '.join(known)}, found {unknown[0]} too, which has no equivalent here")
+    kind = _config(path.parent).get("model_kind", KIND)
+    if kind != KIND:
+        raise InputError(f"{path.parent / CONFIG}: model_kind: expected {KIND}, found {kind!r}")
+
+
+def _require_writable(form: InferenceForm, sae: SparseCoder) -> None:
+    if not form.is_transcoder:
+        raise InputError("sae: expected a transcoder, as circuit-tracer has them, found an autoencoder")
+    if sae.d_in != sae.d_out:
+        raise InputError(
+            f"sae: circuit-tracer has transcoders whose sides have one width, found {sae.d_in} and {sae.d_out}"
+        )
+    if form.k is not None:
+        raise InputError(
+            f"sae: circuit-tracer reads transcoders with thresholds, found {type(sae.choice).__name__}; mutual, "
+            "feature and balanced choice have them"
+        )
+    form.require_thresholds_alone("circuit-tracer")
+
+
+def _places(known: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+    """The layer, and the places in it as circuit-tracer calls them."""
+    names = {"hook_name": "feature_input_hook", "hook_name_out": "feature_output_hook"}
+    layers, hooks = set(), {}
+    for name, key in names.items():
+        site = str(known.get(name) or "")
+        found = re.search(r"(?:blocks|layers|h)\.(\d+)\.(.+)$", site)
+        if found is None:
+            raise InputError(f"metadata: expected {name} with a layer, as blocks.0.hook_mlp_out, found {site!r}")
+        layers.add(int(found[1]))
+        hooks[key] = next((hook for path, hook in _HOOKS.items() if re.fullmatch(path, found[2])), found[2])
+    if len(layers) > 1:
+        raise InputError(f"metadata: expected both sites in one layer, found layers {sorted(layers)}")
+    return layers.pop(), hooks
+
+
+def _require_same_set(folder: Path, config: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """The layers of a set have one size and the same places."""
+    there = _config(folder)
+    for name in config.keys() & there.keys():
+        if config[name] != there[name]:
+            raise InputError(
+                f"{folder / CONFIG}: {name}: expected {config[name]!r}, found {there[name]!r} of the others"
+            )
+    for file in sorted(folder.glob("layer_*.safetensors"))[:1]:
+        header = read_header(file)
+        shape, found = (tuple(each["W_enc"].shape) for each in (header, tensors))
+        if shape != found:
+            raise InputError(f"sae: expected (features, d) = {shape} like the other layers of the set, found {found}")
+        if ("W_skip" in header) != ("W_skip" in tensors):
+            raise InputError(
+                f"sae: expected a skip connection in all layers of a set or in none, found {file} otherwise"
+            )

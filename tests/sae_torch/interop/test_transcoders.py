@@ -1,0 +1,223 @@
+"""Folders and files of transcoders: what is written is read again, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import sae_torch as st
+from sae_torch.cli import main
+from sae_torch.interop import circuit_tracer, dictionary_learning, formats, sparsify
+
+CHOICES = {
+    "token": lambda: st.TokenChoice(4),
+    "mutual": lambda: st.MutualChoice(4),
+    "feature": lambda: st.FeatureChoice(4, quotas="uniform", switch=0),
+    "limits": lambda: st.BalancedChoice(4, token_caps=6),
+}
+ABOUT = {"model_name": "m", "hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out"}
+
+
+def made(choice: str, skip: bool, d_out: int = 6, dtype: torch.dtype = torch.float32) -> tuple[st.Transcoder, Tensor]:
+    """A transcoder of odd scales with decoder rows of norm 1, and inputs that its thresholds were not measured on."""
+    transcoder = st.Transcoder(6, d_out, 24, CHOICES[choice](), skip, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in transcoder.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.7)
+        transcoder.normalise_decoder()
+    x = (torch.randn(400, 6, generator=generator) * 3 + 1).to(dtype)
+    st.calibrate(transcoder, [x[:200]])
+    return transcoder.eval(), x[200:]
+
+
+def assert_same(one: Any, other: Any, x: Tensor) -> None:
+    with torch.no_grad():
+        expected, found = one(x), other(x)
+    assert torch.equal(expected.codes.features, found.codes.features)
+    torch.testing.assert_close(found.y_hat, expected.y_hat)
+
+
+# what SAELens has no class for is said
+@pytest.mark.filterwarnings("ignore:.*sae_torch alone reads this folder")
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_folder_of_our_own_is_read_again(choice: str, skip: bool, tmp_path: Path) -> None:
+    for d_out, dtype in ((6, torch.float32), (9, torch.float32), (9, torch.bfloat16)):
+        transcoder, x = made(choice, skip, d_out, dtype)
+        folder = st.save(transcoder, tmp_path / f"{d_out}-{dtype}", ABOUT)
+        again = st.load(folder)
+        assert isinstance(again, st.Transcoder)
+        assert type(again.choice) is type(transcoder.choice)
+        assert_same(transcoder, again, x)
+        config = json.loads((folder / "cfg.json").read_text())
+        assert config["apply_b_dec_to_input"] is False
+        assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
+        described = formats.describe(folder)
+        assert (described.kind, described.d_model, described.d_out) == ("transcoder", 6, d_out)
+        assert ("W_skip" in load_file(folder / "sae_weights.safetensors")) == skip
+
+
+@pytest.mark.parametrize(
+    ("choice", "skip", "architecture"),
+    [
+        ("mutual", False, "jumprelu_transcoder"),
+        ("feature", True, "jumprelu_skip_transcoder"),
+        ("token", True, "allocation_topk_transcoder"),
+        ("limits", False, "allocation_token_limits_transcoder"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*sae_torch alone reads this folder")
+def test_architectures_are_those_of_saelens_where_it_has_them(
+    choice: str, skip: bool, architecture: str, tmp_path: Path
+) -> None:
+    st.save(made(choice, skip)[0], tmp_path)
+    assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == architecture
+
+
+def test_one_with_a_top_k_says_that_saelens_cannot_read_it(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="SAELens has no transcoder with a top k, so sae_torch alone reads"):
+        st.save(made("token", skip=False)[0], tmp_path)
+
+
+@pytest.mark.parametrize(("architecture", "skip"), [("transcoder", False), ("skip_transcoder", True)])
+def test_saelens_transcoders_without_thresholds(architecture: str, skip: bool, tmp_path: Path) -> None:
+    transcoder, x = made("mutual", skip, 9)
+    st.save(transcoder, tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    config |= {"architecture": architecture, "metadata": {"sae_lens_version": "6.54.12"}}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(st.InputError, match="mean number of features per token is not recorded"):
+        st.load(tmp_path)
+    again = st.load(tmp_path, k=7)
+    with torch.no_grad():
+        acts = torch.relu(x @ transcoder.W_enc + transcoder.b_enc)
+        expected = acts @ transcoder.W_dec + transcoder.b_dec
+        if transcoder.W_skip is not None:
+            expected += x @ transcoder.W_skip.T
+        torch.testing.assert_close(again(x).y_hat, expected)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_sparsify_both_ways(skip: bool, tmp_path: Path) -> None:
+    transcoder, x = made("token", skip)
+    again = sparsify.load(sparsify.save(transcoder, tmp_path))
+    assert_same(transcoder, again, x)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert (config["transcode"], config["skip_connection"]) == (True, skip)
+    assert formats.describe(tmp_path).kind == "transcoder"
+    with pytest.raises(st.InputError, match="whose sides have one width, found 6 and 9; export to saelens"):
+        sparsify.save(made("token", skip, 9)[0], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_sparsify_autoencoder_with_a_skip_connection_is_a_transcoder(tmp_path: Path) -> None:
+    transcoder, x = made("token", skip=True)
+    sparsify.save(transcoder, tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"transcode": False}))
+    again = sparsify.load(tmp_path)
+    with torch.no_grad():
+        acts = transcoder.encode(x - transcoder.b_dec)
+        expected = transcoder.decode(acts, x)
+        torch.testing.assert_close(again(x).x_hat, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_circuit_tracer_both_ways(skip: bool, tmp_path: Path) -> None:
+    """A set of two layers in one folder; the layers are told apart by their files."""
+    layers = {0: made("mutual", skip), 1: made("feature", skip)}
+    for layer, (transcoder, _) in layers.items():
+        about = {name: value.replace("blocks.3", f"blocks.{layer}") for name, value in ABOUT.items()}
+        circuit_tracer.save(transcoder, tmp_path, about)
+    config = (tmp_path / "config.yaml").read_text().splitlines()
+    assert 'model_kind: "transcoder_set"' in config
+    assert 'feature_input_hook: "mlp.hook_in"' in config
+    assert 'feature_output_hook: "hook_mlp_out"' in config
+    for layer, (transcoder, x) in layers.items():
+        again = formats.load(tmp_path, k=4, layer=layer)
+        assert_same(transcoder, again, x)
+        described = formats.describe(tmp_path / f"layer_{layer}.safetensors")
+        assert (described.format, described.layer, described.site) == (
+            "circuit-tracer", layer, f"blocks.{layer}.mlp.hook_in",
+        )  # fmt: skip
+        assert formats.metadata(tmp_path, layer=layer)["hook_name_out"] == f"blocks.{layer}.hook_mlp_out"
+    with pytest.raises(st.InputError, match=r"found 2 below it: layer_0.safetensors, layer_1.safetensors; name one"):
+        formats.load(tmp_path, k=4)
+    stored = load_file(tmp_path / "layer_0.safetensors")
+    assert stored["W_enc"].shape == (24, 6)
+
+
+def test_what_is_no_layer_of_a_set_is_refused(tmp_path: Path) -> None:
+    transcoder, _ = made("mutual", skip=True)
+    with pytest.raises(st.InputError, match="hook_name with a layer, as blocks"):
+        circuit_tracer.save(transcoder, tmp_path)
+    with pytest.raises(st.InputError, match=r"both sites in one layer, found layers \[2, 3\]"):
+        circuit_tracer.save(transcoder, tmp_path, ABOUT | {"hook_name": "blocks.2.mlp.hook_in"})
+    with pytest.raises(st.InputError, match="transcoders with thresholds, found TokenChoice"):
+        circuit_tracer.save(made("token", skip=True)[0], tmp_path, ABOUT)
+    with pytest.raises(st.InputError, match="whose sides have one width, found 6 and 9"):
+        circuit_tracer.save(made("mutual", True, 9)[0], tmp_path, ABOUT)
+    with pytest.raises(st.InputError, match="limits per token"):
+        circuit_tracer.save(made("limits", skip=True)[0], tmp_path, ABOUT)
+    sae = st.SparseAutoencoder(6, 24, st.TokenChoice(2))
+    with pytest.raises(st.InputError, match="expected a transcoder, as circuit-tracer has them"):
+        circuit_tracer.save(sae, tmp_path, ABOUT)
+    assert not list(tmp_path.iterdir())
+    circuit_tracer.save(transcoder, tmp_path, ABOUT)
+    with pytest.raises(st.InputError, match="expected a layer that the set does not have yet"):
+        circuit_tracer.save(transcoder, tmp_path, ABOUT)
+    other = {name: value.replace("blocks.3", "blocks.0") for name, value in ABOUT.items()}
+    with pytest.raises(st.InputError, match="a skip connection in all layers of a set or in none"):
+        circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, other)
+    with pytest.raises(st.InputError, match=r"feature_input_hook: expected 'hook_resid_mid', found 'mlp.hook_in'"):
+        circuit_tracer.save(transcoder, tmp_path, other | {"hook_name": "blocks.0.hook_resid_mid"})
+    with pytest.raises(st.InputError, match="expected an autoencoder, as the dictionary_learning format has them"):
+        dictionary_learning.save(transcoder, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation_function.threshold": torch.tensor([0.1] * 23 + [-0.2])}, "found -0.2 at feature 23; circuit-"),
+        ({"W_skip": torch.zeros(6, 5)}, r"W_skip: expected shape \(6, 6\), found \(6, 5\)"),
+        ({"b_dec": torch.full((6,), torch.nan)}, "b_dec holds NaN"),
+        ({"log_thresholds": torch.zeros(24)}, "found log_thresholds too, which has no equivalent"),
+    ],
+)
+def test_layers_that_have_no_equivalent(change: dict[str, Tensor], message: str, tmp_path: Path) -> None:
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, ABOUT)
+    file = tmp_path / "layer_3.safetensors"
+    save_file(load_file(file) | change, file)
+    with pytest.raises(st.InputError, match=message):
+        formats.load(file, k=4)
+
+
+def test_module_paths_are_places_of_circuit_tracer(tmp_path: Path) -> None:
+    about = {"hook_name": "model.layers.3.post_attention_layernorm", "hook_name_out": "model.layers.3.mlp"}
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, about)
+    assert formats.metadata(tmp_path / "layer_3.safetensors") == {
+        "hook_name": "blocks.3.mlp.hook_in",
+        "hook_name_out": "blocks.3.hook_mlp_out",
+    }
+
+
+def test_commands_take_transcoders_from_one_format_to_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transcoder, x = made("mutual", skip=True)
+    st.save(transcoder, tmp_path / "ours", ABOUT)
+    assert main(["export", "--folder", str(tmp_path / "ours"), "--format", "circuit-tracer", "--out",
+                 str(tmp_path / "set")]) == 0  # fmt: skip
+    assert main(["import", "--folder", str(tmp_path / "set" / "layer_3.safetensors"), "--k", "4", "--out",
+                 str(tmp_path / "again")]) == 0  # fmt: skip
+    assert "24 features of widths 6 to 6" in capsys.readouterr().out
+    assert_same(transcoder, st.load(tmp_path / "again"), x)
+    assert main(["inspect", str(tmp_path / "again")]) == 0
+    assert "transcoder" in capsys.readouterr().out
