@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sae_torch.activations import Activations, LanguageModel, Rows, load_language_model, open_activations
+from sae_torch.activations import Activations, LanguageModel, Pairs, Rows, load_language_model, open_activations
 from sae_torch.activations.language_model import model_provenance
 from sae_torch.choices.own import import_module
 from sae_torch.environment import package_versions
@@ -44,6 +44,8 @@ class Evaluate:
     """Folders or files: of this project, or anything that `import` reads."""
     activations: Path
     """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
+    targets: Path | None = None
+    """With transcoders: held-out activations of what they compute, of the same tokens in the same order."""
     out: Path = Path("evaluation.json")
     """File to write."""
     tokens: int | None = None
@@ -113,24 +115,25 @@ class Evaluate:
                 for name, sae in saes.items()
             ]
         )  # fmt: skip
-        if language_model is not None and language_model.is_causal and isinstance(activations, Activations):
+        if language_model is not None and language_model.is_causal:
             evaluations = self._with_losses(evaluations, saes, language_model, activations, mesh)
         if world.leads:
             EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
             print(f"{tables(evaluations)}\n\n{self.out}")
 
-    def _prepared(self) -> tuple[dict[str, SparseAutoencoder], Rows, LanguageModel | None]:
+    def _prepared(self) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
         """Everything that is read, refused before anything is measured."""
         require_free(self.out, self.overwrite)
         for module in self.modules:
             import_module(module, "modules")
         saes = self._autoencoders()
-        activations = _first(open_activations(self.activations), self.tokens)
+        activations = _first(self._opened(saes), self.tokens)
+        read = activations.inputs if isinstance(activations, Pairs) else activations
         for name, sae in saes.items():
-            if sae.d_model != activations.d_model:
+            if sae.d_in != read.d_model:
                 raise InputError(
-                    f"activations {self.activations}: expected the width {sae.d_model} that {name} reads, found "
-                    f"{activations.d_model}"
+                    f"activations {self.activations}: expected the width {sae.d_in} that {name} reads, found "
+                    f"{read.d_model}"
                 )
         language_model = self._language_model(activations)
         if leads():
@@ -139,6 +142,28 @@ class Evaluate:
                 kind = type(language_model.model).__name__
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
         return saes, activations, language_model
+
+    def _opened(self, saes: dict[str, SparseCoder]) -> Rows:
+        """The activations, for transcoders with their targets."""
+        pairs = {name: sae.takes_pairs for name, sae in saes.items()}
+        if len(set(pairs.values())) > 1:
+            one = next(name for name, takes in pairs.items() if takes)
+            raise InputError(f"autoencoders: expected transcoders alone or none, found {one} among others")
+        if self.targets is not None and not all(pairs.values()):
+            raise InputError(f"targets: expected transcoders beside them, found {next(iter(saes))}, an autoencoder")
+        rows = open_activations(self.activations)
+        if self.targets is None:
+            if all(pairs.values()):
+                raise InputError(f"targets: expected what {next(iter(saes))} computes, a transcoder, found nothing")
+            return rows
+        pair = Pairs(rows, open_activations(self.targets))
+        for name, sae in saes.items():
+            if sae.d_out != pair.targets.d_model:
+                raise InputError(
+                    f"targets {self.targets}: expected the width {sae.d_out} that {name} computes, found "
+                    f"{pair.targets.d_model}"
+                )
+        return pair
 
     def _autoencoders(self) -> dict[str, SparseCoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]
@@ -168,7 +193,8 @@ class Evaluate:
 
     def _language_model(self, activations: Rows) -> LanguageModel | None:
         """The model the activations come from; None where they have no text or it is not needed."""
-        if not isinstance(activations, Activations) or not (self.loss_windows or self.pages):
+        held = isinstance(activations.inputs if isinstance(activations, Pairs) else activations, Activations)
+        if not held or not (self.loss_windows or self.pages):
             return None
         name = self.model or activations.header["model"]
         digest, expected = model_provenance(name).get("model_sha256"), activations.header.get("model_sha256")
@@ -184,28 +210,33 @@ class Evaluate:
     def _with_losses(
         self,
         evaluations: list[Evaluation],
-        saes: dict[str, SparseAutoencoder],
+        saes: dict[str, SparseCoder],
         language_model: LanguageModel,
-        activations: Activations,
+        activations: Rows,
         mesh: DeviceMesh | None,
     ) -> list[Evaluation]:
-        if not self.loss_windows:
+        source, rows = None, activations
+        if isinstance(activations, Pairs):
+            source, rows = activations.header["site"], activations.targets
+        if not (self.loss_windows and isinstance(rows, Activations)):
             return evaluations
 
-        def reconstruction(sae: SparseAutoencoder) -> Replacement:
+        def reconstruction(sae: SparseCoder) -> Replacement:
             def reconstruct(x: torch.Tensor) -> torch.Tensor:
                 with batch_free(sae):
-                    return sae.decode(sae.encode(x.to(sae.W_enc.dtype))).to(x.dtype)
+                    read = x.to(sae.W_enc.dtype)
+                    return sae.decode(sae.encode(read), read).to(x.dtype)
 
             return reconstruct
 
         loss = model_loss(
             language_model,
-            activations.header["site"],
-            activations.windows(self.loss_windows),
-            activations.mean(),
+            rows.header["site"],
+            rows.windows(self.loss_windows),
+            rows.mean(),
             {name: reconstruction(sae) for name, sae in saes.items()},
             progress="cross-entropy" if leads() else None,
+            source=source,
             mesh=mesh,
         )
         return [evaluation.with_model_loss(loss) for evaluation in evaluations]
@@ -215,6 +246,7 @@ class Evaluate:
         known = {
             "Language model": header.get("model"),
             "Site": header.get("site"),
+            "Target": header.get("target"),
             "Text": header.get("text"),
             "Split": header.get("split"),
             "Held out": f"{len(activations):,} tokens of {self.activations}",
@@ -229,6 +261,8 @@ def _first(activations: Rows, tokens: int | None) -> Rows:
         return activations
     if tokens > len(activations):
         raise InputError(f"tokens: expected at most the {len(activations)} activations there are, found {tokens}")
+    if isinstance(activations, Pairs):
+        return Pairs(_first(activations.inputs, tokens), _first(activations.targets, tokens))
     if isinstance(activations, Activations):
         return Activations(activations.shards, tokens)
     return _Part(activations, tokens)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
+from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.choices.choice import SOLVER, Choice
@@ -99,7 +100,8 @@ def batch_sensitivity(
     """
     if not sae.choice.has_batch_problem:
         return []
-    topical = document_order(activations) if isinstance(activations, Activations) else None
+    read = activations.inputs if isinstance(activations, Pairs) else activations
+    topical = document_order(read) if isinstance(read, Activations) else None
     chosen = (torch.arange(len(activations)) if topical is None else topical)[:tokens]
     shuffled = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]
     orders = {"shuffled": shuffled} if topical is None else {"shuffled": shuffled, "topical": chosen}
@@ -129,23 +131,24 @@ def document_order(activations: Activations) -> Tensor:
 
 def _measure(sae: SparseCoder, activations: Rows, rows: Tensor, size: int, order: str) -> BatchMode:
     error = squares = 0.0
-    total = torch.zeros(activations.d_model, dtype=torch.float64)
+    total = torch.zeros(sae.d_out, dtype=torch.float64)
     matches = shared = either = count = 0
     with batch_allocation(sae):
         for start in range(0, len(rows) - size + 1, size):
-            x = activations.gather(rows[start : start + size], sae.W_enc.dtype).to(sae.W_enc.device)
+            part = activations.gather(rows[start : start + size], sae.W_enc.dtype).to(sae.W_enc.device)
+            x, y = sae.sides_of(part)
             with batch_free(sae):
                 scores = sae.scores(x)
                 alone = sae.codes_at(x, scores, *sae.choice.select(scores))
             codes = sae.codes_at(x, scores, *_together(sae.choice, scores))
-            error += float((x - sae.decode(codes)).double().square().sum())
+            error += float((y - sae.decode(codes, x)).double().square().sum())
             both = [_positive(c.tokens, c.features, c.values, sae.n_features) for c in (codes, alone)]
             common = int(torch.isin(both[0], both[1], assume_unique=True).sum())
             matches += len(both[0])
             shared += common
             either += len(both[0]) + len(both[1]) - common
-            total += x.double().sum(0).cpu()
-            squares += float(x.double().square().sum())
+            total += y.double().sum(0).cpu()
+            squares += float(y.double().square().sum())
             count += size
     variation = squares - float(total.square().sum()) / count
     return BatchMode(size, order, error / variation, matches / count, shared / max(either, 1))

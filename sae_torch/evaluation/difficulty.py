@@ -70,20 +70,20 @@ def token_difficulty(
     # half of 2.5 is 3 here, and at least 1
     equal = TokenChoice(max(1, math.floor(sae.choice.k + 0.5)))
     found: list[list[torch.Tensor]] = [[], [], []]
-    total = torch.zeros(activations.d_model, dtype=torch.float64)
+    total = torch.zeros(sae.d_out, dtype=torch.float64)
     squares = 0.0
     with batch_free(sae):
         for start in range(0, count, batch_size):
             rows = torch.arange(start, min(start + batch_size, count))
-            x = activations.gather(rows, sae.W_enc.dtype).to(sae.W_enc.device)
+            x, y = sae.sides_of(activations.gather(rows, sae.W_enc.dtype).to(sae.W_enc.device))
             scores = sae.scores(x)
             same = sae.codes_at(x, scores, *equal.select(scores))
             own = sae.codes_at(x, scores, *sae.choice.select(scores))
-            found[0].append((x - sae.decode(same)).double().square().sum(1))
+            found[0].append((y - sae.decode(same, x)).double().square().sum(1))
             found[1].append(torch.bincount(own.tokens[own.values > 0], minlength=len(rows)).double())
-            found[2].append((x - sae.decode(own)).double().square().sum(1))
-            total += x.double().sum(0).cpu()
-            squares += float(x.double().square().sum())
+            found[2].append((y - sae.decode(own, x)).double().square().sum(1))
+            total += y.double().sum(0).cpu()
+            squares += float(y.double().square().sum())
     hard, features, error = (torch.cat(part).cpu().numpy() for part in found)
     variance = (squares - float(total.square().sum()) / count) / count
     groups = np.array_split(np.argsort(hard, kind="stable"), min(GROUPS, count))

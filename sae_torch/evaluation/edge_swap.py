@@ -119,8 +119,8 @@ def edge_swap_null(
     """
     count = min(tokens, len(activations))
     rows = torch.linspace(0, len(activations) - 1, count, dtype=torch.float64).long()
-    x = activations.gather(rows, sae.W_enc.dtype).to(sae.W_enc.device)
-    variation = float((x.double() - x.double().mean(0)).square().sum())
+    x, y = sae.sides_of(activations.gather(rows, sae.W_enc.dtype).to(sae.W_enc.device))
+    variation = float((y.double() - y.double().mean(0)).square().sum())
     with batch_free(sae):
         scores = sae.scores(x)
         chosen, features = sae.choice.select(scores)
@@ -128,7 +128,7 @@ def edge_swap_null(
         def judged(new: torch.Tensor) -> tuple[float, float]:
             order = (chosen * sae.n_features + new).argsort()
             codes = sae.codes_at(x, scores, chosen[order], new[order])
-            error = (x - sae.decode(codes)).double().square().sum()
+            error = (y - sae.decode(codes, x)).double().square().sum()
             return float(error) / variation, float(scores[chosen, new].double().sum()) / count
 
         nmse, total = judged(features)

@@ -11,6 +11,7 @@ import torch
 
 import allocation as al
 from sae_torch.activations.language_model import LanguageModel
+from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.rows import Rows
 from sae_torch.activations.shards import Activations
 from sae_torch.evaluation.batch_mode import BatchMode, batch_sensitivity
@@ -304,8 +305,9 @@ def evaluate(
     evaluation = Evaluation.of(name, sae, quality)
     cosines = decoder_cosines(sae.W_dec) if sae.n_features > 1 else None
     shown: tuple[FeaturePage, ...] = ()
-    if language_model is not None and isinstance(activations, Activations) and cosines is not None:
-        shown = feature_pages(sae, quality, activations, language_model, cosines, pages, contexts)
+    read = activations.inputs if isinstance(activations, Pairs) else activations
+    if language_model is not None and isinstance(read, Activations) and cosines is not None:
+        shown = feature_pages(sae, quality, read, language_model, cosines, pages, contexts)
     return dataclasses.replace(
         evaluation,
         cosines=None if cosines is None else _cosine_figures(cosines),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
+from sae_torch.evaluation.sides import reconstruction, require_width, sides
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def measure(
     sae : SparseAutoencoder or Transcoder
         The autoencoder; it is put in evaluation mode and back.
     activations : Rows
-        Held-out activations.
+        Held-out activations; for a transcoder `Pairs`, whose targets take the part of `x` in all figures.
     batch_size : int
         Tokens per forward pass.
     top : int
@@ -155,13 +156,11 @@ def measure(
     from tqdm import tqdm
 
     parameter = next(sae.parameters())
-    d_model = sae.W_dec.shape[1]
-    if activations.d_model != d_model:
-        raise InputError(f"activations: expected the autoencoder's width of {d_model}, found {activations.d_model}")
+    width = require_width(sae, activations)
     error = 0.0
     squares = 0.0
-    total = torch.zeros(activations.d_model, dtype=torch.float64)
-    total_error = torch.zeros(activations.d_model, dtype=torch.float64)
+    total = torch.zeros(width, dtype=torch.float64)
+    total_error = torch.zeros(width, dtype=torch.float64)
     cosines = 0.0
     counts: Tensor | None = None
     histogram = torch.zeros(1, dtype=torch.int64)
@@ -171,10 +170,10 @@ def measure(
     with batch_free(sae), bar:
         for start in range(0, n, batch_size):
             rows = torch.arange(start, min(start + batch_size, n))
-            x = activations.gather(rows, parameter.dtype).to(parameter.device)
+            x, y = sides(sae, activations.gather(rows, parameter.dtype).to(parameter.device))
             codes = sae.encode(x)
-            wide = x.double()
-            x_hat = sae.decode(codes).double()
+            wide = y.double()
+            x_hat = reconstruction(sae, codes, x).double()
             missing = wide - x_hat
             error += float(missing.square().sum())
             total_error += missing.sum(0).cpu()

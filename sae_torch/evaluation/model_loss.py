@@ -18,7 +18,7 @@ from sae_torch.activations.numbering import blocks
 from sae_torch.activations.sites import (
     hidden_state,
     hook_at,
-    output_at,
+    outputs_at,
     resolve_site,
     with_hidden_state,
 )
@@ -92,6 +92,7 @@ def model_loss(
     windows_per_batch: int = 8,
     progress: str | None = None,
     mesh: DeviceMesh | None = None,
+    source: str | None = None,
 ) -> ModelLoss:
     """Cross-entropy clean, ablated, and with each replacement, on the same windows.
 
@@ -113,13 +114,16 @@ def model_loss(
     mean : (d_model,) float tensor
         What replaces activations in mean ablation.
     replacements : mapping of str to callable
-        By name, a function from ``(tokens, d_model)`` float32 activations to as many others.
+        By name, a function from ``(tokens, d_model)`` float32 activations to as many others: those at the site, or with
+        a `source` those there.
     windows_per_batch : int
         Windows in one forward pass.
     progress : str, optional
         Label of a progress bar; None shows none.
     mesh : torch.distributed.DeviceMesh, optional
         Processes of `st.parallel.mesh` that share the windows; all pass the same.
+    source : str, optional
+        Site before `site` that the replacements read, as transcoders do.
 
     Returns
     -------
@@ -155,7 +159,7 @@ def model_loss(
         def measure(batch: Tensor) -> Tensor:
             measured = []
             with torch.inference_mode(), uncompiled():
-                for of_case in _sums(language_model, site, batch, cases, continued):
+                for of_case in _sums(language_model, site, source, batch, cases, continued):
                     measured.append(of_case)
                     bar.update(min(world.count * batch.shape[0] * (batch.shape[1] - 2), total - bar.n))
             return torch.stack(measured)
@@ -179,17 +183,19 @@ def model_loss(
 def _sums(
     language_model: LanguageModel,
     site: str,
+    source: str | None,
     batch: Tensor,
     cases: Mapping[str, Replacement | None],
     continued: Callable[[nn.Module, str, Any], contextlib.AbstractContextManager[None]],
 ) -> Iterator[Tensor]:
     """For each case, the first of which is the clean one, the sums of every window, (windows, 2) float64."""
     token_ids = batch.long().to(language_model.device)
-    output = output_at(language_model.model, site, token_ids)
-    hidden = hidden_state(output)
+    output, given = outputs_at(language_model.model, (site, source or site), token_ids)
+    hidden, read = hidden_state(output), hidden_state(given)
     clean = torch.zeros(0)
-    for replacement in cases.values():
-        state = hidden if replacement is None else _replaced(hidden, replacement, token_ids)
+    for name, replacement in cases.items():
+        reads = read if name.startswith("spliced ") else hidden
+        state = hidden if replacement is None else _replaced(hidden, reads, replacement, token_ids)
         with continued(language_model.model, site, with_hidden_state(output, state)):
             logits = language_model.model(input_ids=token_ids, use_cache=False).logits
         logits = logits[:, 1:-1]
@@ -214,10 +220,11 @@ def _resumable(model: nn.Module, site: str) -> bool:
         return False
 
 
-def _replaced(hidden: Tensor, replacement: Replacement, token_ids: Tensor) -> Tensor:
-    rows = token_rows(hidden, *token_ids.shape)
+def _replaced(hidden: Tensor, read: Tensor, replacement: Replacement, token_ids: Tensor) -> Tensor:
+    """The activations but for position 0, by what a replacement makes of others there."""
+    rows, given = (token_rows(each, *token_ids.shape) for each in (hidden, read))
     rest = rows[:, 1:]
-    new = replacement(rest.reshape(-1, rows.shape[-1]).float()).to(hidden.dtype).view(rest.shape)
+    new = replacement(given[:, 1:].reshape(-1, given.shape[-1]).float()).to(hidden.dtype).view(rest.shape)
     return with_token_rows(hidden, torch.cat([rows[:, :1], new], dim=1))
 
 

@@ -1,4 +1,4 @@
-"""Splicing: a sparse autoencoder in place of a model's activations."""
+"""Splicing: a sparse autoencoder in place of a model's activations, a transcoder in place of one of its modules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sae_torch.activations.layout import token_rows, with_token_rows
 from sae_torch.activations.model_call import original, uncompiled
@@ -16,6 +17,7 @@ from sae_torch.activations.sites import hidden_state, hook_at, site_module, with
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.positions import ModelCalls
+from sae_torch.evaluation.sides import reconstruction, takes_pairs
 
 
 class Autoencoder(Protocol):
@@ -41,13 +43,15 @@ def splice(
     scale: Mapping[int, float] | None = None,
     add: Mapping[int, float] | None = None,
     skip_first: bool = True,
+    source: str | None = None,
 ) -> Iterator[None]:
     """Replace the activations at a site by an autoencoder's reconstructions while the context lasts.
 
     ``h <- decode(s * encode(h) + t)``, with the error term ``h <- h + decode(s * encode(h) + t) - decode(encode(h))``
 
     where `s` is 1 for every feature that is neither ablated nor scaled, and `t` what is added, so that the error term
-    without an intervention leaves the activations bit for bit as they are. Works in every forward pass inside the
+    without an intervention leaves the activations bit for bit as they are. A transcoder computes what its module does:
+    ``encode`` reads what goes into the module, and what comes out is replaced. Works in every forward pass inside the
     context, generation with a cache and padded batches included. The autoencoder runs as it is: put it in evaluation
     mode for its batch-free form. Compiled models run as written while the context lasts.
 
@@ -56,8 +60,9 @@ def splice(
     model : torch.nn.Module
         A transformers model.
     site : str
-        ``"hidden_states[n]"`` or a module path; the module's output is a tensor or a tuple that starts with one.
-    sae : autoencoder or torch.nn.Identity
+        ``"hidden_states[n]"`` or a module path; the module's output is a tensor or a tuple that starts with one. With a
+        transcoder the path of the module that it computes.
+    sae : autoencoder, Transcoder or torch.nn.Identity
         Anything with ``encode`` and ``decode``; ``torch.nn.Identity()`` replaces activations by themselves.
     error_term : bool
         Whether to add what the autoencoder misses, so that only the intervention changes the activations.
@@ -70,6 +75,8 @@ def splice(
     skip_first : bool
         Whether the first token of each text keeps its activation, as padding does: autoencoders here never train on
         it. Which it is tell the position ids, the attention mask and the cache of the model's call.
+    source : str, optional
+        Site that a transcoder reads, earlier in the same pass; by default what goes into the module itself.
 
     Raises
     ------
@@ -96,6 +103,9 @@ def splice(
 
     model = original(model)
     calls = ModelCalls()
+    given = _Given(model, site, source) if takes_pairs(sae) else None
+    if given is None and source is not None:
+        raise InputError(f"source: expected none but for a transcoder, found {source!r}")
 
     def replace(output: Any, kwargs: Mapping[str, Any]) -> Any:
         calls.reached = True
@@ -106,17 +116,57 @@ def splice(
         replaced = flat if chosen is None else flat[chosen]
         if len(replaced) == 0:
             return output
-        new = _reconstruct(sae, replaced, factors, added, error_term)
+        read = replaced if given is None else given.rows(rows.shape, chosen)
+        new = _reconstruct(sae, read, replaced, factors, added, error_term)
         if chosen is not None:
             new = flat.index_copy(0, chosen, new)
         return with_hidden_state(output, with_token_rows(hidden, new.view(rows.shape)))
 
-    with uncompiled(), calls.watching(model, site_module(model, site), site):
+    with uncompiled(), calls.watching(model, site_module(model, site), site), given or contextlib.nullcontext():
         handle = hook_at(model, site, replace)
         try:
             yield
         finally:
             handle.remove()
+
+
+class _Given(contextlib.AbstractContextManager["_Given"]):
+    """What a transcoder reads: what went into its module last, or what another site held."""
+
+    def __init__(self, model: nn.Module, site: str, source: str | None) -> None:
+        if site.startswith("hidden_states["):
+            raise InputError(f"site: expected the path of the module that the transcoder computes, found {site!r}")
+        self.model, self.site, self.source = model, site, source
+        self._last: Tensor | None = None
+        self._handle: RemovableHandle | None = None
+
+    def __enter__(self) -> _Given:
+        if self.source is None:
+            module = site_module(self.model, self.site)
+            self._handle = module.register_forward_pre_hook(self._enters, with_kwargs=True)
+        else:
+            self._handle = hook_at(self.model, self.source, lambda held, _: self._keep(hidden_state(held)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _enters(self, module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        tensors = (value for value in (*inputs, *named.values()) if isinstance(value, Tensor))
+        self._keep(next(tensors, None))
+
+    def _keep(self, held: Tensor | None) -> None:
+        self._last = held
+
+    def rows(self, shape: torch.Size, chosen: Tensor | None) -> Tensor:
+        """Rows of the tokens that are replaced, of activations whose rows have this shape."""
+        if self._last is None:
+            found = "the module is given no tensor" if self.source is None else f"nothing passed {self.source!r} before"
+            raise InputError(f"site: expected an input for the transcoder at {self.site!r}, but {found}")
+        rows = token_rows(self._last, shape[0], shape[1]) if len(shape) == 3 else self._last
+        flat = rows.reshape(-1, rows.shape[-1])
+        return flat if chosen is None else flat[chosen]
 
 
 def _factors(ablate: Iterable[int], scale: Mapping[int, float] | None) -> dict[int, float]:
@@ -139,31 +189,33 @@ def _finite(name: str, given: Mapping[int, float] | None) -> dict[int, float]:
 def _reconstruct(
     sae: Autoencoder | nn.Identity,
     x: Tensor,
+    target: Tensor,
     factors: Mapping[int, float],
     added: Mapping[int, float],
     error_term: bool,
 ) -> Tensor:
     if isinstance(sae, nn.Identity) or (error_term and not factors and not any(added.values())):
-        return x
+        return target
     parameter = next(sae.parameters(), None) if isinstance(sae, nn.Module) else None
     inputs = x.float() if parameter is None else x.to(parameter.device, parameter.dtype)
     codes = sae.encode(inputs)
-    out = sae.decode(_scaled(codes, factors))
+    out = reconstruction(sae, _scaled(codes, factors), inputs)
     if added:
-        out = out + _direction(sae, codes, added)
+        out = out + _direction(sae, codes, inputs, added)
     if error_term:
-        out = inputs + (out - sae.decode(codes))
-    return out.to(x.device, x.dtype)
+        out = target.to(out.device, out.dtype) + (out - reconstruction(sae, codes, inputs))
+    return out.to(target.device, target.dtype)
 
 
-def _direction(sae: Autoencoder, codes: SparseCodes, added: Mapping[int, float]) -> Tensor:
+def _direction(sae: Autoencoder, codes: SparseCodes, x: Tensor, added: Mapping[int, float]) -> Tensor:
     """What the same features add to every token: decoding is linear, so that one token without matches tells."""
     _require_features(added, codes.shape[1])
     features = torch.tensor(sorted(added), device=codes.features.device)
     values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
     tokens, shape = torch.zeros_like(features), (1, codes.shape[1])
     one = SparseCodes(tokens, features, values.to(codes.values.device), shape)
-    return sae.decode(one) - sae.decode(one.with_values(torch.zeros_like(one.values)))
+    zeros = one.with_values(torch.zeros_like(one.values))
+    return reconstruction(sae, one, x[:1]) - reconstruction(sae, zeros, x[:1])
 
 
 def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:

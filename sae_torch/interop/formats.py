@@ -109,6 +109,7 @@ FORMATS: Mapping[FormatName, Format] = {
     "saelens": saelens,
     "dictionary-learning": dictionary_learning,
     "sparsify": sparsify,
+    "circuit-tracer": circuit_tracer,
     "gemma-scope": gemma_scope,
     "gemma-scope-2": gemma_scope_2,
     "qwen-scope": qwen_scope,
