@@ -35,10 +35,8 @@ def recognises(path: Path) -> bool:
 
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
-    """The weights for inputs from which `b_dec` is subtracted; `k` in place of the mean number that the path says."""
+    """The weights, of autoencoders for centred inputs; `k` in place of the mean number that the path says."""
     file = path / WEIGHTS
-    if _is_transcoder(path):
-        raise InputError(f"{path}: expected an autoencoder, found a transcoder, which reconstructs another site")
     tensors = _named(read_tensors(file))
     d, F = matrix_shape(file, tensors, "W_enc")
     shapes = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,), "threshold": (F,)}
@@ -51,29 +49,34 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     if _of_embeddings(path):
         # trained on embeddings as the table holds them, which the model multiplies by sqrt(d)
         read = replace(read.scaled(1.0 / math.sqrt(d), math.sqrt(d)), b_enc=read.b_enc)
+    if _is_transcoder(path):
+        return replace(read, is_transcoder=True, l0=k or _l0(path))
     return replace(read.absorb_b_dec(), l0=k or _l0(path))
 
 
 def metadata(path: Path) -> dict[str, Any]:
     """Model, site and L0, as far as the path says them."""
     repository, layer = said(path, REPOSITORY), number(path, r"/layer_(\d+)")
-    model = site = None
+    model = site = written = None
     if repository is not None:
         size, kind, where = repository.groups()
         model = f"gemma-2-{size}" + ("-it" if kind == "it" else "")
         site = f"blocks.{layer}.{SITES[where]}" if layer is not None and where in SITES else None
         if where == "transcoders":
-            site = f"blocks.{layer}.ln2.hook_normalized"
+            site, written = f"blocks.{layer}.ln2.hook_normalized", f"blocks.{layer}.{MLP}"
     if _of_embeddings(path):
         site, layer = "hook_embed", 0
-    return known(model_name=model, hook_name=site, hook_layer=layer, l0=_l0(path), context_size=1024, prepend_bos=True)
+    return known(
+        model_name=model, hook_name=site, hook_name_out=written, hook_layer=layer, l0=_l0(path), context_size=1024,
+        prepend_bos=True,
+    )  # fmt: skip
 
 
 def describe(path: Path) -> Description:
     """The shapes in the headers of the arrays, and what the path says."""
     about, weights = metadata(path), _named(read_header(path / WEIGHTS))
     d, F = matrix_shape(path / WEIGHTS, weights, "W_enc")
-    conventions = [NOT_CENTRED]
+    conventions = [] if _is_transcoder(path) else [NOT_CENTRED]
     if _of_embeddings(path):
         conventions.append("inputs are embeddings divided by sqrt(d_model)")
     return Description(

@@ -22,6 +22,7 @@ from sae_torch.interop.weight_files import read_header, read_tensors
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 FILES = (WEIGHTS,)
+SKIP = "affine_skip_connection"
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
 SITES = {"resid_post": RESIDUAL, "attn_out": ATTENTION, "mlp_out": MLP, "transcoder": "hook_mlp_in"}
 PLACE = r"/(resid_post|attn_out|mlp_out|transcoder|crosscoder|clt)(?:_all)?/"
@@ -44,19 +45,28 @@ def recognises(path: Path) -> bool:
 
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
-    """The weights for inputs from which `b_dec` is subtracted; `k` in place of the mean number that the file says."""
+    """The weights, of autoencoders for centred inputs; `k` in place of the mean number that the file says."""
     file, config, weights = path / WEIGHTS, _config(path), read_header(path / WEIGHTS)
     kind = _kind(path, config, weights)
-    if kind != "autoencoder":
-        raise InputError(f"{path}: expected an autoencoder, found a {kind}, which reconstructs another site")
+    if kind not in ("autoencoder", "transcoder"):
+        raise InputError(f"{path}: expected an autoencoder or transcoder of one layer, found a {kind}")
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise InputError(f"{path / CONFIG}: architecture: expected 'jump_relu', found {config['architecture']!r}")
     tensors = read_tensors(file)
     d, F = matrix_shape(file, tensors, "w_enc")
-    check_tensors(file, tensors, {"w_enc": (d, F), "b_enc": (F,), "w_dec": (F, d), "b_dec": (d,), "threshold": (F,)})
+    d_out = matrix_shape(file, tensors, "w_dec")[1] if kind == "transcoder" else d
+    shapes: dict[str, tuple[int, ...]] = {"w_enc": (d, F), "b_enc": (F,), "w_dec": (F, d_out), "b_dec": (d_out,)}
+    skip = tensors.get(SKIP)
+    if skip is None and config.get("affine_connection") and kind == "transcoder":
+        raise InputError(f"{file}: expected {SKIP}, which {CONFIG} says it has, found none")
+    shapes |= {"threshold": (F,)} | ({} if skip is None else {SKIP: (d, d_out)})
+    check_tensors(file, tensors, shapes)
     W_enc, b_enc, W_dec, b_dec, threshold = (tensors[name] for name in TENSORS)
     read = InferenceForm(W_enc, b_enc, W_dec, b_dec, threshold)
-    return replace(read.absorb_b_dec(), l0=k or config.get("l0"))
+    read = replace(read, l0=k or config.get("l0"))
+    if kind == "transcoder":
+        return replace(read, is_transcoder=True, W_skip=None if skip is None else skip.T)
+    return read.absorb_b_dec()
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -73,9 +83,10 @@ def metadata(path: Path) -> dict[str, Any]:
     place, site = _place(path, config), None
     if layer is not None and place in SITES:
         site = f"blocks.{layer}.{SITES[place]}"
+    written = f"blocks.{layer}.{MLP}" if layer is not None and place == "transcoder" else None
     return known(
-        model_name=model, hook_name=site, hook_layer=layer, l0=config.get("l0"), hf_hook_name=module or None,
-        context_size=1024, prepend_bos=True,
+        model_name=model, hook_name=site, hook_name_out=written, hook_layer=layer, l0=config.get("l0"),
+        hf_hook_name=module or None, context_size=1024, prepend_bos=True,
     )  # fmt: skip
 
 
@@ -85,10 +96,13 @@ def describe(path: Path) -> Description:
     d, F = matrix_shape(path / WEIGHTS, weights, "w_enc")
     kind, place = _kind(path, config, weights), _place(path, config)
     also = (CONVENTIONS[place],) if kind == "autoencoder" and place in CONVENTIONS else ()
+    conventions = ("b_dec is not subtracted from the input",) if kind == "autoencoder" else ()
+    if SKIP in weights:
+        also = (f"{SKIP} is (d_in, d_out), the transpose of W_skip",)
     return Description(
         "gemma-scope-2", path, d, F, dtype_name(weights), "jumprelu", about.get("model_name"), about.get("hook_name"),
         about.get("hook_layer"), about.get("l0"), kind, int(weights["w_dec"].shape[-1]) if "w_dec" in weights else None,
-        conventions=("b_dec is not subtracted from the input", *also),
+        conventions=(*conventions, *also),
     )  # fmt: skip
 
 
@@ -114,6 +128,6 @@ def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     if "w_dec" in weights and weights["w_dec"].ndim == 3:
         return "cross-layer transcoder"
     place = _place(path, config)
-    if place == "transcoder" or "affine_skip_connection" in weights:
+    if place == "transcoder" or SKIP in weights:
         return "transcoder"
     return {"clt": "cross-layer transcoder", "crosscoder": "crosscoder"}.get(place or "", "autoencoder")

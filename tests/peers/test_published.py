@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import sae_torch as st
@@ -87,17 +88,20 @@ def w() -> layouts.Weights:
         ("gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71", {"scaling_factor": torch.ones(F)}),
         ("gemma-scope-2b-pt-mlp", "layer_0/width_16k/average_l0_119", {"site": "mlp"}),
         ("gemma-scope-2b-pt-att", "layer_0/width_16k/average_l0_104", {"site": "att"}),
+        ("gemma-scope-2b-pt-transcoders", "layer_0/width_16k/average_l0_76", {"site": "transcoders"}),
     ],
 )
 def test_gemma_scope(
     release: str, folder: str, options: dict[str, Any], x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = layouts.gemma_scope(tmp_path, w(), folder=folder, **options)
-    loaded = theirs(given, release, folder, monkeypatch)
+    sizes = {"d_out": D} if release.endswith("transcoders") else {}
+    loaded = theirs(given, release, folder, monkeypatch, **sizes)
     same(given, loaded, x)
     about = formats.metadata(given.path)
     assert about["model_name"] == loaded.cfg.metadata.model_name
     assert about["hook_name"] == loaded.cfg.metadata.hook_name
+    assert about.get("hook_name_out") == loaded.cfg.metadata.get("hook_name_out")
 
 
 @pytest.mark.parametrize("config", [True, False])
@@ -115,6 +119,48 @@ def test_gemma_scope_2(
     about = formats.metadata(given.path)
     assert about["model_name"] == loaded.cfg.metadata.model_name
     assert about["hook_name"] == loaded.cfg.metadata.hook_name
+
+
+@pytest.mark.parametrize("config", [True, False])
+@pytest.mark.parametrize("affine", [False, True])
+def test_transcoders_of_gemma_scope_2(
+    affine: bool, config: bool, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae_id = "layer_12_width_16k_l0_small" + ("_affine" if affine else "")
+    skip = torch.randn(D, D, generator=torch.Generator().manual_seed(6)) if affine else None
+    said = {"hf_hook_point_in": "model.layers.12.pre_feedforward_layernorm.output"}
+    given = layouts.gemma_scope_2(
+        tmp_path, w(), folder=f"transcoder_all/{sae_id}", config=config, skip=skip, **(said if config else {})
+    )
+    loaded = theirs(given, "gemma-scope-2-270m-pt-transcoders-all", sae_id, monkeypatch, d_out=D)
+    assert isinstance(same(given, loaded, x), st.Transcoder)
+    assert loaded.cfg.architecture() == ("jumprelu_skip_transcoder" if affine else "jumprelu_transcoder")
+    about = formats.metadata(given.path)
+    for name in ("model_name", "hook_name", "hook_name_out"):
+        assert about[name] == loaded.cfg.metadata[name]
+
+
+def test_transcoders_of_circuit_tracer_by_way_of_saelens(
+    x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loader of such a repository takes sizes from the log of the training."""
+    given = w()
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    tensors = {"W_enc": given.E.T, "W_dec": given.D, "b_enc": given.b, "b_dec": given.c}
+    save_file({name: each.float().contiguous() for name, each in tensors.items()}, repository / "layer_3.safetensors")
+    sizes = {"d_model": D, "d_feature": F, "batch_size": 8}
+    log = "".join(f"{name}:\n  value: {value}\n" for name, value in sizes.items())
+    (repository / "wandb-config.yaml").write_text(log)
+    hooks = 'model_kind: "transcoder_set"\nfeature_input_hook: "mlp.hook_in"\nfeature_output_hook: "hook_mlp_out"\n'
+    (repository / "config.yaml").write_text(f'model_name: "Qwen/Qwen3-4B"\n{hooks}')
+    path = repository / "layer_3.safetensors"
+    published = layouts.Published("circuit-tracer", repository, path, layouts.plain(given, 0.0), {})
+    loaded = theirs(published, "mwhanna-qwen3-4b-transcoders", "layer_3", monkeypatch, d_out=D)
+    same(published, loaded, x)
+    about = formats.metadata(path)
+    for name in ("model_name", "hook_name", "hook_name_out"):
+        assert about[name] == loaded.cfg.metadata[name]
 
 
 def test_qwen_scope(x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

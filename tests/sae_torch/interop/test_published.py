@@ -27,10 +27,16 @@ CASES: dict[str, tuple[Layout, dict[str, Any]]] = {
     "gemma-scope mlp": (layouts.gemma_scope, {"site": "mlp"}),
     "gemma-scope attention": (layouts.gemma_scope, {"site": "att"}),
     "gemma-scope embeddings": (layouts.gemma_scope, {"folder": "embedding/width_4k/average_l0_6"}),
+    "gemma-scope transcoder": (layouts.gemma_scope, {"site": "transcoders"}),
     "gemma-scope ones": (layouts.gemma_scope, {"scaling_factor": torch.ones(F)}),
     "gemma-scope-2": (layouts.gemma_scope_2, {}),
     "gemma-scope-2 bf16": (layouts.gemma_scope_2, {"dtype": torch.bfloat16, "folder": f"mlp_out/{FOLDER}"}),
     "gemma-scope-2 no config": (layouts.gemma_scope_2, {"config": False, "folder": f"attn_out_all/{FOLDER}"}),
+    "gemma-scope-2 transcoder": (layouts.gemma_scope_2, {"folder": f"transcoder_all/{FOLDER}"}),
+    "gemma-scope-2 transcoder, skip": (
+        layouts.gemma_scope_2,
+        {"folder": f"transcoder/{FOLDER}_affine", "skip": True, "dtype": torch.bfloat16, "config": False},
+    ),
     "qwen-scope": (layouts.qwen_scope, {}),
     "qwen-scope bf16": (layouts.qwen_scope, {"dtype": torch.bfloat16}),
     "llama-scope": (layouts.llama_scope, {}),
@@ -55,7 +61,11 @@ def inputs(count: int = 300, seed: int = 5, d: int = D) -> Tensor:
 
 def published(name: str, root: Path, w: Weights | None = None) -> Published:
     layout, options = CASES[name]
-    return layout(root, w or layouts.weights(D, F, seed=1), **options)
+    w = w or layouts.weights(D, F, seed=1)
+    if "skip" in options:
+        drawn = torch.randn(len(w.c), len(w.c), generator=torch.Generator().manual_seed(11))
+        options = options | {"skip": drawn}
+    return layout(root, w, **options)
 
 
 def agrees(sae: st.SparseAutoencoder, dense: layouts.Dense, x: Tensor) -> bool:
@@ -88,7 +98,8 @@ def test_path_and_files_say_model_site_and_number(name: str, tmp_path: Path) -> 
     about = formats.metadata(given.path)
     assert {key: about.get(key) for key in given.expected} == given.expected
     found = formats.describe(given.path)
-    assert (found.format, found.d_model, found.n_features, found.kind) == (given.format, D, F, "autoencoder")
+    kind = "transcoder" if "transcoder" in name else "autoencoder"
+    assert (found.format, found.d_model, found.n_features, found.kind) == (given.format, D, F, kind)
     assert (found.model, found.site, found.layer) == tuple(
         given.expected.get(key) for key in ("model_name", "hook_name", "hook_layer")
     )
@@ -200,8 +211,6 @@ def test_transcoders_and_factors_of_gemma_scope_are_told_apart(tmp_path: Path) -
     beside = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_3" / "width_16k" / "average_l0_76"
     beside.mkdir(parents=True)
     (given.path / "params.npz").rename(beside / "params.npz")
-    with pytest.raises(st.InputError, match="expected an autoencoder, found a transcoder"):
-        formats.load(beside)
     found = formats.describe(beside)
     assert (found.kind, found.site, found.layer) == ("transcoder", "blocks.3.ln2.hook_normalized", 3)
 
