@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sae_torch as st
@@ -100,9 +101,9 @@ def test_saelens_folders_from_before_version_6(entries: dict[str, Any], x: Tenso
     same_function(st.load(tmp_path, k=K), theirs.encode(x), theirs(x), x)
 
 
-@pytest.mark.parametrize("architecture", ["gated", "matching_pursuit", "temporal", "transcoder"])
+@pytest.mark.parametrize("architecture", ["matching_pursuit", "temporal"])
 def test_saelens_architectures_without_an_equivalent_are_refused(architecture: str, tmp_path: Path) -> None:
-    (tmp_path / "sae_weights.safetensors").write_bytes(b"")
+    save_file({"W_dec": torch.zeros(8, 4)}, tmp_path / "sae_weights.safetensors")
     (tmp_path / "cfg.json").write_text(json.dumps({"architecture": architecture, "d_in": 4, "d_sae": 8}))
     with pytest.raises(st.InputError, match=f"expected architecture jumprelu, .*, found '{architecture}'"):
         st.load(tmp_path)
