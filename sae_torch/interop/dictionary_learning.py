@@ -143,8 +143,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     if kind not in READABLE:
         raise InputError(f"{path / CONFIG}: expected dict_class {', '.join(READABLE)}, found {kind!r}")
     tensors = read_tensors(path / WEIGHTS)
-    recorded = int(tensors["k"]) if "k" in tensors else trainer.get("k") or trainer.get("target_l0")
-    return changed(_form(path / WEIGHTS, kind, tensors), l0=k or recorded)
+    return changed(_form(path / WEIGHTS, kind, tensors), l0=k or _recorded(trainer, tensors))
 
 
 def describe(path: Path) -> Description:
@@ -155,7 +154,7 @@ def describe(path: Path) -> Description:
     if name not in weights or weights[name].ndim != 2:
         raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
     F, d = weights[name].shape if name == "encoder.weight" else weights[name].T.shape
-    k = int(weights["k"]) if "k" in weights else trainer.get("k") or trainer.get("target_l0")
+    k = _recorded(trainer, weights)
     conventions = {
         "JumpReluAutoEncoder": ("b_dec is not subtracted from the input",),
         "AutoEncoder": ("decoder rows get norm 1, as its own loader gives them",),
@@ -176,6 +175,13 @@ def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
         site = f"blocks.{trainer['layer']}.hook_resid_post"
     facts = {"model_name": trainer.get("lm_name"), "hook_name": site, "context_size": buffer.get("ctx_len")}
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _recorded(trainer: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """Features per token, as the tensors or the configuration have it."""
+    if "k" in tensors and tensors["k"].numel() == 1:
+        return int(tensors["k"])
+    return trainer.get("k") or trainer.get("target_l0")
 
 
 def _trainer(path: Path) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def _factor(file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], d
     site = config.get("hook_point_in")
     beside = tensors.get(f"{NORM}{site}")
     recorded = config.get("dataset_average_activation_norm") or {}
+    if beside is not None and beside.numel() != 1:
+        raise InputError(f"{file.parent}: {NORM}{site}: expected one number, found shape {tuple(beside.shape)}")
     norm = float(beside) if beside is not None else recorded.get("in", recorded.get(site))
     if norm is None:
         raise InputError(f"{file}: expected the mean norm of activations at {site} beside the weights, found none")
