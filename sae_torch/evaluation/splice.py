@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from sae_torch.activations.layout import token_rows, with_token_rows
 from sae_torch.activations.model_call import original, uncompiled
 from sae_torch.activations.sites import hidden_state, hook_at, site_module, with_hidden_state
+from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.positions import ModelCalls
@@ -208,12 +209,17 @@ def _reconstruct(
 
 
 def _direction(sae: Autoencoder, codes: SparseCodes, x: Tensor, added: Mapping[int, float]) -> Tensor:
-    """What the same features add to every token: decoding is linear, so that one token without matches tells."""
+    """What the same features add to every token: decoding is linear, so that one token without matches tells.
+
+    With an input transform every token has units of its own.
+    """
     _require_features(added, codes.shape[1])
     features = torch.tensor(sorted(added), device=codes.features.device)
     values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
     tokens, shape = torch.zeros_like(features), (1, codes.shape[1])
     one = SparseCodes(tokens, features, values.to(codes.values.device), shape)
+    if isinstance(sae, SparseAutoencoder) and sae.input_transform is not None:
+        return sae.added(one, x)
     zeros = one.with_values(torch.zeros_like(one.values))
     return reconstruction(sae, one, x[:1]) - reconstruction(sae, zeros, x[:1])
 

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from torch import Tensor
+from torch import Tensor, nn
 
 import sae_torch as st
+from sae_torch.activations import open_activations
+from sae_torch.evaluation.metrics import measure
 from sae_torch.input_transform import TRANSFORMS, ConstantNorm, InputTransform, LayerNorm
 from sae_torch.interop import dictionary_learning, sparsify
 from sae_torch.interop.saebench import BenchmarkAutoencoder
@@ -122,3 +125,37 @@ def test_it_is_not_trained_and_other_formats_do_not_hold_it(tmp_path: Path) -> N
         BenchmarkAutoencoder(sae, "toy", "blocks.2.hook_resid_post")
     with pytest.raises(st.InputError, match=r"expected one of sae_torch\.input_transform.*, found 'layer_norm'"):
         st.SparseAutoencoder(4, 8, st.TokenChoice(2), input_transform="layer_norm")  # type: ignore[arg-type]
+
+
+@EACH
+@pytest.mark.parametrize("error_term", [True, False])
+def test_spliced_it_changes_activations_in_their_own_units(transform: InputTransform, error_term: bool) -> None:
+    """Ablated, scaled and added features, of tokens of many scales."""
+    sae, plain = autoencoder(transform), autoencoder(None)
+    model = nn.Sequential(nn.Identity(), nn.Identity())
+    x = activations(40).view(2, 20, 6)
+    flat = x.reshape(-1, 6)
+    t = transform(flat)
+    acts = plain.encode(t).to_dense()
+    first = int((acts > 0).sum(0).argmax())
+    with st.splice(model, "0", sae, error_term=error_term, ablate=[first], add={3: 2.0}, skip_first=False):
+        changed = model(x).reshape(-1, 6)
+    edited = acts.clone()
+    edited[:, first] = 0
+    edited[:, 3] += 2.0
+    expected = transform.back(edited @ sae.W_dec + sae.b_dec, flat)
+    if error_term:
+        expected = flat + expected - sae(flat).x_hat
+    torch.testing.assert_close(changed, expected, rtol=1e-4, atol=1e-5)
+
+
+@EACH
+def test_an_evaluation_judges_it_in_units_of_the_activations(transform: InputTransform, tmp_path: Path) -> None:
+    sae, x = autoencoder(transform), activations(600)
+    np.save(tmp_path / "x.npy", x.numpy())
+    rows = open_activations(tmp_path)
+    quality = measure(sae, rows)
+    x_hat = sae(x).x_hat.detach().double()
+    wide = x.double()
+    expected = float((wide - x_hat).square().sum() / (wide - wide.mean(0)).square().sum())
+    assert quality.nmse == pytest.approx(expected, rel=1e-4)
