@@ -66,6 +66,8 @@ class Evaluate:
     """Mean number of features per token, where a folder does not say it."""
     format: FormatName | None = None
     """Format of all of them, where files of several lie side by side."""
+    layer: int | None = None
+    """Which of a set, where a folder holds dictionaries of several layers."""
     modules: tuple[str, ...] = ()
     """Python modules to import first: those that define choices of your own."""
     seed: int = 0
@@ -174,7 +176,7 @@ class Evaluate:
             name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"
             if name in saes:
                 raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
-            saes[name] = formats.load(folder, self.k, self.format)
+            saes[name] = formats.load(folder, self.k, self.format, self.layer)
         return saes
 
     def _compare_beginnings(self, activations: Rows) -> None:
@@ -183,7 +185,7 @@ class Evaluate:
         if begins is None:
             return
         for folder in self.autoencoders:
-            trained = formats.metadata(folder.expanduser(), self.format).get("prepend_bos")
+            trained = formats.metadata(folder.expanduser(), self.format, self.layer).get("prepend_bos")
             if isinstance(trained, bool) and trained != begins:
                 print(
                     f"{folder} was trained on windows {'with' if trained else 'without'} a token for the beginning of "

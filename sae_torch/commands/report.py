@@ -7,11 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sae_torch.commands.evaluate import Evaluate
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.evaluation_file import EvaluationFile
 from sae_torch.evaluation.report.page import render_report
 from sae_torch.files import require_free, write_text
+from sae_torch.interop.weight_files import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,15 @@ class Report:
     """Show evaluations side by side on one page that needs no network."""
 
     evaluations: tuple[Path, ...]
-    """Files that `evaluate` wrote."""
+    """Files that `evaluate` wrote; or dictionaries that `import` reads, which are judged first on `activations`."""
     out: Path = Path("report.html")
-    """Page to write."""
+    """Page to write; the evaluation of dictionaries lies beside it, as .json."""
+    activations: Path | None = None
+    """Held-out activations for dictionaries; `evaluate` has more options."""
+    model: str | None = None
+    """Language model, where the activations do not name one that can be loaded."""
+    k: float | None = None
+    """Features per token of dictionaries, where neither files nor path say it."""
     overwrite: bool = False
     """Replace the page."""
 
@@ -36,7 +44,11 @@ class Report:
         if not self.evaluations:
             raise InputError("evaluations: expected at least one file, found none")
         require_free(self.out, self.overwrite)
-        files = {path: EvaluationFile.read(path) for path in self.evaluations}
+        dictionaries = tuple(path for path in self.evaluations if path.is_dir() or path.suffix in SUFFIXES)
+        files = {path: EvaluationFile.read(path) for path in self.evaluations if path not in dictionaries}
+        if dictionaries:
+            judged = self._judged(dictionaries)
+            files[judged] = EvaluationFile.read(judged)
         times = Counter(evaluation.name for file in files.values() for evaluation in file.evaluations)
         shown: list[Evaluation] = []
         facts: dict[str, str] = {}
@@ -49,3 +61,14 @@ class Report:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.out, page)
         print(self.out)
+
+    def _judged(self, dictionaries: tuple[Path, ...]) -> Path:
+        """The evaluation of dictionaries, as `evaluate` writes it."""
+        if self.activations is None:
+            raise InputError(
+                f"evaluations: expected files that evaluate wrote, found the dictionary {dictionaries[0]}; say on "
+                "which --activations to judge it"
+            )
+        out = self.out.with_suffix(".json")
+        Evaluate(dictionaries, self.activations, out=out, model=self.model, k=self.k, overwrite=self.overwrite).run()
+        return out

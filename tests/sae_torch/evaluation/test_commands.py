@@ -81,6 +81,17 @@ def test_evaluations_and_their_report(place: Path, tiny_model_folder: Path, caps
     assert "second: token" in (place / "both.html").read_text()
 
 
+def test_a_report_judges_dictionaries_that_were_not_evaluated(place: Path) -> None:
+    """Also of another library, beside an evaluation that is there."""
+    np.save(place / "x.npy", open_held_out(place).tensor(torch.float32).numpy()[:200])
+    assert main(["export", "saes/feature", "--out", "theirs", "--format", "dictionary-learning"]) == 0
+    assert main(["report", "--evaluations", "theirs", "saes/token", "--activations", "x.npy", "--out", "a.html"]) == 0
+    theirs, token = EvaluationFile.read(place / "a.json").evaluations
+    page = (place / "a.html").read_text()
+    assert f"{theirs.nmse:.4f}" in page
+    assert f"{token.nmse:.4f}" in page
+
+
 @pytest.mark.parametrize(("trained", "said"), [(True, "harvest with --bos yes"), (False, ""), (None, "")])
 def test_windows_that_began_otherwise_in_training_are_said(
     trained: bool | None, said: str, place: Path, capsys: pytest.CaptureFixture[str]
@@ -121,6 +132,10 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
     ("words", "message"),
     [
         (["evaluate", "--activations", "held-out"], "autoencoders"),
+        (
+            ["report", "--evaluations", "saes/token"],
+            "found the dictionary saes/token; say on which --activations to judge it",
+        ),
         (
             ["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"],
             "nowhere: expected the folder or file of an",
