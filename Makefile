@@ -78,6 +78,8 @@ $(PEERS_INSTALLED):
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet torch==$(TORCH) scipy safetensors tqdm $(PEER_PACKAGES)
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate "circuit-tracer==0.5.*"  # it pins older NumPy and datasets
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps llamascopium==2.0.0b34  # it brings clients of services
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet more-itertools json-repair pymongo pydantic-settings tomlkit "cattrs>=26.1"
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 

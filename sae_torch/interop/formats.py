@@ -17,6 +17,7 @@ import torch
 from sae_torch.errors import InputError
 from sae_torch.interop import (
     circuit_tracer,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -54,6 +55,7 @@ FormatName = Literal[
     "hook-z",
     "temporal",
     "openai",
+    "cross-layer",
 ]
 
 # How far below a folder dictionaries are looked for, and after how many entries the search ends.
@@ -119,6 +121,7 @@ FORMATS: Mapping[FormatName, Format] = {
     "hook-z": hook_z,
     "temporal": temporal,
     "openai": openai,
+    "cross-layer": cross_layer,
 }
 
 

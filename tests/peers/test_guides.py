@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import sae_torch as st
-from docs.scripts import peer_facts
+from docs.scripts import peer_facts, published
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
@@ -47,3 +48,11 @@ def test_the_table_of_facts_is_current(name: str) -> None:
     table = peer_facts.TARGET.read_text(encoding="utf-8")
     for tried, found in peer_facts.ASKED[name][2]():
         assert f"| {tried} | {found.split(' up to ')[0]}" in table, "run docs/scripts/peer_facts.py"
+
+
+def test_the_count_of_published_dictionaries_is_current() -> None:
+    """Of SAELens' list in the installed package; every family's outcome is found by loading one."""
+    counted = published.count()
+    assert counted == json.loads(published.TARGET.read_text(encoding="utf-8")), "run docs/scripts/published.py"
+    assert counted["dictionaries"] >= 13_857
+    assert counted["import"] >= 13_800

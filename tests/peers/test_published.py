@@ -7,6 +7,7 @@ list gives small widths and the scale of inputs that the file was made with.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tests.sae_torch.interop import layouts
 from tests.sae_torch.interop.layouts import NORM, Published
 
 D, F = 12, 1024
+FIXTURES = Path(__file__).parents[1] / "sae_torch" / "interop" / "fixtures"
+DICTIONARY_LEARNING = (
+    "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder", "GatedAutoEncoder"
+)  # fmt: skip
 RELATIVE = 1e-5
 
 
@@ -223,6 +228,19 @@ def test_attention_autoencoders(x: Tensor, tmp_path: Path, monkeypatch: pytest.M
     given = layouts.hook_z(tmp_path, w())
     loaded = theirs(given, "gpt2-small-hook-z-kk", "blocks.1.hook_z", monkeypatch)
     same(given, loaded, x)
+
+
+@pytest.mark.parametrize("name", DICTIONARY_LEARNING)
+def test_dictionary_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its loader in SAELens reads what the library wrote."""
+    folder = shutil.copytree(FIXTURES / f"dictionary-learning-{name}", tmp_path / "resid_post_layer_3" / "trainer_1")
+    config = json.loads((folder / "config.json").read_text())
+    config["trainer"] |= {"activation_dim": 6, "dict_size": 10}
+    (folder / "config.json").write_text(json.dumps(config))
+    given = Published("dictionary-learning", tmp_path, folder, lambda x: (x, x), {})
+    release, sae_id = "llama-3.1-8b-instruct-andyrdt", "resid_post_layer_3_trainer_1"
+    loaded = theirs(given, release, sae_id, monkeypatch, d_in=6, d_sae=10)
+    same(given, loaded, torch.randn(300, 6, generator=torch.Generator().manual_seed(2)))
 
 
 @pytest.mark.parametrize("act_fn", ["jumprelu", "relu", "topk"])

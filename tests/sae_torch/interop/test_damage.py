@@ -73,7 +73,7 @@ EACH = pytest.mark.parametrize("name", EXAMPLES)
 # Tensors without which a file is another dictionary of its format.
 OPTIONAL = {"W_skip", "activation_function.threshold"}
 # Read for what they are alone: nothing of them is imported.
-DESCRIBED = {"temporal"}
+DESCRIBED = {"temporal", "cross-layer"}
 
 
 def weights_of(path: Path) -> Path:

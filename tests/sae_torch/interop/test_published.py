@@ -113,6 +113,10 @@ def test_every_convention_shows(name: str, tmp_path: Path) -> None:
     given, x = published(name, tmp_path / "given", w), inputs(d=F)
     sae = formats.load(given.path, k=4, dtype=torch.float32)
     assert agrees(sae, given.dense, x)
+    if "skip" in name:
+        drawn = torch.randn(F, F, generator=torch.Generator().manual_seed(11))
+        turned = CASES[name][1] | {"skip": drawn.T}
+        assert not agrees(sae, layouts.gemma_scope_2(tmp_path / "turned", w, **turned).dense, x)
     centred = Weights(w.E, w.b - w.c @ w.E, w.D, w.c, w.t)
     for number, wrong in enumerate(
         (centred, Weights(w.E.T, w.b, w.D, w.c, w.t), Weights(w.E, w.b, w.D.T, w.c, w.t),
@@ -213,6 +217,15 @@ def test_transcoders_and_factors_of_gemma_scope_are_told_apart(tmp_path: Path) -
     (given.path / "params.npz").rename(beside / "params.npz")
     found = formats.describe(beside)
     assert (found.kind, found.site, found.layer) == ("transcoder", "blocks.3.ln2.hook_normalized", 3)
+
+
+def test_cross_layer_transcoders_are_described_and_refused(tmp_path: Path) -> None:
+    encoder = {"W_enc_0": torch.zeros(F, D), "b_enc_0": torch.zeros(F), "b_dec_0": torch.zeros(D)}
+    save_file(encoder, tmp_path / "W_enc_0.safetensors")
+    save_file({"W_dec_0": torch.zeros(F, 2, D)}, tmp_path / "W_dec_0.safetensors")
+    assert formats.describe(tmp_path).kind == "cross-layer transcoder"
+    with pytest.raises(st.InputError, match="found cross-layer transcoders, whose features write to several layers"):
+        formats.load(tmp_path, k=3)
 
 
 def test_temporal_autoencoders_are_described_and_refused(tmp_path: Path) -> None:
