@@ -116,7 +116,7 @@ class SparseAutoencoder(SparseCoder):
             )
         self.input_transform = input_transform
 
-    def _drawn_encoder(self, directions: Tensor, d_in: int, generator: torch.Generator) -> Tensor:
+    def _drawn_encoder(self, directions: Tensor, n_features: int, d_in: int, generator: torch.Generator) -> Tensor:
         return self.encoder_scale * directions
 
     def read(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -25,6 +26,9 @@ from sae_torch.score_blocks import ChunkedScores, Scores
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+# Numbers that are drawn at a time where most of them are for other processes.
+DRAWN = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +141,17 @@ class SparseCoder(nn.Module):
         self.feature_chunk = feature_chunk
         self.seed, self.encoder_scale = seed, encoder_scale
         generator = torch.Generator().manual_seed(seed)
-        directions = unit_rows(n_features, d_out, generator).to(device=device, dtype=dtype)
-        encoder = self._drawn_encoder(directions, d_in, generator)
-        bias = torch.zeros(n_features, dtype=dtype, device=device)
-        self.W_dec = nn.Parameter(self.world.cut_weight(directions))
-        self.encoder = nn.Parameter(self.world.cut_weight(encoder))
-        self.b_enc = nn.Parameter(self.world.cut_weight(bias))
+        held = self.world.cut(n_features)
+        directions = unit_rows(n_features, d_out, generator, held).to(device=device, dtype=dtype)
+        encoder = self._drawn_encoder(directions, n_features, d_in, generator)
+        bias = torch.zeros(len(directions), dtype=dtype, device=device)
+        self.W_dec, self.encoder, self.b_enc = (
+            nn.Parameter(self.world.from_rows(rows, n_features)) for rows in (directions, encoder, bias)
+        )
         self.b_dec = nn.Parameter(self.world.whole_weight(torch.zeros(d_out, dtype=dtype, device=device)))
 
-    def _drawn_encoder(self, directions: Tensor, d_in: int, generator: torch.Generator) -> Tensor:
-        """The encoder as it begins, (n_features, d_in), beside the decoder's directions."""
+    def _drawn_encoder(self, directions: Tensor, n_features: int, d_in: int, generator: torch.Generator) -> Tensor:
+        """The encoder as it begins, (rows held, d_in), beside the decoder's directions."""
         raise NotImplementedError
 
     def read(self, x: Tensor) -> Tensor:
@@ -366,9 +371,26 @@ class SparseCoder(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def unit_rows(n_features: int, width: int, generator: torch.Generator) -> Tensor:
-    """Random directions, one a row, (n_features, width) float32."""
-    return nn.functional.normalize(torch.randn(n_features, width, generator=generator), dim=1)
+def unit_rows(n_features: int, width: int, generator: torch.Generator, held: slice = slice(None)) -> Tensor:
+    """Random directions, one a row, (n_features, width) float32; of these the rows that are held.
+
+    Rows that are not held are drawn and dropped, a block at a time: a dictionary may be too large for one process.
+    """
+    first, end, _ = held.indices(n_features)
+    if (first, end) == (0, n_features):
+        return nn.functional.normalize(torch.randn(n_features, width, generator=generator), dim=1)
+    rows = torch.empty(end - first, width)
+    # as many numbers as whole groups of 16, which torch draws as one
+    block = 16 * max(1, DRAWN // (16 * width))
+    starts = list(range(0, n_features, block))
+    if len(starts) > 1 and (n_features - starts[-1]) * width < 16:  # fewer than that are drawn in another way
+        starts.pop()
+    for start, stop in itertools.pairwise([*starts, n_features]):
+        drawn = torch.randn(stop - start, width, generator=generator)
+        mine = slice(max(first, start), min(end, stop))
+        if mine.start < mine.stop:
+            rows[mine.start - first : mine.stop - first] = drawn[mine.start - start : mine.stop - start]
+    return nn.functional.normalize(rows, dim=1)
 
 
 def require_sizes(**sizes: int) -> None:

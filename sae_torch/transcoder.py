@@ -93,15 +93,15 @@ class Transcoder(SparseCoder):
         nothing = torch.zeros(d_out, d_in, dtype=dtype, device=device) if skip else None
         self.W_skip = None if nothing is None else nn.Parameter(self.world.whole_weight(nothing))
 
-    def _drawn_encoder(self, directions: Tensor, d_in: int, generator: torch.Generator) -> Tensor:
-        return self.encoder_scale * unit_rows(len(directions), d_in, generator).to(directions)
+    def _drawn_encoder(self, directions: Tensor, n_features: int, d_in: int, generator: torch.Generator) -> Tensor:
+        return self.encoder_scale * unit_rows(n_features, d_in, generator, self.world.cut(n_features)).to(directions)
 
     @property
     def is_fresh(self) -> bool:
         """Whether the weights are those that were drawn."""
         generator = torch.Generator().manual_seed(self.seed)
-        directions = unit_rows(self.n_features, self.d_out, generator)
-        drawn = self._drawn_encoder(directions, self.d_in, generator)[self.world.cut(self.n_features)]
+        directions = unit_rows(self.n_features, self.d_out, generator, self.world.cut(self.n_features))
+        drawn = self._drawn_encoder(directions, self.n_features, self.d_in, generator)
         here = self._here
         others = (here.b_enc, here.b_dec, *(() if self.W_skip is None else (self.world.local(self.W_skip),)))
         return torch.equal(here.encoder.detach(), drawn.to(here.encoder)) and not any(

@@ -93,18 +93,23 @@ class _Ranked(World):
         return shared_over(tensor, self.features) if self.cuts_features else tensor
 
     def cut_weight(self, weight: Tensor) -> Tensor:
-        return self._rows(weight[self.cut(len(weight))].contiguous(), weight.shape) if self.cuts_features else weight
+        if not self.cuts_features:
+            return weight
+        # a copy, since a view would hold on to the memory of all rows
+        return self.from_rows(weight[self.cut(len(weight))].clone(), len(weight))
 
     def empty_rows(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if not self.cuts_features:
             return super().empty_rows(shape, dtype)
         held = len(range(shape[0])[self.cut(shape[0])])
-        return self._rows(torch.empty(held, *shape[1:], dtype=dtype), torch.Size(shape))
+        return self.from_rows(torch.empty(held, *shape[1:], dtype=dtype), shape[0])
 
-    def _rows(self, held: Tensor, shape: torch.Size) -> Tensor:
-        """A weight of which this rank holds some rows."""
+    def from_rows(self, held: Tensor, features: int) -> Tensor:
+        if not self.cuts_features:
+            return held
         from torch.distributed.tensor import DTensor, Replicate, Shard
 
+        shape = torch.Size((features, *held.shape[1:]))
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(held, self.mesh, (Replicate(), Shard(0)), run_check=False, shape=shape, stride=stride)
 

@@ -132,6 +132,10 @@ class World:
         """A weight that every rank holds."""
         return weight
 
+    def from_rows(self, held: Tensor, features: int) -> Tensor:
+        """The weight of so many features of which this process holds these rows."""
+        return held
+
     def is_cut(self, weight: Tensor) -> bool:
         """Whether this process holds only rows of it."""
         return False

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import sae_torch as st
 from sae_torch.rough_scores import RoughScores
+from sae_torch.sparse_coder import unit_rows
 
 
 class UserModel(nn.Module):
@@ -176,3 +178,20 @@ def test_safetensors_saves_its_state_and_training_goes_on_from_it(tmp_path: Path
     twin.load_state_dict(transposed)
     assert torch.equal(twin.encoder, sae.encoder)
     assert list(transposed) == names  # what the caller holds is left alone
+
+
+SIZES = strategies.integers(0, 200)
+
+
+@given(strategies.integers(1, 200), strategies.integers(1, 40), SIZES, SIZES, strategies.integers(1, 400))
+def test_rows_that_a_process_holds_are_drawn_as_all_are(n: int, width: int, one: int, other: int, drawn: int) -> None:
+    """A block at a time, the same bits."""
+    held = slice(min(one, other, n), min(max(one, other), n))
+    whole = unit_rows(n, width, torch.Generator().manual_seed(n))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sae_torch.sparse_coder.DRAWN", drawn)
+        generator = torch.Generator().manual_seed(n)
+        assert unit_rows(n, width, generator, held).numpy().tobytes() == whole[held].numpy().tobytes()
+    again = torch.Generator().manual_seed(n)
+    torch.randn(n, width, generator=again)
+    assert torch.equal(generator.get_state(), again.get_state())  # what is drawn next is the same, too
