@@ -18,11 +18,12 @@ class Interruption:
     """Whether the user or the machine asked the process to stop.
 
     Outside `deferred` a signal raises KeyboardInterrupt at once; inside it only sets `requested`, and a second signal
-    raises.
+    raises. Of several processes every one gets each signal two times, from the terminal and from `torchrun`: there
+    the first counts.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.several = False
         self._deferring = False
 
     @contextlib.contextmanager
@@ -36,7 +37,7 @@ class Interruption:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if self.several and self.requested else handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -49,6 +50,8 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
+        if again and self.several:
+            return
         if again or not self._deferring:
             raise KeyboardInterrupt
 

@@ -30,7 +30,7 @@ from sae_torch.activations import (
 )
 from sae_torch.config_file import read_config, to_plain, toml
 from sae_torch.environment import difference, environment, package_versions
-from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of, save
 from sae_torch.parallel.mesh import joined
@@ -116,6 +116,7 @@ class Run:
         self.mesh = joined(parallel.data, parallel.features)
         self.world = world_of(self.mesh, parallel.features)
         self.checkpoints = replace(self.checkpoints, world=self.world)
+        self.interruption.several = self.world.count > 1
         self.quiet = self.quiet or not self.world.leads
         for name, value in {**package_versions(), "config": toml(self.config)}.items():
             self.world.require_alike(name, [value].__iter__)
@@ -126,6 +127,10 @@ class Run:
             try:
                 return self._execute()
             except KeyboardInterrupt:
+                raise InterruptedRunError(f"while {self.stage}", code=0) from None
+            except LostProcessError:  # another has stopped already, as it was asked to
+                if not self.interruption.requested:
+                    raise
                 raise InterruptedRunError(f"while {self.stage}", code=0) from None
 
     def _occupy(self, held: contextlib.ExitStack) -> None:

@@ -25,7 +25,18 @@ def command(folder: Path, out: str, along: str) -> list[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sae_torch"]
     sae = ["--sae.choice", "feature", "--sae.n-features", "61", "--sae.k", "4", "--checkpoints.every", "20"]
     read = ["--activations", str(folder / "x.npy"), "--reader.batch-size", "130"]
-    return [*launch, "train", "--out", str(folder / out), *read, *sae, f"--parallel.{along}", "2"]
+    return [
+        *launch,
+        "train",
+        "--out",
+        str(folder / out),
+        *read,
+        *sae,
+        f"--parallel.{along}",
+        "2",
+        "--metrics.every",
+        "5",
+    ]
 
 
 def has_begun(folder: Path, after: float) -> bool:
@@ -69,4 +80,34 @@ def test_a_run_whose_processes_are_killed_ends_in_the_same_bits(along: str, tmp_
     assert named or KILLS < 4
     subprocess.run(command(tmp_path, "killed", along), env=environment, check=True, timeout=240, capture_output=True)
     weights = [(tmp_path / out / "feature-k4" / "sae_weights.safetensors").read_bytes() for out in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_writes_one_checkpoint_and_goes_on(tmp_path: Path) -> None:
+    """SIGTERM to torchrun, and Ctrl-C, which every process of the terminal gets."""
+    np.save(tmp_path / "x.npy", torch.cat(batches(400, torch.float32)).numpy())
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        begun = time.time()
+        run = subprocess.Popen(
+            command(tmp_path, "stopped", "features"), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        log = tmp_path / "stopped" / "metrics.jsonl"
+        while run.poll() is None and not (log.exists() and log.stat().st_size and log.stat().st_mtime > begun):
+            time.sleep(0.01)
+        asked = time.monotonic()
+        if number == signal.SIGTERM:
+            run.send_signal(number)
+        else:
+            os.killpg(run.pid, number)
+        said = run.communicate(timeout=60)[1].decode()
+        assert time.monotonic() - asked < 60
+        assert said.count("Interrupted after step") == 1, said
+        assert "resume with: torchrun --nproc-per-node 2 -m sae_torch train" in said
+        assert "ended without a word" not in said
+    subprocess.run(command(tmp_path, "stopped", "features"), env=environment, check=True, timeout=240)
+    subprocess.run(command(tmp_path, "whole", "features"), env=environment, check=True, timeout=240)
+    weights = [(tmp_path / out / "feature-k4" / "sae_weights.safetensors").read_bytes() for out in ("whole", "stopped")]
     assert weights[0] == weights[1]
