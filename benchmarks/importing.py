@@ -117,10 +117,17 @@ def _dictionary_learning(path: Path) -> int:
     return (path / "ae.pt").stat().st_size
 
 
+def _gemma_scope(path: Path) -> int:
+    weights = _weights(transposed=False)
+    np.savez(path / "params.npz", **weights)
+    return (path / "params.npz").stat().st_size
+
+
 LAYOUTS: dict[str, Callable[[Path], int]] = {
     "SAELens, safetensors": _saelens,
     "sparsify, encoder transposed": _sparsify,
     "dictionary_learning, torch file, not centred": _dictionary_learning,
+    "Gemma Scope, archive of arrays, not centred": _gemma_scope,
 }
 
 

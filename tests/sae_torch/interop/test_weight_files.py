@@ -116,6 +116,8 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
         for read in (read_header, read_outline, read_tensors):
             with pytest.raises(st.InputError, match=f"{file}: "):
                 read(tmp_path / file)
+    with pytest.raises(st.InputError, match="found objects, which are never read: they may hold code"):
+        read_header(tmp_path / "a.npz")
     assert not made.exists()
     torch.load(tmp_path / "a.pt", weights_only=False)
     assert made.exists(), "the file has code in it"
