@@ -28,7 +28,7 @@ from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.schedule import Annealing, Schedule
 from sae_torch.training.to_device import to_device
 from sae_torch.training.units import InputUnits, enter, leave, start
-from sae_torch.training.update import has_unit_rows, set_rate, update
+from sae_torch.training.update import has_unit_rows, parameter_groups, set_rate, update
 from sae_torch.training.usage import FeatureUsage
 from sae_torch.transcoder import Transcoder
 
@@ -99,7 +99,7 @@ class Trainer:
             require_graph(sae)
         # on a GPU the fused one alone can skip a step that the host has not seen yet
         fused = is_on_device(sae.W_dec) or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
-        self.optimizer = torch.optim.Adam(sae.parameters(), betas=self.config.betas, fused=fused)
+        self.optimizer = torch.optim.Adam(parameter_groups(sae), betas=self.config.betas, fused=fused)
 
     def fit(self, batches: Iterable[Any], steps: int | None = None) -> TrainLog:
         """Train for one pass over `batches`, then calibrate the thresholds as `FirstSight` says.
@@ -290,7 +290,7 @@ class Trainer:
             {name: placed_like(value, weights.get(name, value)) for name, value in state["sae"].items()}
         )
         self.sae.choice.load_carried_state(state["choice"])
-        trained = self.optimizer.param_groups[0]["params"]
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         moments = {
             number: {name: placed_like(value, trained[number]) if value.ndim else value for name, value in kept.items()}
             for number, kept in state["optimizer"]["state"].items()

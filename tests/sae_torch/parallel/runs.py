@@ -15,6 +15,8 @@ import sae_torch as st
 from sae_torch.autoencoder import Output
 
 D_MODEL, FEATURES, TOKENS = 16, 61, 120
+# Width of what a transcoder computes.
+D_OUT = 9
 
 CHOICES: dict[str, Callable[[], st.Choice]] = {
     "token": lambda: st.TokenChoice(4),
@@ -44,6 +46,8 @@ class Case:
     feature_chunk: int | None = None
     features: int = 1
     """Ranks along "features"; the others are along "data"."""
+    pairs: bool = False
+    """Whether a transcoder with a skip connection is trained."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,12 @@ def train(rank: int, count: int, case: Case) -> Result:
     """Train as one of so many processes."""
     data, along = count // case.features, case.features
     mesh = st.parallel.mesh(data, along) if count > 1 else None
-    sae = st.SparseAutoencoder(
-        D_MODEL,
-        FEATURES,
-        CHOICES[case.choice](),
-        dtype=case.dtype,
-        score_dtype=case.score_dtype,
-        feature_chunk=case.feature_chunk,
-        mesh=mesh,
-    )
+    given: dict[str, Any] = {"dtype": case.dtype, "score_dtype": case.score_dtype, "feature_chunk": case.feature_chunk}
+    sae: Any
+    if case.pairs:
+        sae = st.Transcoder(D_MODEL, D_OUT, FEATURES, CHOICES[case.choice](), skip=True, mesh=mesh, **given)
+    else:
+        sae = st.SparseAutoencoder(D_MODEL, FEATURES, CHOICES[case.choice](), mesh=mesh, **given)
     own = share(rank // along, data)
     first = sae.world.cut(FEATURES).start
     matches: list[tuple[int, int]] = []
@@ -99,10 +100,16 @@ def train(rank: int, count: int, case: Case) -> Result:
 
     sae.register_forward_hook(keep)
     config = st.TrainConfig(progress=False, **OPTIONS[case.options])
-    given = [x[own] for x in batches(case.steps, case.dtype)]
-    log = st.Trainer(sae, config).fit(given)
+    read = [x[own] for x in batches(case.steps, case.dtype)]
+    log = st.Trainer(sae, config).fit([(x, computed(x)) for x in read] if case.pairs else read)
     state = {name: whole(value) for name, value in sae.state_dict().items()}
-    return Result(matches, log, state, sae.eval()(given[0]).x_hat.detach())
+    return Result(matches, log, state, sae.eval()(read[0]).x_hat.detach())
+
+
+def computed(x: Tensor) -> Tensor:
+    """What a random layer makes of inputs."""
+    into = torch.randn(D_MODEL, D_OUT, generator=torch.Generator().manual_seed(6)).to(x.dtype)
+    return torch.relu(x @ into) + 1.0
 
 
 def whole(weight: Tensor) -> Tensor:

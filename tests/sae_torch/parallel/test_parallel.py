@@ -159,6 +159,7 @@ def test_the_command_line_trains_in_two_processes_as_in_one(tmp_path: Path) -> N
 FAST = [Case(choice, features=features) for features in (1, 2) for choice in CHOICES]
 FAST += [Case("mutual", options="k", features=1), Case("feature", options="every", features=2)]
 FAST += [Case("feature", options="k", feature_chunk=17, features=2)]
+FAST += [Case("mutual", features=1, pairs=True), Case("feature", options="every", features=2, pairs=True)]
 
 
 @pytest.mark.parametrize("case", FAST, ids=str)
