@@ -14,7 +14,7 @@ from sae_torch.sparse_coder import SparseCoder, require_sizes, unit_rows
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-# Norm of the encoder's rows at the start. Measured by `benchmarks/transcoder_start.py`.
+# Norm of the encoder's rows at the start. Measured by `benchmarks/transcoders.py --start`.
 ENCODER_SCALE = 0.25
 
 

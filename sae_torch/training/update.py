@@ -12,7 +12,7 @@ from sae_torch.sparse_coder import SparseCoder
 
 BLOCK_ENTRIES = 1 << 18
 # A transcoder's inputs come without their mean in training, so that the encoder cannot shift a feature's scores as a
-# whole; the bias alone, which does, would take too many steps. Measured by `benchmarks/transcoder_start.py`.
+# whole; the bias alone, which does, would take too many steps. Measured by `benchmarks/transcoders.py --start`.
 BIAS_RATE = 20.0
 FACTOR = "factor of the rate"
 
