@@ -28,6 +28,8 @@ SAFETENSORS_TYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
+# Bytes that are read together.
+CHUNK = 1 << 22
 # No header is longer; a file that says so is damaged.
 LONGEST_HEADER = 100_000_000
 
@@ -211,11 +213,29 @@ def _read_npz(file: Path) -> dict[str, Tensor]:
                 array: Any = np.memmap(file, dtype, mode="c", offset=at, shape=shape)
             else:
                 try:
-                    array = np.frombuffer(bytearray(archive.read(info))[begin:], dtype).reshape(shape)
+                    array = _read_array(archive, info, begin, dtype, shape)
                 except Exception as error:  # as above
                     raise InputError(f"{file}: {name}: not readable as an array: {error}") from None
             tensors[name] = torch.from_numpy(array)
     return tensors
+
+
+def _read_array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    """An array that cannot be mapped, once in memory: numbers must lie where numbers of the type may."""
+    array = np.empty(shape, dtype)
+    left = array.reshape(-1).view(np.uint8).data
+    with archive.open(info) as opened:
+        stream: Any = opened  # whose type does not name `readinto`
+        stream.read(begin)
+        while left:
+            count = stream.readinto(left[:CHUNK])
+            if not count:
+                raise EOFError("it ends early")
+            left = left[count:]
+        stream.read(1)  # the end, where the checksum is compared
+    return array
 
 
 def _data_offset(file: Path, info: zipfile.ZipInfo) -> int:

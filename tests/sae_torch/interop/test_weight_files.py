@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,15 @@ def test_files_written_in_blocks_are_those_of_safetensors(tmp_path: Path) -> Non
     read = load_file(tmp_path / "a.safetensors")
     assert list(read_header(tmp_path / "a.safetensors")) == list(values)
     assert all(torch.equal(read[name], value) for name, value in values.items())
+
+
+def test_arrays_that_lie_where_they_cannot_be_mapped_are_once_in_memory(tmp_path: Path) -> None:
+    """Their place follows from the lengths of names: of four lengths, three do not suit float32."""
+    values = {name: np.arange(1 << 20, dtype=np.float32) for name in ("a", "ab", "abc", "abcd")}
+    np.savez(tmp_path / "weights.npz", **values)
+    tracemalloc.start()
+    read = read_tensors(tmp_path / "weights.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert all(np.array_equal(read[name].numpy(), value) for name, value in values.items())
+    assert peak < 4.2 * (1 << 22)
