@@ -38,18 +38,14 @@ def thresholds_with_norms(read: InferenceForm, threshold: Tensor) -> InferenceFo
     return replace(read, threshold=torch.where(norms > 0, threshold.float() / norms, 0.0))
 
 
-def refuse_transcoder(path: Path, config: dict[str, Any]) -> None:
-    """Its output is another site than its input."""
-    if is_transcoder(config):
-        raise InputError(
-            f"{path}: expected an autoencoder, found a transcoder from {config.get('hook_point_in')} to "
-            f"{config.get('hook_point_out')}"
-        )
-
-
 def is_transcoder(config: dict[str, Any]) -> bool:
     """Whether it writes to another site than it reads."""
     return config.get("hook_point_out", config.get("hook_point_in")) != config.get("hook_point_in")
+
+
+def site_out(config: dict[str, Any]) -> str | None:
+    """The site that a transcoder writes to; None of an autoencoder."""
+    return config["hook_point_out"] if is_transcoder(config) else None
 
 
 def refuse_settings(file: Path, config: dict[str, Any]) -> None:

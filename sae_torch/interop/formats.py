@@ -237,7 +237,7 @@ def resolve(path: Path, format: str | None = None, layer: int | None = None) -> 
     if not path.exists():
         raise InputError(f"{path}: expected the folder or file of an autoencoder, found nothing")
     names = [cast(FormatName, format)] if format is not None else list(FORMATS)
-    for place in (path,) if path.is_dir() else (path, path.parent):
+    for place in _holders(path):
         found = _recognised(place, names)
         if len(found) > 1:
             raise InputError(
@@ -249,6 +249,15 @@ def resolve(path: Path, format: str | None = None, layer: int | None = None) -> 
     if layer is not None and path.is_dir():
         return resolve(_of_layer(path, names, layer), format)
     raise InputError(_unknown(path, names))
+
+
+def _holders(path: Path) -> list[Path]:
+    """A path, and of a file the folder whose dictionary it may be a part of."""
+    if path.is_dir():
+        return [path]
+    nested = f"{path.parent.name}/{path.name}"  # as checkpoints/final.safetensors
+    below = any(nested in module.FILES for module in FORMATS.values())
+    return [path, path.parent, *([path.parent.parent] if below else [])]
 
 
 def members(folder: Path, names: Sequence[FormatName] = ()) -> list[Path]:

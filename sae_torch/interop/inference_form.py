@@ -232,10 +232,14 @@ class InferenceForm:
         b_enc = self._wide(self.b_enc) * self._wide(ones * encoder)
         return replace(self, b_enc=b_enc, encoder_scale=first, decoder_scale=second)
 
-    def for_scaled_inputs(self, factor: float) -> InferenceForm:
-        """Weights for `x`, of weights that read ``factor * x`` and reconstruct that: its threshold stays as it is."""
-        b_dec = self._wide(self.b_dec) / factor
-        return replace(self.scaled(factor, 1.0 / factor), b_enc=self.b_enc, b_dec=b_dec)
+    def for_scaled_inputs(self, factor: float, written: float | None = None) -> InferenceForm:
+        """Weights for `x`, of weights that read ``factor * x`` and reconstruct that: its threshold stays as it is.
+
+        A transcoder computes another activation, times `written`.
+        """
+        written = factor if written is None else written
+        b_dec = self._wide(self.b_dec) / written
+        return replace(self.scaled(factor, 1.0 / written), b_enc=self.b_enc, b_dec=b_dec)
 
     def absorb_b_dec(self) -> InferenceForm:
         """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""

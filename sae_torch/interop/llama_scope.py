@@ -36,7 +36,6 @@ def recognises(path: Path) -> bool:
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs as they are; `k` in place of the mean number that training was given."""
     file, config = path / CONFIG, read_json(path / CONFIG)
-    dataset_norm.refuse_transcoder(path, config)
     dataset_norm.refuse_settings(file, config)
     threshold = _threshold(file, config)
     tensors = read_tensors(path / WEIGHTS)
@@ -44,17 +43,17 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     shapes = {"encoder.weight": (F, d), "encoder.bias": (F,), "decoder.weight": (d, F), "decoder.bias": (d,)}
     check_tensors(path / WEIGHTS, tensors, shapes)
     W_enc, b_enc, W_dec, b_dec = (tensors[name] for name in shapes)
-    read = InferenceForm(W_enc.T, b_enc, W_dec.T, b_dec)
-    factor = _factor(file, config, d)
-    scaled = torch.full((F,), threshold * factor, dtype=torch.float64).float()
-    if config.get("sparsity_include_decoder_norm"):
-        read = dataset_norm.thresholds_with_norms(read, scaled)
+    is_transcoder = dataset_norm.is_transcoder(config)
+    read = InferenceForm(W_enc.T, b_enc, W_dec.T, b_dec, l0=k or config.get("top_k"), is_transcoder=is_transcoder)
+    taken, written = (_factor(file, config, d, side) for side in ("in", "out" if is_transcoder else "in"))
+    if config.get("sparsity_include_decoder_norm"):  # of the decoder as it writes what is not scaled
+        read = dataset_norm.thresholds_with_norms(read, torch.full((F,), threshold * written, dtype=torch.float64))
     else:
-        read = replace(read, threshold=scaled)
-    read = read.for_scaled_inputs(factor)
-    if not config.get("apply_decoder_bias_to_pre_encoder"):
-        read = read.absorb_b_dec()
-    return replace(read, l0=k or config.get("top_k"))
+        read = replace(read, threshold=torch.full((F,), threshold * taken, dtype=torch.float64).float())
+    read = read.for_scaled_inputs(taken, written)
+    if is_transcoder or config.get("apply_decoder_bias_to_pre_encoder"):
+        return read
+    return read.absorb_b_dec()
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -63,8 +62,8 @@ def metadata(path: Path) -> dict[str, Any]:
     site = config.get("hook_point_in")
     model = MODEL if said(path, r"Llama3_1-8B") else None
     return known(
-        model_name=model, hook_name=site, hook_layer=layer_of(site), l0=config.get("top_k"), context_size=1024,
-        prepend_bos=True,
+        model_name=model, hook_name=site, hook_name_out=dataset_norm.site_out(config), hook_layer=layer_of(site),
+        l0=config.get("top_k"), context_size=1024, prepend_bos=True,
     )  # fmt: skip
 
 
@@ -73,7 +72,7 @@ def describe(path: Path) -> Description:
     config, about, weights = read_json(path / CONFIG), metadata(path), read_header(path / WEIGHTS)
     F, d = matrix_shape(path / WEIGHTS, weights, "encoder.weight")
     conventions = [dataset_norm.SCALED, "the one threshold is in units of activations that are not scaled"]
-    if not config.get("apply_decoder_bias_to_pre_encoder"):
+    if not (dataset_norm.is_transcoder(config) or config.get("apply_decoder_bias_to_pre_encoder")):
         conventions.append(dataset_norm.NOT_CENTRED)
     if config.get("sparsity_include_decoder_norm"):
         conventions.append(f"{dataset_norm.WITH_NORMS}; SAELens leaves the norms out")
@@ -94,11 +93,11 @@ def _threshold(file: Path, config: dict[str, Any]) -> float:
     return float(threshold)
 
 
-def _factor(file: Path, config: dict[str, Any], d: int) -> float:
-    """What inputs are multiplied by."""
+def _factor(file: Path, config: dict[str, Any], d: int, side: str) -> float:
+    """What inputs, or outputs, are multiplied by."""
     if config.get("norm_activation", "dataset-wise") == "dataset-wise":
         norms = config.get("dataset_average_activation_norm") or {}
-        return dataset_norm.norm_factor(file, d, norms.get("in"))
+        return dataset_norm.norm_factor(file, d, norms.get(side))
     if config["norm_activation"] == "inference":
         return 1.0
     raise InputError(f"{file}: norm_activation: expected dataset-wise, found {config['norm_activation']!r}")

@@ -18,9 +18,10 @@ from torch import Tensor
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
+from sae_torch.input_transform import ConstantNorm
 from sae_torch.interop import dataset_norm
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_tensors, matrix_shape, read_whole_number
+from sae_torch.interop.files import check_shapes, check_tensors, matrix_shape, read_whole_number
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, said
 from sae_torch.interop.weight_files import read_header, read_tensors
@@ -48,22 +49,20 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     kind = config.get("sae_type", "sae")
     if kind != "sae":
         raise InputError(f"{file}: sae_type: expected 'sae', found {kind!r}, which has no equivalent")
-    dataset_norm.refuse_transcoder(path, config)
     dataset_norm.refuse_settings(file, config)
     activation = str(config.get("act_fn", "relu")).lower()
     if activation not in ACTIVATIONS:
         raise InputError(f"{file}: act_fn: expected {', '.join(ACTIVATIONS)}, found {activation!r}")
     tensors = read_tensors(path / WEIGHTS)
     read, d = _weights(path / WEIGHTS, config, tensors)
-    factor = _factor(file, config, tensors, d)
     with_norms = config.get("sparsity_include_decoder_norm", "W_E" in tensors)
     if activation == "jumprelu":
         threshold = tensors[_names(tensors)[4]].float().exp()
         read = dataset_norm.thresholds_with_norms(read, threshold) if with_norms else replace(read, threshold=threshold)
     elif activation == "relu":
         read = replace(read, threshold=torch.zeros(read.b_enc.shape))
-    read = read.for_scaled_inputs(factor)
-    if not config.get("apply_decoder_bias_to_pre_encoder"):
+    read = _unscaled(file, config, tensors, replace(read, is_transcoder=dataset_norm.is_transcoder(config)), d)
+    if not (read.is_transcoder or config.get("apply_decoder_bias_to_pre_encoder")):
         read = read.absorb_b_dec()
     if activation == "topk":
         top = read_whole_number(file, config, "top_k")
@@ -76,7 +75,10 @@ def metadata(path: Path) -> dict[str, Any]:
     config = read_json(path / CONFIG)
     site = config.get("hook_point_in")
     model = "meta-llama/Llama-3.1-8B" if said(path, r"Llama-Scope-R1-Distill") else None
-    return known(model_name=model, hook_name=site, hook_layer=layer_of(site), l0=config.get("top_k"), prepend_bos=True)
+    return known(
+        model_name=model, hook_name=site, hook_name_out=dataset_norm.site_out(config), hook_layer=layer_of(site),
+        l0=config.get("top_k"), prepend_bos=True,
+    )  # fmt: skip
 
 
 def describe(path: Path) -> Description:
@@ -86,9 +88,12 @@ def describe(path: Path) -> Description:
     shape = matrix_shape(path / WEIGHTS, weights, names[0])
     d, F = shape if names is VERSION_2 else shape[::-1]
     conventions = []
-    if config.get("norm_activation", "dataset-wise") == "dataset-wise":
+    scaling = config.get("norm_activation", "dataset-wise")
+    if scaling == "dataset-wise":
         conventions.append(dataset_norm.SCALED)
-    if not config.get("apply_decoder_bias_to_pre_encoder"):
+    elif scaling == "token-wise":
+        conventions.append("every token's input is scaled to norm sqrt(d_model)")
+    if not (dataset_norm.is_transcoder(config) or config.get("apply_decoder_bias_to_pre_encoder")):
         conventions.append(dataset_norm.NOT_CENTRED)
     if config.get("sparsity_include_decoder_norm", names is VERSION_2):
         conventions.append(dataset_norm.WITH_NORMS)
@@ -124,19 +129,31 @@ def _weights(file: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> 
     return InferenceForm(W_enc, tensors[b_enc], W_dec, bias), d
 
 
-def _factor(file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], d: int) -> float:
-    """What inputs are multiplied by: of the norms beside the weights, or in the configuration."""
+def _unscaled(
+    file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], read: InferenceForm, d: int
+) -> InferenceForm:
+    """The weights for inputs that are not scaled."""
     scaling = config.get("norm_activation", "dataset-wise")
     if scaling == "inference":
-        return 1.0
+        return read
+    if scaling == "token-wise" and not read.is_transcoder:
+        return replace(read, input_transform=ConstantNorm())
     if scaling != "dataset-wise":
-        raise InputError(f"{file}: norm_activation: expected dataset-wise or inference, found {scaling!r}")
-    site = config.get("hook_point_in")
-    beside = tensors.get(f"{NORM}{site}")
-    recorded = config.get("dataset_average_activation_norm") or {}
-    if beside is not None and beside.numel() != 1:
-        raise InputError(f"{file.parent}: {NORM}{site}: expected one number, found shape {tuple(beside.shape)}")
-    norm = float(beside) if beside is not None else recorded.get("in", recorded.get(site))
+        expected = "dataset-wise or inference" if read.is_transcoder else "dataset-wise, token-wise or inference"
+        raise InputError(f"{file}: norm_activation: expected {expected}, found {scaling!r}")
+    sites = [config.get("hook_point_in"), config.get("hook_point_out", config.get("hook_point_in"))]
+    taken, written = (_factor(file, config, tensors, site, d) for site in sites)
+    return read.for_scaled_inputs(taken, written)
+
+
+def _factor(file: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], site: Any, d: int) -> float:
+    """What activations at a site are multiplied by: of the norms beside the weights, or in the configuration."""
+    name = f"{NORM}{site}"
+    if name in tensors:
+        check_shapes(file.with_name(WEIGHTS), tensors, {name: ()})
+        norm: Any = float(tensors[name])
+    else:
+        norm = (config.get("dataset_average_activation_norm") or {}).get(site)
     if norm is None:
         raise InputError(f"{file}: expected the mean norm of activations at {site} beside the weights, found none")
     return dataset_norm.norm_factor(file, d, norm)

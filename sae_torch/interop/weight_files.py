@@ -29,7 +29,7 @@ SAFETENSORS_TYPES = {
     "BOOL": torch.bool,
 }  # fmt: skip
 # Bytes that are read together.
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 # No header is longer; a file that says so is damaged.
 LONGEST_HEADER = 100_000_000
 

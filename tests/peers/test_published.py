@@ -245,37 +245,42 @@ def test_dictionary_learning(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("act_fn", ["jumprelu", "relu", "topk"])
 @pytest.mark.parametrize("with_norms", [True, False])
-@pytest.mark.parametrize("norm", ["dataset-wise", "inference"])
-def test_llamascopium(norm: str, with_norms: bool, act_fn: str, x: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("norm", "out"), [("dataset-wise", None), ("inference", None), ("token-wise", None), ("dataset-wise", 1.9)]
+)
+def test_llamascopium(norm: str, out: float | None, with_norms: bool, act_fn: str, x: Tensor, tmp_path: Path) -> None:
     """Its own class, reading the folder; it scales inputs and outputs outside of the module."""
-    sae_module = pytest.importorskip("llamascopium.models.sae")
-    given = layouts.llamascopium(
-        tmp_path, layouts.weights(D, 4 * D, seed=4), act_fn=act_fn, with_norms=with_norms, norm=norm
-    )
+    theirs = pytest.importorskip("llamascopium.models.sae")
+    drawn = layouts.weights(D, 4 * D, seed=4)
+    options = {"act_fn": act_fn, "with_norms": with_norms, "norm": norm, "out": out}
+    given = layouts.llamascopium(tmp_path, drawn, **options)
     config = json.loads((given.path / "config.json").read_text())
     (given.path / "config.json").write_text(json.dumps(config | {"device": "cpu", "dtype": "torch.float32"}))
-    loaded = sae_module.SparseAutoEncoder.from_local(str(given.path), device="cpu", dtype=torch.float32)
+    loaded = theirs.SparseAutoEncoder.from_local(str(given.path), device="cpu", dtype=torch.float32)
     sae = formats.load(given.path)
-    site = config["hook_point_in"]
     with torch.no_grad():
-        batch, scale = loaded.normalize_activations({site: x}, return_scale_factor=True)
-        acts = loaded.encode(batch[site])
-        x_hat = loaded.denormalize_activations({site: loaded.decode(acts)}, scale)[site]
-        out = sae(x)
-    mine = out.codes.to_dense()
+        acts = loaded.encode(x * loaded.compute_norm_factor(x, config["hook_point_in"]))
+        written = loaded.decode(acts) / loaded.compute_norm_factor(x, config["hook_point_out"])
+        found = sae(x)
+    mine = found.codes.to_dense()
     assert float((mine - acts).abs().max()) <= RELATIVE * float(acts.abs().max())
-    assert float((out.x_hat - x_hat).abs().max()) <= RELATIVE * float(x_hat.abs().max())
+    ours = found.y_hat if sae.takes_pairs else found.x_hat
+    assert float((ours - written).abs().max()) <= RELATIVE * float(written.abs().max())
     assert torch.equal((mine > 0).sum(dim=1), (acts > 0).sum(dim=1))
+    assert isinstance(sae, st.SparseAutoencoder if out is None else st.Transcoder)
 
 
+@pytest.mark.parametrize("out", [None, 1.9])
 @pytest.mark.parametrize("with_norms", [True, False])
-def test_llamascopium_reads_the_weights_of_llama_scope_as_we_do(with_norms: bool, x: Tensor, tmp_path: Path) -> None:
+def test_llamascopium_reads_the_weights_of_llama_scope_as_we_do(
+    with_norms: bool, out: float | None, x: Tensor, tmp_path: Path
+) -> None:
     """Its class, given what the library that published them made of them: folded norms, a threshold in raw units."""
     sae_module = pytest.importorskip("llamascopium.models.sae")
     threshold, drawn = 0.4, layouts.weights(D, 4 * D, seed=4)
-    given = layouts.llama_scope(tmp_path, drawn, torch.float32, with_norms=with_norms, threshold=threshold)
+    given = layouts.llama_scope(tmp_path, drawn, torch.float32, with_norms, threshold, out)
     cfg = sae_module.SAEConfig(
-        d_model=D, expansion_factor=4, hook_point_in="a", hook_point_out="a", act_fn="jumprelu", device="cpu",
+        d_model=D, expansion_factor=4, hook_point_in="a", hook_point_out="b", act_fn="jumprelu", device="cpu",
         dtype=torch.float32, norm_activation="dataset-wise", sparsity_include_decoder_norm=with_norms,
     )  # fmt: skip
     loaded = sae_module.SparseAutoEncoder(cfg)
@@ -289,9 +294,10 @@ def test_llamascopium_reads_the_weights_of_llama_scope_as_we_do(with_norms: bool
         ):
             parameter.copy_(value)
         loaded.activation_function.log_jumprelu_threshold.fill_(float(np.log(threshold)))
-        loaded.set_dataset_average_activation_norm({"a": NORM})
+        loaded.set_dataset_average_activation_norm({"a": NORM, "b": out or NORM})
         loaded.standardize_parameters_of_dataset_norm()
-        out, acts, x_hat = formats.load(given.path)(x), loaded.encode(x), loaded(x)
-    mine = out.codes.to_dense() * NORM / D**0.5  # its activations are those of inputs that are not scaled
+        found, acts, written = formats.load(given.path)(x), loaded.encode(x), loaded(x)
+    mine = found.codes.to_dense() * NORM / D**0.5  # its activations are those of inputs that are not scaled
     assert float((mine - acts).abs().max()) <= RELATIVE * float(acts.abs().max())
-    assert float((out.x_hat - x_hat).abs().max()) <= RELATIVE * float(x_hat.abs().max())
+    ours = found.x_hat if out is None else found.y_hat
+    assert float((ours - written).abs().max()) <= RELATIVE * float(written.abs().max())

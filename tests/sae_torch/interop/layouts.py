@@ -186,9 +186,12 @@ def qwen_scope(
 
 def llama_scope(
     root: Path, w: Weights, dtype: torch.dtype = torch.bfloat16, with_norms: bool = False, threshold: float = 0.4,
-    **changes: Any,
+    out: float | None = None, **changes: Any,
 ) -> Published:  # fmt: skip
-    """Inputs scaled to a mean norm of sqrt(d); the threshold is in units of what is not scaled."""
+    """Inputs scaled to a mean norm of sqrt(d); the threshold is in units of what is not scaled.
+
+    `out` is the mean norm of what a transcoder writes.
+    """
     w = w.stored(dtype)
     d, F = w.E.shape
     repository = hub(root, "fnlp/Llama3_1-8B-Base-LXR-8x")
@@ -197,31 +200,35 @@ def llama_scope(
     tensors = {"encoder.weight": w.E.T, "encoder.bias": w.b, "decoder.weight": w.D.T, "decoder.bias": w.c}
     tensors = {name: each.to(dtype).contiguous() for name, each in tensors.items()}
     save_file(tensors, path / "checkpoints" / "final.safetensors")
-    site = "blocks.15.hook_resid_post"
+    site, site_out = "blocks.15.hook_resid_post", "blocks.15.hook_resid_post"
+    if out is not None:
+        site, site_out = "blocks.15.ln2.hook_normalized", "blocks.15.hook_mlp_out"
     said = {
-        "hook_point_in": site, "hook_point_out": site, "d_model": d, "d_sae": F, "act_fn": "jumprelu", "top_k": 50,
+        "hook_point_in": site, "hook_point_out": site_out, "d_model": d, "d_sae": F, "act_fn": "jumprelu", "top_k": 50,
         "jump_relu_threshold": threshold, "norm_activation": "dataset-wise", "use_decoder_bias": True,
-        "dataset_average_activation_norm": {"in": NORM, "out": NORM}, "apply_decoder_bias_to_pre_encoder": False,
+        "dataset_average_activation_norm": {"in": NORM, "out": out or NORM}, "apply_decoder_bias_to_pre_encoder": False,
         "sparsity_include_decoder_norm": with_norms,
     }  # fmt: skip
     (path / "hyperparams.json").write_text(json.dumps(said | changes))
-    s = math.sqrt(d) / NORM
+    s, s_out = math.sqrt(d) / NORM, math.sqrt(d) / (out or NORM)
 
     def dense(x: Tensor) -> tuple[Tensor, Tensor]:
         pre = (s * x) @ w.E + w.b
-        counted = (pre / s) * w.D.norm(dim=1) if with_norms else pre / s
+        # as the library folds them: biases over their scales, the decoder times s / s_out, then rows to norm 1
+        counted = (pre / s) * (w.D * s / s_out).norm(dim=1) if with_norms else pre / s
         acts = torch.where(counted > threshold, pre, 0.0).clamp_min(0.0)
-        return acts, (acts @ w.D + w.c) / s
+        return acts, (acts @ w.D + w.c) / s_out
 
     about = {"model_name": "meta-llama/Llama-3.1-8B", "hook_name": site, "hook_layer": 15, "l0": 50}
+    about |= {"hook_name_out": site_out} if out is not None else {}
     return Published("llama-scope", repository, path, dense, about)
 
 
 def llamascopium(
     root: Path, w: Weights, dtype: torch.dtype = torch.float32, version: int = 2, act_fn: str = "jumprelu",
-    with_norms: bool = True, norm: str = "dataset-wise", k: int = 5, **changes: Any,
+    with_norms: bool = True, norm: str = "dataset-wise", k: int = 5, out: float | None = None, **changes: Any,
 ) -> Published:  # fmt: skip
-    """Logarithms of thresholds; version 1 is Llama Scope R1."""
+    """Logarithms of thresholds; version 1 is Llama Scope R1. `out` is the mean norm of what a transcoder writes."""
     w = w.stored(dtype)
     d, F = w.E.shape
     repository = hub(root, "fnlp/Llama-Scope-R1-Distill")
@@ -229,6 +236,7 @@ def llamascopium(
     path.mkdir(parents=True)
     log = (w.t.abs() + 0.05).log().to(dtype)
     site = "blocks.5.hook_resid_post"
+    site_out = site if out is None else "blocks.5.hook_mlp_out"
     tensors = {"W_E": w.E, "b_E": w.b, "W_D": w.D, "b_D": w.c, "activation_function.log_jumprelu_threshold": log}
     if version == 1:
         tensors = {"encoder.weight": w.E.T, "encoder.bias": w.b, "decoder.weight": w.D.T, "decoder.bias": w.c}
@@ -236,29 +244,34 @@ def llamascopium(
     if act_fn != "jumprelu":
         tensors = {name: each for name, each in tensors.items() if "threshold" not in name}
     tensors[f"dataset_average_activation_norm.{site}"] = torch.tensor(NORM)
+    if out is not None:
+        tensors[f"dataset_average_activation_norm.{site_out}"] = torch.tensor(out)
     types = {name: torch.float32 if "norm" in name else dtype for name in tensors}
     save_file(
         {name: each.to(types[name]).contiguous() for name, each in tensors.items()}, path / "sae_weights.safetensors"
     )
     said = {
-        "sae_type": "sae", "hook_point_in": site, "hook_point_out": site, "d_model": d, "expansion_factor": F // d,
+        "sae_type": "sae", "hook_point_in": site, "hook_point_out": site_out, "d_model": d, "expansion_factor": F // d,
         "act_fn": act_fn, "norm_activation": norm, "sparsity_include_decoder_norm": with_norms, "top_k": k,
         "use_decoder_bias": True, "use_glu_encoder": False,
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(said | changes))
-    s = 1.0 if norm == "inference" else math.sqrt(d) / float(torch.tensor(NORM))
+    fixed = 1.0 if norm == "inference" else math.sqrt(d) / float(torch.tensor(NORM))
+    fixed_out = fixed if out is None else math.sqrt(d) / float(torch.tensor(out))
     threshold = log.double().exp()
 
     def dense(x: Tensor) -> tuple[Tensor, Tensor]:
+        s = math.sqrt(d) / x.norm(dim=1, keepdim=True) if norm == "token-wise" else fixed
         pre = (s * x) @ w.E + w.b
         norms = w.D.norm(dim=1) if with_norms else torch.ones(F, dtype=torch.float64)
         if act_fn == "topk":
             acts = top(pre * norms, k) / norms
         else:
             acts = jump(pre * norms, threshold if act_fn == "jumprelu" else 0.0) / norms
-        return acts, (acts @ w.D + w.c) / s
+        return acts, (acts @ w.D + w.c) / (s if norm == "token-wise" else fixed_out)
 
     about = {"hook_name": site, "hook_layer": 5, "l0": k, "model_name": "meta-llama/Llama-3.1-8B"}
+    about |= {"hook_name_out": site_out} if out is not None else {}
     return Published("llamascopium", repository, path, dense, about)
 
 

@@ -19,6 +19,8 @@ from tests.sae_torch.interop import layouts
 from tests.sae_torch.interop.layouts import Published, Weights
 
 D, F = 6, 20
+# Ranked, or scaled by their own norms, so that no input lies at a threshold.
+WITHOUT_UNITS = ("top k", "qwen", "token-wise")
 FOLDER = "layer_12_width_16k_l0_big"
 Layout = Callable[..., Published]
 CASES: dict[str, tuple[Layout, dict[str, Any]]] = {
@@ -41,11 +43,15 @@ CASES: dict[str, tuple[Layout, dict[str, Any]]] = {
     "qwen-scope bf16": (layouts.qwen_scope, {"dtype": torch.bfloat16}),
     "llama-scope": (layouts.llama_scope, {}),
     "llama-scope norms": (layouts.llama_scope, {"with_norms": True}),
+    "llama-scope transcoder": (layouts.llama_scope, {"out": 1.9, "dtype": torch.float32}),
+    "llama-scope transcoder, norms": (layouts.llama_scope, {"out": 1.9, "with_norms": True}),
     "llama-scope top k": (layouts.llama_scope, {"act_fn": "topk", "dtype": torch.float32}),
     "llama-scope r1": (layouts.llamascopium, {"version": 1, "with_norms": False}),
     "llama-scope r1 norms, bf16": (layouts.llamascopium, {"version": 1, "dtype": torch.bfloat16}),
     "llamascopium": (layouts.llamascopium, {}),
     "llamascopium inference": (layouts.llamascopium, {"norm": "inference"}),
+    "llamascopium transcoder": (layouts.llamascopium, {"out": 1.9}),
+    "llamascopium token-wise": (layouts.llamascopium, {"norm": "token-wise"}),
     "llamascopium relu": (layouts.llamascopium, {"act_fn": "relu"}),
     "llamascopium top k": (layouts.llamascopium, {"act_fn": "topk"}),
     "llamascopium top k without norms": (layouts.llamascopium, {"act_fn": "topk", "with_norms": False}),
@@ -126,7 +132,7 @@ def test_every_convention_shows(name: str, tmp_path: Path) -> None:
         assert not agrees(sae, published(name, tmp_path / str(number), wrong).dense, x)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "top k" not in name and not name.startswith("qwen")])
+@pytest.mark.parametrize("name", [name for name in CASES if not any(part in name for part in WITHOUT_UNITS)])
 def test_a_score_at_the_threshold_is_not_above_it(name: str, tmp_path: Path) -> None:
     """Weights and inputs whose sums are exact: pre-activations of 0, 1 and 2 times the threshold."""
     eye, ones = torch.eye(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
@@ -159,6 +165,20 @@ def test_weights_keep_their_type_and_a_given_one_is_rounded_to_once(tmp_path: Pa
         )
 
 
+def test_a_layer_of_a_set_and_any_file_of_a_folder_stand_for_the_dictionary(tmp_path: Path) -> None:
+    w = layouts.weights(D, F)
+    given = layouts.llama_scope(tmp_path, w)
+    for file in ("hyperparams.json", "checkpoints/final.safetensors"):
+        assert formats.resolve(given.path / file) == ("llama-scope", given.path)
+    layers = layouts.qwen_scope(tmp_path, w)
+    (layers.repository / "layer10.sae.pt").write_bytes(layers.path.read_bytes())
+    assert formats.describe(layers.repository, layer=10).site == "blocks.10.hook_resid_post"
+    with pytest.raises(
+        st.InputError, match=r"found 2 below it: layer10\.sae\.pt, layer3\.sae\.pt; name one, or its --layer"
+    ):
+        formats.load(layers.repository)
+
+
 def test_a_qwen_file_without_a_telling_folder_asks_for_k(tmp_path: Path) -> None:
     given = layouts.qwen_scope(tmp_path, layouts.weights(D, F), name="downloads/qwen")
     with pytest.raises(st.InputError, match=r"neither a folder SAE-Res.* nor a config\.json says k; pass --k"):
@@ -183,16 +203,16 @@ def edited(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "changes", "message"),
     [
-        ("llama-scope", "hyperparams.json", {"hook_point_out": "blocks.15.hook_mlp_out"}, "found a transcoder from"),
         ("llama-scope", "hyperparams.json", {"jump_relu_threshold": None}, "jump_relu_threshold: expected a number"),
         ("llama-scope", "hyperparams.json", {"act_fn": "relu"}, "act_fn: expected jumprelu, .* found 'relu'"),
         ("llama-scope", "hyperparams.json", {"use_glu_encoder": True}, "use_glu_encoder: expected false"),
         ("llama-scope", "hyperparams.json", {"dataset_average_activation_norm": {}}, "a positive number, found None"),
         ("llama-scope", "hyperparams.json", {"norm_activation": "token-wise"}, "expected dataset-wise"),
-        ("llamascopium", "config.json", {"norm_activation": "batch-wise"}, "expected dataset-wise or inference"),
+        ("llamascopium", "config.json", {"norm_activation": "batch-wise"}, "expected dataset-wise, token-wise or inf"),
+        ("llamascopium transcoder", "config.json", {"norm_activation": "token-wise"}, "expected dataset-wise or inf"),
         ("llamascopium", "config.json", {"sae_type": "clt"}, "sae_type: expected 'sae', found 'clt'"),
         ("llamascopium", "config.json", {"act_fn": "layertopk"}, "act_fn: expected relu, .* found 'layertopk'"),
-        ("llamascopium", "config.json", {"hook_point_in": "blocks.5.ln2"}, "found a transcoder from blocks.5.ln2"),
+        ("llamascopium", "config.json", {"hook_point_in": "blocks.5.ln2"}, "norm of activations at blocks.5.ln2"),
         ("gemma-scope-2", "config.json", {"type": "clt"}, "found a cross-layer transcoder"),
         ("gemma-scope-2", "config.json", {"type": "crosscoder"}, "found a crosscoder"),
         ("gemma-scope-2", "config.json", {"architecture": "topk"}, "architecture: expected 'jump_relu', found 'topk'"),
