@@ -11,6 +11,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.training.units import InputUnits, enter, leave
+from sae_torch.training.update import BIAS_RATE
 
 CHOICES = [
     st.TokenChoice(3),
@@ -157,6 +158,21 @@ def test_a_trainer_goes_on_to_the_same_bits(choice: st.Choice) -> None:
         trainer.end()
     for name, value in whole.sae.state_dict().items():
         assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(second.sae.state_dict()[name])), name
+
+
+def test_the_bias_of_the_encoder_takes_larger_steps() -> None:
+    trainer = st.Trainer(st.Transcoder(10, 6, 48, st.MutualChoice(3)), st.TrainConfig(progress=False, warm_up=0))
+    trainer.begin(pairs(steps=1), 10, 2000)
+    trainer.step(pairs(steps=1)[0])
+    rates = {
+        name: group["lr"]
+        for group in trainer.optimizer.param_groups
+        for name, weight in trainer.sae.named_parameters()
+        if any(weight is each for each in group["params"])
+    }
+    assert rates["b_enc"] == pytest.approx(BIAS_RATE * rates["encoder"])
+    assert rates["W_dec"] == rates["b_dec"] == rates["encoder"] == pytest.approx(4e-3)
+    trainer.end()
 
 
 def test_prefixes_and_pairs_as_rows_beside_each_other() -> None:
