@@ -88,7 +88,7 @@ def test_a_live_run_trains_on_pairs(
         ({"targets": None}, "targets: expected what a transcoder computes, found nothing"),
         (
             {"activations": None, "targets": None},
-            r"harvest\.target: expected what a transcoder"),
+            r"harvest\.target: expected what a transcoder",
         ),
         ({"sae": SaeOptions()}, "targets: expected with sae.kind transcoder, found .*y.npy with autoencoder"),
         ({"activations": None}, r"targets: is for activations that lie on disk, expected harvest\.target"),
