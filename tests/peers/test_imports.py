@@ -175,10 +175,10 @@ def test_sparsify(x: Tensor, tmp_path: Path) -> None:
     same_function(sparsify.load(tmp_path / "layers.3"), dense, theirs(x).sae_out, x)
 
 
-@pytest.mark.parametrize("option", [{"activation": "groupmax"}, {"skip_connection": True}, {"transcode": True}])
-def test_sparsify_coders_without_an_equivalent_are_refused(option: dict[str, Any], tmp_path: Path) -> None:
+def test_sparsify_coders_of_another_activation_are_refused(tmp_path: Path) -> None:
     from sparsify import SparseCoder, SparseCoderConfig
 
-    SparseCoder(D_MODEL, SparseCoderConfig(num_latents=N_FEATURES, k=K, **option)).save_to_disk(tmp_path)
-    with pytest.raises(st.InputError, match=f"{next(iter(option))} = .* is not supported"):
+    config = SparseCoderConfig(num_latents=N_FEATURES, k=K, activation="groupmax")
+    SparseCoder(D_MODEL, config).save_to_disk(tmp_path)
+    with pytest.raises(st.InputError, match="activation = 'groupmax' is not supported"):
         sparsify.load(tmp_path)
