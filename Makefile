@@ -60,7 +60,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # From source with the machine's own Python, torch, CuPy and Triton: nothing is installed, nothing is fetched.
 GPU_PYTHON ?= python3
-gpu-check:       ## on a machine with a CUDA device: parity, races, benchmarks; writes benchmarks/results/<device>.json
+gpu-check:       ## on a machine with a CUDA device: parity, races, benchmarks in stages; writes benchmarks/results/<device>/
 	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu_check
 
 bench: $(INSTALLED)   ## the benchmarks of selections and solvers, in one run each

@@ -1,20 +1,23 @@
-"""Everything that needs a CUDA device, in one run: the same answers as NumPy, no races, and how fast.
+"""Everything that needs a CUDA device, in stages: the same answers as NumPy, no races, and how fast.
 
-`make gpu-check` runs it with the machine's own Python, from source, without a network. Each part is a process of its
-own: what one leaves behind, or where it hangs, keeps no other from running; but the run fails. `--dry-run` walks
-through every part without a GPU, on small tensors of the CPU and by torch's engine, and writes nothing.
+`make gpu-check` runs all of them with the machine's own Python, from source, without a network. Each stage is a command
+of its own, `python -m benchmarks.gpu_check --stage NAME`, with a time limit, and writes what it finds as it goes into
+`benchmarks/results/<device>/<stage>.json`: one that fails, hangs or is cut off costs only itself. Where a figure has a
+target, it says whether that is met. `--dry-run` walks through every stage without a GPU, on small tensors of the CPU
+and by torch's engine, and writes only where `--out` says.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,104 +25,167 @@ import torch
 
 import allocation
 import allocation.validation
-from benchmarks import gpu_parity, gpu_selection, gpu_steps, gpu_training
+from benchmarks import gpu_parity, gpu_ranks, gpu_selection, gpu_steps, gpu_training, harness
 from benchmarks.gpu_device import Gpu
-from benchmarks.harness import arguments, report
 
-# Seconds of the whole run, and those a part needs to start and to end.
-WHOLE, MARGIN = 465.0, 12.0
-# What runs, in order, with the seconds it may take: a sentence, or the rows of a table.
-PARTS: dict[str, tuple[Callable[[Gpu], str | Iterator[list[Any]]], float]] = {
-    "refusals": (gpu_parity.refusals, 60),
-    "small parity": (gpu_parity.small_parity, 110),
-    "large parity": (gpu_parity.large_parity, 60),
-    "nested parity": (gpu_parity.nested_parity, 40),
-    "two-sided parity": (gpu_parity.two_sided_parity, 40),
-    "exact steps": (gpu_steps.exact_parity, 40),
-    "training parity": (gpu_steps.training_parity, 60),
-    "no waiting": (gpu_parity.no_waiting, 40),
-    "graph capture": (gpu_parity.graph_capture, 40),
-    "steps without waiting": (gpu_steps.steps_without_waiting, 50),
-    "captured steps": (gpu_steps.captured_steps, 60),
-    "selections": (gpu_selection.selection_rows, 100),
-    "training steps": (gpu_training.training_rows, 110),
-    "largest autoencoder": (gpu_training.largest_autoencoder, 100),
-    "beyond 32 bits": (gpu_parity.beyond_32_bits, 90),
-    "sanitizer": (gpu_parity.sanitizer, 190),
+Part = Callable[[Gpu], str | Iterator[list[Any]]]
+# What ends with a sentence is a check; what ends with rows is a table, under these headings.
+HEADINGS = {
+    "selections": gpu_selection.HEADINGS,
+    "training steps": gpu_training.HEADINGS,
+    "profile": gpu_training.PROFILE_HEADINGS,
+    "short training": gpu_training.SHORT_HEADINGS,
 }
+# Seconds that a stage needs to start and to end.
+MARGIN = 10.0
 
 
-def attempted(name: str, gpu: Gpu, keep: Callable[[list[Any]], None]) -> bool:
-    """Run a part here, its rows kept as they come; False after the traceback of one that failed was shown."""
-    start = time.perf_counter()
-    try:
-        answer = PARTS[name][0](gpu)
-        if not isinstance(answer, str):
-            for row in answer:
-                keep(row)
-            answer = "done"
-    except Exception:  # the other parts are worth their run
-        print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
-        return False
-    print(f"{name}: {answer} ({time.perf_counter() - start:.1f} s)", flush=True)
-    return True
+@dataclass(frozen=True)
+class Stage:
+    """Parts that share a process, and the seconds they may take together."""
+
+    seconds: float
+    parts: dict[str, Part]
 
 
-def in_own_process(name: str, seconds: float, file: Path) -> bool:
-    """The same in a new process, which writes its rows to the file; False too where it does not end in time."""
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--part", name, "--rows", str(file)]
-    try:
-        run = subprocess.run([*command, "--seconds", str(seconds - MARGIN)], timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        print(f"FAILED {name}: not done after {seconds:.0f} s", flush=True)
-        return False
-    if run.returncode not in (0, 1):
-        print(f"FAILED {name}: its process ended with {run.returncode}", flush=True)
-    return run.returncode == 0
+# Seven minutes in all, of the fifteen of which a card's start takes some.
+STAGES = {
+    "parity": Stage(
+        90,
+        {
+            "refusals": gpu_parity.refusals,
+            "large parity": gpu_parity.large_parity,
+            "exact steps": gpu_steps.exact_parity,
+            "nested parity": gpu_parity.nested_parity,
+            "two-sided parity": gpu_parity.two_sided_parity,
+            "no waiting": gpu_parity.no_waiting,
+            "graph capture": gpu_parity.graph_capture,
+            "steps without waiting": gpu_steps.steps_without_waiting,
+            "training parity": gpu_steps.training_parity,
+            "small parity": gpu_parity.small_parity,
+        },
+    ),
+    "races": Stage(60, {"racecheck": gpu_parity.racecheck, "memcheck": gpu_parity.memcheck}),
+    "selection": Stage(100, {"selections": gpu_selection.selection_rows}),
+    "steps": Stage(
+        95,
+        {
+            "training steps": gpu_training.training_rows,
+            "profile": gpu_training.profile_rows,
+            "captured steps": gpu_steps.captured_steps,
+        },
+    ),
+    "training": Stage(50, {"short training": gpu_training.short_training}),
+    "ranks": Stage(20, {"collectives": gpu_ranks.collectives}),
+}
+# Asked for by name: they take what is left of a session.
+FURTHER = {
+    "large": Stage(
+        180,
+        {
+            "beyond 32 bits": gpu_parity.beyond_32_bits,
+            "largest autoencoder": gpu_training.largest_autoencoder,
+        },
+    )
+}
+ALL = STAGES | FURTHER
 
 
-def check_gpu() -> list[str]:
-    """All parts on the GPU; the names of those that failed, and the tables written."""
-    gpu, failures = Gpu("cuda"), []
-    end = time.perf_counter() + WHOLE
-    tables: dict[str, list[list[Any]]] = {}
-    for name, (_, most) in PARTS.items():
-        left = end - time.perf_counter()
-        if left < 2 * MARGIN:
-            failures.append(name)
-            print(f"FAILED {name}: no time left", flush=True)
+class Record:
+    """What a stage has found so far, in a file that is whole at any moment."""
+
+    def __init__(self, file: Path | None, stage: str, gpu: Gpu) -> None:
+        self.file = file
+        about = harness.machine() | {"device": gpu.name}
+        self.content: dict[str, Any] = {"stage": stage, "machine": about, "parts": {}}
+
+    def note(self, part: str, **facts: Any) -> None:
+        """Add to what is known of a part."""
+        self.content["parts"].setdefault(part, {}).update(facts)
+        if self.file is not None:
+            beside = self.file.with_suffix(".tmp")
+            beside.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+            beside.replace(self.file)
+
+
+def run_stage(name: str, gpu: Gpu, folder: Path | None) -> list[str]:
+    """Run a stage here; the parts that failed, or for which no time was left."""
+    file = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.json"
+    record, failed = Record(file, name, gpu), []
+    for part, work in ALL[name].parts.items():
+        if not gpu.has_time:
+            record.note(part, status="no time left")
+            failed.append(part)
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "rows"
-            if not in_own_process(name, min(most, left), file):
-                failures.append(name)
-            if file.exists():
-                tables[name] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    write(gpu.name, tables)
-    return failures
+        record.note(part, status="running")
+        started = time.perf_counter()
+        try:
+            answer = work(gpu)
+            if isinstance(answer, str):
+                record.note(part, said=answer)
+                print(f"{part}: {answer} ({time.perf_counter() - started:.1f} s)", flush=True)
+            else:
+                rows: list[list[Any]] = []
+                for row in answer:
+                    rows.append(row)
+                    record.note(part, headings=HEADINGS[part], rows=rows)
+                    print(f"{part}: {dict(zip(HEADINGS[part], row, strict=True))}", flush=True)
+                print(f"{part}: {len(rows)} rows ({time.perf_counter() - started:.1f} s)", flush=True)
+            record.note(part, status="done")
+        except Exception as error:  # the other parts are worth their run
+            print(f"FAILED {part}\n{traceback.format_exc()}", flush=True)
+            record.note(part, status="failed", error=f"{type(error).__name__}: {error}"[:2000])
+            failed.append(part)
+        record.note(part, seconds=round(time.perf_counter() - started, 1))
+        gpu.free()
+    return failed
 
 
-def write(gpu: str, tables: dict[str, list[list[Any]]]) -> None:
-    """What was measured, as the page of benchmarks shows it."""
-    file = gpu.lower().replace(" ", "_").replace("-", "_")
-    if tables.get("selections"):
-        notes = f"{gpu}; normal scores, {gpu_parity.K} per token in all or per row, {gpu_parity.M} per column; floor: "
-        notes += "scores.max(); kernels: without the copy of counts and prices to main memory."
-        report(file, gpu_selection.HEADINGS, tables["selections"], notes)
-    if tables.get("training steps"):
-        notes = f"{gpu}; a step is forward, reconstruction, the default auxiliary loss, backward, clip, Adam, unit "
-        notes += "norm and statistics; product: the encoder's forward product alone."
-        report(f"{file}_training", gpu_training.HEADINGS, tables["training steps"], notes)
+def in_own_process(name: str, words: list[str], folder: Path | None) -> bool:
+    """A stage in a process that is ended when its time is over; whether all of it was done."""
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--stage", name, *words]
+    stage = ALL[name]
+    print(f"== {name}, at most {stage.seconds:.0f} s: {' '.join(command[1:])}", flush=True)
+    try:
+        code = subprocess.run(command, timeout=stage.seconds, check=False).returncode
+    except subprocess.TimeoutExpired:
+        print(f"FAILED {name}: cut off after {stage.seconds:.0f} s", flush=True)
+        _mark_cut_off(folder, name)
+        return False
+    if code not in (0, 1):
+        print(f"FAILED {name}: its process ended with {code}", flush=True)
+        _mark_cut_off(folder, name, f"the process ended with {code}")
+    return code == 0
+
+
+def _mark_cut_off(folder: Path | None, name: str, status: str = "cut off") -> None:
+    """Say so in what the stage has written."""
+    if folder is None or not (folder / f"{name}.json").exists():
+        return
+    content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    for part in content["parts"].values():
+        if part["status"] == "running":
+            part["status"] = status
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def folder_of(gpu: Gpu, out: Path | None) -> Path | None:
+    """Where results go: by the device's name, unless said otherwise; nowhere in a dry run."""
+    if out is not None or not gpu.is_real:
+        return out
+    return harness.RESULTS / gpu.name.lower().replace(" ", "_").replace("-", "_")
 
 
 def main() -> None:
     """Run on the GPU, or walk through everything on the CPU."""
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--dry-run", action="store_true", help="every part on the CPU, nothing written")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", "--dry", action="store_true", help="every stage on the CPU, with tiny sizes")
+    parser.add_argument("--stage", choices=list(ALL), help="one stage alone, in this process")
+    parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--kernels-once", action="store_true", help="a few problems, for the sanitizer")
-    parser.add_argument("--part", choices=list(PARTS), help="one part alone")
-    parser.add_argument("--rows", type=Path, help="where a part alone writes its rows")
-    parser.add_argument("--seconds", type=float, default=60.0, help="after these a part starts no further benchmark")
     options = parser.parse_args()
     if options.kernels_once:
         return gpu_parity.kernels_once()
@@ -130,18 +196,15 @@ def main() -> None:
         warnings.filterwarnings("ignore", "CuPy is not installed|.* works in main memory", RuntimeWarning)
     elif not torch.cuda.is_available():
         raise SystemExit("gpu-check needs a CUDA device; --dry-run walks through it without one")
-    if options.part is None and not options.dry_run:
-        failures = check_gpu()
+    device = "cpu" if options.dry_run else "cuda"
+    gpu = Gpu(device, 60.0)
+    folder = folder_of(gpu, options.out)
+    if options.stage is not None:
+        gpu = Gpu(device, ALL[options.stage].seconds - MARGIN)
+        failures = run_stage(options.stage, gpu, folder)
     else:
-
-        def keep(row: list[Any]) -> None:
-            if options.rows:
-                with options.rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-
-        names = list(PARTS) if options.part is None else [options.part]
-        gpu = Gpu("cpu" if options.dry_run else "cuda", options.seconds)
-        failures = [name for name in names if not attempted(name, gpu, keep)]
+        words = [*(["--dry-run"] if options.dry_run else []), *([] if folder is None else ["--out", str(folder)])]
+        failures = [name for name in STAGES if not in_own_process(name, words, folder)]
     if failures:
         raise SystemExit(f"failed: {', '.join(failures)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +17,18 @@ from sae_torch.training.log import StepRecord
 # tokens, d_model, features, k
 SIZES = ((4096, 768, 24576, 32), (4096, 768, 1 << 17, 32))
 SMALL = (64, 16, 128, 4)
+SHORT: dict[str, Callable[[int, int], st.Choice]] = {
+    "token": lambda k, _: st.TokenChoice(k),
+    "mutual": lambda k, _: st.MutualChoice(k),
+    "balanced": lambda k, features: st.BalancedChoice(k, feature_floors=0.25 * k / features),
+}
 OURS = (PRODUCT, "token choice", "mutual choice", "feature choice")
 LARGEST = (4096, 768, 1 << 20, 32)
-HEADINGS = ["size", "type", "step", "ms", "x product", "tokens/s"]
+HEADINGS = ["size", "type", "step", "ms", "x product", "tokens/s", "targets"]
+PROFILE_HEADINGS = ["operation", "calls a step", "device ms a step", "share"]
+SHORT_HEADINGS = ["choice", "type", "graph", "steps", "steps/s", "first loss", "last loss", "silent"]
+# A step in bfloat16 against its encoder's product, and against sparsify's.
+MOST_PRODUCTS, LEAST_FASTER = 1.25, 1.3
 
 
 def training_rows(gpu: Gpu) -> Iterator[list[Any]]:
@@ -33,9 +43,70 @@ def training_rows(gpu: Gpu) -> Iterator[list[Any]]:
             times = gpu.times(sides, repeats=7 if gpu.is_real else 1)
             for name, milliseconds in times.items():
                 ratio, rate = milliseconds / times[PRODUCT], round(1e3 * sizes[0] / milliseconds)
-                row = [str(sizes), str(dtype).removeprefix("torch."), name, milliseconds, ratio, rate]
-                print(row, flush=True)
-                yield row
+                said = verdicts(name, dtype, times) if gpu.is_real else "not judged"
+                yield [str(sizes), str(dtype).removeprefix("torch."), name, milliseconds, ratio, rate, said]
+
+
+def verdicts(name: str, dtype: torch.dtype, times: dict[str, float]) -> str:
+    """Which targets of a step are met, and which are missed."""
+    if dtype != torch.bfloat16 or name not in OURS[1:]:
+        return ""
+    fast = times[name] <= MOST_PRODUCTS * times[PRODUCT]
+    said = [f"{'met' if fast else 'missed'} {MOST_PRODUCTS:g} x product"]
+    for peer, milliseconds in times.items():
+        if "sparsify" in peer:
+            faster = milliseconds >= LEAST_FASTER * times[name]
+            said.append(f"{'met' if faster else 'missed'} {LEAST_FASTER:g} x {peer}")
+    return ", ".join(said)
+
+
+def profile_rows(gpu: Gpu) -> Iterator[list[Any]]:
+    """What a step of mutual choice in bfloat16 spends its time on, the largest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    sizes, count = (SIZES[0], 5) if gpu.is_real else (SMALL, 2)
+    batches = [batch.to(gpu.device, torch.bfloat16) for batch in activations(*sizes[:2], count=2)]
+    step = OurStep(st.MutualChoice(sizes[3]), sizes, batches)
+    for _ in range(5):
+        step()
+    gpu.wait()
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu.is_real else [])]
+    with profile(activities=kinds) as profiled:
+        for _ in range(count):
+            step()
+        gpu.wait()
+    name = "self_device_time_total" if gpu.is_real else "self_cpu_time_total"
+    events = sorted(profiled.key_averages(), key=lambda event: getattr(event, name), reverse=True)
+    total = sum(getattr(event, name) for event in events)
+    for event in events[:20]:
+        spent = getattr(event, name)
+        yield [event.key[:80], event.count / count, spent / 1e3 / count, spent / max(total, 1.0)]
+
+
+def short_training(gpu: Gpu) -> Iterator[list[Any]]:
+    """Some hundred steps on one stream of activations: the loss falls, in either type, captured or not."""
+    sizes, count = ((4096, 512, 8192, 32), 300) if gpu.is_real else (SMALL, 6)
+    tokens, d_model, n_features, k = sizes
+    for dtype in (torch.float32, torch.bfloat16):
+        batches = [
+            batch.to(gpu.device, dtype) for batch in activations(tokens, d_model, count=16 if gpu.is_real else 3)
+        ]
+        for name, make in SHORT.items():
+            for graph in (False, True) if gpu.is_real and name != "balanced" else (False,):
+                if not gpu.has_time:
+                    return
+                choice = make(k, n_features)
+                sae = st.SparseAutoencoder(d_model, n_features, choice, dtype=dtype, device=gpu.device)
+                trainer = st.Trainer(sae, st.TrainConfig(progress=False, graph=graph))
+                gpu.wait()
+                started = time.perf_counter()
+                log = trainer.fit([batches[step % len(batches)] for step in range(count)])
+                gpu.wait()
+                seconds = time.perf_counter() - started
+                silent = 1.0 - len(torch.unique(sae.eval()(batches[0]).codes.trim().features)) / n_features
+                assert log.loss[-1] < log.loss[0], (name, dtype, graph, log.loss[0], log.loss[-1])
+                kind = str(dtype).removeprefix("torch.")
+                yield [name, kind, str(graph), count, count / seconds, log.loss[0], log.loss[-1], silent]
 
 
 def steps(sizes: tuple[int, int, int, int], batches: list[Tensor]) -> Iterator[tuple[str, Callable[[], object]]]:

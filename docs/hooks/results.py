@@ -29,12 +29,31 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if PLACE not in markdown:
         return markdown
     files = [file for file in sorted(RESULTS.glob("*.json")) if file.stem not in ELSEWHERE]
-    return markdown.replace(PLACE, "\n\n".join(map(section, files)))
+    stages = [part for file in sorted(RESULTS.glob("*/*.json")) for part in parts_of(file)]
+    return markdown.replace(PLACE, "\n\n".join([*map(section, files), *stages]))
+
+
+def parts_of(file: Path) -> list[str]:
+    """What a stage of `make gpu-check` found: a section for each of its tables."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    machine, found = content["machine"], []
+    for name, part in content["parts"].items():
+        if part.get("rows"):
+            notes = f"On {machine['device']}; {part['status']}."
+            table = {"headings": part["headings"], "rows": part["rows"], "machine": machine, "notes": notes}
+            place = f"{file.parent.name}/{file.name}"
+            found.append(section_of(table, f"{machine['device']}: {name}", place))
+    return found
 
 
 def section(file: Path) -> str:
     """One result: notes, table, machine."""
     content = json.loads(file.read_text(encoding="utf-8"))
+    return section_of(content, file.stem.replace("_", " ").capitalize(), file.name)
+
+
+def section_of(content: dict[str, Any], title: str, place: str) -> str:
+    """A table with its title, and the file it is from."""
     headings, machine = content["headings"], content["machine"]
     kinds = [isinstance(value, (int, float)) for value in content["rows"][0]]
     rows = [headings, *[[cell(value) for value in row] for row in content["rows"]]]
@@ -42,8 +61,7 @@ def section(file: Path) -> str:
     lines.insert(1, "| " + " | ".join("---:" if number else "---" for number in kinds) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     made = f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}"
-    source = f"<small>`benchmarks/results/{file.name}`: {made}, {versions}</small>"
-    title = file.stem.replace("_", " ").capitalize()
+    source = f"<small>`benchmarks/results/{place}`: {made}, {versions}</small>"
     table = "\n".join(lines)
     return "\n\n".join([f"## {title}", content["notes"], *timings(content), table, source])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +88,26 @@ def test_a_page_shows_one_result_by_name_and_the_others_leave_it_out() -> None:
     everything = results.on_page_markdown(results.PLACE)
     assert "rivals.json" not in everything
     assert "two_sided.json" in everything
+
+
+def test_tables_of_a_device_are_shown_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every stage the parts that have rows; one that was cut off says so."""
+    machine = {"date": "2026-01-01", "processor": "x", "cores": 2, "python": "3.12", "versions": {"torch": "2.11"}}
+    rows = {"status": "cut off", "headings": ["selection", "solve ms"], "rows": [["whole", 1.5]]}
+    content = {
+        "stage": "selection",
+        "machine": machine | {"device": "A Card"},
+        "parts": {"selections": rows, "checked": {"status": "done", "said": "fine"}, "failed": {"status": "failed"}},
+    }
+    (tmp_path / "a_card").mkdir()
+    (tmp_path / "a_card" / "selection.json").write_text(json.dumps(content))
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    page = results.on_page_markdown(results.PLACE)
+    assert page.count("## ") == 1
+    assert "## A Card: selections" in page
+    assert "On A Card; cut off." in page
+    assert "| whole | 1.5 |" in page
+    assert "benchmarks/results/a_card/selection.json" in page
 
 
 def test_times_are_drawn_where_several_sides_took_turns() -> None:
