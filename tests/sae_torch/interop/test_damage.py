@@ -16,6 +16,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.cli import main
+from sae_torch.commands.exchange import Import
 from sae_torch.interop import formats
 from sae_torch.interop.weight_files import SUFFIXES, TORCH_SUFFIXES, read_objects, read_tensors
 from tests.sae_torch.interop import layouts
@@ -96,11 +97,11 @@ def rewritten(file: Path, **changes: Tensor | None) -> None:
 
 
 def refused(path: Path, named: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The sentence that an import prints, which names a file, and writes nothing."""
-    capsys.readouterr()
-    assert main(["import", str(path), "--out", str(out), "--k", str(K)]) == 2
-    printed, text = capsys.readouterr()
-    assert (printed, len(text.splitlines()), out.exists()) == ("", 1, False)
+    """The sentence that an import ends with, which names a file; nothing is written or printed."""
+    with pytest.raises(st.InputError) as refusal:
+        Import(path, out, k=K).run()
+    text = str(refusal.value)
+    assert (capsys.readouterr(), len(text.splitlines()), out.exists()) == (("", ""), 1, False)
     assert str(named) in text
     return text
 
@@ -120,7 +121,7 @@ def test_what_was_not_downloaded_whole_is_named(name: str, tmp_path: Path, capsy
         with pytest.raises(st.InputError, match=file.name):
             formats.describe(path)
     file.write_bytes(whole)
-    assert main(["import", str(path), "--out", str(tmp_path / "out"), "--k", str(K)]) == 0
+    Import(path, tmp_path / "out", k=K).run()
 
 
 @EACH
