@@ -69,8 +69,12 @@ class ActivationTokenChoice(Choice):
                 "norms was given; evaluate it, or set sae.choice to st.TokenChoice(k) and train that"
             )
         self.build(scores.shape[1])
-        activations = torch.as_tensor(scores).detach() / self.norms.clamp_min(torch.finfo(self.norms.dtype).tiny)
-        return matches_of(al.solve(al.token_choice(activations.to(scores.dtype), self.token_k)))
+        return matches_of(al.solve(self.problem(torch.as_tensor(scores).detach())))
+
+    def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
+        """The k largest activations of every token; values of a solution are activations, not scores."""
+        activations = scores / self.norms.clamp_min(torch.finfo(self.norms.dtype).tiny)
+        return al.token_choice(activations.to(scores.dtype), self.token_k)
 
     def batch_free(self) -> Choice:
         """It needs no threshold."""

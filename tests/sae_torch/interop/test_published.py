@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_torch as st
+from sae_torch.activations import ArrayRows
 from sae_torch.cli import main
+from sae_torch.evaluation.batch_mode import batch_sensitivity
 from sae_torch.interop import formats
 from tests.sae_torch.interop import layouts
 from tests.sae_torch.interop.layouts import Published, Weights
@@ -177,6 +179,12 @@ def test_a_layer_of_a_set_and_any_file_of_a_folder_stand_for_the_dictionary(tmp_
         st.InputError, match=r"found 2 below it: layer10\.sae\.pt, layer3\.sae\.pt; name one, or its --layer"
     ):
         formats.load(layers.repository)
+
+
+def test_what_ranks_without_norms_is_evaluated_in_batches_too(tmp_path: Path) -> None:
+    sae = formats.load(layouts.qwen_scope(tmp_path, layouts.weights(D, F)).path)
+    (found,) = batch_sensitivity(sae, ArrayRows((inputs(512).numpy(),)), batch_sizes=(256,), tokens=512)
+    assert found.agreement == 1.0
 
 
 def test_a_qwen_file_without_a_telling_folder_asks_for_k(tmp_path: Path) -> None:
