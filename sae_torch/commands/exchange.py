@@ -88,8 +88,10 @@ class Import:
         module = formats.FORMATS[name]
         form = module.form(path, self.k).cast(dtype)
         choice = form.choice(str(path))
-        formats.warn_of(module.describe(path))
-        saelens.write(form, choice, self.out, _recorded(self, module.metadata(path)))
+        description = module.describe(path)
+        formats.warn_of(description)
+        about = module.metadata(path) | ({"known_defects": description.defects} if description.defects else {})
+        saelens.write(form, choice, self.out, _recorded(self, about))
         widths = (form.W_enc.shape[0], form.W_dec.shape[1] if form.is_transcoder else None)
         _tell(path, name, form.b_enc.numel(), widths, choice)
         print(f"{self.out} (saelens)")

@@ -164,13 +164,14 @@ def defects_of(folder: Path, config: Mapping[str, Any], one_threshold: bool) -> 
     one_threshold : bool
         Whether it has one threshold for all features, as a BatchTopK training gives.
     """
-    found = []
+    metadata = config.get("metadata") or {}
+    found = [str(text) for text in metadata.get("known_defects") or ()]  # of what an import read
     if config.get("normalize_activations") == "expected_average_only_in" and input_scale(folder, config) is None:
         found.append(
             "inputs were multiplied by a factor in training that the folder does not hold: as in SAELens they are "
             "taken as they come, so that features fire too often or too rarely"
         )
-    trained = (config.get("metadata") or {}).get("training_architecture")
+    trained = metadata.get("training_architecture")
     batch_topk = trained in BATCH_TOPK if trained is not None else one_threshold and not _ours(config)
     if config.get("architecture") == "jumprelu" and batch_topk and (6,) <= version_of(config) < RESCALED_SINCE:
         found.append(
@@ -178,7 +179,7 @@ def defects_of(folder: Path, config: Mapping[str, Any], one_threshold: bool) -> 
             "threshold, and the folder does not say whether this is one: compare its L0 with its k, and measure the "
             "threshold anew with st.calibrate if they differ"
         )
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _ours(config: Mapping[str, Any]) -> bool:

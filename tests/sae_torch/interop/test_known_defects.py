@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sae_torch as st
+from sae_torch.commands.exchange import Import
 from sae_torch.interop import formats
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -82,3 +83,17 @@ def test_a_factor_of_the_inputs_that_a_checkpoint_holds_is_folded(tmp_path: Path
     (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": "four"}))
     with pytest.raises(st.InputError, match=r"activation_scaler\.json: scaling_factor must be a positive number"):
         formats.load(folder)
+
+
+@pytest.mark.parametrize("change", [{}, {"normalize_activations": "expected_average_only_in"}], ids=["old", "scaled"])
+def test_an_import_keeps_what_is_known(change: dict[str, Any], tmp_path: Path) -> None:
+    """The folder that it writes looks like any other."""
+    folder = exported(tmp_path, one_threshold=not change)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | change))
+    known = formats.describe(folder).defects
+    assert len(known) == 1
+    for source, out in ((folder, tmp_path / "once"), (tmp_path / "once", tmp_path / "twice")):
+        with pytest.warns(UserWarning, match="SAELens"):
+            Import(source, out).run()
+        assert formats.describe(out).defects == known
