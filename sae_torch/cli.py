@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
@@ -64,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parse(words).run()
+        with _warnings_in_one_line():
+            parse(words).run()
     except InterruptedRunError as interruption:
         again = shlex.join([*launch(), "sae_torch", *words])
         if leads():
@@ -86,6 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)  # in one call: lines of processes mix
         return 2
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings as a sentence, without the line of code that they come from."""
+    as_before: Any = warnings.formatwarning
+
+    def sentence(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        if category is UserWarning:
+            return f"{PROGRAM}: {message}\n"
+        text: str = as_before(message, category, *place, **more)
+        return text
+
+    warnings.formatwarning = sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = as_before
 
 
 def parse(words: Sequence[str]) -> Command:

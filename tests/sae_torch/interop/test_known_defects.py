@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sae_torch as st
+from sae_torch import cli
 from sae_torch.commands.exchange import Import
 from sae_torch.interop import formats
 
@@ -97,3 +99,19 @@ def test_an_import_keeps_what_is_known(change: dict[str, Any], tmp_path: Path) -
         with pytest.warns(UserWarning, match="SAELens"):
             Import(source, out).run()
         assert formats.describe(out).defects == known
+
+
+def test_commands_warn_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the line of code before it, which is all that a warning of Python's own has."""
+    shown: list[str] = []
+
+    class Warns:
+        def run(self) -> None:
+            shown.extend(warnings.formatwarning("wrong", kind, "a.py", 3) for kind in (UserWarning, FutureWarning))
+
+    monkeypatch.setattr(cli, "parse", lambda words: Warns())
+    before = warnings.formatwarning
+    assert cli.main([]) == 0
+    assert shown[0] == "sae-torch: wrong\n"
+    assert shown[1].startswith("a.py:3: FutureWarning: wrong")
+    assert warnings.formatwarning is before
