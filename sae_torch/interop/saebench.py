@@ -111,6 +111,7 @@ class BenchmarkAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         form = InferenceForm.of(sae)
+        form.require_autoencoder("SAEBench")
         form.require_thresholds_alone("SAEBench")
         form.require_plain_inputs("SAEBench")
         layer = re.search(r"\.(\d+)(?:\.|$)", hook_name)

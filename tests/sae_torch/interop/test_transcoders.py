@@ -13,7 +13,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.cli import main
-from sae_torch.interop import circuit_tracer, dictionary_learning, formats, sparsify
+from sae_torch.interop import circuit_tracer, dictionary_learning, formats, saebench, sparsify
 
 CHOICES = {
     "token": lambda: st.TokenChoice(4),
@@ -180,6 +180,8 @@ def test_what_is_no_layer_of_a_set_is_refused(tmp_path: Path) -> None:
         circuit_tracer.save(transcoder, tmp_path, other | {"hook_name": "blocks.0.hook_resid_mid"})
     with pytest.raises(st.InputError, match="expected an autoencoder, as the dictionary_learning format has them"):
         dictionary_learning.save(transcoder, tmp_path / "other")
+    with pytest.raises(st.InputError, match="expected an autoencoder, as the SAEBench format has them"):
+        saebench.BenchmarkAutoencoder(transcoder, "m", "blocks.3.hook_mlp_out")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
