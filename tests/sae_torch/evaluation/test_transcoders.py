@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import sae_torch as st
 from sae_torch.activations import HarvestConfig, LanguageModel, Pairs, StateOfTheUnion, harvest_pairs, plan
 from sae_torch.activations.rows import ArrayRows
+from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.cli import main
-from sae_torch.evaluation import EvaluationFile, measure, model_loss, splice
+from sae_torch.evaluation import EvaluationFile, evaluate, measure, model_loss, splice
 from sae_torch.evaluation.batch_mode import batch_sensitivity
 from sae_torch.evaluation.difficulty import token_difficulty
 from sae_torch.evaluation.edge_swap import edge_swap_null
@@ -147,6 +148,17 @@ def test_figures_are_those_of_the_target(transcoder: st.Transcoder) -> None:
     for wrong in (pairs.inputs, Pairs(pairs.inputs, ArrayRows((y[:, :3].numpy(),)))):
         with pytest.raises(st.InputError, match="expected pairs of widths 16 and 16 for a transcoder"):
             measure(transcoder, wrong)
+
+
+def test_a_top_k_without_norms_has_no_batches_to_compare(transcoder: st.Transcoder) -> None:
+    """As sparsify trains transcoders: rows of any norm, ranked without it."""
+    choice = ActivationTokenChoice(4)
+    choice.set_norms(transcoder.W_dec.norm(dim=1))
+    transcoder.choice = choice.eval()
+    x = torch.randn(100, 16, generator=torch.Generator().manual_seed(8)).numpy()
+    figures = evaluate("theirs", transcoder, Pairs(ArrayRows((x,)), ArrayRows((x,))), null_tokens=50)
+    assert figures.batch_modes == ()
+    assert figures.l0 <= 4
 
 
 @pytest.fixture
