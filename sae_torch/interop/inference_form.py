@@ -154,9 +154,11 @@ class InferenceForm:
 
     @cached_property
     def norms(self) -> Tensor:
-        """Norm of every decoder row, (features,) float32."""
+        """Norm of every decoder row, (features,) float32; of a row of zeros that which `autoencoder` gives it."""
         norms = torch.cat([block.float().norm(dim=1) for block in _blocks(self.W_dec)])
-        return norms if self.decoder_scale is None else norms * self.decoder_scale.float().abs()
+        if self.decoder_scale is not None:
+            norms = norms * self.decoder_scale.float().abs()
+        return torch.where(norms > 0, norms, self._least_norm)
 
     @property
     def has_unit_rows(self) -> bool:
@@ -292,6 +294,8 @@ class InferenceForm:
         with torch.no_grad():
             _fill(local(sae.encoder), self.blocks("encoder"), here)
             _fill(local(sae.W_dec), self.blocks("W_dec"), here)
+            rows = local(sae.W_dec)
+            rows[(rows == 0).all(dim=1), 0] = self._least_norm
             local(sae.b_enc).copy_(self.b_enc[here])
             local(sae.b_dec).copy_(self.b_dec)
             if isinstance(sae, Transcoder) and sae.W_skip is not None and self.W_skip is not None:
@@ -307,6 +311,11 @@ class InferenceForm:
             return None
         theta = self.threshold.float().clamp_min(0.0)
         return theta if self.has_unit_rows else theta * self.norms
+
+    @property
+    def _least_norm(self) -> float:
+        """Norm of a row that adds nothing: its feature is active all the same, and scores are divided by norms."""
+        return 0.0 if self.dtype == torch.float16 else 1e-20
 
     @property
     def _wide_norms(self) -> Tensor:

@@ -247,6 +247,32 @@ def test_rows_of_unequal_norm_rank_as_in_the_file_and_again_after_every_export(t
         torch.testing.assert_close(each(x).x_hat, acts @ weights["W_dec"] + weights["b_dec"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "standard"])
+def test_a_feature_whose_decoder_row_is_zero_is_active_all_the_same(architecture: str, tmp_path: Path) -> None:
+    """It adds nothing, but counts among a token's features, and keeps others out of its top k."""
+    generator = torch.Generator().manual_seed(0)
+    w = {"W_enc": torch.randn(6, 20, generator=generator), "b_enc": torch.randn(20, generator=generator)}
+    w |= {"W_dec": torch.randn(20, 6, generator=generator), "b_dec": torch.randn(6, generator=generator)}
+    w["W_dec"][3], w["b_enc"][3] = 0.0, 5.0
+    more = {"threshold": torch.full((20,), 0.2)} if architecture == "jumprelu" else {}
+    save_file(w | more, tmp_path / "sae_weights.safetensors")
+    config = {"architecture": architecture, "d_in": 6, "d_sae": 20, "k": K, "metadata": {"sae_lens_version": "6.54.12"}}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    x = torch.randn(100, 6, generator=generator)
+    pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    if architecture == "topk":
+        top = pre.topk(K, dim=1)
+        acts = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    else:
+        acts = pre.relu() * (pre > (0.2 if more else 0.0))
+    assert bool((acts[:, 3] > 0).any())
+    sae = st.load(tmp_path)
+    out = sae(x)
+    torch.testing.assert_close(out.codes.to_dense(), acts, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.x_hat, acts @ w["W_dec"] + w["b_dec"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(st.load(st.save(sae, tmp_path / "again"))(x).x_hat, out.x_hat, rtol=1e-5, atol=1e-5)
+
+
 def test_what_ranks_without_norms_is_not_trained(tmp_path: Path) -> None:
     sae = st.SparseAutoencoder(4, 8, ActivationTokenChoice(2))
     with pytest.raises(st.InputError, match=r"expected one that trains, .* set sae\.choice to st\.TokenChoice"):

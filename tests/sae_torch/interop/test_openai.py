@@ -46,9 +46,13 @@ def dense(w: dict[str, Tensor], x: Tensor, k: int | None) -> tuple[Tensor, Tenso
 TOP = {"activation": "TopK", "activation_state_dict": {"k": K, "postact_fn": "ReLU"}}
 
 
+# What their own module writes with a later torch, and then does not read.
+NESTED = {"activation.k": K, "activation.postact_fn": "ReLU"}
+
+
 @pytest.mark.parametrize("entries", [TOP, {"activation": "ReLU", "activation_state_dict": {}}, {}], ids=str)
 def test_it_is_their_function_here_and_after_an_import(entries: dict[str, Any], tmp_path: Path) -> None:
-    path, w = written(tmp_path, **entries)
+    path, w = written(tmp_path, **entries, **(NESTED if entries is TOP else {}))
     x = 5 * torch.randn(200, D, generator=torch.Generator().manual_seed(0)) + 3
     acts, x_hat = dense(w, x, K if entries is TOP else None)
     sae = formats.load(path, k=None if entries is TOP else 7)
