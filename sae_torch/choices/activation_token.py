@@ -50,11 +50,6 @@ class ActivationTokenChoice(Choice):
         """K."""
         return int(self.k)
 
-    @property
-    def has_batch_problem(self) -> bool:
-        """Tokens choose by themselves, and it is not trained."""
-        return False
-
     def make_buffers(self, n_features: int) -> None:
         """Norms of 1, so that it is token choice until they are set."""
         self.register_buffer("norms", torch.ones(n_features))
