@@ -42,8 +42,9 @@ def error(transcoder: st.Transcoder, batches: list[tuple[Tensor, Tensor]]) -> fl
     return float((y - y_hat).square().sum() / (y - y.mean(0)).square().sum())
 
 
-@pytest.mark.parametrize("auxiliary", ["zipf", "k"])
-@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: type(choice).__name__)
+@pytest.mark.parametrize(
+    ("choice", "auxiliary"), [*((choice, "auto") for choice in CHOICES), (CHOICES[0], "k"), (CHOICES[4], "zipf")]
+)
 def test_every_choice_learns_from_pairs(choice: st.Choice, auxiliary: str) -> None:
     transcoder = st.Transcoder(10, 6, 48, copy.deepcopy(choice), skip=True)
     config = st.TrainConfig(progress=False, auxiliary=auxiliary, k_start=None)  # type: ignore[arg-type]

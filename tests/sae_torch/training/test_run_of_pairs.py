@@ -22,7 +22,7 @@ from sae_torch.training.trainer import Trainer
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     generator = np.random.default_rng(0)
-    x = generator.normal(size=(2400, 8)).astype(np.float32) + 1
+    x = generator.normal(size=(1600, 8)).astype(np.float32) + 1
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", np.maximum(x @ generator.normal(size=(8, 5)).astype(np.float32), 0))
     return RunConfig(
@@ -47,7 +47,7 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(
 
     def stopped(self: Trainer, x: Any) -> Any:
         assert self.schedule is not None
-        if self.schedule.step == 14:
+        if self.schedule.step == 12:
             raise RuntimeError("killed")
         return step(self, x)
 
