@@ -190,6 +190,7 @@ def main() -> None:
     if options.kernels_once:
         return gpu_parity.kernels_once()
     if options.dry_run:
+        sys.modules["cupy"] = None  # type: ignore[assignment]  # which may be installed, and finds no device
         allocation.is_on_device = allocation.validation.is_on_device = lambda array: (
             hasattr(array, "detach") and array.ndim == 2
         )
