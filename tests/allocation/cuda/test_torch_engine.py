@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -61,8 +62,9 @@ def test_every_type(shape: tuple[int, int], kind: str, type_name: str, axis: int
     assert_same(al.solve(al.Problem(matrix, **limits)), al.solve(al.Problem(plain, **limits)))
 
 
-def test_a_tensor_without_cupy_says_so_once_and_checks_its_entries() -> None:
+def test_a_tensor_without_cupy_says_so_once_and_checks_its_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way a CUDA tensor takes where CuPy is missing; a tensor of the processor can take it too."""
+    monkeypatch.setitem(sys.modules, "cupy", None)  # type: ignore[arg-type]  # where it is installed, too
     tensor = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
     with pytest.warns(RuntimeWarning, match=r"CuPy is not installed.*pip install 'sae-allocation\[cuda12\]'") as caught:
         matrix = device_scores(tensor)
