@@ -80,6 +80,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
     _flush(folder.parent)
 
 
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Make a folder for what is written inside; where nothing was, a failure leaves nothing."""
+    there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not there:
+            with contextlib.suppress(OSError):  # something whole lies in it
+                folder.rmdir()
+        raise
+
+
 def beside_of(folder: Path) -> Path:
     """Where `new_folder` fills a folder."""
     return folder.with_name(f".{folder.name}.tmp")

@@ -14,11 +14,11 @@ from torch.utils.hooks import RemovableHandle
 from sae_torch.activations.layout import token_rows, with_token_rows
 from sae_torch.activations.model_call import original, uncompiled
 from sae_torch.activations.sites import hidden_state, hook_at, site_module, with_hidden_state
-from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation.positions import ModelCalls
 from sae_torch.evaluation.sides import reconstruction, takes_pairs
+from sae_torch.sparse_coder import SparseCoder
 
 
 class Autoencoder(Protocol):
@@ -200,7 +200,15 @@ def _reconstruct(
     parameter = next(sae.parameters(), None) if isinstance(sae, nn.Module) else None
     inputs = x.float() if parameter is None else x.to(parameter.device, parameter.dtype)
     codes = sae.encode(inputs)
-    out = reconstruction(sae, _scaled(codes, factors), inputs)
+    edited = _scaled(codes, factors)
+    if error_term and isinstance(sae, SparseCoder):
+        # of what is not edited nothing is rounded: neither the activations nor what all features add
+        change = sae.added(codes.with_values(edited.values - codes.values), inputs)
+        if added:
+            change = change + sae.added(_one_token(codes, added), inputs)
+        wide = torch.promote_types(target.dtype, change.dtype)
+        return (target.to(wide) + change.to(target.device, wide)).to(target.dtype)
+    out = reconstruction(sae, edited, inputs)
     if added:
         out = out + _direction(sae, codes, inputs, added)
     if error_term:
@@ -213,15 +221,19 @@ def _direction(sae: Autoencoder, codes: SparseCodes, x: Tensor, added: Mapping[i
 
     With an input transform every token has units of its own.
     """
-    _require_features(added, codes.shape[1])
-    features = torch.tensor(sorted(added), device=codes.features.device)
-    values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
-    tokens, shape = torch.zeros_like(features), (1, codes.shape[1])
-    one = SparseCodes(tokens, features, values.to(codes.values.device), shape)
-    if isinstance(sae, SparseAutoencoder) and sae.input_transform is not None:
+    one = _one_token(codes, added)
+    if isinstance(sae, SparseCoder):
         return sae.added(one, x)
     zeros = one.with_values(torch.zeros_like(one.values))
     return reconstruction(sae, one, x[:1]) - reconstruction(sae, zeros, x[:1])
+
+
+def _one_token(codes: SparseCodes, added: Mapping[int, float]) -> SparseCodes:
+    """Codes of one token with these features."""
+    _require_features(added, codes.shape[1])
+    features = torch.tensor(sorted(added), device=codes.features.device)
+    values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
+    return SparseCodes(torch.zeros_like(features), features, values.to(codes.values.device), (1, codes.shape[1]))
 
 
 def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:

@@ -176,13 +176,13 @@ class InferenceForm:
         d, F = self.W_enc.shape
         named: dict[str, Rows] = {
             "W_enc": Rows((d, F), self.dtype, self.blocks("W_enc")),
-            "b_enc": Rows.of(self.b_enc.to(self.dtype)),
+            "b_enc": Rows.of(self._stored("b_enc", self.b_enc)),
             "W_dec": Rows(tuple(self.W_dec.shape), self.dtype, self.blocks("W_dec")),
-            "b_dec": Rows.of(self.b_dec.to(self.dtype)),
+            "b_dec": Rows.of(self._stored("b_dec", self.b_dec)),
         }
         optional = {
             "threshold": self.threshold,
-            "W_skip": None if self.W_skip is None else self.W_skip.to(self.dtype),
+            "W_skip": None if self.W_skip is None else self._stored("W_skip", self.W_skip),
         }
         return named | {name: Rows.of(tensor) for name, tensor in optional.items() if tensor is not None}
 
@@ -196,10 +196,10 @@ class InferenceForm:
         start = 0
         for block in _blocks(matrix.T if name == "encoder" else matrix):
             if scale is None:
-                yield block.to(self.dtype)
+                yield self._stored(name, block)
             else:
                 of_rows = scale if name == "W_enc" else scale[start : start + len(block), None]
-                yield (self._wide(block) * self._wide(of_rows)).to(self.dtype)
+                yield self._stored(name, self._wide(block) * self._wide(of_rows))
             start += len(block)
 
     def with_unit_rows(self) -> InferenceForm:
@@ -296,10 +296,10 @@ class InferenceForm:
             _fill(local(sae.W_dec), self.blocks("W_dec"), here)
             rows = local(sae.W_dec)
             rows[(rows == 0).all(dim=1), 0] = self._least_norm
-            local(sae.b_enc).copy_(self.b_enc[here])
-            local(sae.b_dec).copy_(self.b_dec)
+            local(sae.b_enc).copy_(self._stored("b_enc", self.b_enc)[here])
+            local(sae.b_dec).copy_(self._stored("b_dec", self.b_dec))
             if isinstance(sae, Transcoder) and sae.W_skip is not None and self.W_skip is not None:
-                local(sae.W_skip).copy_(self.W_skip)
+                local(sae.W_skip).copy_(self._stored("W_skip", self.W_skip))
         theta = self._scaled_threshold()
         if theta is not None:
             choice.set_thresholds(theta)
@@ -327,6 +327,16 @@ class InferenceForm:
         b_dec = self._wide(self.b_dec)
         encoded = torch.cat([self._wide(block) @ b_dec for block in _blocks(self.W_enc.T)])
         return encoded if self.encoder_scale is None else encoded * self._wide(self.encoder_scale)
+
+    def _stored(self, name: str, tensor: Tensor) -> Tensor:
+        """A weight in the type of all, which must hold it."""
+        stored = tensor.to(self.dtype)
+        if torch.finfo(self.dtype).max < torch.finfo(tensor.dtype).max and not bool(torch.isfinite(stored).all()):
+            raise InputError(
+                f"dtype: expected a type that holds {name}, whose entries go up to {float(tensor.abs().max()):.4g}, "
+                f"found {self.dtype}, which ends at {torch.finfo(self.dtype).max:.4g}"
+            )
+        return stored
 
     def _wide(self, tensor: Tensor) -> Tensor:
         """For arithmetic: float32, or the type of the weights where that is wider."""

@@ -21,7 +21,7 @@ from sae_torch.activations.sites import hook_name
 from sae_torch.choices.choice import Choice
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
-from sae_torch.files import write_json
+from sae_torch.files import filling, write_json
 from sae_torch.input_transform import TRANSFORMS
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, read_whole_number, require
@@ -132,8 +132,12 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
     Raises
     ------
     InputError
-        If the form has neither.
+        If the form has neither, or an input transform that the format has no word for.
     """
+    transform = form.input_transform
+    if transform is not None and TRANSFORMS.get(transform.name) != transform:
+        known = " or ".join(map(repr, TRANSFORMS.values()))
+        raise InputError(f"input_transform: expected {known}, which a folder has words for, found {transform!r}")
     if form.threshold is None and form.k is None:
         raise InputError(f"{path}: the thresholds were never measured; load it and call st.calibrate(sae, batches)")
     choice.build(form.b_enc.numel())
@@ -159,14 +163,14 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         config |= {"d_out": form.W_dec.shape[1], "apply_b_dec_to_input": False, "architecture": named}
     ours = {"version": allocation.__version__, **settings(choice)}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **said, "allocation": ours}
-    path.mkdir(parents=True, exist_ok=True)
-    (path / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
-    write_safetensors(path / WEIGHTS, form.rows)
-    quotas = choice.density_targets()
-    if quotas is not None:
-        frequencies = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas}
-        write_safetensors(path / SPARSITY, {name: Rows.of(tensor) for name, tensor in frequencies.items()})
-    write_json(path / CONFIG, config)
+    with filling(path):
+        (path / SPARSITY).unlink(missing_ok=True)  # of an autoencoder that lay here before
+        write_safetensors(path / WEIGHTS, form.rows)
+        quotas = choice.density_targets()
+        if quotas is not None:
+            frequencies = {"sparsity": quotas.clamp_min(1e-10).log10().float(), "quota_densities": quotas}
+            write_safetensors(path / SPARSITY, {name: Rows.of(tensor) for name, tensor in frequencies.items()})
+        write_json(path / CONFIG, config)
 
 
 def _transcoder_named(form: InferenceForm) -> str:

@@ -159,3 +159,18 @@ def test_an_evaluation_judges_it_in_units_of_the_activations(transform: InputTra
     wide = x.double()
     expected = float((wide - x_hat).square().sum() / (wide - wide.mean(0)).square().sum())
     assert quality.nmse == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_transform_that_a_folder_has_no_words_for_is_refused(tmp_path: Path) -> None:
+    """What is saved is what is loaded: another `eps` would be lost without a word."""
+
+    class Own(ConstantNorm):
+        name = "mine"
+
+    for transform in (LayerNorm(eps=0.1), Own()):
+        sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(2), input_transform=transform)
+        with pytest.raises(
+            st.InputError, match=r"input_transform: expected LayerNorm\(eps=1e-05\) or ConstantNorm\(\)"
+        ):
+            st.save(sae, tmp_path / "sae")
+        assert not (tmp_path / "sae").exists()

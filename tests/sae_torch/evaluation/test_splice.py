@@ -208,3 +208,26 @@ def test_bad_interventions_are_refused(tiny_language_model: LanguageModel, sae: 
         pass
     with pytest.raises(InputError, match="4 blocks"), splice(model, "hidden_states[9]", sae):
         pass
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_with_the_error_term_a_narrow_dictionary_changes_only_what_is_edited(dtype: torch.dtype) -> None:
+    """Its rounding of large activations, and of what all its features add, does not reach the model."""
+    draw = torch.Generator().manual_seed(0)
+    sae = st.SparseAutoencoder(12, 48, choice=st.TokenChoice(k=4), dtype=dtype).eval()
+    with torch.no_grad():
+        sae.b_dec.fill_(150.0)
+    model, x = nn.Sequential(nn.Identity()), 150 + torch.randn(1, 4, 12, generator=draw)
+    codes = sae.encode(x[0].to(dtype))
+    silent = next(feature for feature in range(48) if feature not in codes.features.tolist())
+    settings: dict[str, Any] = {"error_term": True, "skip_first": False}
+    with torch.no_grad():
+        with st.splice(model, "0", sae, ablate=[silent], **settings):
+            assert torch.equal(model(x), x)
+        with st.splice(model, "0", sae, add={silent: 1.0}, **settings):
+            torch.testing.assert_close(model(x)[0] - x[0], sae.W_dec[silent].float().expand(4, 12), rtol=0, atol=3e-5)
+        first = int(codes.features[0])
+        with st.splice(model, "0", sae, ablate=[first], **settings):
+            change = model(x)[0] - x[0]
+    expected = -codes.to_dense()[:, first, None].float() * sae.W_dec[first].float()
+    torch.testing.assert_close(change, expected, rtol=1e-2, atol=3e-5)

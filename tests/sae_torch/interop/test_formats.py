@@ -267,3 +267,17 @@ def test_wrong_arguments_write_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert message in complaint(words, capsys)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_type_that_does_not_hold_the_weights_is_refused(tmp_path: Path) -> None:
+    """Weights beyond float16 would be infinite in it."""
+    sae = st.SparseAutoencoder(6, 10, choice=st.TokenChoice(2))
+    with torch.no_grad():
+        sae.b_dec[3] = 1e6
+    folder = st.save(sae, tmp_path / "sae")
+    message = r"dtype: expected a type that holds b_dec, whose entries go up to 1e\+06, found torch.float16"
+    with pytest.raises(st.InputError, match=message):
+        st.load(folder, dtype=torch.float16)
+    assert main(["import", str(folder), "--out", str(tmp_path / "out"), "--dtype", "float16"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert st.load(folder, dtype=torch.bfloat16).b_dec[3] > 9e5
