@@ -40,7 +40,7 @@ from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, 
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
 from sae_torch.training.memory import fit_to_gpu
-from sae_torch.training.metrics import Sink, open_sinks, require_services
+from sae_torch.training.metrics import METRICS, Sink, open_sinks, require_services
 from sae_torch.training.run_config import RunConfig
 from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
@@ -93,6 +93,7 @@ class Run:
         self.checkpoints = Checkpoints(config.out / "checkpoints", config.checkpoints.keep)
         self.interruption = Interruption()
         self.stage = "starting"
+        self.has_trained = False
         self.mesh: DeviceMesh | None = None
         self.world: World = ALONE
 
@@ -123,9 +124,11 @@ class Run:
         self.world.once(self._require_ours)  # first, so that a folder of something else stays as it is
         self.config.out.mkdir(parents=True, exist_ok=True)
         with self.interruption.watching(), contextlib.ExitStack() as held, _deterministic(self.config.device):
+            is_new = not (self.config.out / CONFIG).exists()
             self.world.once(lambda: self._occupy(held))
             try:
-                return self._execute()
+                with self._leaving_free(is_new):
+                    return self._execute()
             except KeyboardInterrupt:
                 raise InterruptedRunError(f"while {self.stage}", code=0) from None
             except LostProcessError:  # another has stopped already, as it was asked to
@@ -139,6 +142,21 @@ class Run:
         self._require_ours()  # another process may have come first
         write_text(self.config.out / CONFIG, toml(self.config))
         self.checkpoints.prepare()
+
+    @contextlib.contextmanager
+    def _leaving_free(self, is_new: bool) -> Iterator[None]:
+        """A run that fails before its first step leaves its new folder to the corrected command."""
+        try:
+            yield
+        except InterruptedRunError:
+            raise
+        except Exception:
+            if is_new and not self.has_trained and self.world.leads:
+                for name in (CONFIG, METRICS):
+                    (self.config.out / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # something lies in it
+                    self.checkpoints.folder.rmdir()
+            raise
 
     def _require_ours(self) -> None:
         """The folder is free, or that of this very run."""
@@ -282,6 +300,7 @@ class Run:
                     for name, trainer in trainers.items():
                         with self._naming(step, reader, f"{name}: ", trainer):
                             records[name] = trainer.step(self.world.share(x))
+                            self.has_trained = True
                     step += 1
                     bar.update()
                     if step % self.config.metrics.every == 0 or step == len(reader):

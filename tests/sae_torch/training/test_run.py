@@ -389,3 +389,18 @@ def test_a_run_older_than_begin_tokens_goes_on(tmp_path: Path) -> None:
     written = config.out / "config.toml"
     written.write_text(re.sub(r"bos = .*\n", "", written.read_text()))
     assert Run(config, quiet=True).execute() == folders
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_its_folder_free(config: RunConfig, tmp_path: Path) -> None:
+    """The corrected command takes it; what has trained keeps it."""
+    bad = torch.cat(activations(STEPS, tokens=128))
+    bad[3, 0] = torch.nan
+    np.save(tmp_path / "bad.npy", bad.numpy())
+    missing = tmp_path / "nowhere.npy"
+    for wrong, message in ((missing, "nowhere.npy"), (tmp_path / "bad.npy", "NaN or infinite")):
+        with pytest.raises(InputError, match=message):
+            Run(dataclasses.replace(config, activations=wrong), quiet=True).execute()
+        assert [path.name for path in config.out.iterdir()] == [".lock"]
+    Run(config, quiet=True).execute()
+    with pytest.raises(InputError, match=r"config.toml is of another run \(activations"):
+        Run(dataclasses.replace(config, activations=tmp_path / "bad.npy"), quiet=True).execute()
