@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from sae_torch.errors import InputError
+from sae_torch.interop.files import FLAG, NUMBER, TABLE, TEXT, is_kind
 from sae_torch.interop.inference_form import InferenceForm
 
+ENTRIES = {
+    "sae_type": TEXT, "hook_point_in": TEXT, "hook_point_out": TEXT, "act_fn": TEXT, "norm_activation": TEXT,
+    "top_k": NUMBER, "jump_relu_threshold": NUMBER, "dataset_average_activation_norm": TABLE, "use_decoder_bias": FLAG,
+    "apply_decoder_bias_to_pre_encoder": FLAG, "sparsity_include_decoder_norm": FLAG, "use_glu_encoder": FLAG,
+}  # fmt: skip
 NOT_CENTRED = "b_dec is not subtracted from the input"
 SCALED = "inputs are scaled to a mean norm of sqrt(d_model), and so are activations"
 WITH_NORMS = "thresholds are compared with activations times decoder norms"
@@ -26,8 +32,8 @@ def norm_factor(file: Path, d: int, norm: Any) -> float:
     InputError
         If that is no positive number.
     """
-    value = float(norm) if isinstance(norm, (int, float)) and not isinstance(norm, bool) else math.nan
-    if not (math.isfinite(value) and value > 0):
+    value = float(norm) if is_kind(norm, NUMBER) else 0.0
+    if not value > 0:
         raise InputError(f"{file}: the mean norm of activations must be a positive number, found {norm!r}")
     return math.sqrt(d) / value
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_tensors, require
+from sae_torch.interop.files import NUMBER, TABLE, TEXT, check_entries, check_tensors, read_entries, require
 from sae_torch.interop.gated import gated
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_tensors
@@ -31,6 +31,7 @@ TRAINERS = {
     "BatchTopKSAE": "BatchTopKTrainer",
     "JumpReluAutoEncoder": "JumpReluTrainer",
 }
+ENTRIES = {"dict_class": TEXT, "lm_name": TEXT, "submodule_name": TEXT, "k": NUMBER, "target_l0": NUMBER}
 READABLE = (*TRAINERS, "MatryoshkaBatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
 
 
@@ -169,7 +170,7 @@ def describe(path: Path) -> Description:
 def metadata(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a folder says about its autoencoder, in the words of SAELens folders."""
     trainer = _trainer(Path(folder))
-    buffer = read_json(Path(folder) / CONFIG).get("buffer") or {}
+    buffer = read_entries(Path(folder) / CONFIG, {"buffer": TABLE}).get("buffer") or {}
     site = trainer.get("submodule_name")
     if site is None and trainer.get("layer") is not None:
         site = f"blocks.{trainer['layer']}.hook_resid_post"
@@ -188,6 +189,7 @@ def _trainer(path: Path) -> dict[str, Any]:
     trainer = read_json(path / CONFIG).get("trainer")
     if not isinstance(trainer, dict):
         raise InputError(f"{path / CONFIG}: expected an object named trainer, found {type(trainer).__name__}")
+    check_entries(path / CONFIG, trainer, ENTRIES, "trainer.")
     return trainer
 
 

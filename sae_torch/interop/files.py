@@ -5,6 +5,7 @@ They are written by `sae_torch.files`. No code in a file is ever run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 
 from sae_torch.errors import InputError
+from sae_torch.files import read_json
 
+# What an entry of a configuration may be; null is as if it were not there.
+TEXT, NUMBER, FLAG, TABLE, LIST = "a text", "a finite number", "true or false", "an object", "a list"
+TEXT_OR_FLAG = "a text, or true or false"
 # Numbers that are looked at together: what is found of them takes little memory beside the file.
 BLOCK = 1 << 22
 
@@ -51,9 +56,31 @@ def matrix_shape(file: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[
     return rows, columns
 
 
+def read_entries(file: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """The object in a JSON file, those entries checked that a format reads."""
+    config = read_json(file)
+    check_entries(file, config, kinds)
+    return config
+
+
+def check_entries(file: Path, config: Mapping[str, Any], kinds: Mapping[str, str], table: str = "") -> None:
+    """Every entry that is there must be of its kind; `table` names the object that holds them."""
+    for name, kind in kinds.items():
+        if config.get(name) is not None and not is_kind(config[name], kind):
+            raise InputError(f"{file}: {table}{name}: expected {kind}, found {config[name]!r}")
+
+
+def is_kind(value: Any, kind: str) -> bool:
+    """Whether an entry is of a kind; a number that float64 does not hold is none."""
+    if kind == NUMBER:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    types = {TEXT: (str,), FLAG: (bool,), TABLE: (dict,), LIST: (list,), TEXT_OR_FLAG: (str, bool)}
+    return isinstance(value, types[kind])
+
+
 def read_whole_number(file: Path, config: Mapping[str, Any], name: str) -> int:
     """A positive whole number of a configuration."""
-    value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+    value: Any = config.get(name)
+    if not is_kind(value, NUMBER) or value != int(value) or value < 1:
         raise InputError(f"{file}: {name} must be a whole number from 1, found {value!r}")
     return int(value)

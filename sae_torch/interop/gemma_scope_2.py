@@ -13,15 +13,18 @@ from typing import Any
 from torch import Tensor
 
 from sae_torch.errors import InputError
-from sae_torch.files import read_json
 from sae_torch.interop.description import Description, dtype_name
-from sae_torch.interop.files import check_tensors, matrix_shape
+from sae_torch.interop.files import FLAG, NUMBER, TEXT, check_tensors, matrix_shape, read_entries
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import ATTENTION, MLP, RESIDUAL, known, number, said
 from sae_torch.interop.weight_files import read_header, read_tensors
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 FILES = (WEIGHTS,)
+ENTRIES = {
+    "model_name": TEXT, "architecture": TEXT, "type": TEXT, "hf_hook_point_in": TEXT, "l0": NUMBER,
+    "affine_connection": FLAG,
+}  # fmt: skip
 SKIP = "affine_skip_connection"
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
 SITES = {"resid_post": RESIDUAL, "attn_out": ATTENTION, "mlp_out": MLP, "transcoder": "hook_mlp_in"}
@@ -108,7 +111,7 @@ def describe(path: Path) -> Description:
 
 def _config(path: Path) -> dict[str, Any]:
     """Empty where the file is missing, as in some folders."""
-    return read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    return read_entries(path / CONFIG, ENTRIES) if (path / CONFIG).is_file() else {}
 
 
 def _place(path: Path, config: Mapping[str, Any]) -> str | None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from sae_torch.files import read_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_tensors, matrix_shape
+from sae_torch.interop.files import TEXT, check_tensors, matrix_shape, read_entries
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known
 from sae_torch.interop.weight_files import read_header, read_tensors
@@ -37,7 +36,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def metadata(path: Path) -> dict[str, Any]:
     """The site of the configuration."""
-    site = read_json(_config_of(path)).get("act_name")
+    site = read_entries(_config_of(path), {"act_name": TEXT}).get("act_name")
     return known(
         model_name="gpt2-small", hook_name=site, hook_layer=layer_of(site), context_size=128, prepend_bos=True,
         dataset_path="Skylion007/openwebtext",

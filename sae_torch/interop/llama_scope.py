@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from sae_torch.errors import InputError
-from sae_torch.files import read_json
 from sae_torch.interop import dataset_norm
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_tensors, matrix_shape
+from sae_torch.interop.files import check_tensors, matrix_shape, read_entries
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, said
 from sae_torch.interop.weight_files import read_header, read_tensors
@@ -35,7 +34,7 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs as they are; `k` in place of the mean number that training was given."""
-    file, config = path / CONFIG, read_json(path / CONFIG)
+    file, config = path / CONFIG, read_entries(path / CONFIG, dataset_norm.ENTRIES)
     dataset_norm.refuse_settings(file, config)
     threshold = _threshold(file, config)
     tensors = read_tensors(path / WEIGHTS)
@@ -58,7 +57,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def metadata(path: Path) -> dict[str, Any]:
     """Site and mean number of features of the configuration; the model that all of this family are of."""
-    config = read_json(path / CONFIG)
+    config = read_entries(path / CONFIG, dataset_norm.ENTRIES)
     site = config.get("hook_point_in")
     model = MODEL if said(path, r"Llama3_1-8B") else None
     return known(
@@ -69,7 +68,11 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def describe(path: Path) -> Description:
     """The configuration, and the shapes in the header of the weights."""
-    config, about, weights = read_json(path / CONFIG), metadata(path), read_header(path / WEIGHTS)
+    config, about, weights = (
+        read_entries(path / CONFIG, dataset_norm.ENTRIES),
+        metadata(path),
+        read_header(path / WEIGHTS),
+    )
     F, d = matrix_shape(path / WEIGHTS, weights, "encoder.weight")
     conventions = [dataset_norm.SCALED, "the one threshold is in units of activations that are not scaled"]
     if not (dataset_norm.is_transcoder(config) or config.get("apply_decoder_bias_to_pre_encoder")):

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
-from sae_torch.files import read_json
 from sae_torch.input_transform import ConstantNorm
 from sae_torch.interop import dataset_norm
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_shapes, check_tensors, matrix_shape, read_whole_number
+from sae_torch.interop.files import check_shapes, check_tensors, matrix_shape, read_entries, read_whole_number
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, said
 from sae_torch.interop.weight_files import read_header, read_tensors
@@ -45,7 +44,7 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs as they are; `k` in place of the configuration's, where thresholds choose."""
-    file, config = path / CONFIG, read_json(path / CONFIG)
+    file, config = path / CONFIG, read_entries(path / CONFIG, dataset_norm.ENTRIES)
     kind = config.get("sae_type", "sae")
     if kind != "sae":
         raise InputError(f"{file}: sae_type: expected 'sae', found {kind!r}, which has no equivalent")
@@ -72,7 +71,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def metadata(path: Path) -> dict[str, Any]:
     """Site and number of features of the configuration, model of the path."""
-    config = read_json(path / CONFIG)
+    config = read_entries(path / CONFIG, dataset_norm.ENTRIES)
     site = config.get("hook_point_in")
     model = "meta-llama/Llama-3.1-8B" if said(path, r"Llama-Scope-R1-Distill") else None
     return known(
@@ -83,7 +82,11 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def describe(path: Path) -> Description:
     """The configuration, and the shapes in the header of the weights."""
-    config, about, weights = read_json(path / CONFIG), metadata(path), read_header(path / WEIGHTS)
+    config, about, weights = (
+        read_entries(path / CONFIG, dataset_norm.ENTRIES),
+        metadata(path),
+        read_header(path / WEIGHTS),
+    )
     names = _names(weights)
     shape = matrix_shape(path / WEIGHTS, weights, names[0])
     d, F = shape if names is VERSION_2 else shape[::-1]

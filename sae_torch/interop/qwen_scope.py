@@ -13,7 +13,7 @@ from typing import Any
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
 from sae_torch.interop.description import Description, dtype_name
-from sae_torch.interop.files import check_tensors, matrix_shape
+from sae_torch.interop.files import NUMBER, TEXT, check_entries, check_tensors, matrix_shape
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import RESIDUAL, known, said
 from sae_torch.interop.weight_files import read_header, read_tensors
@@ -72,7 +72,10 @@ def describe(path: Path) -> Description:
 def _config(path: Path) -> dict[str, Any]:
     file = path.parent / CONFIG
     content = read_json(file) if file.is_file() else {}
-    return content if content.get("model_type") == "topk_sae" else {}
+    if content.get("model_type") != "topk_sae":
+        return {}
+    check_entries(file, content, {"base_model": TEXT, "k": NUMBER})
+    return content
 
 
 def _k(path: Path) -> int | None:

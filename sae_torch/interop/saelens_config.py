@@ -12,6 +12,7 @@ import torch
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
 from sae_torch.input_transform import TRANSFORMS
+from sae_torch.interop.files import FLAG, LIST, NUMBER, TABLE, TEXT, TEXT_OR_FLAG, check_entries, read_entries
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
@@ -29,6 +30,17 @@ READABLE = ("jumprelu", "topk", "standard", "gated", *BATCH_TOPK, OURS_ALONE, *T
 RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
 # Keys that lay beside the others before version 6 and are metadata since.
 METADATA = ("model_name", "hook_name", "hook_name_out", "context_size", "prepend_bos", "dataset_path", "neuronpedia_id")
+# Entries that are read, of the object itself, and of those under metadata.
+ENTRIES = {
+    "metadata": TABLE, "architecture": TEXT, "model_name": TEXT, "hook_name": TEXT, "hook_point": TEXT,
+    "hook_name_out": TEXT, "k": NUMBER, "normalize_activations": TEXT_OR_FLAG, "reshape_activations": TEXT_OR_FLAG,
+    "apply_b_dec_to_input": FLAG, "rescale_acts_by_decoder_norm": FLAG,
+    "activation_fn": TEXT, "activation_fn_str": TEXT, "activation_fn_kwargs": TABLE,
+}  # fmt: skip
+IN_METADATA = {
+    "l0": NUMBER, "training_architecture": TEXT, "training_architecture_details": TABLE, "allocation": TABLE,
+    "known_defects": LIST,
+}  # fmt: skip
 # The first version whose exports of a BatchTopK training rescale the threshold with the weights.
 RESCALED_SINCE = (6, 54, 12)
 
@@ -50,7 +62,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         If the file is damaged, or names an activation that has no equivalent.
     """
     file = folder / CONFIG
-    config = read_json(file)
+    config = read_entries(file, ENTRIES)
+    metadata = config.get("metadata") or {}
+    check_entries(file, metadata, ENTRIES | IN_METADATA, "metadata.")
+    for name in ("allocation", "training_architecture_details"):
+        check_entries(file, metadata.get(name) or {}, {"choice": TEXT, "k": NUMBER}, f"metadata.{name}.")
+    check_entries(file, config.get("activation_fn_kwargs") or {}, {"k": NUMBER}, "activation_fn_kwargs.")
     if version_of(config) >= (6,):
         return config
     config = {"architecture": "standard", **renamed(config)}

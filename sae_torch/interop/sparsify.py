@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sae_torch.errors import InputError
-from sae_torch.files import read_json, replacing, write_json
+from sae_torch.files import replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
-from sae_torch.interop.files import check_tensors, read_whole_number, require
+from sae_torch.interop.files import FLAG, TEXT, check_tensors, read_entries, read_whole_number, require
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_header, read_safetensors
 from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (WEIGHTS, CONFIG)
+ENTRIES = {"activation": TEXT, "skip_connection": FLAG, "transcode": FLAG}
 # What its configuration may say without a change of the function.
 SUPPORTED: dict[str, Any] = {"activation": "topk"}
 
@@ -134,7 +135,7 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights of a folder; its `k` is always said."""
-    config = read_json(path / CONFIG)
+    config = read_entries(path / CONFIG, ENTRIES)
     for key, expected in SUPPORTED.items():
         if config.get(key, expected) != expected:
             raise InputError(f"{path / CONFIG}: {key} = {config[key]!r} is not supported, expected {expected!r}")
@@ -165,12 +166,15 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def describe(path: Path) -> Description:
     """What a folder says, and the types in the header of its weights."""
-    config, site = read_json(path / CONFIG), metadata(path)["hook_name"]
+    config, site = read_entries(path / CONFIG, ENTRIES), metadata(path)["hook_name"]
     d, F = _sizes(path, config)
     weights = read_header(path / WEIGHTS)
+    kind = (
+        "transcoder" if config.get("transcode") or config.get("skip_connection") else "autoencoder"
+    )  # as `form` reads it
     return Description(
         "sparsify", path, d, F, dtype_name(weights), str(config.get("activation", "topk")), None, site, layer_of(site),
-        read_whole_number(path / CONFIG, config, "k"), "transcoder" if config.get("transcode") else "autoencoder",
+        read_whole_number(path / CONFIG, config, "k"), kind,
     )  # fmt: skip
 
 
