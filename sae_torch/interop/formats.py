@@ -7,6 +7,7 @@ finding it below a folder, and options of the user are the same for all and are 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def load(
     format : str, optional
         Name of the format, where files of several lie side by side.
     layer : int, optional
-        Which of a set, where `path` is the folder of dictionaries of several layers.
+        Which of a set, where `path` is the folder of dictionaries of several layers; else it is checked.
     dtype : torch.dtype, optional
         Type of the weights; by default as they are stored.
     mesh : torch.distributed.DeviceMesh, optional
@@ -230,8 +231,10 @@ def resolve(path: Path, format: str | None = None, layer: int | None = None) -> 
     Raises
     ------
     InputError
-        As `format_of`.
+        As `format_of`; also if the dictionary says that it is of another layer.
     """
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
+        raise InputError(f"layer: expected a whole number from 0, found {layer!r}")
     if format is not None and format not in FORMATS:
         raise InputError(f"format: expected one of {', '.join(FORMATS)}, found {format!r}")
     if not path.exists():
@@ -245,9 +248,12 @@ def resolve(path: Path, format: str | None = None, layer: int | None = None) -> 
                 "--format"
             )
         if found:
+            of = None if layer is None else FORMATS[found[0]].describe(place).layer
+            if of not in (None, layer):
+                raise InputError(f"layer: expected {of}, which {place} is of, found {layer}")
             return found[0], place
     if layer is not None and path.is_dir():
-        return resolve(_of_layer(path, names, layer), format)
+        return resolve(_of_layer(path, names, layer, format), format)
     raise InputError(_unknown(path, names))
 
 
@@ -307,19 +313,31 @@ def _recognised(place: Path, names: Sequence[FormatName]) -> list[FormatName]:
     return found
 
 
-def _of_layer(folder: Path, names: Sequence[FormatName], layer: int) -> Path:
-    """The one dictionary of a layer below a folder."""
-    below = members(folder, names)
-    layers = {place: FORMATS[resolve(place)[0]].describe(place).layer for place in below}
+def _of_layer(folder: Path, names: Sequence[FormatName], layer: int, format: str | None) -> Path:
+    """The one dictionary of a layer below a folder; what is damaged matters only where it may be that one."""
+    layers: dict[Path, int | None] = {}
+    damaged: dict[Path, InputError] = {}
+    for place in members(folder, names):
+        try:
+            layers[place] = FORMATS[resolve(place, format)[0]].describe(place).layer
+        except InputError as error:
+            damaged[place] = error
     found = [place for place, of in layers.items() if of == layer]
+    of_that_name = re.compile(rf"(?<![a-z])l(?:ayers?)?[_.-]?0*{layer}(?!\d)", re.IGNORECASE)
+    for place, damage in damaged.items():
+        if of_that_name.search(place.relative_to(folder).as_posix()):
+            raise damage
     if len(found) == 1:
         return found[0]
     if found:
         raise InputError(
             f"{folder}: expected one dictionary of layer {layer}, found {_shown(folder, found)}; name one of them"
         )
+    if damaged and not any(of is not None for of in layers.values()):
+        raise next(iter(damaged.values()))
     there = ", ".join(sorted({str(of) for of in layers.values() if of is not None}, key=int)) or "none that is known"
-    raise InputError(f"{folder}: expected a dictionary of layer {layer}, found layers {there}")
+    unread = f", and what cannot be read: {_shown(folder, list(damaged))}" if damaged else ""
+    raise InputError(f"{folder}: expected a dictionary of layer {layer}, found layers {there}{unread}")
 
 
 def _shown(folder: Path, places: Sequence[Path]) -> str:
