@@ -5,6 +5,7 @@ A dictionary of the format is one such file; its folder is a set of them. Transc
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -29,15 +30,21 @@ FILES: tuple[str, ...] = ()
 THRESHOLD = "activation_function.threshold"
 MATRICES = {"W_enc", "W_dec", "b_enc", "b_dec"}
 _LAYER = re.compile(r"layer_(\d+)\.safetensors")
+# An entry that begins a line; entries further in belong to others.
+_ENTRY = re.compile(r"""(["']?)(\w[\w.-]*)\1[ \t]*:(?:[ \t]+(.*?))?[ \t]*""")
+# What a double-quoted text of YAML spells out, beside what JSON does.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 # Module paths of transformers, and what TransformerLens calls what they give out.
 _HOOKS = {
-    r"(post_attention_layernorm|pre_feedforward_layernorm|ln_2)": "mlp.hook_in",
-    r"(mlp|post_feedforward_layernorm)": "hook_mlp_out",
+    r"(post_attention_layernorm|pre_feedforward_layernorm|ln_2)(\.output)?": "mlp.hook_in",
+    r"(mlp|post_feedforward_layernorm)(\.output)?": "hook_mlp_out",
+    # the residual stream before the norm, under a name that circuit-tracer has no hook of
+    r"hook_mlp_in": "hook_resid_mid",
 }
 
 
 def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
-    """Write a transcoder as a layer of a set; the folder may hold others already.
+    """Write a transcoder as a layer of a set; the folder may hold others already, and entries of `config.yaml`.
 
     ::
 
@@ -52,7 +59,8 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     folder : path
         Made if missing.
     metadata : dict
-        ``hook_name`` and ``hook_name_out``, which say the layer and the places in it; ``model_name``.
+        ``hook_name`` and ``hook_name_out``, which say the layer and the places in it; ``model_name``. Where
+        ``hook_name`` is ``hook_mlp_in``, the module in ``hf_hook_name`` counts more.
 
     Returns
     -------
@@ -62,8 +70,8 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     Raises
     ------
     InputError
-        If it is no transcoder with thresholds, its layer or place is not known, the set has that layer already, or is
-        of other sizes or places.
+        If it is no transcoder with thresholds, its layer or place is not known, the folder holds something else than a
+        set, or a set that has that layer already or is of other sizes, places or types.
 
     Examples
     --------
@@ -90,11 +98,13 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     file = path / f"layer_{layer}.safetensors"
     if file.exists():
         raise InputError(f"{file}: expected a layer that the set does not have yet, found it")
-    _require_same_set(path, config, tensors)
+    _require_set(path)
+    config_text = _extended(path, config)
+    _require_same_layers(path, tensors)
     path.mkdir(parents=True, exist_ok=True)
     with replacing(file) as beside:
         save_file(tensors, beside)
-    write_text(path / CONFIG, "".join(f'{name}: "{value}"\n' for name, value in config.items()))
+    write_text(path / CONFIG, config_text)
     return path
 
 
@@ -161,8 +171,28 @@ def _config(folder: Path) -> dict[str, str]:
     file = folder / CONFIG
     if not file.is_file():
         return {}
-    lines = re.findall(r"^(\w+):[ \t]*(\S.*?)[ \t]*$", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return {name: value.strip("\"'") for name, value in lines}
+    entries = map(_ENTRY.fullmatch, file.read_text(encoding="utf-8").splitlines())
+    values = {entry[2]: _value(entry[3] or "") for entry in entries if entry is not None}
+    return {name: value for name, value in values.items() if value}
+
+
+def _value(text: str) -> str:
+    """A text of YAML without its quotes and the comment behind it."""
+    quoted = re.match(r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*')[ \t]*(?:#.*)?$""", text)
+    if quoted is None:
+        return re.sub(r"(^|[ \t]+)#.*", "", text)
+    value = quoted[1]
+    if value[0] == "'":
+        return value[1:-1].replace("''", "'")
+    try:
+        return str(json.loads(value))
+    except json.JSONDecodeError:  # escapes that JSON lacks
+        return value[1:-1]
+
+
+def _quoted(value: str) -> str:
+    """A text as YAML, on one line whatever it holds."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _refuse_others(path: Path, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> None:
@@ -199,26 +229,53 @@ def _places(known: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
         if found is None:
             raise InputError(f"metadata: expected {name} with a layer, as blocks.0.hook_mlp_out, found {site!r}")
         layers.add(int(found[1]))
-        hooks[key] = next((hook for path, hook in _HOOKS.items() if re.fullmatch(path, found[2])), found[2])
+        place = found[2]
+        # SAELens calls what enters the MLP of Gemma 3 so too, behind the norm; the module tells which is meant
+        module = re.search(r"layers\.\d+\.(.+)$", str(known.get("hf_hook_name") or ""))
+        if place == "hook_mlp_in" and module is not None:
+            place = module[1]
+        hooks[key] = next((hook for path, hook in _HOOKS.items() if re.fullmatch(path, place)), place)
     if len(layers) > 1:
         raise InputError(f"metadata: expected both sites in one layer, found layers {sorted(layers)}")
     return layers.pop(), hooks
 
 
-def _require_same_set(folder: Path, config: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """The layers of a set have one size and the same places."""
-    there = _config(folder)
-    for name in config.keys() & there.keys():
-        if config[name] != there[name]:
-            raise InputError(
-                f"{folder / CONFIG}: {name}: expected {config[name]!r}, found {there[name]!r} of the others"
-            )
-    for file in sorted(folder.glob("layer_*.safetensors"))[:1]:
+def _require_set(folder: Path) -> None:
+    """Refuse to write beside what is no set."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    layers = folder.is_dir() and any(map(recognises, folder.iterdir()))
+    if not layers and _config(folder).get("model_kind") != KIND:
+        raise InputError(f"out: expected a folder that holds nothing or a set of circuit-tracer, found {folder}")
+
+
+def _extended(folder: Path, config: Mapping[str, str]) -> str:
+    """The text of `config.yaml` as it is, with the entries it lacks."""
+    file, there = folder / CONFIG, _config(folder)
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    for line in text.splitlines():
+        if not re.match(r"[\s#]|---|- |$", line) and _ENTRY.fullmatch(line) is None:
+            raise InputError(f"{file}: expected one entry a line, as name: value, found {line!r}")
+    for name, value in config.items():
+        if value and there.get(name, value) != value:
+            raise InputError(f"{file}: {name}: expected {value!r}, found {there[name]!r} of the others")
+    named = {entry[2] for entry in map(_ENTRY.fullmatch, text.splitlines()) if entry is not None}
+    missing = "".join(f"{name}: {_quoted(value)}\n" for name, value in config.items() if name not in named)
+    return text + ("\n" if missing and text and not text.endswith("\n") else "") + missing
+
+
+def _require_same_layers(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """The layers of a set have one size and type."""
+    for file in filter(recognises, sorted(folder.glob("layer_*.safetensors"))):
         header = read_header(file)
         shape, found = (tuple(each["W_enc"].shape) for each in (header, tensors))
         if shape != found:
             raise InputError(f"sae: expected (features, d) = {shape} like the other layers of the set, found {found}")
+        types = dtype_name(header), dtype_name(tensors)
+        if types[0] != types[1]:
+            raise InputError(f"sae: expected {types[0]} weights like the other layers of the set, found {types[1]}")
         if ("W_skip" in header) != ("W_skip" in tensors):
             raise InputError(
                 f"sae: expected a skip connection in all layers of a set or in none, found {file} otherwise"
             )
+        return

@@ -27,7 +27,8 @@ ENTRIES = {
 }  # fmt: skip
 SKIP = "affine_skip_connection"
 TENSORS = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
-SITES = {"resid_post": RESIDUAL, "attn_out": ATTENTION, "mlp_out": MLP, "transcoder": "hook_mlp_in"}
+# Transcoders read what the norm before the MLP gives out; `hook_mlp_in` of TransformerLens lies before that norm.
+SITES = {"resid_post": RESIDUAL, "attn_out": ATTENTION, "mlp_out": MLP, "transcoder": "mlp.hook_in"}
 PLACE = r"/(resid_post|attn_out|mlp_out|transcoder|crosscoder|clt)(?:_all)?/"
 # Where its configuration names modules of transformers instead.
 MODULES = {

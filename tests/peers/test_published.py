@@ -141,8 +141,12 @@ def test_transcoders_of_gemma_scope_2(
     assert isinstance(same(given, loaded, x), st.Transcoder)
     assert loaded.cfg.architecture() == ("jumprelu_skip_transcoder" if affine else "jumprelu_transcoder")
     about = formats.metadata(given.path)
-    for name in ("model_name", "hook_name", "hook_name_out"):
+    for name in ("model_name", "hook_name_out"):
         assert about[name] == loaded.cfg.metadata[name]
+    # its name of the site lies before the norm, its module behind it
+    assert loaded.cfg.metadata["hook_name"] == "blocks.12.hook_mlp_in"
+    assert loaded.cfg.metadata["hf_hook_name"] == said["hf_hook_point_in"]
+    assert about["hook_name"] == "blocks.12.mlp.hook_in"
 
 
 def test_transcoders_of_circuit_tracer_by_way_of_saelens(

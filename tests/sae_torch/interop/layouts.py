@@ -142,7 +142,7 @@ def gemma_scope_2(
     places = {"resid_post": "hook_resid_post", "attn_out": "attn.hook_z", "mlp_out": "hook_mlp_out"}
     about: dict[str, Any] = {
         "model_name": "google/gemma-3-270m",
-        "hook_name": f"blocks.12.{places.get(kind, 'hook_mlp_in')}",
+        "hook_name": f"blocks.12.{places.get(kind, 'mlp.hook_in')}",
         "hook_layer": 12,
     }
     if kind == "transcoder":

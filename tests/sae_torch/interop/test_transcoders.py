@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.interop import circuit_tracer, dictionary_learning, formats, saebench, sparsify
+from tests.sae_torch.interop import layouts
 
 CHOICES = {
     "token": lambda: st.TokenChoice(4),
@@ -42,6 +44,14 @@ def assert_same(one: Any, other: Any, x: Tensor) -> None:
         expected, found = one(x), other(x)
     assert torch.equal(expected.codes.features, found.codes.features)
     torch.testing.assert_close(found.y_hat, expected.y_hat)
+
+
+def at_layer(layer: int) -> dict[str, str]:
+    return {name: value.replace("blocks.3", f"blocks.{layer}") for name, value in ABOUT.items()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 # what SAELens has no class for is said
@@ -134,8 +144,7 @@ def test_circuit_tracer_both_ways(skip: bool, tmp_path: Path) -> None:
     """A set of two layers in one folder; the layers are told apart by their files."""
     layers = {0: made("mutual", skip), 1: made("feature", skip)}
     for layer, (transcoder, _) in layers.items():
-        about = {name: value.replace("blocks.3", f"blocks.{layer}") for name, value in ABOUT.items()}
-        circuit_tracer.save(transcoder, tmp_path, about)
+        circuit_tracer.save(transcoder, tmp_path, at_layer(layer))
     config = (tmp_path / "config.yaml").read_text().splitlines()
     assert 'model_kind: "transcoder_set"' in config
     assert 'feature_input_hook: "mlp.hook_in"' in config
@@ -173,7 +182,7 @@ def test_what_is_no_layer_of_a_set_is_refused(tmp_path: Path) -> None:
     circuit_tracer.save(transcoder, tmp_path, ABOUT)
     with pytest.raises(st.InputError, match="expected a layer that the set does not have yet"):
         circuit_tracer.save(transcoder, tmp_path, ABOUT)
-    other = {name: value.replace("blocks.3", "blocks.0") for name, value in ABOUT.items()}
+    other = at_layer(0)
     with pytest.raises(st.InputError, match="a skip connection in all layers of a set or in none"):
         circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, other)
     with pytest.raises(st.InputError, match=r"feature_input_hook: expected 'hook_resid_mid', found 'mlp.hook_in'"):
@@ -208,6 +217,86 @@ def test_module_paths_are_places_of_circuit_tracer(tmp_path: Path) -> None:
         "hook_name": "blocks.3.mlp.hook_in",
         "hook_name_out": "blocks.3.hook_mlp_out",
     }
+
+
+@pytest.mark.parametrize(
+    ("place", "module", "written"),
+    [
+        ("hook_mlp_in", "model.layers.3.pre_feedforward_layernorm.output", "mlp.hook_in"),
+        ("hook_mlp_in", None, "hook_resid_mid"),
+        ("hook_resid_mid", "model.layers.3.pre_feedforward_layernorm.output", "hook_resid_mid"),
+    ],
+)
+def test_the_place_before_the_norm_is_told_from_the_one_behind_it(
+    place: str, module: str | None, written: str, tmp_path: Path
+) -> None:
+    about = ABOUT | {"hook_name": f"blocks.3.{place}"} | ({} if module is None else {"hf_hook_name": module})
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, about)
+    assert formats.metadata(tmp_path / "layer_3.safetensors")["hook_name"] == f"blocks.3.{written}"
+
+
+def test_transcoders_of_gemma_scope_2_read_behind_the_norm(tmp_path: Path) -> None:
+    given = layouts.gemma_scope_2(tmp_path, layouts.weights(6, 24), folder="transcoder_all/layer_12_width_16k_l0_small")
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path / "set", formats.metadata(given.path))
+    written = (tmp_path / "set" / "config.yaml").read_text()
+    assert 'feature_input_hook: "mlp.hook_in"\nfeature_output_hook: "hook_mlp_out"\n' in written
+
+
+def test_entries_of_a_set_are_kept(tmp_path: Path) -> None:
+    """Comments, lists and names that are not ours stay as they are; what is missing is added."""
+    there = (
+        "# ours\nscan: 'it''s'\nfeature_input_hook: \"mlp.hook_in\"  # read here\nmodel_name: m # of ours\n"
+        "transcoders:\n  - layer_0.safetensors\n'model_kind': transcoder_set"
+    )
+    (tmp_path / "config.yaml").write_text(there)
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, ABOUT)
+    written = (tmp_path / "config.yaml").read_text()
+    assert written == f'{there}\nfeature_output_hook: "hook_mlp_out"\n'
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, at_layer(0))
+    assert (tmp_path / "config.yaml").read_text() == written
+    assert formats.metadata(tmp_path / "layer_3.safetensors") == ABOUT
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("feature_input_hook: hook_resid_mid", "feature_input_hook: expected 'mlp.hook_in', found 'hook_resid_mid'"),
+        ("model_name: n", "model_name: expected 'm', found 'n' of the others"),
+        ("model_kind: cross_layer_transcoder", "model_kind: expected 'transcoder_set', found 'cross_layer_transcoder'"),
+        ("{scan: a}", "expected one entry a line, as name: value, found '{scan: a}'"),
+    ],
+)
+def test_what_a_set_says_otherwise_stays(config: str, message: str, tmp_path: Path) -> None:
+    transcoder = made("mutual", skip=False)[0]
+    circuit_tracer.save(transcoder, tmp_path, ABOUT)
+    (tmp_path / "config.yaml").write_text(config)
+    before = contents(tmp_path)
+    with pytest.raises(st.InputError, match=re.escape(message)):
+        circuit_tracer.save(transcoder, tmp_path, at_layer(0))
+    assert contents(tmp_path) == before
+
+
+def test_a_set_has_one_type_and_a_folder_of_others_is_no_set(tmp_path: Path) -> None:
+    transcoder = made("mutual", skip=False)[0]
+    circuit_tracer.save(transcoder, tmp_path / "set", ABOUT)
+    before = contents(tmp_path / "set")
+    with pytest.raises(st.InputError, match="expected float32 weights like the other layers of the set, found float64"):
+        circuit_tracer.save(made("mutual", skip=False, dtype=torch.float64)[0], tmp_path / "set", at_layer(0))
+    assert contents(tmp_path / "set") == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cfg.json").write_text("{}")
+    with pytest.raises(st.InputError, match="out: expected a folder that holds nothing or a set of circuit-tracer"):
+        circuit_tracer.save(transcoder, tmp_path / "other", ABOUT)
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["cfg.json"]
+
+
+@pytest.mark.parametrize("name", ['a "b"', "a\nscan: c", "c:\\d # e", "\x7f\x85\u2028\ufeff\xe4\U0001f600", "it's"])
+def test_any_name_of_a_model_is_one_text_of_yaml(name: str, tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, ABOUT | {"model_name": name})
+    said = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert said.keys() == {"model_name", "model_kind", "feature_input_hook", "feature_output_hook"}
+    assert said["model_name"] == formats.metadata(tmp_path / "layer_3.safetensors")["model_name"] == name
 
 
 def test_commands_take_transcoders_from_one_format_to_another(
