@@ -26,9 +26,17 @@ class Export:
     folder: Path
     """Folder of the autoencoder, or anything else that `import` reads."""
     out: Path
-    """Folder to write; it must not hold anything, but for circuit-tracer, where layers of one set may be there."""
+    """Folder to write; it must not hold anything, but for circuit-tracer, where a set may be there."""
     format: WritableName
     """Library that shall read it."""
+    k: float | None = None
+    """Features per token, where neither files nor path say it."""
+    read_as: FormatName | None = None
+    """Format to read, where files of several lie side by side."""
+    layer: int | None = None
+    """Which of a set, where `folder` holds dictionaries of several layers."""
+    dtype: Dtype | None = None
+    """Type of the weights to write; by default as they are stored."""
     model_name: str | None = None
     """Name of the language model to record, where the folder does not say it or says another."""
     hook_name: str | None = None
@@ -38,17 +46,15 @@ class Export:
 
     def run(self) -> None:
         """Read, write, and say what was written."""
+        _require_positive(self.k)
         if self.format != "circuit-tracer":
             require_empty(self.out)
-        sae, found = formats.load(self.folder), formats.metadata(self.folder)
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        name, path = formats.resolve(self.folder, self.read_as, self.layer)
+        sae = formats.load(path, self.k, name, dtype=dtype)
+        found = formats.metadata(path, name)
         WRITABLE[self.format].save(sae, self.out, metadata=_recorded(self, found))
-        _tell(
-            self.folder,
-            formats.format_of(self.folder),
-            sae.n_features,
-            (sae.d_in, sae.d_out if sae.takes_pairs else None),
-            sae.choice,
-        )
+        _tell(path, name, sae.n_features, (sae.d_in, sae.d_out if sae.takes_pairs else None), sae.choice)
         print(f"{self.out} ({self.format})")
 
 
@@ -80,8 +86,7 @@ class Import:
 
     def run(self) -> None:
         """Read, write, and say what was written."""
-        if self.k is not None and not self.k > 0:
-            raise InputError(f"k: expected a positive number of features per token, found {self.k:g}")
+        _require_positive(self.k)
         require_empty(self.out)
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
         name, path = formats.resolve(self.folder, self.format, self.layer)
@@ -128,6 +133,11 @@ def require_empty(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"out: expected a folder that holds nothing, found {out}; choose another --out")
+
+
+def _require_positive(k: float | None) -> None:
+    if k is not None and not k > 0:
+        raise InputError(f"k: expected a positive number of features per token, found {k:g}")
 
 
 def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:

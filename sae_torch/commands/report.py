@@ -26,6 +26,8 @@ class Report:
     """Page to write; the evaluation of dictionaries lies beside it, as .json."""
     activations: Path | None = None
     """Held-out activations for dictionaries; `evaluate` has more options."""
+    targets: Path | None = None
+    """With transcoders: held-out activations of what they compute, of the same tokens in the same order."""
     model: str | None = None
     """Language model, where the activations do not name one that can be loaded."""
     k: float | None = None
@@ -70,5 +72,7 @@ class Report:
                 "which --activations to judge it"
             )
         out = self.out.with_suffix(".json")
-        Evaluate(dictionaries, self.activations, out=out, model=self.model, k=self.k, overwrite=self.overwrite).run()
+        Evaluate(
+            dictionaries, self.activations, self.targets, out, model=self.model, k=self.k, overwrite=self.overwrite
+        ).run()
         return out

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
-from sae_torch.evaluation.sides import reconstruction, require_width, sides
+from sae_torch.evaluation.sides import reconstruction, require_width, sides, takes_pairs
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def measure(
     Raises
     ------
     InputError
-        If the activations do not have the autoencoder's width, or do not vary.
+        If the activations do not have the autoencoder's width, hold NaN or infinite values, or do not vary.
 
     Examples
     --------
@@ -171,6 +171,9 @@ def measure(
         for start in range(0, n, batch_size):
             rows = torch.arange(start, min(start + batch_size, n))
             x, y = sides(sae, activations.gather(rows, parameter.dtype).to(parameter.device))
+            _require_finite("activations", x, start)
+            if y is not x:
+                _require_finite("targets", y, start)
             codes = sae.encode(x)
             wide = y.double()
             x_hat = reconstruction(sae, codes, x).double()
@@ -194,9 +197,18 @@ def measure(
     assert best is not None
     variation = squares - float(total.square().sum()) / n
     if not variation > 0:
-        raise InputError(f"activations: expected rows that vary, found {n} that are all equal")
+        name = "targets" if takes_pairs(sae) else "activations"
+        raise InputError(f"{name}: expected rows that vary, found {n} that are all equal")
     unexplained = error - float(total_error.square().sum()) / n
     return Quality(error / variation, counts, histogram, best.rows, best.values, unexplained / variation, cosines / n)
+
+
+def _require_finite(name: str, rows: Tensor, start: int) -> None:
+    """Name the first row that holds something else; `start` is the number of the first of `rows`."""
+    wrong = (~rows.isfinite()).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise InputError(f"{name}: expected finite values, found {float(rows[row, column])} in row {start + row}")
 
 
 def _add(one: Tensor, other: Tensor) -> Tensor:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sae_torch.activations import Activations
+import sae_torch as st
+from sae_torch.activations import Activations, ArrayRows, Pairs
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.evaluation import Quality, batch_free, measure
@@ -102,6 +104,29 @@ def test_activations_that_do_not_vary_are_refused() -> None:
     shard.activations.fill_(1.0)
     with pytest.raises(InputError, match="activations: expected rows that vary, found 16 that are all equal"):
         measure(PlainAutoencoder(6, 3), activations)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", ["activations", "targets"])
+def test_the_first_row_that_is_not_finite_is_named(name: str, value: str) -> None:
+    """In a later batch, and not in the first column."""
+    sides = {
+        side: np.random.default_rng(3).normal(size=(16, 6)).astype(np.float32) for side in ("activations", "targets")
+    }
+    sides[name][[9, 12], 4] = float(value)
+    pairs = Pairs(*(ArrayRows((side,)) for side in sides.values()))
+    with pytest.raises(InputError, match=f"^{name}: expected finite values, found {value} in row 9$"):
+        measure(st.Transcoder(6, 6, 12, st.TokenChoice(2)), pairs, batch_size=4)
+    if name == "activations":
+        with pytest.raises(InputError, match=f"^activations: expected finite values, found {value} in row 9$"):
+            measure(PlainAutoencoder(6, 3), pairs.inputs, batch_size=4)
+
+
+def test_targets_that_do_not_vary_are_refused_by_their_name() -> None:
+    varied = np.random.default_rng(3).normal(size=(16, 6)).astype(np.float32)
+    pairs = Pairs(ArrayRows((varied,)), ArrayRows((np.ones((16, 6), np.float32),)))
+    with pytest.raises(InputError, match="targets: expected rows that vary, found 16 that are all equal"):
+        measure(st.Transcoder(6, 6, 12, st.TokenChoice(2)), pairs)
 
 
 def test_another_width_is_named() -> None:

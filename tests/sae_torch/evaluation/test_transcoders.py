@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -228,3 +229,24 @@ def test_commands_refuse_what_does_not_fit(
         st.save(sae, place / name)
     assert message in complaint(["evaluate", "--activations", "held-out", *words], capsys)
     assert not (place / "evaluation.json").exists()
+
+
+def test_a_report_judges_a_transcoder_on_its_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(5)
+    x, y = torch.randn(200, 6, generator=generator), torch.randn(200, 4, generator=generator)
+    made = st.Transcoder(6, 4, 12, st.MutualChoice(3))
+    st.calibrate(made, [x])
+    st.save(made, "pair")
+    np.save("x.npy", x.numpy())
+    np.save("y.npy", y.numpy())
+    words = ["report", "--evaluations", "pair", "--activations", "x.npy"]
+    assert "targets: expected what pair computes" in complaint(words, capsys)
+    assert not Path("report.html").exists()
+    assert main([*words, "--targets", "y.npy"]) == 0
+    (figures,) = EvaluationFile.read(Path("report.json")).evaluations
+    expected = measure(made, Pairs(ArrayRows((x.numpy(),)), ArrayRows((y.numpy(),))))
+    assert figures.nmse == pytest.approx(expected.nmse)
+    assert f"{figures.nmse:.4f}" in Path("report.html").read_text()

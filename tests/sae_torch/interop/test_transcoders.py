@@ -15,6 +15,7 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.interop import circuit_tracer, dictionary_learning, formats, saebench, sparsify
+from tests.sae_torch.command_line import complaint
 from tests.sae_torch.interop import layouts
 
 CHOICES = {
@@ -312,3 +313,31 @@ def test_commands_take_transcoders_from_one_format_to_another(
     assert_same(transcoder, st.load(tmp_path / "again"), x)
     assert main(["inspect", str(tmp_path / "again")]) == 0
     assert "transcoder" in capsys.readouterr().out
+
+
+def test_export_takes_what_import_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One layer of a set, whose files do not say k, in another type; then one of two formats in a folder."""
+    transcoders = {0: made("mutual", skip=True)[0], 3: made("feature", skip=True)[0]}
+    for layer, transcoder in transcoders.items():
+        circuit_tracer.save(transcoder, tmp_path / "set", at_layer(layer))
+    words = ["export", "--folder", str(tmp_path / "set"), "--format", "saelens", "--out", str(tmp_path / "out")]
+    assert "--layer" in complaint(words, capsys)
+    assert "features per token" in complaint([*words, "--layer", "3"], capsys)
+    assert "k: expected a positive number" in complaint([*words, "--layer", "3", "--k", "0"], capsys)
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--layer", "3", "--k", "5", "--dtype", "bfloat16", "--read-as", "circuit-tracer"]) == 0
+    assert "layer_3.safetensors (circuit-tracer): 24 features of widths 6 to 6" in capsys.readouterr().out
+    again = st.load(tmp_path / "out")
+    assert (again.choice.k, again.W_enc.dtype) == (5, torch.bfloat16)
+    torch.testing.assert_close(again.b_dec, transcoders[3].b_dec.bfloat16())
+    config = json.loads((tmp_path / "out" / "cfg.json").read_text())
+    assert config["metadata"]["hook_name"] == ABOUT["hook_name"]
+
+    both = tmp_path / "both"
+    st.save(transcoders[0], both, ABOUT)
+    sparsify.save(made("token", skip=True)[0], tmp_path / "theirs")
+    for file in (tmp_path / "theirs").glob("*.safetensors"):
+        file.rename(both / file.name)
+    words = ["export", "--folder", str(both), "--format", "circuit-tracer", "--out", str(tmp_path / "read")]
+    assert main([*words, "--read-as", "saelens"]) == 0
+    assert_same(transcoders[0], formats.load(tmp_path / "read", k=4, layer=3), torch.randn(50, 6))
