@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import griffe
 
 PLACE = re.compile(r"<!-- options of (?P<module>[\w.]+)\.(?P<name>\w+) -->")
 ROOT = Path(__file__).parents[2]
+
+
+def on_pre_build(**_: Any) -> None:
+    """Read the sources again."""
+    _package.cache_clear()
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -35,16 +41,21 @@ def _rows(command: Any, prefix: str) -> list[str]:
     return list(dict.fromkeys(rows))  # a class whose base is loaded lists what it inherits too
 
 
+@cache
+def _package(name: str) -> Any:
+    """A package with all its modules, which takes seconds to read."""
+    return griffe.load(name, search_paths=[ROOT], try_relative_path=False)
+
+
 def _class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return griffe.load(module, search_paths=[ROOT], try_relative_path=False)[name]
+    package, _, rest = path.partition(".")
+    return _package(package)[rest]
 
 
 def _default(value: Any) -> str:
     """What stands for a field that is not given, as one would type it."""
     if isinstance(value, griffe.ExprName):
-        module, _, constant = value.canonical_path.rpartition(".")
-        value = griffe.load(module, search_paths=[ROOT], try_relative_path=False)[constant].value
+        value = _class(value.canonical_path).value
     quoted = re.fullmatch(r"(?:Path\()?(['\"])(.*)\1\)?", str(value))
     shown = quoted[2] if quoted else str(value)
     return "" if shown in ("None", "False") else f"`{shown}`"

@@ -51,8 +51,10 @@ def test_processes_share_the_autoencoders_and_the_windows(
     activations = plan(tiny_harvest, "test", 1, tmp_path / "cache").folder
 
     def command(out: str) -> Evaluate:
-        model, held = str(tiny_model_folder), (tuple(folders), activations, tmp_path / out)
-        return Evaluate(*held, model=model, loss_windows=9, batch_sizes=(64,), pages=5)
+        return Evaluate(
+            tuple(folders), activations, out=tmp_path / out, model=str(tiny_model_folder), loss_windows=9,
+            batch_sizes=(64,), pages=5,
+        )  # fmt: skip
 
     assert text_of(0, command("one.json")) == "no error"
     assert two.run(text_of, command("two.json")) == ["no error"] * 2
@@ -63,7 +65,7 @@ def test_processes_share_the_autoencoders_and_the_windows(
 
 
 def text_there(rank: int, autoencoder: Path, activations: list[Path], out: Path) -> str:
-    return text_of(rank, Evaluate((autoencoder,), activations[rank], out))
+    return text_of(rank, Evaluate((autoencoder,), activations[rank], out=out))
 
 
 def test_processes_that_read_other_activations_are_named(two: Processes, tmp_path: Path) -> None:
