@@ -205,7 +205,7 @@ class Run:
                 rows = Pairs(rows, open_activations(self.config.targets))
         else:
             wanted = self.config.harvest
-            given: Any = ("train", wanted.tokens, wanted.cache, None, not self.quiet, self.mesh)
+            given: Any = ("train", wanted.tokens, wanted.cache, None, self.shows_progress, self.mesh)
             if wanted.target is None:
                 rows = harvest(wanted.config(), *given)
             else:
@@ -287,7 +287,9 @@ class Run:
         try:
             with (
                 contextlib.closing(reader.from_step(step)) as read,
-                tqdm(total=len(reader), initial=step, desc="train", unit=" steps", disable=self.quiet) as bar,
+                tqdm(
+                    total=len(reader), initial=step, desc="train", unit=" steps", disable=not self.shows_progress
+                ) as bar,
                 self.interruption.deferred(),
             ):
                 for x in read if resumed else self._begin(read, reader, trainers):
@@ -368,6 +370,11 @@ class Run:
             states[name]["sae"] = trainer.sae.state_dict()
         self._write(len(reader), reader, states, finished=True)
         self._say(f"saved {', '.join(str(self.config.out / name) for name in trainers)}")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether bars are drawn."""
+        return self.config.train.progress and not self.quiet
 
     def _say(self, text: str) -> None:
         if not self.quiet:
