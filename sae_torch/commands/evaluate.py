@@ -176,7 +176,8 @@ class Evaluate:
             name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"
             if name in saes:
                 raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
-            saes[name] = formats.load(folder, self.k, self.format, self.layer)
+            said = len(folders) > 1 and formats.describe(folder, self.format, self.layer).k is not None
+            saes[name] = formats.load(folder, None if said else self.k, self.format, self.layer)
         return saes
 
     def _compare_beginnings(self, activations: Rows) -> None:

@@ -46,7 +46,7 @@ class Export:
 
     def run(self) -> None:
         """Read, write, and say what was written."""
-        _require_positive(self.k)
+        formats.require_k(self.k)
         if self.format != "circuit-tracer":
             require_empty(self.out)
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
@@ -86,12 +86,12 @@ class Import:
 
     def run(self) -> None:
         """Read, write, and say what was written."""
-        _require_positive(self.k)
+        formats.require_k(self.k)
         require_empty(self.out)
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
         name, path = formats.resolve(self.folder, self.format, self.layer)
         module = formats.FORMATS[name]
-        form = module.form(path, self.k).cast(dtype)
+        form = formats.form(name, path, self.k).cast(dtype)
         choice = form.choice(str(path))
         description = module.describe(path)
         formats.warn_of(description)
@@ -133,11 +133,6 @@ def require_empty(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"out: expected a folder that holds nothing, found {out}; choose another --out")
-
-
-def _require_positive(k: float | None) -> None:
-    if k is not None and not k > 0:
-        raise InputError(f"k: expected a positive number of features per token, found {k:g}")
 
 
 def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ They are written by `sae_torch.files`. No code in a file is ever run.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from sae_torch.files import read_json
 # What an entry of a configuration may be; null is as if it were not there.
 TEXT, NUMBER, FLAG, TABLE, LIST = "a text", "a finite number", "true or false", "an object", "a list"
 TEXT_OR_FLAG = "a text, or true or false"
+# The types that weights may have.
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Numbers that are looked at together: what is found of them takes little memory beside the file.
 BLOCK = 1 << 22
 
@@ -39,12 +41,19 @@ def check_shapes(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str,
 
 
 def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every named tensor must be there, in shape, and finite."""
+    """Every named tensor must be there, in shape, and finite; all but single numbers of a floating-point type."""
     check_shapes(file, tensors, shapes)
     for name in shapes:
+        if tensors[name].ndim and tensors[name].dtype not in FLOATS:
+            raise InputError(f"{file}: {name}: expected {named(FLOATS)}, found {tensors[name].dtype}")
         flat = tensors[name].reshape(-1) if tensors[name].is_contiguous() else tensors[name].T.reshape(-1)
         if not all(bool(torch.isfinite(block).all()) for block in torch.split(flat, BLOCK)):
             raise InputError(f"{file}: {name} holds NaN or infinite values")
+
+
+def named(types: Sequence[torch.dtype]) -> str:
+    """Types as a message names them."""
+    return " or ".join(str(each).removeprefix("torch.") for each in types)
 
 
 def matrix_shape(file: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from sae_torch.interop import (
     temporal,
 )
 from sae_torch.interop.description import Description
+from sae_torch.interop.files import FLOATS, NUMBER, is_kind, named
 from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import SUFFIXES
 from sae_torch.sparse_coder import SparseCoder
@@ -141,7 +142,7 @@ def load(
     path : path
         A folder or a file; a file in the folder of a dictionary stands for the folder.
     k : float, optional
-        Features per token, where neither the files nor the path say it.
+        Features per token, where neither the files nor the path say it; of a top k it is checked.
     format : str, optional
         Name of the format, where files of several lie side by side.
     layer : int, optional
@@ -169,9 +170,26 @@ def load(
     ...     formats.load(st.save(sae, folder)).choice
     TokenChoice(k=2)
     """
+    if dtype is not None and dtype not in FLOATS:
+        raise InputError(f"dtype: expected {named(FLOATS)} of torch, found {dtype!r}")
+    require_k(k)
     name, found = resolve(Path(path), format, layer)
     warn_of(FORMATS[name].describe(found))
-    return FORMATS[name].form(found, k).cast(dtype).autoencoder(str(found), mesh)
+    return form(name, found, k).cast(dtype).autoencoder(str(found), mesh)
+
+
+def require_k(k: float | None) -> None:
+    """Refuse what is no number of features per token."""
+    if k is not None and not (is_kind(k, NUMBER) and k > 0):
+        raise InputError(f"k: expected a positive number of features per token, found {k!r}")
+
+
+def form(name: FormatName, path: Path, k: float | None = None) -> InferenceForm:
+    """The weights of a dictionary; a `k` that contradicts its top k is refused."""
+    read = FORMATS[name].form(path, k)
+    if None not in (k, read.k) and read.k != k:
+        raise InputError(f"k: expected {read.k:g}, the top k of {path}, found {k:g}")
+    return read
 
 
 def describe(path: str | os.PathLike[str], format: str | None = None, layer: int | None = None) -> Description:

@@ -63,6 +63,8 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     skip = tensors.get(SKIP)
     if skip is None and config.get("affine_connection") and kind == "transcoder":
         raise InputError(f"{file}: expected {SKIP}, which {CONFIG} says it has, found none")
+    if skip is not None and kind == "autoencoder":
+        raise InputError(f"{file}: expected {', '.join(TENSORS)} of an autoencoder, found {SKIP} too")
     shapes |= {"threshold": (F,)} | ({} if skip is None else {SKIP: (d, d_out)})
     check_tensors(file, tensors, shapes)
     W_enc, b_enc, W_dec, b_dec, threshold = (tensors[name] for name in TENSORS)

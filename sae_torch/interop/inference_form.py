@@ -259,8 +259,11 @@ class InferenceForm:
         Raises
         ------
         InputError
-            If nothing says how many features a token has on average.
+            If nothing says how many features a token has on average, or a top k is larger than the dictionary.
         """
+        n_features = self.b_enc.numel()
+        if self.k is not None and not 1 <= self.k <= n_features:
+            raise InputError(f"{path}: k: expected 1 to {n_features}, found {self.k:g}")
         if self.own_choice is not None:
             return self.own_choice
         if self.k is not None:

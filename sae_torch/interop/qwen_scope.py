@@ -41,8 +41,6 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
         if k != int(k):
             raise InputError(f"k: expected a whole number of features per token, found {k:g}")
         top = int(k)
-    if not 1 <= top <= F:
-        raise InputError(f"{path}: k: expected 1 to {F}, found {top}")
     read = InferenceForm(tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"].T, tensors["b_dec"], k=top)
     return read.absorb_b_dec()
 

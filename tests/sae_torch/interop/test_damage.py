@@ -121,7 +121,7 @@ def test_what_was_not_downloaded_whole_is_named(name: str, tmp_path: Path, capsy
         with pytest.raises(st.InputError, match=file.name):
             formats.describe(path)
     file.write_bytes(whole)
-    Import(path, tmp_path / "out", k=K).run()
+    Import(path, tmp_path / "out", k=formats.describe(path).k or K).run()
 
 
 @EACH

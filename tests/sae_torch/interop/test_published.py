@@ -90,10 +90,10 @@ def agrees(sae: st.SparseAutoencoder, dense: layouts.Dense, x: Tensor) -> bool:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_read_is_the_function_of_the_family_here_and_after_an_import(name: str, tmp_path: Path) -> None:
     given = published(name, tmp_path)
-    sae = formats.load(given.path, k=4, dtype=torch.float32)
+    sae = formats.load(given.path, k=5, dtype=torch.float32)
     assert agrees(sae, given.dense, inputs())
     assert not sae.training
-    main(["import", str(given.path), "--out", str(tmp_path / "imported"), "--k", "4", "--dtype", "float32"])
+    main(["import", str(given.path), "--out", str(tmp_path / "imported"), "--k", "5", "--dtype", "float32"])
     again = st.load(tmp_path / "imported")
     assert type(again.choice) is type(sae.choice)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_every_convention_shows(name: str, tmp_path: Path) -> None:
     """The same files, other weights in the formula: were one read so, the first test would fail."""
     w = layouts.weights(F, F, seed=2)  # square, so that a matrix that is not turned has its shape
     given, x = published(name, tmp_path / "given", w), inputs(d=F)
-    sae = formats.load(given.path, k=4, dtype=torch.float32)
+    sae = formats.load(given.path, k=5, dtype=torch.float32)
     assert agrees(sae, given.dense, x)
     if "skip" in name:
         drawn = torch.randn(F, F, generator=torch.Generator().manual_seed(11))
