@@ -171,7 +171,11 @@ def _config(folder: Path) -> dict[str, str]:
     file = folder / CONFIG
     if not file.is_file():
         return {}
-    entries = map(_ENTRY.fullmatch, file.read_text(encoding="utf-8").splitlines())
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not readable as text: {error}") from None
+    entries = map(_ENTRY.fullmatch, text.splitlines())
     values = {entry[2]: _value(entry[3] or "") for entry in entries if entry is not None}
     return {name: value for name, value in values.items() if value}
 

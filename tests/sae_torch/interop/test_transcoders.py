@@ -341,3 +341,13 @@ def test_export_takes_what_import_takes(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["export", "--folder", str(both), "--format", "circuit-tracer", "--out", str(tmp_path / "read")]
     assert main([*words, "--read-as", "saelens"]) == 0
     assert_same(transcoders[0], formats.load(tmp_path / "read", k=4, layer=3), torch.randn(50, 6))
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
+    transcoder = st.Transcoder(4, 4, 8, choice=st.MutualChoice(2))
+    st.calibrate(transcoder, [torch.randn(50, 4, generator=torch.Generator().manual_seed(0))])
+    names = {"hook_name": "blocks.0.mlp.hook_in", "hook_name_out": "blocks.0.hook_mlp_out"}
+    circuit_tracer.save(transcoder, tmp_path / "set", names)
+    (tmp_path / "set" / "config.yaml").write_bytes(b"model_name: \xff\xfe")
+    with pytest.raises(st.InputError, match=r"config.yaml: not readable as text"):
+        st.load(tmp_path / "set", k=2)
