@@ -350,4 +350,4 @@ def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
     circuit_tracer.save(transcoder, tmp_path / "set", names)
     (tmp_path / "set" / "config.yaml").write_bytes(b"model_name: \xff\xfe")
     with pytest.raises(st.InputError, match=r"config.yaml: not readable as text"):
-        st.load(tmp_path / "set", k=2)
+        st.load(tmp_path / "set", k=2, layer=0)
