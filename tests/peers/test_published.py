@@ -67,7 +67,8 @@ def theirs(given: Published, release: str, sae_id: str, monkeypatch: pytest.Monk
 
 def same(given: Published, loaded: Any, x: Tensor) -> st.SparseAutoencoder:
     """Activations, reconstructions and L0, to 1e-5 of the largest."""
-    sae = formats.load(given.path, k=5, dtype=torch.float32)
+    k = None if formats.describe(given.path).k is not None else 5
+    sae = formats.load(given.path, k=k, dtype=torch.float32)
     # heads side by side for us are an axis of their own where SAELens reshapes
     read = x.view(len(x), 3, D // 3) if loaded.cfg.reshape_activations == "hook_z" else x
     with torch.no_grad():
