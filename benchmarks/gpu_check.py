@@ -10,7 +10,6 @@ and by torch's engine, and writes only where `--out` says.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ import allocation
 import allocation.validation
 from benchmarks import gpu_parity, gpu_ranks, gpu_selection, gpu_steps, gpu_training, harness
 from benchmarks.gpu_device import Gpu
+from sae_torch.files import read_json, write_json
 
 Part = Callable[[Gpu], str | Iterator[list[Any]]]
 # What ends with a sentence is a check; what ends with rows is a table, under these headings.
@@ -103,9 +103,7 @@ class Record:
         """Add to what is known of a part."""
         self.content["parts"].setdefault(part, {}).update(facts)
         if self.file is not None:
-            beside = self.file.with_suffix(".tmp")
-            beside.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-            beside.replace(self.file)
+            write_json(self.file, self.content)
 
 
 def run_stage(name: str, gpu: Gpu, folder: Path | None) -> list[str]:
@@ -165,11 +163,11 @@ def _mark_cut_off(folder: Path | None, name: str, status: str = "cut off") -> No
     """Say so in what the stage has written."""
     if folder is None or not (folder / f"{name}.json").exists():
         return
-    content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    content = read_json(folder / f"{name}.json")
     for part in content["parts"].values():
         if part["status"] == "running":
             part["status"] = status
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / f"{name}.json", content)
 
 
 def folder_of(gpu: Gpu, out: Path | None) -> Path | None:

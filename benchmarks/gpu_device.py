@@ -78,3 +78,8 @@ class Gpu:
             import cupy
 
             cupy.get_default_memory_pool().free_all_blocks()
+
+
+def verdict(is_met: bool) -> str:
+    """How a target is judged."""
+    return "met" if is_met else "missed"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import allocation as al
 from allocation.cuda.scores import DeviceScores
-from benchmarks.gpu_device import Gpu
+from benchmarks.gpu_device import Gpu, verdict
 from benchmarks.gpu_parity import K, M, normal
 
 HEADINGS = ["selection", "type", "entries", "floor ms", "solve ms", "kernels ms", "torch.topk ms", "cupy.partition ms"]
@@ -76,12 +76,8 @@ def verdicts(kind: str, reads: float, faster: float, warm: float) -> str:
     """Which targets of a selection are met, and which are missed."""
     said = []
     if kind in MOST_READS:
-        said.append(f"{_met(reads <= MOST_READS[kind])} {MOST_READS[kind]:g} reads")
-    said.append(f"{_met(faster >= LEAST_FASTER[kind])} {LEAST_FASTER[kind]:g} x topk")
+        said.append(f"{verdict(reads <= MOST_READS[kind])} {MOST_READS[kind]:g} reads")
+    said.append(f"{verdict(faster >= LEAST_FASTER[kind])} {LEAST_FASTER[kind]:g} x topk")
     if kind in LEAST_WARM:
-        said.append(f"{_met(warm >= LEAST_WARM[kind])} {LEAST_WARM[kind]:g} x warm")
+        said.append(f"{verdict(warm >= LEAST_WARM[kind])} {LEAST_WARM[kind]:g} x warm")
     return ", ".join(said)
-
-
-def _met(is_met: bool) -> str:
-    return "met" if is_met else "missed"

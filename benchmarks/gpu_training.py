@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from benchmarks.gpu_device import Gpu
+from benchmarks.gpu_device import Gpu, verdict
 from benchmarks.training_step import PRODUCT, activations, peers
 from sae_torch.training.log import StepRecord
 
@@ -52,11 +52,11 @@ def verdicts(name: str, dtype: torch.dtype, times: dict[str, float]) -> str:
     if dtype != torch.bfloat16 or name not in OURS[1:]:
         return ""
     fast = times[name] <= MOST_PRODUCTS * times[PRODUCT]
-    said = [f"{'met' if fast else 'missed'} {MOST_PRODUCTS:g} x product"]
+    said = [f"{verdict(fast)} {MOST_PRODUCTS:g} x product"]
     for peer, milliseconds in times.items():
         if "sparsify" in peer:
             faster = milliseconds >= LEAST_FASTER * times[name]
-            said.append(f"{'met' if faster else 'missed'} {LEAST_FASTER:g} x {peer}")
+            said.append(f"{verdict(faster)} {LEAST_FASTER:g} x {peer}")
     return ", ".join(said)
 
 

@@ -91,12 +91,17 @@ class LiveReader:
     @property
     def d_model(self) -> int:
         """Width of the batches; the first shard is harvested to find it."""
-        return sum(side.shape[1] for side in self._sides(0))
+        return sum(self._widths)
 
     @property
     def d_in(self) -> int:
         """Width of what is read: of the inputs in batches of pairs, else of the whole."""
-        return self._sides(0)[0].shape[1]
+        return self._widths[0]
+
+    @cached_property
+    def _widths(self) -> tuple[int, ...]:
+        """Widths by site, for which the model runs once."""
+        return tuple(side.shape[1] for side in self._sides(0))
 
     def batch(self, step: int) -> Tensor:
         """One of the last batches, or if it is gone another from about that window of the text."""

@@ -205,7 +205,7 @@ def _reconstruct(
         # of what is not edited nothing is rounded: neither the activations nor what all features add
         change = sae.added(codes.with_values(edited.values - codes.values), inputs)
         if added:
-            change = change + sae.added(_one_token(codes, added), inputs)
+            change = change + _direction(sae, codes, inputs, added)
         wide = torch.promote_types(target.dtype, change.dtype)
         return (target.to(wide) + change.to(target.device, wide)).to(target.dtype)
     out = reconstruction(sae, edited, inputs)
@@ -221,19 +221,14 @@ def _direction(sae: Autoencoder, codes: SparseCodes, x: Tensor, added: Mapping[i
 
     With an input transform every token has units of its own.
     """
-    one = _one_token(codes, added)
+    _require_features(added, codes.shape[1])
+    features = torch.tensor(sorted(added), device=codes.features.device)
+    values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
+    one = SparseCodes(torch.zeros_like(features), features, values.to(codes.values.device), (1, codes.shape[1]))
     if isinstance(sae, SparseCoder):
         return sae.added(one, x)
     zeros = one.with_values(torch.zeros_like(one.values))
     return reconstruction(sae, one, x[:1]) - reconstruction(sae, zeros, x[:1])
-
-
-def _one_token(codes: SparseCodes, added: Mapping[int, float]) -> SparseCodes:
-    """Codes of one token with these features."""
-    _require_features(added, codes.shape[1])
-    features = torch.tensor(sorted(added), device=codes.features.device)
-    values = torch.tensor([added[int(feature)] for feature in features], dtype=codes.values.dtype)
-    return SparseCodes(torch.zeros_like(features), features, values.to(codes.values.device), (1, codes.shape[1]))
 
 
 def _scaled(codes: SparseCodes, factors: Mapping[int, float]) -> SparseCodes:
