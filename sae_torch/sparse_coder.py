@@ -124,10 +124,7 @@ class SparseCoder(nn.Module):
             raise InputError(f'score_dtype: expected "auto", a floating-point type or None, found {score_dtype!r}')
         if not (math.isfinite(encoder_scale) and encoder_scale > 0):
             raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
-        if self.world.ranks is not None and not choice.supports_parts:
-            raise InputError(f"choice: expected one with supports_parts = True on several processes, found {choice!r}")
-        choice.build(n_features)
-        choice.join(self.world)
+        self._join(choice, n_features)
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         if feature_chunk is not None:
@@ -149,6 +146,13 @@ class SparseCoder(nn.Module):
             nn.Parameter(self.world.from_rows(rows, n_features)) for rows in (directions, encoder, bias)
         )
         self.b_dec = nn.Parameter(self.world.whole_weight(torch.zeros(d_out, dtype=dtype, device=device)))
+
+    def _join(self, choice: Choice, n_features: int) -> None:
+        """Let a choice decide together with those of the other processes."""
+        if self.world.ranks is not None and not choice.supports_parts:
+            raise InputError(f"choice: expected one with supports_parts = True on several processes, found {choice!r}")
+        choice.build(n_features)
+        choice.join(self.world)
 
     def _drawn_encoder(self, directions: Tensor, n_features: int, d_in: int, generator: torch.Generator) -> Tensor:
         """The encoder as it begins, (rows held, d_in), beside the decoder's directions."""
@@ -321,6 +325,8 @@ class SparseCoder(nn.Module):
             raise InputError(f"x: expected activations of shape (tokens, {self.d_in}), found {tuple(x.shape)}")
         if x.dtype != self.W_enc.dtype:
             raise InputError(f"x: expected {self.W_enc.dtype} like the weights, found {x.dtype}")
+        if self.choice.world is not self.world:  # one that was set since
+            self._join(self.choice, self.n_features)
         scores = self.scores_or_blocks(x, memory)
         observe = self.training and torch.is_grad_enabled()
         tokens, features, count = self.choice.matches(scores, observe)

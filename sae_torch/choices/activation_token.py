@@ -44,6 +44,7 @@ class ActivationTokenChoice(Choice):
     """
 
     norms: Tensor
+    supports_parts = True
 
     @property
     def token_k(self) -> int:
@@ -68,13 +69,16 @@ class ActivationTokenChoice(Choice):
                 "choice: expected one that trains, found ActivationTokenChoice, which a file of a TopK without decoder "
                 "norms was given; evaluate it, or set sae.choice to st.TokenChoice(k) and train that"
             )
-        self.build(scores.shape[1])
-        return matches_of(al.solve(self.problem(torch.as_tensor(scores).detach())))
+        world = self.world.own
+        self.build(world.width(scores.shape[1]))
+        problem = self.problem(torch.as_tensor(scores).detach(), part=world.part(scores.shape))
+        return matches_of(al.solve(problem, ranks=world.ranks))
 
     def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
         """The k largest activations of every token; values of a solution are activations, not scores."""
-        activations = scores / self.norms.clamp_min(torch.finfo(self.norms.dtype).tiny)
-        return al.token_choice(activations.to(scores.dtype), self.token_k)
+        norms = self.world.mine(self.norms)
+        activations = scores / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+        return al.Problem(activations.to(scores.dtype), token_caps=self.token_k, part=part)
 
     def batch_free(self) -> Choice:
         """It needs no threshold."""

@@ -102,7 +102,7 @@ class InferenceForm:
             form = replace(form, is_transcoder=True, W_skip=skip)
         batch_free = sae.choice.batch_free()
         if isinstance(batch_free, ActivationTokenChoice):
-            return replace(form.with_rows_of(sae.world.gathered(batch_free.norms).cpu()), k=batch_free.token_k)
+            return replace(form.with_rows_of(batch_free.norms.cpu()), k=batch_free.token_k)
         if isinstance(batch_free, Choice):
             return replace(form.with_unit_rows(), k=batch_free.token_k)
         # thresholds are in units of scores already, which are pre-activations once rows have norm 1

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import sae_torch as st
+from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.cli import main
 from sae_torch.parallel.world import ALONE
 from sae_torch.training.run import Run
@@ -291,6 +293,38 @@ def test_any_mesh_reads_what_another_wrote(two: Processes, choice: str, tmp_path
             if name == "cfg.json":  # how quotas were fitted is not taken up
                 continue
             assert (tmp_path / number / name).read_bytes() == (tmp_path / "0" / name).read_bytes(), name
+
+
+def read_and_save(rank: int, folder: str) -> list[torch.Tensor]:
+    """Read a top k of activations on both meshes, and save it from each."""
+    x, found = batches(1, torch.float32)[0], []
+    for data in (2, 1):
+        sae = st.load(Path(folder, "published"), mesh=st.parallel.mesh(data, 2 // data))
+        st.save(sae, Path(folder, str(data)))
+        found.append(sae(x[: 60 + 30 * rank] if data == 2 else x).x_hat.detach())
+    sae.choice = st.TokenChoice(4)  # to train on with
+    codes = sae.train()(x).codes
+    found.append(torch.tensor(sae.world.sum(len(codes))))
+    return found
+
+
+def test_a_top_k_that_leaves_decoder_norms_out_is_read_on_any_mesh(two: Processes, tmp_path: Path) -> None:
+    sae = st.SparseAutoencoder(D_MODEL, FEATURES, st.TokenChoice(4))
+    st.save(sae, tmp_path / "published")
+    weights = load_file(tmp_path / "published" / "sae_weights.safetensors")
+    norms = torch.logspace(-1, 1, FEATURES)[:, None]
+    save_file(weights | {"W_dec": weights["W_dec"] * norms}, tmp_path / "published" / "sae_weights.safetensors")
+    alone = st.load(tmp_path / "published")
+    assert isinstance(alone.choice, ActivationTokenChoice)
+    x_hat = alone(batches(1, torch.float32)[0]).x_hat
+    for rank, (*found, matches) in enumerate(two.run(read_and_save, str(tmp_path))):
+        assert matches == 4 * 120
+        for each, expected in zip(found, (x_hat[: 60 + 30 * rank], x_hat), strict=True):
+            torch.testing.assert_close(each, expected, rtol=1e-5, atol=1e-5)
+    for data in ("1", "2"):
+        again = st.load(tmp_path / data)
+        assert isinstance(again.choice, ActivationTokenChoice)
+        torch.testing.assert_close(again(batches(1, torch.float32)[0]).x_hat, x_hat, rtol=1e-5, atol=1e-5)
 
 
 def run_config(folder: Path, out: str, data: int, features: int) -> RunConfig:
