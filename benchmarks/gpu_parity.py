@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
+from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from allocation.cuda.validation import device_scores
@@ -154,7 +155,18 @@ def no_waiting(gpu: Gpu) -> str:
                 count = int(matrix.get(found.count)[0])
             expected = al.solve(al.Problem(in_numpy(scores), **{name: int(caps[0]) if axis is None else caps}))
             assert count == len(expected.tokens)
-    return f"{len(FIXED)} selections by {len(engines)} engines"
+        floors = np.arange(scores.shape[1]) % 3
+        for caps in (None, floors + 2):
+            arguments = (matrix, 1, int(floors.sum()) + 50, floors, caps)
+            with matrix.scope():
+                select_floored(*arguments)
+                with gpu.refusing_to_wait():
+                    found = select_floored(*arguments)
+            limits = {"budget": arguments[2], "feature_floors": floors, "feature_caps": caps}
+            expected = al.solve(al.Problem(in_numpy(scores), **limits))
+            flat = matrix.get(found.positions)[: int(matrix.get(found.count)[0])]
+            np.testing.assert_array_equal(flat, expected.tokens * scores.shape[1] + expected.features)
+    return f"{len(FIXED) + 2} selections by {len(engines)} engines"
 
 
 def graph_capture(gpu: Gpu) -> str:

@@ -91,7 +91,10 @@ def steps_without_waiting(gpu: Gpu) -> str:
     for dtype in (torch.float32, torch.bfloat16) if gpu.is_real else (torch.float32,):
         batches = [batch.to(gpu.device, dtype) for batch in activations(*sizes[:2], count=3)]
         k = sizes[3]
-        for choice in (st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k), st.FeatureChoice(k, switch=0)):
+        choices = [st.TokenChoice(k), st.MutualChoice(k), st.FeatureChoice(k), st.FeatureChoice(k, switch=0)]
+        floors = 0.25 * k / sizes[2]
+        choices += [st.BalancedChoice(k, feature_floors=floors), st.BalancedChoice(k, None, None, 0.2, floors)]
+        for choice in choices:
             step = OurStep(choice, sizes, batches)
             for _ in range(3):  # compile
                 step()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import dlpack
 
@@ -36,6 +35,7 @@ class PaddedMatches:
     count : () int64
     prices : (groups,) float64
         Of every token, of every feature, or of the batch: the best score that is no match; 0 where none is positive.
+        With a budget and limits of one side, what a match of each token or feature has to exceed.
     """
 
     tokens: Tensor
@@ -54,14 +54,11 @@ def is_on_device(scores: Any) -> bool:
     return isinstance(scores, Tensor) and al.is_on_device(scores)
 
 
-def padded_matches(
-    scores: Tensor,
-    budget: int | None = None,
-    token_caps: int | None = None,
-    feature_caps: NDArray[np.int64] | None = None,
-) -> PaddedMatches:
-    """The best of a batch under a budget, of every token, or of every feature, without reading any number."""
-    selected = al.select_fixed(scores, budget, token_caps, feature_caps)
+def padded_matches(scores: Tensor, **limits: Any) -> PaddedMatches:
+    """The best of a batch under the limits of `allocation.select_fixed`, without reading any number."""
+    selected = al.select_fixed(scores, **limits)
     positions, count, prices = (_tensor(part) for part in (selected.positions, selected.count, selected.refused))
+    if selected.line_prices is not None:
+        prices = prices + _tensor(selected.line_prices)
     width = max(scores.shape[1], 1)
     return PaddedMatches(positions // width, positions % width, count.reshape(()), prices)

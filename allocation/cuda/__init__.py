@@ -7,6 +7,7 @@ Begin with `scores`: `DeviceScores`, the matrix; `Engine`, all that is asked of 
   the launches of `selection`. The kernels are the ``.cu`` files, which `kernels` joins in this order: ``keys`` (scores
   as integers), ``rank`` (radix selection), ``bracket``, ``survivors``, ``finish``, ``positions``.
 - `torch_engine` for tensors without CuPy, by torch's own operations; `torch_namespace` names these as NumPy does.
+- `floors` puts a budget with floors of one side together from three selections.
 
 One operation, four names: `Engine.padded_top` selects the best of every group, `FixedTop` is its answer.
 `DeviceScores.top` calls it for the solvers and waits for the count. `allocation.select_fixed` calls it for training

@@ -35,6 +35,8 @@ class FixedTop:
         The last score taken of each group, +inf where none is.
     refused : (groups,) float64
         The best score refused, 0 where none is positive: the price of a group that reaches its cap.
+    line_prices : (tokens,) or (features,) float64, optional
+        With a budget and floors: the price of each line's own floor and cap beside that of the budget.
 
     Examples
     --------
@@ -48,6 +50,7 @@ class FixedTop:
     count: Any
     last: Any
     refused: Any
+    line_prices: Any = None
 
 
 class Engine(Protocol):
@@ -142,10 +145,14 @@ class DeviceScores(DenseScores):
         values = xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)
         return self.widened(values) if self.type == "bfloat16" else values
 
-    def at(self, flat: Any) -> DeviceScores:
-        """The entries at flat positions, as a matrix of one row."""
+    def at(self, flat: Any, keep: Any = None) -> DeviceScores:
+        """The entries at flat positions, as a matrix of one row; 0 where `keep` is False."""
         xp = self.namespace
-        return DeviceScores(xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)[None, :], self.type, self.engine)
+        row = xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)
+        if keep is not None:
+            row = _signed(row) if hasattr(row, "detach") else row
+            row = xp.where(keep, row, xp.zeros_like(row))
+        return DeviceScores(row[None, :], self.type, self.engine)
 
     def lines(self, side: int, lines: Indices) -> Any:
         """Some tokens (side 0) or features (side 1) as the rows of a block of numbers."""

@@ -14,7 +14,10 @@ import allocation as al
 from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
+from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
+from sae_torch.matches import PaddedMatches
+from sae_torch.ops.segments import segment_sums
 
 # Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.
 POOLED_ENTRIES = 1 << 26
@@ -57,8 +60,10 @@ class BalancedChoice(Choice):
     [[True, False], [False, True]]
     """
 
+    supports_padded = True
     supports_rough = True
     supports_parts = True
+    on_host = ("cap_densities", "floor_densities", "caps_owed", "floors_owed", "steps")
 
     cap_densities: Tensor
     floor_densities: Tensor
@@ -139,7 +144,17 @@ class BalancedChoice(Choice):
 
     def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
         """All limits of this batch, densities turned into whole tokens by the ledgers."""
-        count = tokens_of(scores, part)
+        return self._limited(scores, *self._of_batch(tokens_of(scores, part), advance), part)
+
+    def padded_limits(self, tokens: int, advance: bool = False) -> dict[str, Any] | None:
+        """The same without limits of tokens; None with them: then both sides need prices."""
+        if self.has_token_limits:
+            return None
+        budget, caps, floors = self._of_batch(tokens, advance)
+        return {"budget": budget, "feature_caps": caps, "feature_floors": floors}
+
+    def _of_batch(self, count: int, advance: bool) -> tuple[int, Any, Any]:
+        """Budget, caps and floors of so many tokens."""
         floors = (
             None if self.feature_floors is None else _granted(self.floor_densities, self.floors_owed, count, advance)
         )
@@ -148,7 +163,7 @@ class BalancedChoice(Choice):
         if floors is not None:
             budget = max(budget, int(floors.sum()))  # rounding may grant one more than the budget
             caps = None if caps is None else np.maximum(caps, floors)
-        return self._limited(scores, budget, caps, floors, part)
+        return budget, caps, floors
 
     def _limited(self, scores: Tensor, budget: int, caps: Any, floors: Any, part: al.Part | None) -> al.Problem:
         return al.Problem(
@@ -174,10 +189,7 @@ class BalancedChoice(Choice):
         count = max(self.world.total(scores.shape[0]), 1)
         positive = solution.values > 0
         fired = self.world.of_features(np.bincount(solution.features[positive], minlength=scores.shape[1]))
-        self.steps.add_(1)
-        self.densities.lerp_(
-            torch.from_numpy(fired / count).to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE)
-        )
+        self._measure(torch.from_numpy(fired / count))
         of_features = self.world.all_features(np.array(solution.prices.features.value))
         prices = float(solution.prices.budget.value) + torch.from_numpy(of_features)
         totals = self.world.of_features(
@@ -189,6 +201,25 @@ class BalancedChoice(Choice):
         if self.has_token_limits and self.tracker.is_set:
             above = torch.bincount(self.decided_alone(scores)[1], minlength=scores.shape[1])
         self.tracker.observe(scores, self.densities, prices.clamp_min(0.0), excess.clamp_min(0.0), above)
+
+    def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
+        """Follow the prices by frequency."""
+        tokens, features = scores.shape
+        # a match that only a floor forces has value 0
+        values = scores[padded.tokens, padded.features].double().clamp_min(0.0)
+        codes = SparseCodes(padded.tokens, padded.features, values, (tokens, features), padded.count)
+        positive, totals = (
+            segment_sums(each[codes.feature_order], codes.feature_offsets)
+            for each in ((codes.values > 0).double(), codes.values)
+        )
+        self._measure(positive / max(tokens, 1))
+        excess = totals / positive - padded.prices
+        self.tracker.observe(scores, self.densities, padded.prices.clamp_min(0.0), excess.clamp_min(0.0))
+
+    def _measure(self, fired: Tensor) -> None:
+        """Take the densities of a batch into the running ones."""
+        self.steps.add_(1)
+        self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE))
 
     def batch_free(self) -> Threshold | TokenLimits:
         """The prices as thresholds, and the token's own limits."""

@@ -153,12 +153,13 @@ class Choice(Statistics):
         return matches
 
     def _matches(self, scores: Scores, observe: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        if not (self.training and self.supports_padded and is_on_device(scores) and self.world.ranks is None):
+        limits = None
+        if self.training and self.supports_padded and is_on_device(scores) and self.world.ranks is None:
+            self.build(scores.shape[1])
+            limits = self.padded_limits(scores.shape[0], advance=observe)
+        if limits is None:
             return *self.select(scores, observe), None
         scores = cast(Tensor, scores).detach()
-        self.build(scores.shape[1])
-        limits = self.limits(scores.shape[0], advance=observe)
-        assert limits is not None
         padded = padded_matches(scores, **limits)
         if observe:
             self.observe_padded(scores, padded)
@@ -207,6 +208,10 @@ class Choice(Statistics):
         `advance` moves state that is carried from batch to batch.
         """
         return None
+
+    def padded_limits(self, tokens: int, advance: bool = False) -> dict[str, Any] | None:
+        """The limits of a batch by the names of `allocation.select_fixed`, if that takes them."""
+        return self.limits(tokens, advance)
 
     def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
         """The allocation problem of a batch; `advance` moves state that is carried from batch to batch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,6 @@ DENSITY_RATE = 0.02
 LEAST_POOLED = 8
 # Rounds in which calibration passes on what features without enough positive scores leave; a share not worth it.
 SHARING_ROUNDS, SHARED = 4, 1e-3
-# What decides how a batch is stated stays in main memory, in its own precision, wherever the module goes.
-ON_HOST = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
 
 
 class FeatureChoice(Choice):
@@ -76,6 +74,7 @@ class FeatureChoice(Choice):
     supports_padded = True
     supports_rough = True
     supports_parts = True
+    on_host = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
 
     def __init__(
         self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None
@@ -309,12 +308,6 @@ class FeatureChoice(Choice):
         theta = self.tracker.theta.double().cpu()
         keep = (due < LEAST_POOLED) & ~torch.isnan(theta)
         self.tracker.restart(torch.where(keep, theta, price))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureChoice:
-        on_host = {name: self._buffers[name] for name in ON_HOST if name in self._buffers}
-        super()._apply(fn, recurse)
-        self._buffers.update(on_host)
-        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

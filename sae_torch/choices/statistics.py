@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -19,6 +19,9 @@ class Statistics(nn.Module):
     ----------
     world : World
         The processes whose tokens are measured together.
+    on_host : tuple of str
+        Buffers that stay in main memory wherever the module goes: what decides how the next batch is stated is read
+        before the device has any of it.
 
     Examples
     --------
@@ -31,6 +34,7 @@ class Statistics(nn.Module):
     """
 
     world: World = ALONE
+    on_host: ClassVar[tuple[str, ...]] = ()
 
     def join(self, world: World) -> None:
         """Measure together with other processes."""
@@ -40,6 +44,7 @@ class Statistics(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         buffers = {id(buffer) for buffer in self.buffers()}
+        on_host = {name: self._buffers[name] for name in self.on_host if name in self._buffers}
 
         def applied(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -48,4 +53,5 @@ class Statistics(nn.Module):
             return moved
 
         super()._apply(applied, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(on_host)
         return self

@@ -18,7 +18,6 @@ import allocation.validation
 import sae_torch as st
 from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
-from sae_torch.choices.feature import ON_HOST
 from sae_torch.training import trainer as trainer_module
 from tests.sae_torch.no_synchronise import no_synchronise
 
@@ -28,7 +27,10 @@ CHOICES = {
     "feature": lambda: st.FeatureChoice(k=3, switch=0.5),
     "quotas": lambda: st.FeatureChoice(k=3, switch=0),
     "balanced": lambda: st.BalancedChoice(k=3, token_caps=5, feature_caps=0.5),
-    "floors": lambda: st.BalancedChoice(k=3, token_floors=1, feature_floors=0.01),
+    "both": lambda: st.BalancedChoice(k=3, token_floors=1, feature_floors=0.01),
+    "floors": lambda: st.BalancedChoice(k=3, feature_floors=0.03),
+    "neither": lambda: st.BalancedChoice(k=3),
+    "limits": lambda: st.BalancedChoice(k=3, feature_floors=0.03, feature_caps=0.3),
 }
 
 
@@ -74,7 +76,7 @@ def test_soft_choice() -> None:
 
 
 @pytest.mark.usefixtures("as_device")
-@pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas"])
+@pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas", "neither", "floors", "limits"])
 @pytest.mark.parametrize("block_entries", [1 << 26, 100])
 @pytest.mark.parametrize("auxiliary", ["zipf", "k"])
 def test_a_step_on_a_card_looks_at_no_number(
@@ -91,7 +93,7 @@ def test_a_step_on_a_card_looks_at_no_number(
         if not gpu:
             for module in (allocation, allocation.validation):
                 monkeypatch.setattr(module, "is_on_device", lambda array: False)
-        on_host = [value for key, value in sae.choice.named_buffers() if key in ON_HOST]
+        on_host = [value for key, value in sae.choice.named_buffers() if key in sae.choice.on_host]
         records = []
         for step, x in enumerate(batches):
             # the first step makes the optimiser's state
@@ -120,7 +122,7 @@ class NoCopy(TorchDispatchMode):
 
 
 @pytest.mark.usefixtures("as_device")
-@pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas"])
+@pytest.mark.parametrize("name", ["token", "mutual", "feature", "quotas", "floors", "limits"])
 def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On torch's device without numbers: no operation mixes it with main memory, and nothing is copied in passing."""
     monkeypatch.setattr(
@@ -144,7 +146,7 @@ def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("as_device")
-@pytest.mark.parametrize("name", ["token", "mutual", "quotas"])
+@pytest.mark.parametrize("name", ["token", "mutual", "quotas", "floors"])
 def test_a_card_skips_what_diverges_until_the_host_looks(name: str) -> None:
     """The step is named, and the weights are those before it, however many steps were launched since."""
     sae = st.SparseAutoencoder(8, 24, choice=CHOICES[name](), score_dtype=None)
@@ -245,11 +247,11 @@ def test_a_choice_of_ones_own_is_asked_on_a_card_too() -> None:
     assert st.MutualChoice(k=2)(scores).count is not None
 
 
-def test_quotas_stay_in_main_memory() -> None:
+@pytest.mark.parametrize("choice", [st.FeatureChoice(k=2, switch=0), st.BalancedChoice(k=2, feature_floors=0.1)])
+def test_quotas_and_floors_stay_in_main_memory(choice: st.FeatureChoice | st.BalancedChoice) -> None:
     """Wherever the module goes, and in their own precision; what is compared with scores goes along."""
-    choice = st.FeatureChoice(k=2, switch=0)
     choice.build(8)
-    before = {name: choice.state_dict()[name].clone() for name in ON_HOST}
+    before = {name: choice.state_dict()[name].clone() for name in choice.on_host}
     choice.to("meta", torch.float16)
     assert choice.tracker.theta.is_meta
     for name, value in before.items():

@@ -8,18 +8,27 @@ import numpy as np
 
 from allocation.arguments import count_of, is_on_device, shown
 from allocation.arrays import Indices
+from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import FixedTop
 from allocation.cuda.validation import device_scores
-from allocation.errors import InvalidProblemError
+from allocation.errors import InfeasibleError, InvalidProblemError
 from allocation.problem import limits_of
 
 
-def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None, feature_caps: Any = None) -> FixedTop:
-    """The matches of `solve` on a CUDA device, padded to the most that the limit allows.
+def select_fixed(
+    scores: Any,
+    budget: int | None = None,
+    token_caps: Any = None,
+    feature_caps: Any = None,
+    token_floors: Any = None,
+    feature_floors: Any = None,
+) -> FixedTop:
+    """The matches of `solve` on a CUDA device, padded to the most that the limits allow.
 
     ::
 
-        maximise sum_ij S_ij A_ij   subject to one limit: budget, or a cap of every token, or a cap of every feature
+        maximise sum_ij S_ij A_ij   subject to one limit: budget, or a cap of every token, or a cap of every feature;
+            or to a budget with floors, and caps, of the tokens or of the features
 
     For graph capture and training loops: the host reads no number from the device, so the scores are not checked, and
     NaN and +inf count as large scores.
@@ -31,6 +40,9 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
         Most matches in all.
     token_caps, feature_caps : int or integer vector, optional
         Most matches of each token, or of each feature.
+    token_floors, feature_floors : int or integer vector, optional
+        Least matches of each token, or of each feature, beside a budget. A token or feature of which too many matches
+        are forbidden takes all that are allowed.
 
     Returns
     -------
@@ -40,7 +52,9 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
     Raises
     ------
     InvalidProblemError
-        Unless exactly one limit is given, and for scores that are not a CUDA matrix.
+        For any other limits, and for scores that are not a CUDA matrix.
+    InfeasibleError
+        If floors exceed a cap, the budget, or the matrix.
 
     Examples
     --------
@@ -48,19 +62,43 @@ def select_fixed(scores: Any, budget: int | None = None, token_caps: Any = None,
     >>> found = al.select_fixed(torch.rand(4, 8, device="cuda"), budget=6)  # doctest: +SKIP
     >>> found.positions.shape, found.count  # doctest: +SKIP
     """
-    if sum(limit is not None for limit in (budget, token_caps, feature_caps)) != 1:
-        raise InvalidProblemError("budget, token_caps, feature_caps: expected exactly one of them")
+    of_sides = ((token_caps, token_floors), (feature_caps, feature_floors))
+    limited = [axis for axis, limits in enumerate(of_sides) if any(limit is not None for limit in limits)]
+    floored = token_floors is not None or feature_floors is not None
+    if len(limited) > 1 or (budget is None and (floored or not limited)):
+        raise InvalidProblemError(
+            "budget, token_caps, feature_caps: expected exactly one of them, or a budget with limits of one side"
+        )
     if not (is_on_device(scores) or hasattr(scores, "detach")):
         raise InvalidProblemError(f"scores: expected a CuPy array or a CUDA tensor, found {shown(scores)}")
     matrix = device_scores(scores, check_finite=False)
-    axis: int | None
-    caps: Indices | None
-    if budget is not None:
-        axis, caps = None, np.array([count_of(budget, "budget")])
-    elif token_caps is not None:
-        axis, caps = 0, limits_of(token_caps, "token_caps", matrix.shape[0])
-    else:
-        axis, caps = 1, limits_of(feature_caps, "feature_caps", matrix.shape[1])
-    assert caps is not None  # exactly one limit is given
+    most = None if budget is None else count_of(budget, "budget")
+    axis = limited[0] if limited else None
+    caps = floors = None
+    if axis is not None:
+        side = ("token", "feature")[axis]
+        caps, floors = (
+            limits_of(limit, f"{side}_{kind}", matrix.shape[axis])
+            for limit, kind in zip(of_sides[axis], ("caps", "floors"), strict=True)
+        )
     with matrix.scope():
-        return matrix.engine.padded_top(matrix, axis, caps)
+        if most is None:
+            assert caps is not None
+            return matrix.engine.padded_top(matrix, axis, caps)
+        if axis is None:
+            return matrix.engine.padded_top(matrix, None, np.array([most]))
+        floors = np.zeros(matrix.shape[axis], np.int64) if floors is None else floors
+        _refuse_large_floors(side, floors, caps, most, matrix.shape[1 - axis])
+        return select_floored(matrix, axis, most, floors, caps)
+
+
+def _refuse_large_floors(side: str, floors: Indices, caps: Indices | None, budget: int, length: int) -> None:
+    """`InfeasibleError` for what can be said without reading a score."""
+    if caps is not None and (wrong := np.flatnonzero(floors > caps)).size:
+        at = int(wrong[0])
+        raise InfeasibleError(f"{side}s[{at}] has floor {floors[at]} above its cap {caps[at]}")
+    if (wrong := np.flatnonzero(floors > length)).size:
+        at = int(wrong[0])
+        raise InfeasibleError(f"{side}s[{at}] has floor {floors[at]}, but only {length} allowed matches fit inside it")
+    if int(floors.sum()) > budget:
+        raise InfeasibleError(f"budget has cap {budget}, but the floors inside it demand {floors.sum()} matches")

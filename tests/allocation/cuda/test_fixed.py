@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import allocation as al
+from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from tests.allocation.cuda.host_device import HostDevice
@@ -19,6 +21,7 @@ from tests.allocation.cuda.matrices import KINDS, TYPES, drawn, typed
 # What makes the host wait for a GPU: one number, a list of places, a mask as an index.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "unique", "is_nonzero")
 SHAPE = (40, 57)
+SIDES = ("tokens", "features")
 CAPS = {None: np.array([90]), 0: np.arange(40) % 5, 1: np.full(57, 3)}
 
 
@@ -111,7 +114,9 @@ def test_kernels(type_name: str, axis: int | None) -> None:
     ("limits", "message"),
     [
         ({}, "expected exactly one"),
-        ({"budget": 1, "token_caps": 1}, "expected exactly one"),
+        ({"token_floors": 1}, "expected exactly one"),
+        ({"token_caps": 1, "feature_caps": 1}, "expected exactly one"),
+        ({"budget": 1, "token_caps": 1, "feature_floors": 0}, "expected exactly one"),
         ({"token_caps": -1}, "token_caps: expected 0 or more, found -1"),
         ({"feature_caps": [1.5, 1.0, 1.0]}, "feature_caps: expected integers"),
         ({"feature_caps": [1, 1]}, "feature_caps: expected an integer or 3 integers"),
@@ -127,3 +132,104 @@ def test_wrong_limits_get_one_sentence(limits: dict[str, Any], message: str) -> 
 def test_scores_in_main_memory_are_refused_by_name() -> None:
     with pytest.raises(al.InvalidProblemError, match="scores: expected a CuPy array or a CUDA tensor"):
         al.select_fixed(np.ones((2, 3)), budget=1)
+
+
+def floored(axis: int, seed: int, with_caps: bool) -> dict[str, Any]:
+    """A budget, floors of one side, and caps of it, drawn: tight ones, and such that leave nothing to choose."""
+    rng = np.random.default_rng(seed)
+    lines, length = SHAPE[axis], SHAPE[1 - axis]
+    floors = rng.integers(0, 1 + rng.integers(0, 5), lines)
+    if rng.random() < 0.2:
+        floors[rng.integers(lines)] = length
+    limits = {"budget": int(floors.sum()) + int(rng.choice([0, 1, 40, 150, SHAPE[0] * SHAPE[1]]))}
+    side = ("token", "feature")[axis]
+    limits[f"{side}_floors"] = floors
+    if with_caps:
+        limits[f"{side}_caps"] = np.minimum(floors + rng.integers(0, 5, lines), length)
+    return limits
+
+
+def given(axis: int, limits: dict[str, Any]) -> tuple[Any, ...]:
+    """The same as arguments."""
+    side = ("token", "feature")[axis]
+    return axis, limits["budget"], limits[f"{side}_floors"], limits.get(f"{side}_caps")
+
+
+def assert_floored(found: Any, plain: np.ndarray, axis: int, limits: dict[str, Any]) -> None:
+    """The matches and the prices of main memory, which the certificate takes."""
+    problem = al.Problem(plain, **limits)
+    solution = al.solve(problem, al.Laminar())
+    positions, count = np.asarray(found.positions), int(found.count[0])
+    flat = positions[:count]
+    sides = [al.Price(np.zeros(size)) for size in SHAPE]
+    sides[axis] = al.Price(np.asarray(found.line_prices))
+    prices = al.Prices(al.Price(float(found.refused[0])), *sides, al.Price(np.zeros(0)), al.Price(np.zeros(0)))
+    tokens, features = np.divmod(flat, SHAPE[1])
+    claim = SimpleNamespace(tokens=tokens, features=features, values=plain[tokens, features], prices=prices)
+    assert al.verify(problem, claim).optimal
+    np.testing.assert_array_equal(flat, solution.tokens * SHAPE[1] + solution.features)
+    assert len(positions) <= limits["budget"]
+    assert not positions[count:].any()
+    for one, other in ((prices.budget, solution.prices.budget), (sides[axis], vars(solution.prices)[SIDES[axis]])):
+        np.testing.assert_array_equal(one.value, other.value)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("type_name", TYPES)
+def test_floors_beside_a_budget(type_name: str, axis: int) -> None:
+    """By torch and by the kernels: one sequence whatever the scores, and nothing is read."""
+    limits = floored(axis, 3, with_caps=(TYPES.index(type_name) + axis) % 2 == 0)
+    launched, operations = [], []
+    for kind in KINDS:
+        held, plain = typed(drawn(SHAPE, kind, 1), type_name)
+        tensor = torch.from_numpy(held)
+        tensor = tensor.view(torch.bfloat16) if type_name == "bfloat16" else tensor
+        engine = TorchEngine("cpu")
+        with Sequence() as sequence:
+            found = select_floored(DeviceScores(tensor, type_name, engine), *given(axis, limits))
+        assert_floored(found, plain, axis, limits)
+        device = Unread(sample=256)
+        found = select_floored(DeviceScores(device.put(held), type_name, device), *given(axis, limits))
+        assert_floored(found, plain, axis, limits)
+        launched.append(device.launched)
+        operations.append(sequence.seen)
+    assert all(each == launched[0] for each in launched)
+    assert all(each == operations[0] for each in operations)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_floors_of_all_sizes(seed: int) -> None:
+    """The budget holds nothing but floors, or more than there is; forced matches lie in and outside the best."""
+    axis, kind = seed % 2, KINDS[seed // 2 % len(KINDS)]
+    limits = floored(axis, seed, with_caps=seed % 3 == 0)
+    plain = drawn(SHAPE, kind, seed).astype(np.float32)
+    engine = TorchEngine("cpu")
+    found = select_floored(DeviceScores(torch.from_numpy(plain), "float32", engine), *given(axis, limits))
+    assert_floored(found, plain, axis, limits)
+
+
+def test_more_is_forbidden_than_a_floor_allows() -> None:
+    """What is allowed is taken: the host cannot know."""
+    scores = torch.full((4, 3), -torch.inf)
+    scores[1, 0], scores[2, 1] = -2.0, 5.0
+    engine = TorchEngine("cpu")
+    found = select_floored(DeviceScores(scores, "float32", engine), 1, 6, np.array([2, 1, 0]), None)
+    assert found.positions[: int(found.count[0])].tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"budget": 3, "token_floors": [1, 2], "token_caps": 1}, r"tokens\[1\] has floor 2 above its cap 1"),
+        ({"budget": 9, "feature_floors": [0, 3, 1]}, r"features\[1\] has floor 3, but only 2 allowed matches fit"),
+        ({"budget": 2, "feature_floors": 1}, "budget has cap 2, but the floors inside it demand 3 matches"),
+    ],
+)
+def test_floors_that_contradict_other_limits(limits: dict[str, Any], message: str) -> None:
+    """The words are those of main memory."""
+    with pytest.raises(al.InfeasibleError, match=message):
+        al.solve(al.Problem(np.ones((2, 3)), **limits))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "CuPy is not installed", RuntimeWarning)
+        with pytest.raises(al.InfeasibleError, match=message):
+            al.select_fixed(torch.ones(2, 3), **limits)
