@@ -30,6 +30,8 @@ _BLOCKS = ("budget", "tokens", "features", "token_groups", "feature_groups")
 class ProgramArrays:
     """Arrays of the linear programme: pass them to `scipy.optimize.linprog` as they are.
 
+    HiGHS, which linprog and milp call, takes a cost below 1e-7 as none: of small scores, divide `c` by its largest.
+
     Attributes
     ----------
     c : (edges,) float64
