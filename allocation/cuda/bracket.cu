@@ -59,3 +59,24 @@ extern "C" __global__ void bracket(
     if (threadIdx.x == 0)
         lower[blockIdx.x] = want > most ? NO_KEY : rank.price > (Key)least ? rank.price : (Key)least;
 }
+
+// Keys of the largest scores that do not exceed what is expected of a line, at least `least`: lower ends from a similar
+// problem, for which nothing is read. NaN is expected of no line: it ends at `least`.
+extern "C" __global__ void expect(const double *expected, Position lines, Position least, Key *lower) {
+    const Position line = (Position)blockIdx.x * THREADS + threadIdx.x;
+    if (line >= lines) return;
+    Key below = (Key)least, above = SIGN | (SIGN - 1);
+    while (above - below > 1) {
+        const Key middle = below + (above - below) / 2;
+        union {
+            Count bits;
+            double value;
+        } score;
+        score.bits = score_of(middle);
+        if (score.value <= expected[line])
+            below = middle;
+        else
+            above = middle;
+    }
+    lower[line] = below;
+}

@@ -15,15 +15,18 @@ from allocation.arrays import Indices
 from allocation.cuda.scores import DeviceScores, FixedTop
 
 
-def select_floored(matrix: DeviceScores, axis: int, budget: int, floors: Indices, caps: Indices | None) -> FixedTop:
+def select_floored(
+    matrix: DeviceScores, axis: int, budget: int, floors: Indices, caps: Indices | None, expected: Any = None
+) -> FixedTop:
     """The best `budget` entries, at least `floors` and at most `caps` of every row (axis 0) or column (axis 1).
 
     The floors fit the caps and the budget. A line with fewer allowed entries than its floor takes all of them.
+    `expected` is where the search among all scores starts, for the budget or, with caps, for every line.
     """
     engine, xp, size = matrix.engine, matrix.namespace, matrix.n_edges
     forced = engine.padded_top(matrix, axis, floors, only_positive=False)
     side, limits = (None, np.array([min(budget, size)])) if caps is None else (axis, caps)
-    offered = engine.padded_top(matrix, side, limits)
+    offered = engine.padded_top(matrix, side, limits, expected=expected)
     places = offered.positions
     # ascending, the places that nothing fills at the end, and one of them always
     demanded = xp.concatenate([xp.where(_is_filled(xp, forced), forced.positions, size), xp.arange(1) + size])
@@ -42,6 +45,8 @@ def select_floored(matrix: DeviceScores, axis: int, budget: int, floors: Indices
         rest.last,
         price,
         xp.minimum(needed, forced.last) - price,
+        offered.reaching,
+        offered.refused,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from allocation.arrays import Indices
@@ -16,12 +18,19 @@ class KernelEngine(Engine, Launcher):
     name: str = "KernelEngine"
     sample: int = SAMPLE
 
-    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+    def padded_top(
+        self,
+        scores: DeviceScores,
+        axis: int | None,
+        caps: Indices,
+        only_positive: bool = True,
+        expected: Any = None,
+    ) -> FixedTop:
         """The best entries of every group, all of it on the device: nothing here waits for a kernel."""
         matrix = self.bits(scores)
         if axis is None:
-            return select_whole(self, matrix, int(caps[0]), self.sample)
-        return select_lines(self, matrix, axis, caps, only_positive)
+            return select_whole(self, matrix, int(caps[0]), self.sample, expected)
+        return select_lines(self, matrix, axis, caps, only_positive, expected)
 
     def inspect(self, scores: DeviceScores) -> Indices:
         """NaN entries, the first, +inf entries, the first."""

@@ -36,7 +36,11 @@ class FixedTop:
     refused : (groups,) float64
         The best score refused, 0 where none is positive: the price of a group that reaches its cap.
     line_prices : (tokens,) or (features,) float64, optional
-        With a budget and floors: the price of each line's own floor and cap beside that of the budget.
+        With a budget and limits of one side: the price of each line's own floor and cap beside that of the budget.
+    warm_start : float64
+        Where a selection from similar scores may start.
+    reaching : (groups,) int64, optional
+        How many entries reached where this one started, or more than it had room for; None by torch alone.
 
     Examples
     --------
@@ -51,6 +55,13 @@ class FixedTop:
     last: Any
     refused: Any
     line_prices: Any = None
+    reaching: Any = None
+    _offered: Any = None
+
+    @property
+    def warm_start(self) -> Any:
+        """Where a selection from similar scores may start."""
+        return self.refused if self._offered is None else self._offered
 
 
 class Engine(Protocol):
@@ -70,10 +81,18 @@ class Engine(Protocol):
     def wait(self) -> None:
         """Until what was computed can be read on any stream."""
 
-    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
+    def padded_top(
+        self,
+        scores: DeviceScores,
+        axis: int | None,
+        caps: Indices,
+        only_positive: bool = True,
+        expected: Any = None,
+    ) -> FixedTop:
         """The best entries, positive or merely allowed, of the whole matrix (None), every row (0) or column (1).
 
-        `allocation.select_fixed` is this for callers, `DeviceScores.top` for solvers.
+        `expected` are float64 on the device, a little below what each group is expected to refuse: they change the
+        time, never the answer. `allocation.select_fixed` is this for callers, `DeviceScores.top` for solvers.
         """
 
     def inspect(self, scores: DeviceScores) -> Indices:
@@ -169,13 +188,16 @@ class DeviceScores(DenseScores):
         step = rows_per_block(columns, DEVICE_ENTRIES)
         return [work(start, min(start + step, rows)) for start in range(0, rows if columns else 0, step)]
 
-    def top(self, axis: int | None, caps: Indices, only_positive: bool = True) -> tuple[Any, Reals, Reals]:
+    def top(
+        self, axis: int | None, caps: Indices, only_positive: bool = True, expected: Reals | None = None
+    ) -> tuple[Any, Reals, Reals]:
         """The best entries of the whole matrix (None), of every row (0) or column (1); the host waits for the count.
 
         Their positions, exactly as many as there are, on the device; per group the last score taken and the best one
         refused, in NumPy.
         """
-        top = self.engine.padded_top(self, axis, caps, only_positive)
+        start = None if expected is None else self.put(expected)
+        top = self.engine.padded_top(self, axis, caps, only_positive, start)
         flat = top.positions[: int(self.get(top.count)[0])]
         return flat, self.get(top.last), self.get(top.refused)
 

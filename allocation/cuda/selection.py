@@ -24,8 +24,8 @@ from allocation.cuda.scores import FixedTop
 SAMPLE = 1 << 14
 # Entries of a tile per thread, words of the bits per thread: as in the kernels.
 ITEMS, WORDS = 32, 8
-# Room for survivors, in multiples of what is expected (whole) or wanted (lines).
-WIDE = 2
+# Room for survivors, in multiples of what is expected (whole), taken (with an expected price) or wanted (lines).
+WIDE, EXPECTED_WIDE = 2, 3
 LINE_WIDE, LINE_MORE = 4, 64
 # A list of more than this share of the matrix would cost more than it saves.
 LISTED = 1 / 8
@@ -49,8 +49,8 @@ class Matrix:
         return self.shape[0] * self.shape[1]
 
 
-def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPLE) -> FixedTop:
-    """The largest `cap` positive entries of the matrix."""
+def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPLE, expected: Any = None) -> FixedTop:
+    """The largest `cap` positive entries of the matrix; `expected` is a float64 a little below the price."""
     size, kind = matrix.size, key_type(matrix.type)
     cap = min(cap, size)
     taken, last, refused = (
@@ -58,9 +58,14 @@ def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPL
         device.filled(1, kind, 0),
         device.filled(1, kind, 0),
     )
+    survivor_counts = device.filled(1, "int64", 0)
     if size:
-        lower, room = sampled_end(device, matrix, cap, sample)
-        survivor_counts, rank_state = device.filled(1, "int64", 0), device.filled(4, "int64", 0)
+        room = EXPECTED_WIDE * cap + sample
+        if expected is None or size <= sample or room > LISTED * size:
+            lower, room = sampled_end(device, matrix, cap, sample)
+        else:
+            lower = expected_ends(device, matrix, expected, smallest_positive(matrix.type))
+        rank_state = device.filled(4, "int64", 0)
         keys, positions = device.empty(room, kind), device.empty(room, "int64")
         tile = ITEMS << device.digit
         device.launch(
@@ -76,7 +81,7 @@ def select_whole(device: Launcher, matrix: Matrix, cap: int, sample: int = SAMPL
         for digit in range(digits):
             device.launch("narrow", matrix.type, blocks, *line, digit, digits, bins, finished_blocks, rank_state)
         device.launch("mark_whole", matrix.type, blocks, *line, rank_state, taken, last, refused)
-    return _selection(device, matrix, taken, cap, last, refused)
+    return _selection(device, matrix, taken, cap, last, refused, survivor_counts)
 
 
 def sampled_end(device: Launcher, matrix: Matrix, cap: int, sample: int) -> tuple[Any, int]:
@@ -94,8 +99,13 @@ def sampled_end(device: Launcher, matrix: Matrix, cap: int, sample: int) -> tupl
     return lower, room if room <= LISTED * size else 0
 
 
-def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True) -> FixedTop:
-    """The largest `caps[l]` entries, positive or merely allowed, of every row (axis 0) or column (axis 1)."""
+def select_lines(
+    device: Launcher, matrix: Matrix, axis: int, caps: Indices, only_positive: bool = True, expected: Any = None
+) -> FixedTop:
+    """The largest `caps[l]` entries, positive or merely allowed, of every row (axis 0) or column (axis 1).
+
+    `expected` are float64 a little below what each line refuses; then the scores are read once instead of twice.
+    """
     lines, length = matrix.shape[axis], matrix.shape[1 - axis]
     kind = key_type(matrix.type)
     caps = np.minimum(caps, length)
@@ -104,6 +114,7 @@ def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, onl
         device.filled(lines, kind, 0),
         device.filled(lines, kind, 0),
     )
+    survivor_counts = device.filled(lines, "int64", 0)
     if matrix.size:
         room = np.minimum(LINE_WIDE * (caps + 1) + LINE_MORE, length)
         total = int(room.sum())
@@ -112,8 +123,10 @@ def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, onl
         else:
             limits, starts = device.put(caps), device.put(np.concatenate([[0], np.cumsum(room)]))
         least = smallest_positive(matrix.type) if only_positive else smallest_allowed(matrix.type)
-        lower = line_ends(device, matrix, axis, caps, limits, least)
-        survivor_counts = device.filled(lines, "int64", 0)
+        if expected is None:
+            lower = line_ends(device, matrix, axis, caps, limits, least)
+        else:
+            lower = expected_ends(device, matrix, expected, least)
         keys, positions = device.empty(total, kind), device.empty(total, "int64")
         device.launch(
             ("compact_rows", "compact_columns")[axis],
@@ -129,7 +142,15 @@ def select_lines(device: Launcher, matrix: Matrix, axis: int, caps: Indices, onl
             *(matrix.bits, length, step, keys, positions, survivor_counts, starts, lower, limits),
             *(least, _digits(device, matrix), taken, last, refused),
         )
-    return _selection(device, matrix, taken, int(caps.sum()), last, refused)
+    return _selection(device, matrix, taken, int(caps.sum()), last, refused, survivor_counts)
+
+
+def expected_ends(device: Launcher, matrix: Matrix, expected: Any, least: int) -> Any:
+    """Keys of expected scores, at least `least`; whether they serve is seen when they are used."""
+    size = expected.shape[0]
+    lower = device.empty(size, key_type(matrix.type))
+    device.launch("expect", matrix.type, -(-size >> device.digit), expected, size, least, lower)
+    return lower
 
 
 def line_ends(device: Launcher, matrix: Matrix, axis: int, caps: Indices, limits: Any, least: int) -> Any:
@@ -151,7 +172,9 @@ def line_ends(device: Launcher, matrix: Matrix, axis: int, caps: Indices, limits
     return lower
 
 
-def _selection(device: Launcher, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any) -> FixedTop:
+def _selection(
+    device: Launcher, matrix: Matrix, taken: Any, most: int, last: Any, refused: Any, reaching: Any
+) -> FixedTop:
     """Positions of the bits in `taken`, at most `most` of them; scores of the keys `last` and `refused`."""
     positions, count = device.filled(most, "int64", 0), device.filled(1, "int64", 0)
     words = _words(matrix.size)
@@ -161,8 +184,8 @@ def _selection(device: Launcher, matrix: Matrix, taken: Any, most: int, last: An
         device.launch("count_taken", matrix.type, blocks, taken, words, starts)
         device.launch("sum_counts", matrix.type, 1, starts, blocks, count)
         device.launch("write_positions", matrix.type, blocks, taken, words, starts, positions)
-    ends = [scores_of_keys(device, *end) for end in ((last, matrix.type, np.inf), (refused, matrix.type, 0.0))]
-    return FixedTop(positions, count, *ends)
+    last, refused = scores_of_keys(device, last, matrix.type, np.inf), scores_of_keys(device, refused, matrix.type, 0.0)
+    return FixedTop(positions, count, last, refused, reaching=reaching)
 
 
 def scores_of_keys(device: Launcher, keys: Any, type_name: str, absent: float) -> Any:

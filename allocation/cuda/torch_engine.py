@@ -39,8 +39,18 @@ class TorchEngine:
     def wait(self) -> None:
         """Nothing to wait for: tensors are read on the stream they were made on."""
 
-    def padded_top(self, scores: DeviceScores, axis: int | None, caps: Indices, only_positive: bool = True) -> FixedTop:
-        """The best entries of every group; the sequence of operations and all sizes follow from the caps alone."""
+    def padded_top(
+        self,
+        scores: DeviceScores,
+        axis: int | None,
+        caps: Indices,
+        only_positive: bool = True,
+        expected: Any = None,
+    ) -> FixedTop:
+        """The best entries of every group; the sequence of operations and all sizes follow from the caps alone.
+
+        What is expected of the prices saves `torch.topk` nothing.
+        """
         import torch
 
         tensor: Any = scores.array

@@ -216,6 +216,10 @@ class BalancedChoice(Choice):
         excess = totals / positive - padded.prices
         self.tracker.observe(scores, self.densities, padded.prices.clamp_min(0.0), excess.clamp_min(0.0))
 
+    def next_start(self, padded: PaddedMatches) -> Tensor | None:
+        """The price of as many scores as the budget has; those of caps are too volatile."""
+        return padded.warm_start if self.feature_caps is None else None
+
     def _measure(self, fired: Tensor) -> None:
         """Take the densities of a batch into the running ones."""
         self.steps.add_(1)

@@ -21,7 +21,7 @@ from sae_torch.choices.statistics import Statistics
 from sae_torch.choices.thresholds import BatchFree
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
-from sae_torch.matches import PaddedMatches, is_on_device, matches_of, padded_matches
+from sae_torch.matches import PaddedMatches, PaddedStart, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
@@ -111,6 +111,7 @@ class Choice(Statistics):
         # values by name; only where the next search starts, so no part of the state
         self._last_prices: dict[str, Any] | None = None
         self.memory = MatchMemory()
+        self.padded_start = PaddedStart()
 
     @property
     def reads_rough(self) -> bool:
@@ -160,9 +161,10 @@ class Choice(Statistics):
         if limits is None:
             return *self.select(scores, observe), None
         scores = cast(Tensor, scores).detach()
-        padded = padded_matches(scores, **limits)
+        padded = padded_matches(scores, self.padded_start, **limits)
         if observe:
             self.observe_padded(scores, padded)
+            self.padded_start.keep(self.next_start(padded))
         return padded.tokens, padded.features, padded.count
 
     @no_compile
@@ -245,6 +247,10 @@ class Choice(Statistics):
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
         """As `observe`, with everything that is read staying on the device."""
         raise NotImplementedError
+
+    def next_start(self, padded: PaddedMatches) -> Tensor | None:
+        """Prices that the next batch is expected to have on a GPU; None where one batch says nothing of the next."""
+        return None
 
     def at_step(self, progress: Progress) -> None:
         """Prepare for a training step: the trainer calls it before each."""

@@ -122,10 +122,9 @@ class FeatureChoice(Choice):
         """A guess for every feature; the last batch's prices are too volatile."""
         if not self.has_quotas:
             return super().expected_prices(tokens)
-        guess = self._forecast.guess
-        if guess is None:
+        if self._forecast.guess is None:
             return None
-        none = al.Price(np.zeros(0))
+        guess, none = self._forecast.guess.numpy(), al.Price(np.zeros(0))
         return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(self.world.mine(guess)), none, none)
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
@@ -135,10 +134,10 @@ class FeatureChoice(Choice):
             fired = torch.from_numpy(self.world.of_features(solution.feature_counts)).double()
             tokens = self.world.total(scores.shape[0])
             return self._measure(fired / max(tokens, 1), tokens)
-        due = self.quota_densities.numpy() * self.world.total(scores.shape[0])
-        of_features = self.world.all_features(np.asarray(solution.prices.features.value))
-        self._forecast.observe(of_features, due, solution.stats.get("reaching"))
-        prices = torch.from_numpy(of_features)
+        due = self.quota_densities * self.world.total(scores.shape[0])
+        prices = torch.from_numpy(self.world.all_features(np.array(solution.prices.features.value)))
+        reaching = solution.stats.get("reaching")
+        self._forecast.observe(prices, due, None if reaching is None else torch.from_numpy(reaching))
         totals = np.bincount(solution.features, weights=solution.values, minlength=scores.shape[1])
         counts = self.world.of_features(solution.feature_counts)
         with np.errstate(invalid="ignore"):
@@ -155,7 +154,13 @@ class FeatureChoice(Choice):
             self.mutual.observe_padded(scores, padded)
             return self._measure(counts / max(tokens, 1), tokens)
         excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - padded.prices
-        self.tracker.observe(scores, self._quotas_at(scores.device), padded.prices, excess)
+        quotas = self._quotas_at(scores.device)
+        self._forecast.observe(padded.prices, quotas * tokens, padded.reaching)
+        self.tracker.observe(scores, quotas, padded.prices, excess)
+
+    def next_start(self, padded: PaddedMatches) -> Tensor | None:
+        """A guess for every feature; before the switch the price of this batch."""
+        return self._forecast.guess if bool(self.has_quotas) else padded.warm_start
 
     def _measure(self, fired: Tensor, tokens: int) -> None:
         """Take a batch before the switch into the densities."""

@@ -65,6 +65,10 @@ class MutualChoice(Choice):
         share = torch.full((), self.k / max(scores.shape[1], 1), device=scores.device)
         self.tracker.observe(scores, share, price.float(), (values.sum() / padded.count - price).float())
 
+    def next_start(self, padded: PaddedMatches) -> Tensor:
+        """The price of this batch."""
+        return padded.warm_start
+
     def set_thresholds(self, theta: Tensor) -> None:
         """The common threshold, that of the first feature."""
         self.tracker.restart(theta[0])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 # A guess starts at this share of a known price, and moves by this power of how far its count is off.
 START, POWER = 0.9, 0.15
-
-Vector = NDArray[np.float64]
 
 
 class PriceForecast:
@@ -25,25 +21,25 @@ class PriceForecast:
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import torch
     >>> from sae_torch.choices.price_forecast import PriceForecast
     >>> forecast = PriceForecast()
-    >>> forecast.observe(np.array([2.0]), due=np.array([4.0]), reaching=None)
-    >>> forecast.guess
-    array([1.8])
-    >>> forecast.observe(np.array([2.0]), due=np.array([4.0]), reaching=np.array([100]))
+    >>> forecast.observe(torch.tensor([2.0]), due=torch.tensor([4.0]), reaching=None)
+    >>> forecast.guess.tolist()
+    [1.8]
+    >>> forecast.observe(torch.tensor([2.0]), due=torch.tensor([4.0]), reaching=torch.tensor([100]))
     >>> bool(forecast.guess > 1.8)  # too many reached it
     True
     """
 
     def __init__(self) -> None:
-        self.guess: Vector | None = None
+        self.guess: Tensor | None = None
 
-    def observe(self, prices: NDArray[Any], due: Vector, reaching: NDArray[np.int64] | None) -> None:
+    def observe(self, prices: Tensor, due: Tensor, reaching: Tensor | None) -> None:
         """Learn from a batch: its prices, its quotas in scores, and how many scores reached the guess."""
         if self.guess is None or reaching is None:
-            self.guess = START * prices.astype(np.float64)
+            self.guess = START * prices.double()
         else:
-            self.guess *= ((reaching + 1.0) / (due + 3.0 * np.sqrt(due) + 5.0)) ** POWER
+            self.guess = self.guess * ((reaching + 1.0) / (due + 3.0 * due.sqrt() + 5.0)) ** POWER
         # a price of 0 is no place to start from: it means that there is no bracket
-        self.guess = np.maximum(self.guess, np.finfo(np.float32).tiny)
+        self.guess = self.guess.clamp_min(torch.finfo(torch.float32).tiny)

@@ -197,7 +197,8 @@ class _Lines:
     def _hint(self, options: Options) -> Any:
         """Entries a little below the expected prices of lines."""
         dense = self.block.scores.dense
-        return None if dense is None else just_below_prices(dense, self.axis, options.warm_start)
+        below = None if dense is None else just_below_prices(dense, self.axis, options.warm_start)
+        return None if dense is None or below is None else dense.encoded(below)
 
     def _impose_floors(self, short: Mask) -> None:
         """Force the best entries of some lines, whatever they score."""

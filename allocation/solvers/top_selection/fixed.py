@@ -9,10 +9,11 @@ import numpy as np
 from allocation.arguments import count_of, is_on_device, shown
 from allocation.arrays import Indices
 from allocation.cuda.floors import select_floored
-from allocation.cuda.scores import FixedTop
+from allocation.cuda.scores import DeviceScores, FixedTop
 from allocation.cuda.validation import device_scores
 from allocation.errors import InfeasibleError, InvalidProblemError
 from allocation.problem import limits_of
+from allocation.solvers.top_selection.solver import HINT_SLACK
 
 
 def select_fixed(
@@ -22,6 +23,7 @@ def select_fixed(
     feature_caps: Any = None,
     token_floors: Any = None,
     feature_floors: Any = None,
+    warm_start: Any = None,
 ) -> FixedTop:
     """The matches of `solve` on a CUDA device, padded to the most that the limits allow.
 
@@ -43,6 +45,9 @@ def select_fixed(
     token_floors, feature_floors : int or integer vector, optional
         Least matches of each token, or of each feature, beside a budget. A token or feature of which too many matches
         are forbidden takes all that are allowed.
+    warm_start : float64 vector on the device, optional
+        ``warm_start`` of a selection from similar scores, such as the last batch, or other prices that are expected.
+        They change the time, never the answer.
 
     Returns
     -------
@@ -82,14 +87,27 @@ def select_fixed(
             for limit, kind in zip(of_sides[axis], ("caps", "floors"), strict=True)
         )
     with matrix.scope():
+        searched = axis if most is None or caps is not None else None
+        expected = None if warm_start is None else _just_below(warm_start, matrix, searched)
         if most is None:
             assert caps is not None
-            return matrix.engine.padded_top(matrix, axis, caps)
+            return matrix.engine.padded_top(matrix, axis, caps, expected=expected)
         if axis is None:
-            return matrix.engine.padded_top(matrix, None, np.array([most]))
+            return matrix.engine.padded_top(matrix, None, np.array([most]), expected=expected)
         floors = np.zeros(matrix.shape[axis], np.int64) if floors is None else floors
         _refuse_large_floors(side, floors, caps, most, matrix.shape[1 - axis])
-        return select_floored(matrix, axis, most, floors, caps)
+        return select_floored(matrix, axis, most, floors, caps, expected)
+
+
+def _just_below(warm_start: Any, matrix: DeviceScores, axis: int | None) -> Any:
+    """Expected prices, lowered by the share by which they may fall from batch to batch."""
+    groups = 1 if axis is None else matrix.shape[axis]
+    if tuple(getattr(warm_start, "shape", ())) != (groups,):
+        raise InvalidProblemError(
+            f"warm_start: expected {groups} numbers on the device of the scores, found {shown(warm_start)}"
+        )
+    expected = matrix.namespace.asarray(warm_start, dtype=matrix.namespace.float64)
+    return expected * (1 - HINT_SLACK[axis])
 
 
 def _refuse_large_floors(side: str, floors: Indices, caps: Indices | None, budget: int, length: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from allocation.arguments import in_memory
-from allocation.arrays import Array, Indices, Mask
+from allocation.arrays import Indices, Mask, Reals
 from allocation.cuda.scores import DeviceScores
 from allocation.problem import Problem, checked_problem
 from allocation.scores import DenseScores, reals_at
@@ -67,7 +67,7 @@ class TopSelection:
         """The optimum of `problem`, which must not be refused."""
         checked_problem(problem)
         if problem.matrix.on_device:
-            return _on_device(problem)
+            return _on_device(problem, options)
         started = time.perf_counter()
         axis, caps = capped_side(problem)
         if takes_much(problem, axis, caps, options):
@@ -114,23 +114,24 @@ def _select(problem: Problem, axis: int | None, caps: Indices, options: Options)
         positive = np.flatnonzero(entries > 0)
         groups = None if axis is None else problem.matrix.ends(positive)[axis]
         return finish(entries[positive], positive, groups, np.minimum(caps, entries.size))
-    hint = just_below_prices(matrix, axis, options.warm_start)
+    below = just_below_prices(matrix, axis, options.warm_start)
+    hint = None if below is None else matrix.encoded(below)
     if axis is None:
         return select_whole(matrix.ordered, int(caps[0]), options.workers, hint)
     select = select_columns if axis else select_rows
     return select(matrix.ordered, caps, options.workers, hint)
 
 
-def just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Array | None:
+def just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Reals | None:
     """What an entry had to exceed in a similar problem, lowered a little: one value, or one per group."""
     if warm_start is None:
         return None
     expected = np.asarray(warm_start.budget.value, np.float64)
     if axis is not None:
-        expected = expected + (warm_start.tokens, warm_start.features)[axis].value
+        expected = np.asarray(expected + (warm_start.tokens, warm_start.features)[axis].value)
         if expected.shape != (matrix.shape[axis],):
             return None
-    return matrix.encoded(expected * (1 - HINT_SLACK[axis]))
+    return expected * (1 - HINT_SLACK[axis])
 
 
 def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:
@@ -139,12 +140,13 @@ def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:
     return finish(entries[best.flat], best.flat, None, np.array([min(budget, best.flat.size)]), best.passes)
 
 
-def _on_device(problem: Problem) -> Solution:
+def _on_device(problem: Problem, options: Options) -> Solution:
     """The same steps where the scores are: the top of every group, then the best of what they took."""
     started = time.perf_counter()
     matrix = cast(DeviceScores, problem.matrix)
     axis, caps = capped_side(problem)
-    flat, *ends = matrix.top(axis, caps)
+    below = just_below_prices(matrix, axis, options.warm_start)
+    flat, *ends = matrix.top(axis, caps, expected=None if below is None else np.atleast_1d(below))
     best = chosen = Ends(*ends)
     if axis is not None and problem.budget is not None:
         within, *ends = matrix.at(flat).top(None, np.array([problem.budget]))

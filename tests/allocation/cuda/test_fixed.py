@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import allocation as al
 from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import DeviceScores
+from allocation.cuda.selection import expected_ends, smallest_allowed
 from allocation.cuda.torch_engine import TorchEngine
 from tests.allocation.cuda.host_device import HostDevice
-from tests.allocation.cuda.matrices import KINDS, TYPES, drawn, typed
+from tests.allocation.cuda.matrices import KINDS, TYPES, assert_same, drawn, scores_of_keys, typed
 
 # What makes the host wait for a GPU: one number, a list of places, a mask as an index.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "unique", "is_nonzero")
@@ -233,3 +234,67 @@ def test_floors_that_contradict_other_limits(limits: dict[str, Any], message: st
         warnings.filterwarnings("ignore", "CuPy is not installed", RuntimeWarning)
         with pytest.raises(al.InfeasibleError, match=message):
             al.select_fixed(torch.ones(2, 3), **limits)
+
+
+# Where a search may start: at the prices, well and badly off them, and where nothing can be expected.
+STARTS = (1.0, 0.9, 0.2, 3.0, 0.0, -1.0, np.inf, -np.inf, np.nan)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("type_name", TYPES)
+def test_a_warm_start_never_changes_the_answer(type_name: str, axis: int | None) -> None:
+    """One sequence of launches, in which lines are read once where they were read twice."""
+    sequences = []
+    for kind in KINDS:
+        held, plain = typed(drawn(SHAPE, kind, 1), type_name)
+        matrix = DeviceScores(held, type_name, HostDevice(sample=8))
+        price = np.asarray(matrix.engine.padded_top(matrix, axis, CAPS[axis]).refused)
+        for at, share in enumerate(STARTS if axis is None else (None, 0.9)):
+            device = Unread(sample=8)
+            with np.errstate(invalid="ignore"):
+                expected = np.resize(STARTS, price.size) * price if share is None else share * price
+            found = device.padded_top(
+                DeviceScores(device.put(held), type_name, device), axis, CAPS[axis], expected=device.put(expected)
+            )
+            assert_fixed(found, plain, axis)
+            sequences.append(device.launched)
+            if at == 1 and kind == "generic" and axis is None and "int" not in type_name:
+                assert CAPS[None][0] < int(found.reaching[0]) < 2 * CAPS[None][0]
+    assert all(sequence == sequences[0] for sequence in sequences)
+    read = {"sample", "row_maxima", "column_maxima"} & set(sequences[0])
+    assert "expect" in sequences[0]
+    assert not read
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_expected_scores_become_keys(type_name: str) -> None:
+    """The key of the largest score that does not exceed what is expected."""
+    held, plain = typed(drawn((1, 300), "generic", 2), type_name)
+    expected = np.concatenate([plain.ravel().astype(np.float64), np.nextafter(plain.ravel().astype(np.float64), -9)])
+    device = HostDevice()
+    matrix = device.bits(DeviceScores(held, type_name, device))
+    least = smallest_allowed(matrix.type)
+    keys = expected_ends(device, matrix, device.put(expected), least)
+    back = scores_of_keys(keys, matrix.type, np.nan)
+    np.testing.assert_array_equal(back[:300], plain.ravel())
+    assert np.all(back[300:] < plain.ravel())
+    assert np.all(scores_of_keys(keys[300:] + 1, matrix.type, np.nan) == plain.ravel())
+
+
+def test_solving_with_a_warm_start() -> None:
+    """Prices of main memory serve: whole, rows, columns."""
+    plain = drawn(SHAPE, "generic", 4).astype(np.float32)
+    for axis, name in ((None, "budget"), (0, "token_caps"), (1, "feature_caps")):
+        limit = {name: int(CAPS[axis][0]) if axis is None else CAPS[axis]}
+        expected = al.solve(al.Problem(plain, **limit))
+        device = HostDevice(sample=8)
+        matrix = DeviceScores(device.put(plain), "float32", device)
+        assert_same(al.solve(al.Problem(matrix, **limit), warm_start=expected.prices), expected)
+        assert "expect" in device.launched
+
+
+def test_a_warm_start_of_another_size_is_named() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "CuPy is not installed", RuntimeWarning)
+        with pytest.raises(al.InvalidProblemError, match="warm_start: expected 3 numbers on the device"):
+            al.select_fixed(torch.ones(2, 3), feature_caps=1, warm_start=torch.ones(2))

@@ -129,7 +129,8 @@ def test_the_order_of_threads_changes_nothing(digit: int) -> None:
         device = matrix.engine
         whole = selection.select_whole(device, matrix.engine.bits(matrix), 333, sample=256)
         lines = selection.select_lines(device, matrix.engine.bits(matrix), 1, np.full(300, 5))
-        answers.append([part.tobytes() for part in (*vars(whole).values(), *vars(lines).values())])
+        parts = ("positions", "count", "last", "refused")
+        answers.append([getattr(found, name).tobytes() for found in (whole, lines) for name in parts])
     assert all(answer == answers[0] for answer in answers)
 
 
