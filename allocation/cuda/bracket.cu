@@ -1,12 +1,14 @@
 // Lower ends: a value per group that the entries which matter reach, and few others.
 
-// Keys of a sample of the matrix. Steps of the golden ratio visit it evenly and share no period with its rows.
+// Keys of a sample of the matrix. Steps of the golden ratio visit it evenly and share no period with its rows. A thread
+// writes its own key.
 extern "C" __global__ void sample(const Bits *scores, Position size, Position count, Key *keys) {
     const Position i = (Position)blockIdx.x * THREADS + threadIdx.x;
     if (i < count) keys[i] = key_of(scores[__umul64hi((Count)i * 0x9E3779B97F4A7C15ull, (Count)size)]);
 }
 
 // Maxima of groups of columns: group g of a row holds the columns g, g + groups, ...; one block per row.
+// A group is one thread's, and so is its maximum.
 extern "C" __global__ void row_maxima(const Bits *scores, Position columns, Position groups, Key *maxima) {
     const Bits *row = scores + blockIdx.x * columns;
     for (Position group = threadIdx.x; group < groups; group += THREADS) {
@@ -21,6 +23,7 @@ extern "C" __global__ void row_maxima(const Bits *scores, Position columns, Posi
 }
 
 // Maxima of groups of rows, 32 columns by 32 groups to a block; written column by column.
+// A warp writes its groups' column of the corner; after the barrier another reads across, and writes maxima of its own.
 extern "C" __global__ void column_maxima(
     const Bits *scores, Position rows, Position columns, Position groups, Key *maxima
 ) {
@@ -49,7 +52,7 @@ extern "C" __global__ void column_maxima(
 // The wanted-th largest of each line's keys, at least `least`; one block per line.
 //
 // At least as many entries reach the wanted-th largest of the maxima of groups. Where more than `most` are wanted the
-// line survives nowhere, and is ranked among its scores instead of a list.
+// line survives nowhere, and is ranked among its scores instead of a list. The first thread writes what `rank_of` returns.
 extern "C" __global__ void bracket(
     const Key *keys, Position size, const Position *wanted, Position most, Position least, Key *lower
 ) {
@@ -61,7 +64,8 @@ extern "C" __global__ void bracket(
 }
 
 // Keys of the largest scores that do not exceed what is expected of a line, at least `least`: lower ends from a similar
-// problem, for which nothing is read. NaN is expected of no line: it ends at `least`.
+// problem, for which nothing is read. NaN is expected of no line: it ends at `least`. A thread
+// writes its own key.
 extern "C" __global__ void expect(const double *expected, Position lines, Position least, Key *lower) {
     const Position line = (Position)blockIdx.x * THREADS + threadIdx.x;
     if (line >= lines) return;

@@ -10,6 +10,11 @@ __device__ inline Line whole_line(
 }
 
 // One digit of the rank of the whole matrix, by all blocks; the last of them to end fixes it. `bins` starts at 0.
+//
+// A block counts in bins of its own, between barriers, and adds them to the bins of all by atomic sums. Then each thread
+// makes its sums visible (fence), waits for its block (barrier), and the first counts the block as ended. Who counts last
+// has met all others: after a barrier and a fence its threads see every sum, empty the bins for the next digit, and the
+// first writes the rank. All others read the rank before they counted themselves, so nobody reads what it overwrites.
 extern "C" __global__ void narrow(
     const Bits *scores, Position size, const Key *keys, const Position *positions, const Count *held, Position room,
     const Key *lower, Position cap, Position digit, Position digits, Count *bins, Count *ended, Rank *rank
@@ -44,6 +49,7 @@ extern "C" __global__ void narrow(
 }
 
 // The bits of all that is taken, the key of the last taken, and of the best refused; 0 where there is none.
+// Blocks meet in atomic operations only; the last key is written by the first block alone.
 extern "C" __global__ void mark_whole(
     const Bits *scores, Position size, const Key *keys, const Position *positions, const Count *held, Position room,
     const Key *lower, Position cap, const Rank *rank, unsigned int *taken, Key *last, Key *refused
@@ -57,6 +63,7 @@ extern "C" __global__ void mark_whole(
 }
 
 // The same for rows (step 1) or columns, one block per line; `least` is the smallest key that may be taken.
+// Lines have numbers and lists of their own, and share no more than words of bits, which atomic operations set.
 extern "C" __global__ void finish_lines(
     const Bits *scores, Position size, Position step, const Key *keys, const Position *positions, const Count *held,
     const Position *starts, const Key *lower, const Position *caps, Position least, Position digits, unsigned int *taken,

@@ -10,6 +10,7 @@ from allocation.arrays import Indices
 from allocation.cuda.kernels import TYPES, Launcher
 from allocation.cuda.scores import DeviceScores, Engine, FixedTop
 from allocation.cuda.selection import ITEMS, SAMPLE, Matrix, select_lines, select_whole
+from allocation.errors import InvalidProblemError
 
 
 class KernelEngine(Engine, Launcher):
@@ -27,6 +28,8 @@ class KernelEngine(Engine, Launcher):
         expected: Any = None,
     ) -> FixedTop:
         """The best entries of every group, all of it on the device: nothing here waits for a kernel."""
+        if axis is not None:
+            _require_countable(scores.shape[axis], scores.shape[1 - axis], ("token", "feature")[axis])
         matrix = self.bits(scores)
         if axis is None:
             return select_whole(self, matrix, int(caps[0]), self.sample, expected)
@@ -43,3 +46,11 @@ class KernelEngine(Engine, Launcher):
         """The scores as bit patterns of a type that the kernels know; narrower integers widen to int64."""
         name = scores.type if scores.type in TYPES else "int64"
         return Matrix(self.flat(scores.array, name), name, scores.shape)
+
+
+def _require_countable(lines: int, length: int, line: str) -> None:
+    """A launch has fewer than 2^31 blocks, one to a line, and counters of a line's entries have 32 bits."""
+    if lines >= 1 << 31:
+        raise InvalidProblemError(f"scores: expected fewer than 2^31 {line}s with limits on CUDA, found {lines}")
+    if length >= 1 << 32:
+        raise InvalidProblemError(f"scores: expected fewer than 2^32 entries of a {line} on CUDA, found {length}")

@@ -5,6 +5,9 @@
 //   DIGIT          bits of a radix digit; a block has one thread per value of a digit
 //
 // Kernels take pointers and 64-bit integers only, so that one launcher serves all of them.
+//
+// Above each kernel stands who writes what, and what orders it: why no two threads race. Two orders are used, a barrier
+// within a block and the end of a launch; `narrow` alone needs a third. Tests watch every access (tests/allocation/cuda).
 
 #if BITS == 16
 typedef unsigned short Bits;
@@ -70,6 +73,8 @@ __device__ inline Position run_start(int run) {
 }
 
 // Sum of `value` over this thread and those before it in the block; `total` is that of all.
+// The last lane of each warp writes its sum, and after the barrier all threads read them. Between two calls of a kernel
+// lies a barrier of its own.
 __device__ inline Count running_sum(Count value, Count &total) {
     __shared__ Count sums[32];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -77,7 +82,6 @@ __device__ inline Count running_sum(Count value, Count &total) {
         Count before = __shfl_up_sync(ALL_LANES, value, step);
         if (lane >= step) value += before;
     }
-    __syncthreads();  // nobody reads the sums of an earlier call any more
     if (lane == 31) sums[warp] = value;
     __syncthreads();
     total = 0;
@@ -89,6 +93,7 @@ __device__ inline Count running_sum(Count value, Count &total) {
 }
 
 // What is wrong with a matrix: NaN entries, the first of them, +inf entries, the first of them.
+// Written by atomic sums and minima alone, whose order does not matter.
 extern "C" __global__ void inspect(const Bits *scores, Position size, Count *found) {
 #ifdef INFINITY_BITS
     for (int r = 0; r < ITEMS / RUN; ++r) {
@@ -133,7 +138,7 @@ __device__ inline Count score_of(Key key) {
     return score.bits;
 }
 
-// Scores of keys; `absent`, the bits of a float64, where a key is 0.
+// Scores of keys; `absent`, the bits of a float64, where a key is 0. A thread writes its own score.
 extern "C" __global__ void scores_of_keys(const Key *keys, Position size, Count absent, Count *scores) {
     const Position i = (Position)blockIdx.x * THREADS + threadIdx.x;
     if (i < size) scores[i] = keys[i] ? score_of(keys[i]) : absent;

@@ -11,14 +11,14 @@ __device__ inline Count count_words(const unsigned int *taken, Position words) {
     return count;
 }
 
-// Bits set in each block's part.
+// Bits set in each block's part, written by its first thread.
 extern "C" __global__ void count_taken(const unsigned int *taken, Position words, Count *counts) {
     Count total;
     running_sum(count_words(taken, words), total);
     if (threadIdx.x == 0) counts[blockIdx.x] = total;
 }
 
-// Each block's count becomes the sum of those before it; one block, a run of counts to a thread.
+// Each block's count becomes the sum of those before it; one block, a run of counts to a thread, which it alone touches.
 extern "C" __global__ void sum_counts(Count *counts, Position size, Count *total) {
     const Position share = (size + THREADS - 1) / THREADS;
     const Position start = threadIdx.x * share, stop = start + share < size ? start + share : size;
@@ -33,7 +33,7 @@ extern "C" __global__ void sum_counts(Count *counts, Position size, Count *total
     if (threadIdx.x == 0) *total = all;
 }
 
-// Positions of the bits, ascending.
+// Positions of the bits, ascending. The sums before a thread's words are the slots of its own.
 extern "C" __global__ void write_positions(
     const unsigned int *taken, Position words, const Count *starts, Position *positions
 ) {

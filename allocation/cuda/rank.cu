@@ -48,7 +48,8 @@ __device__ inline int bin_of(const Rank &rank, Key key, Position position, int d
     return agrees ? THREADS - 1 - (int)(position >> shift & (THREADS - 1)) : -1;
 }
 
-// Neighbours mostly fall into one bin, equal scores all of them: a thread adds up what it meets in a row.
+// Neighbours mostly fall into one bin, equal scores all of them: a thread adds up what it meets in a row. Bins get atomic
+// sums; the caller empties them before, and reads them after, a barrier.
 __device__ inline void count_digits(
     const Line &line, const Rank &rank, int digit, int digits, Position start, Position stride, unsigned int *bins
 ) {
@@ -69,7 +70,8 @@ __device__ inline void count_digits(
     if (count) atomicAdd(&bins[latest], count);
 }
 
-// Fix one digit of the rank. Each thread brings the count of one bin, the first thread that of the highest.
+// Fix one digit of the rank. Each thread brings the count of one bin, the first thread that of the highest. All read the
+// rank before the barrier in `running_sum`; after it the one thread writes in whose bin the wanted entry falls.
 __device__ inline void descend(Count count, Rank *rank, int digit, int digits) {
     const Count demand = rank->wanted;
     Count total;
@@ -91,7 +93,8 @@ __device__ inline void descend(Count count, Rank *rank, int digit, int digits) {
     }
 }
 
-// The rank of a line by one block; without position digits the price alone.
+// The rank of a line by one block; without position digits the price alone. A thread empties the bin of its own number,
+// others add to it after a barrier, and it is read after the next. `descend` writes the rank between barriers.
 __device__ inline Rank rank_of(const Line &line, Count wanted, int position_digits) {
     __shared__ unsigned int bins[THREADS];
     __shared__ Rank rank;
@@ -111,6 +114,8 @@ __device__ inline Rank rank_of(const Line &line, Count wanted, int position_digi
 }
 
 // Set the bit of every entry that is taken. Returns the best key that is not, 0 if there is none, to the first thread.
+// Bits are set by atomic operations, as 32 entries share a word. The best is emptied, raised atomically, and read, each a
+// barrier apart.
 __device__ inline Key mark(
     const Line &line, const Rank &rank, Position start, Position stride, unsigned int *taken
 ) {

@@ -36,6 +36,8 @@ __device__ inline Position lowest(unsigned int mask) {
 }
 
 // The matrix as one group: one list with `room` entries, a block's survivors side by side.
+// One atomic sum gives a block its part of the list, which all its threads read after a barrier; `running_sum` gives each
+// thread its own slots there. Slots past the room are not written, though they are counted.
 extern "C" __global__ void compact_whole(
     const Bits *scores, Position size, const Key *lower, Position room, Count *held, Key *keys, Position *positions
 ) {
@@ -53,6 +55,8 @@ extern "C" __global__ void compact_whole(
 }
 
 // A list per row or column, that of line l from starts[l] to before starts[l + 1].
+// An atomic sum gives every survivor a slot of its own. The read before it may find an older count: then a slot is asked
+// for in vain, and nothing is written.
 template <int AXIS>
 __device__ inline void compact_lines(
     const Bits *scores, Position size, Position columns, const Key *lower, const Position *starts, Count *held,

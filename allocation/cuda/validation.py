@@ -13,7 +13,8 @@ from allocation.errors import InvalidProblemError, warn_caller
 def device_scores(scores: Any, name: str = "scores", check_finite: bool = True) -> DeviceScores:
     """Validate a CuPy array or a CUDA tensor and wrap it without a copy where its layout allows.
 
-    NaN and +inf are found by a read for which the host waits; without it nothing waits, and they count as large scores.
+    NaN and +inf are found by a read for which the host waits. Without it nothing waits: +inf counts as the largest
+    score, and which NaN count as large depends on their signs and on the engine.
     """
     matrix = _of_tensor(scores, name) if hasattr(scores, "detach") else _of_cupy(scores, name)
     if matrix.array.ndim != 2:

@@ -1,5 +1,8 @@
 """The kernels of the sparse ops for CUDA, in Triton. Sums run in a fixed order, so results repeat bit for bit.
 
+No two programs race: each writes entries of its result that are its own, once, at its end, and reads nothing that
+another writes. Sums inside a program are Triton's, which orders its threads.
+
 Under Triton's interpreter (TRITON_INTERPRET=1) the same kernels run on CPU tensors; the tests do that.
 """
 
@@ -43,7 +46,7 @@ def count_above(scores: Tensor, theta: Tensor) -> Tensor:
     tokens, features = scores.shape
     strips = triton.cdiv(tokens, STRIP)
     counts = torch.empty(strips, features, dtype=torch.int32, device=scores.device)
-    grid = (strips, triton.cdiv(features, COLUMNS))
+    grid = (triton.cdiv(features, COLUMNS), strips)  # of the second there are fewer than 2^16: tokens up to 2^24 - 256
     _count_above[grid](scores.contiguous(), theta.contiguous(), counts, tokens, features, _wide(scores), STRIP, COLUMNS)
     return counts.sum(dim=0, dtype=torch.int64)
 
@@ -98,8 +101,8 @@ def _sampled_dots(
 def _count_above(
     scores, theta, counts, tokens, features, wide: tl.constexpr, strip: tl.constexpr, columns: tl.constexpr
 ):
-    part = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    part = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(0) * columns + tl.arange(0, columns)
     within = column < features
     limit = tl.load(theta + column, mask=within, other=0.0).to(wide)
     total = tl.zeros((columns,), tl.int32)

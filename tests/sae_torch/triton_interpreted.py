@@ -53,6 +53,62 @@ def test_counts(dtype: torch.dtype) -> None:
         assert torch.equal(triton_kernels.count_above(scores, theta), (scores > theta).sum(dim=0))
 
 
+BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def special(dtype: torch.dtype) -> Tensor:
+    """Zeros, subnormal and extreme numbers, infinities and NaN of several payloads, each with both signs.
+
+    No subnormal bfloat16, which the interpreter widens to other numbers; `test_triton.py` reads what is compiled.
+    """
+    info, kind = torch.finfo(dtype), BITS[dtype]
+    infinity = torch.tensor(torch.inf, dtype=dtype).view(kind)
+    step = torch.tensor(info.tiny, dtype=dtype).view(kind)  # the last bit of an exponent
+    some = [step * 0, step, step + 1, infinity - 1, infinity]
+    some += [step * 0 + 1, step - 1] if dtype != torch.bfloat16 else []
+    some += [infinity + 1, infinity + step // 2, infinity + step // 2 + 3, infinity + step - 1]
+    bits = torch.stack(some)
+    return torch.cat([bits, bits | torch.iinfo(kind).min]).view(dtype)
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_counts_of_special_numbers(dtype: torch.dtype) -> None:
+    """NaN exceeds nothing and nothing exceeds it; subnormal numbers exceed 0, and -0.0 does not."""
+    numbers = special(dtype)
+    drawn = torch.randint(len(numbers), (60, 129), generator=torch.Generator().manual_seed(1))
+    scores = numbers.view(BITS[dtype])[drawn].view(dtype)
+    for theta in (scores[0], numbers[0].expand(129)):
+        assert torch.equal(triton_kernels.count_above(scores, theta), (scores > theta).sum(dim=0))
+
+
+@pytest.mark.parametrize("size", [31, 33])
+def test_borders(size: int) -> None:
+    """Rows, matches and columns one short of a tile and one beyond; strips of a count, one column and one row."""
+    for tokens, d, features in ((1, size, 2), (size, 1, 3), (3, 224 + size, size)):
+        left, right, one, two, weights, offsets = drawn(size, torch.float64, tokens, d, features, size // 2)
+        dense = torch.zeros(tokens, features, dtype=torch.float64).index_put((one, two), weights, accumulate=True)
+        sums = triton_kernels.weighted_row_sums(right, two, weights, offsets)
+        torch.testing.assert_close(sums, dense @ right, rtol=1e-12, atol=1e-12)
+        dots = triton_kernels.sampled_dots(left, right, one, two)
+        torch.testing.assert_close(dots, (left[one] * right[two]).sum(dim=1), rtol=1e-12, atol=1e-12)
+    for rows, columns in ((224 + size, 1), (1, 96 + size), (255, 128), (256, 127)):
+        scores = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
+        assert torch.equal(triton_kernels.count_above(scores, scores[0]), (scores > scores[0]).sum(dim=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_special_numbers_in_sums(dtype: torch.dtype) -> None:
+    """A subnormal number is added as it is, to the last bit; NaN and infinity stay in their own rows and columns."""
+    numbers = special(dtype)
+    one, nothing = torch.ones(len(numbers), dtype=dtype), torch.zeros(len(numbers), dtype=torch.int64)
+    rows, each = numbers[:, None], torch.arange(len(numbers))
+    sums = triton_kernels.weighted_row_sums(rows, each, one, torch.arange(len(numbers) + 1)).squeeze(1)
+    dots = triton_kernels.sampled_dots(rows, one[:1, None], each, nothing)
+    for found in (sums, dots):
+        assert torch.equal(found.isnan(), numbers.isnan())
+        assert torch.equal(found.nan_to_num(), numbers.nan_to_num())
+
+
 @pytest.mark.parametrize("kind", ["token", "mutual", "feature"])
 @pytest.mark.parametrize("auxiliary", [False, True])
 def test_a_step_is_that_of_the_cpu_path(kind: str, auxiliary: bool, monkeypatch: pytest.MonkeyPatch) -> None:

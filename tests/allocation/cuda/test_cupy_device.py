@@ -5,7 +5,6 @@ The stand-in accepts what CuPy accepts of a launch (arrays and NumPy integers) a
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import warnings
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from allocation.cuda import cupy_device, torch_device
 from allocation.cuda.kernels import TYPES, definitions, source
 from allocation.cuda.validation import device_scores
 from sae_torch.matches import matches_of
-from tests.allocation.cuda.host_device import library
+from tests.allocation.cuda.host_device import library, run_kernel
 from tests.allocation.cuda.matrices import TYPES as SCORE_TYPES
 from tests.allocation.cuda.matrices import assert_same, drawn, typed
 
@@ -58,11 +57,7 @@ class StandInModule:
             assert all(isinstance(a, (StandInArray, np.int64)) for a in arguments)
             compiled = library(self.type_name, 8)
             numbers = [a.ctypes.data if isinstance(a, StandInArray) else int(a) for a in arguments]
-            run = compiled.run_kernel
-            run.restype = ctypes.c_bool
-            function = ctypes.cast(getattr(compiled, kernel), ctypes.c_void_p)
-            vector = (ctypes.c_longlong * 16)(*numbers)
-            assert run(function, ctypes.c_uint(0), ctypes.c_uint(blocks[0]), vector, ctypes.c_ulonglong(1))
+            assert run_kernel(compiled, kernel, threads[0], range(blocks[0]), numbers)
 
         return launch
 
