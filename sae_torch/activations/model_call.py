@@ -33,3 +33,14 @@ def uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Run compiled models as written: what was compiled before heeds no hook, and what is compiled now keeps it."""
     eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return eager
+
+
+def short_pass(model: nn.Module, **options: Any) -> Any:
+    """What a model returns for two windows of three tokens; with other than one window a transposed axis shows."""
+    device = next(model.parameters()).device
+    vocabulary = int(getattr(text_config(model), "vocab_size", None) or 2)
+    ids = (torch.arange(6, device=device) + 3).remainder(vocabulary).view(2, 3)
+    cuda = [device] if device.type == "cuda" else []
+    # a model in training mode draws random numbers, which the caller's stream must not notice
+    with torch.no_grad(), torch.random.fork_rng(cuda), uncompiled():
+        return model(input_ids=ids, **options, **without_cache(model))

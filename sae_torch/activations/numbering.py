@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from sae_torch.activations.model_call import original, text_config, uncompiled, without_cache
+from sae_torch.activations.model_call import original, short_pass, text_config
 from sae_torch.errors import InputError
 
 
@@ -98,7 +98,7 @@ def _compare(model: nn.Module) -> _Numbering:
 
             handles.append(module.register_forward_hook(leave))
     try:
-        states = _hidden_states(model, int(getattr(config, "vocab_size", None) or 2))
+        states = _hidden_states(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -120,15 +120,9 @@ def _same(held: Tensor | None, state: Tensor) -> bool:
     return held is not None and held.shape == state.shape and torch.equal(held.to(state.device), state)
 
 
-def _hidden_states(model: nn.Module, vocabulary: int) -> tuple[Tensor, ...]:
-    """Hidden states of two windows of three tokens; with other than one window a transposed axis shows."""
-    device = next(model.parameters()).device
-    ids = (torch.arange(6, device=device) + 3).remainder(vocabulary).view(2, 3)
-    cuda = [device] if device.type == "cuda" else []
+def _hidden_states(model: nn.Module) -> tuple[Tensor, ...]:
     try:
-        # a model in training mode draws random numbers, which the caller's stream must not notice
-        with torch.no_grad(), torch.random.fork_rng(cuda), uncompiled():
-            output = model(input_ids=ids, output_hidden_states=True, return_dict=True, **without_cache(model))
+        output = short_pass(model, output_hidden_states=True, return_dict=True)
         states: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
     except Exception as error:  # whatever a model lacks that is given token ids alone
         found = " ".join(str(error).split())[:200]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sae_torch.activations.model_call import original, uncompiled, without_cache
+from sae_torch.activations.module_calls import require_single_call
 from sae_torch.activations.numbering import require_agreement
 from sae_torch.errors import InputError
 
@@ -149,7 +150,7 @@ def output_at(model: nn.Module, site: str, token_ids: Tensor) -> Any:
     Raises
     ------
     InputError
-        If there is no such site, or the forward pass never reaches it.
+        If there is no such site, or the forward pass reaches it never or more than once.
     """
     return outputs_at(model, (site,), token_ids)[0]
 
@@ -198,7 +199,7 @@ def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any
     Raises
     ------
     InputError
-        If there is no such site.
+        If there is no such site, or a forward pass comes by it more than once.
     """
     module = site_module(model, site)
     if site != _FIRST:
@@ -217,6 +218,14 @@ def hook_at(model: nn.Module, site: str, change: Callable[[Any, Mapping[str, Any
 
 
 def site_module(model: nn.Module, site: str) -> nn.Module:
-    """The module that `hook_at` hooks: that of `resolve_site`, or block 0, which ``hidden_states[0]`` enters."""
+    """The module that `hook_at` hooks: that of `resolve_site`, or block 0, which ``hidden_states[0]`` enters.
+
+    Raises
+    ------
+    InputError
+        If there is no such module, or a forward pass calls it more than once.
+    """
     module = resolve_site(model, site)
-    return require_agreement(model, 0)[0] if site == _FIRST else module
+    hooked = require_agreement(model, 0)[0] if site == _FIRST else module
+    require_single_call(original(model), hooked, site)
+    return hooked

@@ -6,7 +6,7 @@ from torch import nn
 
 from sae_torch.activations import LanguageModel
 from sae_torch.activations.layout import token_rows, with_token_rows
-from sae_torch.activations.sites import hidden_state, output_at, resolve_site, with_hidden_state
+from sae_torch.activations.sites import hidden_state, hook_at, output_at, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
 from tests.sae_torch.tiny_families import tiny
 
@@ -100,6 +100,24 @@ def test_comparing_once_leaves_random_numbers_and_modes_alone(tiny_language_mode
     assert resolve_site(model, "hidden_states[2]") is model.transformer.h[1]
     assert torch.equal(torch.rand(3), expected)
     assert model.training
+
+
+def test_a_module_that_a_pass_calls_again_is_refused() -> None:
+    # ALBERT's layers share one block: reading would meet its first call, replacing all four
+    model = tiny("AlbertForMaskedLM").train()
+    ids = torch.randint(3, 61, (2, 5), generator=torch.Generator().manual_seed(0))
+    shared = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+    refusal = rf"calls once, found '{shared}', which AlbertForMaskedLM calls 4 times"
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    with pytest.raises(InputError, match=refusal):
+        output_at(model, shared, ids)
+    assert torch.equal(torch.rand(3), expected)
+    with pytest.raises(InputError, match=refusal):
+        hook_at(model, shared, lambda *_: None)
+    once = output_at(model.eval(), "albert.encoder.embedding_hidden_mapping_in", ids)
+    assert torch.equal(once, model.albert.encoder.embedding_hidden_mapping_in(model.albert.embeddings(ids)))
 
 
 @pytest.mark.parametrize(
