@@ -1,26 +1,23 @@
-"""Command line: a table of typed dataclasses, one per command, their arguments made from the fields."""
+"""Command line: a table of typed dataclasses, one per command, their arguments made from the fields.
+
+A command is imported when it is called for, so that `inspect` and `--help` do not wait for torch.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Union
+from typing import Any, NoReturn, Protocol
 
-import allocation as al
-from sae_torch.commands.demo import Demo
-from sae_torch.commands.evaluate import Evaluate
-from sae_torch.commands.exchange import Export, Import, Inspect
-from sae_torch.commands.harvest import Harvest
-from sae_torch.commands.report import Report
-from sae_torch.commands.train import Train
-from sae_torch.config_file import read_config
 from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
-from sae_torch.parallel.mesh import launch, leads, tells
+from sae_torch.launched import launch, leads
 
 PROGRAM = "sae-torch"
 
@@ -33,16 +30,28 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: dict[str, type[Command]] = {
-    "demo": Demo,
-    "harvest": Harvest,
-    "train": Train,
-    "evaluate": Evaluate,
-    "report": Report,
-    "export": Export,
-    "import": Import,
-    "inspect": Inspect,
-}
+# Module and class of every command, and the first sentence of its help.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("demo", "Demo", "Train and compare four sparse autoencoders on activations of a language model."),
+    "harvest": ("harvest", "Harvest", "Harvest activations of a language model."),
+    "train": (
+        "train", "Train",
+        "Train autoencoders on one stream of activations, several at once if `sweep` lists values.",
+    ),
+    "evaluate": (
+        "evaluate", "Evaluate", "Judge autoencoders on held-out activations, and write a file for `report`.",
+    ),
+    "report": ("report", "Report", "Show evaluations side by side on one page that needs no network."),
+    "export": ("exchange", "Export", "Write an autoencoder as a folder of another library."),
+    "import": (
+        "exchange", "Import",
+        "Read a dictionary of another library and write it as a folder of this one, in the SAELens format.",
+    ),
+    "inspect": (
+        "exchange", "Inspect",
+        "Say what a dictionary is, without reading its weights: model, site, shapes, conventions, known defects.",
+    ),
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,14 +90,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.tell:
             print(f"{PROGRAM}: {error}\n", end="", file=sys.stderr)
         return 1
-    except (InputError, al.InfeasibleError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+    except Exception as error:
+        if not isinstance(error, _refusals()):
+            raise
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"
-        if tells(text):
+        if _tells(text):
             print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)  # in one call: lines of processes mix
         return 2
     return 0
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Errors that are about what the user gave; looked up when there is one."""
+    import allocation as al
+
+    return (InputError, al.InfeasibleError, OSError, ModuleNotFoundError, FloatingPointError)
+
+
+def _tells(text: str) -> bool:
+    """Whether this process is to tell the user of an error; processes join by torch alone."""
+    if "torch" not in sys.modules:
+        return leads()
+    from sae_torch.parallel.mesh import tells
+
+    return tells(text)
 
 
 @contextlib.contextmanager
@@ -117,35 +144,63 @@ def parse(words: Sequence[str]) -> Command:
     InputError
         If a file named by ``--config`` cannot be used; the text is one sentence.
     SystemExit
-        With code 0 after ``--help``, with code 2 if they are no command; what is wrong is printed by then.
+        With code 0 after ``--help`` and ``--version``, with code 2 if they are no command; what is wrong is printed by
+        then.
     """
+    name, rest = (words[0], list(words[1:])) if words else ("", [])
+    if name in ("-h", "--help", "--version"):
+        print(_version() if name == "--version" else _help())
+        raise SystemExit(0)
+    if name not in COMMANDS:
+        _refuse_command(name)
     try:
         import tyro
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("The command line needs tyro: run `pip install 'sae-allocation[lm]'`") from error
 
-    words = _with_first(words)
-    kinds: list[Any] = []
-    for name, command_type in COMMANDS.items():
-        given = _file_settings(command_type, words) if words[:1] == [name] else {}
-        kinds.append(Annotated[command_type, tyro.conf.subcommand(name, prefix_name=False, **given)])
-    any_of: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
-    command: Command = tyro.cli(any_of, prog=PROGRAM, args=list(words), description=_DESCRIPTION)
+    module, kind, _ = COMMANDS[name]
+    command_type: Any = getattr(import_module(f"sae_torch.commands.{module}"), kind)
+    settings = _file_settings(command_type, rest)
+    command: Command = tyro.cli(
+        command_type, prog=f"{PROGRAM} {name}", args=_with_first(command_type, rest), **settings
+    )
     return command
 
 
-def _with_first(words: Sequence[str]) -> list[str]:
+def _with_first(command_type: type[Command], words: list[str]) -> list[str]:
     """The words with the name of an argument before one that a command takes without it: ``import PATH``."""
-    command, rest = words[:1], list(words[1:])
-    first = getattr(COMMANDS.get(command[0]), "FIRST", None) if command else None
-    return [*command, *([f"--{first}"] if first and rest and not rest[0].startswith("-") else []), *rest]
+    first = getattr(command_type, "FIRST", None)
+    return [*([f"--{first}"] if first and words and not words[0].startswith("-") else []), *words]
 
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:
     """The defaults that a file named by ``--config`` gives a command."""
     paths = [after for word, after in itertools.pairwise(words) if word == "--config"]
     paths += [word.removeprefix("--config=") for word in words if word.startswith("--config=")]
-    return {"default": read_config(command_type, Path(paths[-1]))} if paths else {}
+    if not paths:
+        return {}
+    from sae_torch.config_file import read_config
+
+    return {"default": read_config(command_type, Path(paths[-1]))}
 
 
-_DESCRIPTION = "Sparse autoencoders as exact allocation of features to tokens."
+def _refuse_command(name: str) -> NoReturn:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    found = f"{name!r}" if name else "nothing"
+    meant = f"; did you mean {near[0]}?" if near else f"; {PROGRAM} --help says what they do"
+    print(f"{PROGRAM}: command: expected one of {', '.join(COMMANDS)}, found {found}{meant}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<10} {sentence}" for name, (_, _, sentence) in COMMANDS.items())
+    return (
+        f"usage: {PROGRAM} COMMAND [OPTIONS]\n\nSparse autoencoders as exact allocation of features to tokens.\n\n"
+        f"commands:\n{rows}\n\n`{PROGRAM} COMMAND --help` lists the options of one; `{PROGRAM} --version`"
+    )
+
+
+def _version() -> str:
+    import allocation
+
+    return f"{PROGRAM} {allocation.__version__}"

@@ -6,10 +6,10 @@ A fixed factor is none: it folds into the weights (`InferenceForm.for_scaled_inp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InputTransform:
@@ -116,6 +116,8 @@ class ConstantNorm(InputTransform):
         return self.scaled_back(t, x)
 
     def _factor(self, x: Tensor) -> Tensor:
+        import torch  # here, so that files which name a transform are described without it
+
         norm = x.norm(dim=-1, keepdim=True)
         factor: Tensor = x.shape[-1] ** 0.5 / norm.clamp_min(torch.finfo(x.dtype).tiny)
         return torch.where(norm > 0, factor, torch.ones_like(factor))

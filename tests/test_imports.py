@@ -29,7 +29,8 @@ LAYERS = {
         ("plot",),
     ),
     "sae_torch": (
-        ("errors", "files", "environment", "codes", "matches", "config_file", "product_dtype", "input_transform"),
+        ("errors", "files", "environment", "launched", "config_file"),
+        ("codes", "matches", "product_dtype", "input_transform"),
         ("parallel",),
         ("ops",),
         ("exact_products",),

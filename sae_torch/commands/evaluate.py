@@ -23,7 +23,8 @@ from sae_torch.files import require_free
 from sae_torch.interop import formats
 from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
-from sae_torch.parallel.mesh import leads, started_mesh
+from sae_torch.launched import leads
+from sae_torch.parallel.mesh import started_mesh
 from sae_torch.parallel.ranked import workers_of
 from sae_torch.sparse_coder import SparseCoder
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.interop import formats, saelens
 from sae_torch.interop.formats import WRITABLE, FormatName, WritableName
+
+if TYPE_CHECKING:
+    import torch
+
+    from sae_torch.choices.choice import Choice
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -49,7 +51,7 @@ class Export:
         formats.require_k(self.k)
         if self.format != "circuit-tracer":
             require_empty(self.out)
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        dtype = _torch_type(self.dtype)
         name, path = formats.resolve(self.folder, self.read_as, self.layer)
         sae = formats.load(path, self.k, name, dtype=dtype)
         found = formats.metadata(path, name)
@@ -88,7 +90,7 @@ class Import:
         """Read, write, and say what was written."""
         formats.require_k(self.k)
         require_empty(self.out)
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        dtype = _torch_type(self.dtype)
         name, path = formats.resolve(self.folder, self.format, self.layer)
         module = formats.FORMATS[name]
         form = formats.form(name, path, self.k).cast(dtype)
@@ -133,6 +135,13 @@ def require_empty(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"out: expected a folder that holds nothing, found {out}; choose another --out")
+
+
+def _torch_type(name: Dtype | None) -> torch.dtype | None:
+    import torch  # here: `inspect` does without
+
+    found: torch.dtype | None = None if name is None else getattr(torch, name)
+    return found
 
 
 def _recorded(given: Export | Import, found: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.evaluation_file import EvaluationFile
 from sae_torch.evaluation.report.page import render_report
 from sae_torch.files import require_free, write_text
-from sae_torch.interop.weight_files import SUFFIXES
+from sae_torch.interop.weight_headers import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import replacing, write_text
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import check_tensors
-from sae_torch.interop.inference_form import InferenceForm
-from sae_torch.interop.weight_files import read_header, read_safetensors
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.interop.weight_files import read_safetensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, KIND = "config.yaml", "transcoder_set"
 # A folder holds one file of another name for each layer, so that no list of names makes one.
@@ -86,6 +88,8 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     """
     from safetensors.torch import save_file
 
+    from sae_torch.interop.inference_form import InferenceForm
+
     path, form = Path(folder), InferenceForm.of(sae)
     _require_writable(form, sae)
     known = metadata or {}
@@ -118,6 +122,10 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights of a layer; `k` is said nowhere."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     tensors = read_safetensors(path)
     header = read_header(path)
     F, d = header["W_enc"].shape if header["W_enc"].ndim == 2 else (0, 0)

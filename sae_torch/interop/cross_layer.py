@@ -6,13 +6,15 @@ A feature there reads one layer and writes to all that follow, so that no layer 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import matrix_shape
-from sae_torch.interop.inference_form import InferenceForm
-from sae_torch.interop.weight_files import read_header
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 FILES = ("W_enc_0.safetensors", "W_dec_0.safetensors")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop.files import FLAG, NUMBER, TABLE, TEXT, is_kind
-from sae_torch.interop.inference_form import InferenceForm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_torch.interop.inference_form import InferenceForm
 
 ENTRIES = {
     "sae_type": TEXT, "hook_point_in": TEXT, "hook_point_out": TEXT, "act_fn": TEXT, "norm_activation": TEXT,
@@ -41,7 +42,7 @@ def norm_factor(file: Path, d: int, norm: Any) -> float:
 def thresholds_with_norms(read: InferenceForm, threshold: Tensor) -> InferenceForm:
     """Thresholds of activations times decoder norms, in the units of activations; a row of zeros adds nothing."""
     norms = read.norms
-    return replace(read, threshold=torch.where(norms > 0, threshold.float() / norms, 0.0))
+    return replace(read, threshold=(threshold.float() / norms).where(norms > 0, 0.0))
 
 
 def is_transcoder(config: dict[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from sae_torch.interop.files import type_name
+from sae_torch.interop.tensor_header import Shaped
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ class Description:
         return json.dumps(facts, indent=1)
 
 
-def dtype_name(weights: Mapping[str, Tensor]) -> str:
+def dtype_name(weights: Mapping[str, Shaped]) -> str:
     """Type of the largest of some tensors."""
-    largest = max(weights.values(), key=Tensor.numel, default=None)
-    return "nothing" if largest is None else str(largest.dtype).removeprefix("torch.")
+    largest = max(weights.values(), key=lambda each: each.numel(), default=None)
+    return "nothing" if largest is None else type_name(largest.dtype)
 
 
 def layer_of(site: str | None) -> int | None:

@@ -10,19 +10,19 @@ import os
 import re
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import NUMBER, TABLE, TEXT, check_entries, check_tensors, read_entries, require
-from sae_torch.interop.gated import gated
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.weight_files import read_tensors
-from sae_torch.sparse_coder import SparseCoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (WEIGHTS, CONFIG)
@@ -73,6 +73,10 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     ...     dictionary_learning.load(dictionary_learning.save(sae, folder)).choice
     TokenChoice(k=2)
     """
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     form = InferenceForm.of(sae)
     form.require_autoencoder("dictionary_learning")
     form.require_thresholds_alone("dictionary_learning")
@@ -195,6 +199,8 @@ def _trainer(path: Path) -> dict[str, Any]:
 
 def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:
     """Class and state dict."""
+    import torch
+
     threshold = form.threshold
     if threshold is not None and not bool((threshold == threshold[0]).all()):
         return "JumpReluAutoEncoder", form.restore_b_dec().tensors
@@ -216,6 +222,11 @@ def _tensors(form: InferenceForm, k: float) -> tuple[str, dict[str, Tensor]]:
 
 
 def _form(file: Path, kind: str, tensors: dict[str, Tensor]) -> InferenceForm:
+    import torch
+
+    from sae_torch.interop.gated import gated
+    from sae_torch.interop.inference_form import InferenceForm
+
     linear = kind in ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
     name = "encoder.weight" if linear else "W_enc"
     if name not in tensors or tensors[name].ndim != 2:

@@ -6,21 +6,22 @@ They are written by `sae_torch.files`. No code in a file is ever run.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
+from sae_torch.interop.tensor_header import Shaped
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What an entry of a configuration may be; null is as if it were not there.
 TEXT, NUMBER, FLAG, TABLE, LIST = "a text", "a finite number", "true or false", "an object", "a list"
 TEXT_OR_FLAG = "a text, or true or false"
 # The types that weights may have.
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOATS = ("float64", "float32", "float16", "bfloat16")
 # Numbers that are looked at together: what is found of them takes little memory beside the file.
 BLOCK = 1 << 22
 
@@ -32,7 +33,16 @@ def require(folder: Path, names: tuple[str, ...], kind: str) -> None:
             raise InputError(f"{folder}: expected a {kind} folder, but {name} is missing")
 
 
-def check_shapes(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def as_it_is(file: Path) -> tuple[Path, int, int]:
+    """A file and what changes when it is written anew, so that what was read of it may be kept."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise InputError(f"{file}: not readable: {error.strerror}") from None
+    return file, found.st_mtime_ns, found.st_size
+
+
+def check_shapes(file: Path, tensors: Mapping[str, Shaped], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Every named tensor must be there, in shape."""
     for name, shape in shapes.items():
         shape_there = tuple(tensors[name].shape) if name in tensors else "nothing"
@@ -42,21 +52,23 @@ def check_shapes(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str,
 
 def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Every named tensor must be there, in shape, and finite; all but single numbers of a floating-point type."""
+    import torch
+
     check_shapes(file, tensors, shapes)
     for name in shapes:
-        if tensors[name].ndim and tensors[name].dtype not in FLOATS:
-            raise InputError(f"{file}: {name}: expected {named(FLOATS)}, found {tensors[name].dtype}")
+        if tensors[name].ndim and type_name(tensors[name].dtype) not in FLOATS:
+            raise InputError(f"{file}: {name}: expected {' or '.join(FLOATS)}, found {tensors[name].dtype}")
         flat = tensors[name].reshape(-1) if tensors[name].is_contiguous() else tensors[name].T.reshape(-1)
         if not all(bool(torch.isfinite(block).all()) for block in torch.split(flat, BLOCK)):
             raise InputError(f"{file}: {name} holds NaN or infinite values")
 
 
-def named(types: Sequence[torch.dtype]) -> str:
-    """Types as a message names them."""
-    return " or ".join(str(each).removeprefix("torch.") for each in types)
+def type_name(dtype: Any) -> str:
+    """A type of torch, or of a header, without the name of the library."""
+    return str(dtype).removeprefix("torch.")
 
 
-def matrix_shape(file: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+def matrix_shape(file: Path, tensors: Mapping[str, Shaped], name: str) -> tuple[int, int]:
     """Rows and columns of a tensor that has these."""
     if name not in tensors or tensors[name].ndim != 2:
         there = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
-import torch
-
 from sae_torch.errors import InputError
 from sae_torch.interop import (
     circuit_tracer,
@@ -33,13 +31,15 @@ from sae_torch.interop import (
     temporal,
 )
 from sae_torch.interop.description import Description
-from sae_torch.interop.files import FLOATS, NUMBER, is_kind, named
-from sae_torch.interop.inference_form import InferenceForm
-from sae_torch.interop.weight_files import SUFFIXES
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.interop.files import FLOATS, NUMBER, is_kind, type_name
+from sae_torch.interop.weight_headers import SUFFIXES
 
 if TYPE_CHECKING:
+    import torch
     from torch.distributed.device_mesh import DeviceMesh
+
+    from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
 # Formats that are written too, for `export`.
 WritableName = Literal["saelens", "dictionary-learning", "sparsify", "circuit-tracer"]
@@ -170,8 +170,8 @@ def load(
     ...     formats.load(st.save(sae, folder)).choice
     TokenChoice(k=2)
     """
-    if dtype is not None and dtype not in FLOATS:
-        raise InputError(f"dtype: expected {named(FLOATS)} of torch, found {dtype!r}")
+    if dtype is not None and (isinstance(dtype, str) or type_name(dtype) not in FLOATS):
+        raise InputError(f"dtype: expected {' or '.join(FLOATS)} of torch, found {dtype!r}")
     require_k(k)
     name, found = resolve(Path(path), format, layer)
     warn_of(FORMATS[name].describe(found))

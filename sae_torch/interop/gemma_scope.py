@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import check_tensors, matrix_shape
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import ATTENTION, MLP, RESIDUAL, known, number, said
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_torch.interop.inference_form import InferenceForm
 
 WEIGHTS = "params.npz"
 FILES = (WEIGHTS,)
@@ -36,13 +38,15 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights, of autoencoders for centred inputs; `k` in place of the mean number that the path says."""
+    from sae_torch.interop.inference_form import InferenceForm
+
     file = path / WEIGHTS
     tensors = _named(read_tensors(file))
     d, F = matrix_shape(file, tensors, "W_enc")
     shapes = {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,), "threshold": (F,)}
     check_tensors(file, tensors, shapes)
     factor = tensors.get("scaling_factor")
-    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
+    if factor is not None and not factor.allclose(factor.new_ones(factor.shape)):
         raise InputError(f"{file}: scaling_factor: expected ones, found others, which SAELens refuses too")
     W_enc, b_enc, W_dec, b_dec, threshold = (tensors[name] for name in TENSORS)
     read = InferenceForm(W_enc, b_enc, W_dec, b_dec, threshold)

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import FLAG, NUMBER, TEXT, check_tensors, matrix_shape, read_entries
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import ATTENTION, MLP, RESIDUAL, known, number, said
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.tensor_header import Shaped
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 FILES = (WEIGHTS,)
@@ -50,6 +52,8 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights, of autoencoders for centred inputs; `k` in place of the mean number that the file says."""
+    from sae_torch.interop.inference_form import InferenceForm
+
     file, config, weights = path / WEIGHTS, _config(path), read_header(path / WEIGHTS)
     kind = _kind(path, config, weights)
     if kind not in ("autoencoder", "transcoder"):
@@ -126,7 +130,7 @@ def _place(path: Path, config: Mapping[str, Any]) -> str | None:
     return MODULES.get(module)
 
 
-def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Shaped]) -> str:
     """Autoencoder, transcoder or cross-layer transcoder: the file's word, its tensors, or the path."""
     names = {"sae": "autoencoder", "transcoder": "transcoder", "clt": "cross-layer transcoder"}
     if config.get("type") is not None:

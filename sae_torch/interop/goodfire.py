@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import check_tensors, matrix_shape
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import RESIDUAL, known
-from sae_torch.interop.weight_files import TORCH_SUFFIXES, read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import TORCH_SUFFIXES, read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 FILES: tuple[str, ...] = ()
 LAYERS = (("encoder_linear", "decoder_linear"), ("encoder", "decoder"))
@@ -38,6 +39,10 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs from which `b_dec` is subtracted; nothing says how many features are active."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     tensors = read_tensors(path)
     names = _layers(tensors.keys())
     assert names is not None

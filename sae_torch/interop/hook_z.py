@@ -6,15 +6,16 @@ They read the outputs of all heads of a layer, side by side, as they enter the o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import TEXT, check_tensors, matrix_shape, read_entries
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 FILES: tuple[str, ...] = ()
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -27,6 +28,10 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights, which are in our form; nothing says how many features are active."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     tensors = read_tensors(path)
     d, F = matrix_shape(path, tensors, "W_enc")
     check_tensors(path, tensors, {"W_enc": (d, F), "b_enc": (F,), "W_dec": (F, d), "b_dec": (d,)})

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 UNIT_NORM = 1e-5
 # Numbers that are computed with together: beside weights that lie in a file they take little memory.
 BLOCK, BLOCKS = 1 << 22, 32
+# Of these, numbers that are wider than the file's at a time.
+PART = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +201,7 @@ class InferenceForm:
                 yield self._stored(name, block)
             else:
                 of_rows = scale if name == "W_enc" else scale[start : start + len(block), None]
-                yield self._stored(name, self._wide(block) * self._wide(of_rows))
+                yield self._multiplied(name, block, of_rows)
             start += len(block)
 
     def with_unit_rows(self) -> InferenceForm:
@@ -340,6 +342,17 @@ class InferenceForm:
                 f"found {self.dtype}, which ends at {torch.finfo(self.dtype).max:.4g}"
             )
         return stored
+
+    def _multiplied(self, name: str, block: Tensor, scale: Tensor) -> Tensor:
+        """A block times its scale, lying as the file has it; a part after the other, so that little of it is wide."""
+        turned = not block.is_contiguous()
+        lies, factors = (each.T if turned else each for each in (block, self._wide(scale).expand(block.shape)))
+        product = torch.empty(lies.shape, dtype=self.dtype)
+        count = max(1, PART // max(1, lies.shape[1]))
+        for start in range(0, len(lies), count):
+            part = slice(start, start + count)
+            product[part] = self._stored(name, self._wide(lies[part]) * factors[part])
+        return product.T if turned else product
 
     def _wide(self, tensor: Tensor) -> Tensor:
         """For arithmetic: float32, or the type of the weights where that is wider."""

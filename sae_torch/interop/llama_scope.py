@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop import dataset_norm
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, matrix_shape, read_entries
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, said
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 FILES = (CONFIG, WEIGHTS)
@@ -34,6 +35,10 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs as they are; `k` in place of the mean number that training was given."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     file, config = path / CONFIG, read_entries(path / CONFIG, dataset_norm.ENTRIES)
     dataset_norm.refuse_settings(file, config)
     threshold = _threshold(file, config)

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.input_transform import ConstantNorm
 from sae_torch.interop import dataset_norm
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_shapes, check_tensors, matrix_shape, read_entries, read_whole_number
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, said
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
 FILES = (CONFIG, WEIGHTS)
@@ -44,6 +45,8 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs as they are; `k` in place of the configuration's, where thresholds choose."""
+    from sae_torch.choices.token import TokenChoice
+
     file, config = path / CONFIG, read_entries(path / CONFIG, dataset_norm.ENTRIES)
     kind = config.get("sae_type", "sae")
     if kind != "sae":
@@ -59,7 +62,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
         threshold = tensors[_names(tensors)[4]].float().exp()
         read = dataset_norm.thresholds_with_norms(read, threshold) if with_norms else replace(read, threshold=threshold)
     elif activation == "relu":
-        read = replace(read, threshold=torch.zeros(read.b_enc.shape))
+        read = replace(read, threshold=read.b_enc.new_zeros(read.b_enc.shape).float())
     read = _unscaled(file, config, tensors, replace(read, is_transcoder=dataset_norm.is_transcoder(config)), d)
     if not (read.is_transcoder or config.get("apply_decoder_bias_to_pre_encoder")):
         read = read.absorb_b_dec()
@@ -107,12 +110,16 @@ def describe(path: Path) -> Description:
     )  # fmt: skip
 
 
-def _names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _names(tensors: Mapping[str, Any]) -> tuple[str, ...]:
     return VERSION_2 if "W_E" in tensors else VERSION_1
 
 
 def _weights(file: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[InferenceForm, int]:
     """The weights as they are, and their width."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     names = _names(tensors)
     first, b_enc, last, b_dec, threshold = names
     matrix = matrix_shape(file, tensors, first)

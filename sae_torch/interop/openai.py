@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.input_transform import LayerNorm
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import check_tensors, matrix_shape, read_whole_number
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import known, number, said
-from sae_torch.interop.weight_files import TORCH_SUFFIXES, read_header, read_objects, read_outline
+from sae_torch.interop.torch_files import read_objects
+from sae_torch.interop.weight_headers import TORCH_SUFFIXES, read_header, read_outline
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 FILES: tuple[str, ...] = ()
 TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")
@@ -42,6 +43,10 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights; of a ReLU autoencoder nothing says how many features are active."""
+    import torch
+
+    from sae_torch.interop.inference_form import InferenceForm
+
     held = read_objects(path)
     tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
     F, d = matrix_shape(path, tensors, "encoder.weight")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import NUMBER, TEXT, check_entries, check_tensors, matrix_shape
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import RESIDUAL, known, said
-from sae_torch.interop.weight_files import read_header, read_tensors
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG = "config.json"
 FILES: tuple[str, ...] = ()
@@ -31,6 +34,8 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights for inputs from which `b_dec` is subtracted; `k` where neither folder nor configuration say it."""
+    from sae_torch.interop.inference_form import InferenceForm
+
     tensors = read_tensors(path)
     F, d = matrix_shape(path, tensors, "W_enc")
     check_tensors(path, tensors, {"W_enc": (F, d), "b_enc": (F,), "W_dec": (d, F), "b_dec": (d,)})

@@ -13,20 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-import allocation
-from sae_torch.activations.sites import hook_name
-from sae_torch.choices.choice import Choice
-from sae_torch.choices.token import TokenChoice
 from sae_torch.errors import InputError
 from sae_torch.files import filling, write_json
 from sae_torch.input_transform import TRANSFORMS
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import check_tensors, read_whole_number, require
-from sae_torch.interop.gated import gated
-from sae_torch.interop.inference_form import InferenceForm, settings
 from sae_torch.interop.saelens_config import (
     BATCH_TOPK,
     CONFIG,
@@ -45,12 +36,16 @@ from sae_torch.interop.saelens_config import (
     refuse_others,
 )
 from sae_torch.interop.saelens_training import register
-from sae_torch.interop.weight_files import read_header, read_safetensors
-from sae_torch.interop.weight_writing import Rows, write_safetensors
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.interop.weight_files import read_safetensors
+from sae_torch.interop.weight_headers import is_one_value, read_header
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
+
+    from sae_torch.choices.choice import Choice
+    from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
 __all__ = ["FILES", "describe", "form", "load", "metadata", "metadata_of", "recognises", "register", "save", "write"]
 
@@ -102,6 +97,8 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     ...     st.load(st.save(sae, folder)).choice
     TokenChoice(k=2)
     """
+    from sae_torch.interop.inference_form import InferenceForm
+
     form, path = InferenceForm.of(sae), Path(folder)
     sae.world.once(lambda: write(form, sae.choice, path, metadata))
     if form.has_token_limits and sae.world.leads:
@@ -134,6 +131,11 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
     InputError
         If the form has neither, or an input transform that the format has no word for.
     """
+    import allocation
+    from sae_torch.choices.token import TokenChoice
+    from sae_torch.interop.inference_form import settings
+    from sae_torch.interop.weight_writing import Rows, write_safetensors
+
     transform = form.input_transform
     if transform is not None and TRANSFORMS.get(transform.name) != transform:
         known = " or ".join(map(repr, TRANSFORMS.values()))
@@ -248,10 +250,8 @@ def describe(path: Path) -> Description:
     config = read_config(path)
     said, weights = metadata_in(config), read_header(path / WEIGHTS)
     d, F = (read_whole_number(path / CONFIG, config, name) for name in ("d_in", "d_sae"))
-    one_threshold = False
-    if config.get("architecture") == "jumprelu" and "threshold" in weights:
-        threshold = read_safetensors(path / WEIGHTS)["threshold"]
-        one_threshold = bool((threshold == threshold[:1]).all())
+    jumps = config.get("architecture") == "jumprelu" and "threshold" in weights
+    one_threshold = jumps and is_one_value(path / WEIGHTS, "threshold")
     trained = said.get("training_architecture_details") or {}
     is_transcoder = config.get("architecture") in TRANSCODERS
     return Description(
@@ -289,6 +289,8 @@ def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
     -------
     dict
     """
+    from sae_torch.activations.sites import hook_name
+
     found = {
         "model_name": header.get("model"),
         "hook_name": hook_name(header["site"]) if "site" in header else None,
@@ -302,6 +304,11 @@ def metadata_of(header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> InferenceForm:
+    import torch
+
+    from sae_torch.interop.gated import gated
+    from sae_torch.interop.inference_form import InferenceForm
+
     file, architecture = path / CONFIG, config["architecture"]
     _refuse_scaling(file, config, tensors.get("scaling_factor"))
     d, F = (read_whole_number(file, config, name) for name in ("d_in", "d_sae"))
@@ -347,13 +354,15 @@ def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -
     """Features may have a factor; for a while one was always written, of ones mostly."""
     scaled = config.get("finetuning_scaling_factor") not in (None, False)
     if factor is not None:
-        scaled = not torch.allclose(factor, torch.ones_like(factor))
+        scaled = not factor.allclose(factor.new_ones(factor.shape))
     if scaled:
         raise InputError(f"{file}: finetuning_scaling_factor = True is not supported")
 
 
 def _own_choice(path: Path, ours: Mapping[str, Any], read: InferenceForm) -> Choice | None:
     """The choice that a folder of ours names, with its quotas; None in folders of others, and for token choice."""
+    from sae_torch.choices.choice import Choice
+
     name = ours.get("choice")
     if name is None or read.l0 is None or read.k is not None:
         return None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import read_json
 from sae_torch.input_transform import TRANSFORMS
 from sae_torch.interop.files import FLAG, LIST, NUMBER, TABLE, TEXT, TEXT_OR_FLAG, check_entries, read_entries
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
@@ -107,6 +108,8 @@ def version_of(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 def dtype_of(file: Path, config: Mapping[str, Any]) -> torch.dtype:
     """The type that the weights get when they are read."""
+    import torch
+
     dtype = getattr(torch, str(config.get("dtype", "float32")).removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InputError(f"{file}: dtype must be a floating-point type, found {config['dtype']!r}")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.files import replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import FLAG, TEXT, check_tensors, read_entries, read_whole_number, require
-from sae_torch.interop.inference_form import InferenceForm
-from sae_torch.interop.weight_files import read_header, read_safetensors
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.interop.weight_files import read_safetensors
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (WEIGHTS, CONFIG)
@@ -60,6 +63,8 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     TokenChoice(k=2)
     """
     from safetensors.torch import save_file
+
+    from sae_torch.interop.inference_form import InferenceForm
 
     if sae.choice.token_k is None:
         raise InputError(
@@ -135,6 +140,8 @@ def recognises(path: Path) -> bool:
 
 def form(path: Path, k: float | None = None) -> InferenceForm:
     """The weights of a folder; its `k` is always said."""
+    from sae_torch.interop.inference_form import InferenceForm
+
     config = read_entries(path / CONFIG, ENTRIES)
     for key, expected in SUPPORTED.items():
         if config.get(key, expected) != expected:

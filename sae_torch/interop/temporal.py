@@ -6,13 +6,15 @@ Attention over the tokens before foretells a part of the activation, so that no 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_torch.errors import InputError
 from sae_torch.interop.description import Description, dtype_name
-from sae_torch.interop.inference_form import InferenceForm
 from sae_torch.interop.path_facts import RESIDUAL, known, number
-from sae_torch.interop.weight_files import read_header
+from sae_torch.interop.weight_headers import read_header
+
+if TYPE_CHECKING:
+    from sae_torch.interop.inference_form import InferenceForm
 
 CONFIG, WEIGHTS = "conf.yaml", "latest_ckpt.safetensors"
 FILES = (CONFIG, WEIGHTS)

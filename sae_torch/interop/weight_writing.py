@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sae_torch.files import replacing
-from sae_torch.interop.weight_files import SAFETENSORS_TYPES
+from sae_torch.interop.files import type_name
+from sae_torch.interop.weight_headers import SAFETENSORS_TYPES
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def write_safetensors(file: Path, tensors: Mapping[str, Rows]) -> None:
     file : Path
     tensors : mapping of str to Rows
     """
-    names = {dtype: name for name, dtype in SAFETENSORS_TYPES.items()}
+    names = {dtype: name for name, (dtype, _) in SAFETENSORS_TYPES.items()}
     header: dict[str, Any] = {}
     end = 0
     for name, rows in tensors.items():
         begin, end = end, end + torch.Size(rows.shape).numel() * rows.dtype.itemsize
-        header[name] = {"dtype": names[rows.dtype], "shape": rows.shape, "data_offsets": [begin, end]}
+        header[name] = {"dtype": names[type_name(rows.dtype)], "shape": rows.shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # values then lie where numbers of any type may
     with replacing(file) as beside, beside.open("wb") as stream:
@@ -61,4 +62,5 @@ def write_safetensors(file: Path, tensors: Mapping[str, Rows]) -> None:
             for block in rows.blocks:
                 numbers: Any = block.detach().contiguous().view(-1).view(torch.uint8).numpy()
                 stream.write(numbers)
+                del block, numbers  # the next block is made while this one would still be held
             assert stream.tell() - before == header[name]["data_offsets"][1] - header[name]["data_offsets"][0], name

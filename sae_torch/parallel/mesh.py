@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from sae_torch.errors import InputError
+from sae_torch.launched import leads
 from sae_torch.parallel.survivors import first_to_say, join
 
 if TYPE_CHECKING:
@@ -72,24 +73,12 @@ def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceM
     return init_device_mesh(device, (data, features), mesh_dim_names=(DATA, FEATURES))
 
 
-def leads() -> bool:
-    """Whether this is the process, of those that `torchrun` started, that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def tells(text: str) -> bool:
     """Whether this process is to tell the user of an error.
 
     That is the first that meets it, or, where they have not joined yet, the one that leads.
     """
     return first_to_say(text) if dist.is_initialized() else leads()
-
-
-def launch() -> list[str]:
-    """The words that start a module of Python as this process was started, beside as many others."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    here = os.environ.get("LOCAL_WORLD_SIZE", str(started))
-    return ["python", "-m"] if started == 1 else ["torchrun", "--nproc-per-node", here, "-m"]
 
 
 def joined(data: int, features: int) -> DeviceMesh | None:

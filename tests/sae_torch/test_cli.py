@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sae_torch.cli import main, parse
+import allocation
+from sae_torch.cli import COMMANDS, main, parse
 from sae_torch.commands.demo import Demo
 from sae_torch.commands.harvest import Harvest
 from sae_torch.errors import InputError
@@ -23,8 +26,10 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Expected one of {demo, harvest, train, evaluate, report, export, import, inspect}"),
-        (["trian"], "Unrecognized options: trian"),
+        ([], "expected one of demo, harvest, train, evaluate, report, export, import, inspect, found nothing"),
+        (["trian"], "found 'trian'; did you mean train?"),
+        (["wash"], "found 'wash'; sae-torch --help says what they do"),
+        (["train", "--k", "16"], "Perhaps you meant: --sae.feature-chunk"),
         (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
         (["train", "--batch-size", "9"], "Perhaps you meant: --reader.batch-size INT"),
         (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
@@ -72,13 +77,22 @@ def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str])
         main(["--help"])
     assert stop.value.code == 0
     overview = capsys.readouterr().out
-    assert "demo" in overview
-    assert "harvest" in overview
+    for name, (module, kind, sentence) in COMMANDS.items():
+        command = getattr(importlib.import_module(f"sae_torch.commands.{module}"), kind)
+        assert inspect.cleandoc(command.__doc__).splitlines()[0] == sentence
+        assert f"  {name:<10} {sentence}\n" in overview
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     options = capsys.readouterr().out
     for option in ("--tokens", "--seed", "--k", "--features", "--out", "--cache", "--overwrite"):
         assert option in options
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"sae-torch {allocation.__version__}\n"
 
 
 def test_errors_of_the_program_itself_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.commands.exchange import Import
 from sae_torch.interop import formats
-from sae_torch.interop.weight_files import SUFFIXES, TORCH_SUFFIXES, read_objects, read_tensors
+from sae_torch.interop.torch_files import read_objects
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import SUFFIXES, TORCH_SUFFIXES
 from tests.sae_torch.interop import layouts
 
 FIXTURES = Path(__file__).parent / "fixtures"

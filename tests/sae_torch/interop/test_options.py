@@ -16,7 +16,7 @@ import sae_torch as st
 from sae_torch.cli import main
 from sae_torch.commands.exchange import Import
 from sae_torch.interop import formats
-from sae_torch.interop.weight_files import read_header
+from sae_torch.interop.weight_headers import read_header
 from tests.sae_torch.interop import layouts
 from tests.sae_torch.interop.test_damage import EXAMPLES, D, F, K, refused, rewritten, weights_of
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_torch as st
-from sae_torch.interop.weight_files import read_header, read_outline, read_tensors
+from sae_torch.interop import inference_form
+from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import is_one_value, read_header, read_outline
 from sae_torch.interop.weight_writing import Rows, write_safetensors
 
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.bool]
@@ -55,7 +57,22 @@ def test_the_numbers_and_the_header_are_those_of_the_file(suffix: str, tmp_path:
     assert set(read) == set(header) == set(values)
     for name, value in values.items():
         assert torch.equal(read[name], value)
-        assert (header[name].shape, header[name].dtype, header[name].device.type) == (value.shape, value.dtype, "meta")
+        found = header[name]
+        assert (found.shape, f"torch.{found.dtype}", found.numel()) == (value.shape, str(value.dtype), value.numel())
+
+
+@given(value=some.floats(width=32), count=some.integers(0, 9), other=some.none() | some.integers(0, 8))
+@settings(deadline=None, max_examples=40)
+def test_one_value_for_all_is_seen_without_torch(
+    value: float, count: int, other: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    numbers = torch.full((count,), value)
+    differs = other is not None and other < count and count > 1
+    if differs:
+        numbers[other] = 1.0 if value != 1.0 else 2.0
+    file = tmp_path_factory.mktemp("one") / "weights.safetensors"
+    save_file({"before": torch.ones(3), "threshold": numbers, "z": torch.zeros(5)}, file)
+    assert is_one_value(file, "threshold") is not differs
 
 
 def test_a_compressed_archive_and_a_torch_file_of_old_are_read(tmp_path: Path) -> None:
@@ -177,3 +194,20 @@ def test_arrays_that_lie_where_they_cannot_be_mapped_are_once_in_memory(tmp_path
         assert np.array_equal(read[name].numpy(), value)
     assert min(peaks) < 0.1  # mapped
     assert max(peaks) < 1.5  # with what is read together
+
+
+@given(part=some.integers(1, 60), transposed=some.booleans(), dtype=some.sampled_from([torch.bfloat16, torch.float32]))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_matrix_is_multiplied_in_parts_of_any_size(
+    part: int, transposed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference_form, "PART", part)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((6, 11), (11,), (11, 6), (6,))
+    W_enc, b_enc, W_dec, b_dec = (torch.randn(*shape, generator=generator).to(dtype) for shape in shapes)
+    if transposed:
+        W_enc, W_dec = W_enc.T.contiguous().T, W_dec.T.contiguous().T
+    factors = 0.5 + torch.rand(11, generator=generator)
+    found = inference_form.InferenceForm(W_enc, b_enc, W_dec, b_dec).scaled(factors, 1.0 / factors).tensors
+    assert torch.equal(found["W_enc"], (W_enc.float() * factors).to(dtype))
+    assert torch.equal(found["W_dec"], (W_dec.float() * (1.0 / factors)[:, None]).to(dtype))
