@@ -72,6 +72,56 @@ def open_activations(path: Path | str, column: str | None = None) -> Rows:
     raise InputError(f"activations {path}: expected .safetensors, .arrow or .npy files, found none")
 
 
+def targets_beside(folder: Path | str) -> dict[str, Path]:
+    """Folders of targets that `harvest_pairs` wrote beside those of their inputs.
+
+    Parameters
+    ----------
+    folder : path
+        Shards of the inputs.
+
+    Returns
+    -------
+    dict of str to Path
+        By the site of the targets: of the same text by the same model, with the tokens of these inputs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sae_torch.activations.files import targets_beside
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     targets_beside(folder)
+    {}
+    """
+    place = Path(folder).expanduser().resolve()
+    about = _harvest_of(place)
+    if about is None:
+        return {}
+    found = {}
+    for other in sorted(place.parent.iterdir()):
+        theirs = _harvest_of(other)
+        if theirs is not None and theirs.get("rows_of") == about["site"]:
+            same = {name: value for name, value in theirs.items() if name not in ("site", "rows_of")}
+            if same == {name: value for name, value in about.items() if name != "site"}:
+                found[theirs["site"]] = other
+    return found
+
+
+def _harvest_of(folder: Path) -> dict[str, str] | None:
+    """What the first shard in a folder says of its harvest; None where there is none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    first = folder / f"{0:05d}.safetensors"
+    if not first.is_file():
+        return None
+    try:
+        with safe_open(first, framework="pt") as file:
+            header = dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return None
+    return {name: value for name, value in header.items() if name not in _OWN} if "site" in header else None
+
+
 def _shards(files: list[Path]) -> Activations:
     shards: list[Shard] = []
     for index, file in enumerate(files):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_torch.activations import Activations, LanguageModel, Pairs, Rows, load_language_model, open_activations
+from sae_torch.activations.files import targets_beside
 from sae_torch.activations.language_model import model_provenance
+from sae_torch.activations.sites import hook_name
 from sae_torch.choices.own import import_module
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
@@ -21,6 +23,7 @@ from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
 from sae_torch.files import require_free
 from sae_torch.interop import formats
+from sae_torch.interop.description import layer_of
 from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
 from sae_torch.launched import leads
@@ -46,7 +49,8 @@ class Evaluate:
     activations: Path
     """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
     targets: Path | None = None
-    """With transcoders: held-out activations of what they compute, of the same tokens in the same order."""
+    """With transcoders: held-out activations of what they compute, of the same tokens in the same order; by default
+    those that were harvested with the inputs."""
     out: Path = Path("evaluation.json")
     """File to write."""
     tokens: int | None = None
@@ -155,18 +159,44 @@ class Evaluate:
         if self.targets is not None and not all(pairs.values()):
             raise InputError(f"targets: expected transcoders beside them, found {next(iter(saes))}, an autoencoder")
         rows = open_activations(self.activations)
-        if self.targets is None:
-            if all(pairs.values()):
-                raise InputError(f"targets: expected what {next(iter(saes))} computes, a transcoder, found nothing")
+        if not all(pairs.values()):
             return rows
-        pair = Pairs(rows, open_activations(self.targets))
+        targets = self.targets or self._targets_beside(next(iter(saes)))
+        pair = Pairs(rows, open_activations(targets))
         for name, sae in saes.items():
             if sae.d_out != pair.targets.d_model:
                 raise InputError(
-                    f"targets {self.targets}: expected the width {sae.d_out} that {name} computes, found "
+                    f"targets {targets}: expected the width {sae.d_out} that {name} computes, found "
                     f"{pair.targets.d_model}"
                 )
         return pair
+
+    def _targets_beside(self, name: str) -> Path:
+        """The targets that were harvested with the inputs, of what the transcoders say they compute."""
+        beside = targets_beside(self.activations)
+        if not beside:
+            raise InputError(
+                f"targets: expected what {name} computes, a transcoder, found no harvest of pairs beside "
+                f"{self.activations}; say where they are with --targets"
+            )
+        computed = {
+            formats.metadata(folder.expanduser(), self.format, self.layer).get("hook_name_out")
+            for folder in self.autoencoders
+        }
+        said = {site for site in computed if site is not None}
+        named = {site: path for site, path in beside.items() if said == {hook_name(site)}}
+        layers = {layer_of(site) for site in said} - {None}
+        fitting = named or {site: path for site, path in beside.items() if layers <= {layer_of(hook_name(site)), None}}
+        if len(fitting) != 1:
+            wanted = " and ".join(sorted(said)) or "no site that is recorded"
+            raise InputError(
+                f"targets: expected those of one site, that of {wanted}, found {', '.join(sorted(beside))} harvested "
+                f"with {self.activations}; say which with --targets"
+            )
+        ((site, path),) = fitting.items()
+        if leads():
+            print(f"targets: {path} ({site}), harvested with the inputs")
+        return path
 
     def _autoencoders(self) -> dict[str, SparseCoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]

@@ -27,7 +27,8 @@ class Report:
     activations: Path | None = None
     """Held-out activations for dictionaries; `evaluate` has more options."""
     targets: Path | None = None
-    """With transcoders: held-out activations of what they compute, of the same tokens in the same order."""
+    """With transcoders: held-out activations of what they compute, of the same tokens in the same order; by default
+    those that were harvested with the inputs."""
     model: str | None = None
     """Language model, where the activations do not name one that can be loaded."""
     k: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import sae_torch as st
 from sae_torch.activations import HarvestConfig, LanguageModel, Pairs, StateOfTheUnion, harvest_pairs, plan
+from sae_torch.activations.files import targets_beside
 from sae_torch.activations.rows import ArrayRows
 from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.cli import main
@@ -194,8 +196,9 @@ def test_from_a_harvest_to_a_report(
     assert isinstance(saved, st.Transcoder)
     assert saved.W_skip is not None
     capsys.readouterr()
-    words = ["evaluate", "--autoencoders", "run/mutual-k4", "--activations", "held-out", "--targets", "targets"]
+    words = ["evaluate", "--autoencoders", "run/mutual-k4", "--activations", "held-out"]
     assert main([*words, "--loss-windows", "4", "--batch-sizes", "64", "--model", str(tiny_model_folder)]) == 0
+    assert f"targets: {place / 'targets'} ({SITE}), harvested with the inputs" in capsys.readouterr().out
     (figures,) = EvaluationFile.read(place / "evaluation.json").evaluations
     assert 0 < figures.nmse < 1
     assert figures.model is not None
@@ -207,10 +210,37 @@ def test_from_a_harvest_to_a_report(
     assert SITE in page
 
 
+def test_targets_are_those_of_the_same_harvest_alone(
+    place: Path, tiny_model_folder: Path, tiny_text: StateOfTheUnion
+) -> None:
+    """Of another layer's inputs, another split, another window or text they are none."""
+    assert targets_beside("held-out") == {SITE: place / "targets"}
+    assert targets_beside("targets") == {}
+    config = HarvestConfig(
+        model=str(tiny_model_folder), site=SOURCE, text=tiny_text, window=16, dtype=torch.float32, windows_per_shard=8
+    )
+    other = place / "activations"
+    harvest_pairs(replace(config, site="model.layers.0.post_attention_layernorm"), SITE, "test", 30, place)
+    harvest_pairs(config, SITE, "dev", 30, place)
+    harvest_pairs(replace(config, window=12), SITE, "test", 30, place)
+    for folder in ("held-out", "targets"):
+        (place / folder).rename(other / folder)
+    assert targets_beside(other / "held-out") == {SITE: other / "targets"}
+    harvest_pairs(config, "model.layers.0.mlp", "test", 30, place)
+    assert set(targets_beside(other / "held-out")) == {SITE, "model.layers.0.mlp"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--autoencoders", "pair"], "targets: expected what pair computes, a transcoder, found nothing"),
+        (
+            ["--autoencoders", "pair", "--activations", "x.npy"],
+            "found no harvest of pairs beside x.npy; say where they",
+        ),
+        (
+            ["--autoencoders", "other"],
+            f"that of blocks.3.hook_mlp_out, found {SITE} harvested with held-out; say which",
+        ),
         (["--autoencoders", "alone", "--targets", "targets"], "targets: expected transcoders beside them, found alone"),
         (["--autoencoders", "pair", "alone", "--targets", "targets"], "expected transcoders alone or none, found pair"),
         (["--autoencoders", "narrow", "--targets", "targets"], "expected the width 5 that narrow computes, found 16"),
@@ -227,6 +257,8 @@ def test_commands_refuse_what_does_not_fit(
     for name, sae in saved.items():
         st.calibrate(sae, [torch.randn(100, 16, generator=torch.Generator().manual_seed(0))])
         st.save(sae, place / name)
+    st.save(saved["pair"], place / "other", {"hook_name_out": "blocks.3.hook_mlp_out"})
+    np.save("x.npy", np.ones((300, 16), np.float32))
     assert message in complaint(["evaluate", "--activations", "held-out", *words], capsys)
     assert not (place / "evaluation.json").exists()
 
