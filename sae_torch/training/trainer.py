@@ -86,6 +86,7 @@ class Trainer:
                 f"sae: expected an autoencoder that reads activations as they are, found {sae.input_transform!r}; "
                 "train one without it on activations that you transform"
             )
+        _require_range(sae)
         self.sae = sae
         self.world = sae.world
         self.config = config or TrainConfig()
@@ -165,6 +166,7 @@ class Trainer:
             processes do not begin alike.
         """
         self._require_idle("begin")
+        _require_range(self.sae)
         if not any(weight.requires_grad for weight in self.sae.parameters()):
             raise InputError(
                 "sae: expected at least one weight that is trained, found all frozen (requires_grad=False)"
@@ -502,6 +504,15 @@ class _LastInputs:
         while len(self.batches) > 1 and sum(self.sizes) > self.most:
             self.batches.popleft()
             self.sizes.popleft()
+
+
+def _require_range(sae: SparseCoder) -> None:
+    """Refuse weights in float16: gradients and squared errors leave its range in the first steps."""
+    if any(weight.dtype == torch.float16 for weight in sae.parameters()):
+        raise InputError(
+            "sae: expected weights in bfloat16 or float32 for training, found float16, whose range ends at 65504; make "
+            "it with dtype=torch.float32, or call sae.float() first"
+        )
 
 
 def _step_count(batches: Iterable[Any], steps: int | None) -> int:

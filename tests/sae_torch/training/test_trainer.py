@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -255,6 +256,22 @@ def test_batches_that_do_not_fit_are_named(batches: Any, steps: int | None, mess
     sae = st.SparseAutoencoder(16, 64, st.TokenChoice(4))
     with pytest.raises(st.InputError, match=message):
         st.Trainer(sae, st.TrainConfig(**QUIET)).fit(batches, steps)
+
+
+def test_float16_is_refused_before_the_first_step_and_the_wider_types_train() -> None:
+    """Its first step had scores of NaN, and the remedy named was a lower learning rate."""
+    message = "sae: expected weights in bfloat16 or float32 for training, found float16"
+    narrow = st.SparseAutoencoder(16, 64, st.TokenChoice(4), dtype=torch.float16)
+    for made in (narrow, st.Transcoder(16, 8, 64, st.TokenChoice(4), dtype=torch.float16)):
+        with pytest.raises(st.InputError, match=message):
+            st.Trainer(made)
+    later = st.Trainer(st.SparseAutoencoder(16, 64, st.TokenChoice(4)), st.TrainConfig(**QUIET))
+    later.sae.half()
+    with pytest.raises(st.InputError, match=message):
+        later.fit(activations(3))
+    for wide in (narrow.float(), narrow.bfloat16()):
+        log = st.Trainer(wide, st.TrainConfig(**QUIET)).fit([x.to(wide.W_dec.dtype) for x in activations(3)])
+        assert all(map(math.isfinite, log.loss))
 
 
 @pytest.mark.parametrize(
