@@ -13,6 +13,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.feature import DENSITY_RATE
+from sae_torch.choices.settings import TABLE, require_known, setting
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
@@ -140,7 +141,10 @@ class BalancedChoice(Choice):
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> BalancedChoice:
         """With its limits."""
-        return cls(settings["k"], **settings.get("limits", {}))
+        require_known(settings, "k", "limits")
+        limits = setting(settings, "limits", TABLE, {})
+        require_known(limits, "token_caps", "token_floors", "feature_caps", "feature_floors", table="limits.")
+        return cls(settings["k"], **limits)
 
     def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
         """All limits of this batch, densities turned into whole tokens by the ledgers."""
@@ -280,9 +284,13 @@ class BalancedChoice(Choice):
 def _densities(name: str, given: Any) -> Tensor | None:
     if given is None:
         return None
-    densities = torch.as_tensor(given, dtype=torch.float64)
-    if densities.ndim > 1 or not bool(((densities >= 0) & (densities <= 1)).all()):
-        raise InputError(f"{name}: expected densities between 0 and 1, one or one per feature, found {given!r}")
+    expected = f"{name}: expected densities between 0 and 1, one or one per feature, found {given!r}"
+    try:
+        densities = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # a text, or a list of them or of lists
+        raise InputError(expected) from None
+    if isinstance(given, bool) or densities.ndim > 1 or not bool(((densities >= 0) & (densities <= 1)).all()):
+        raise InputError(expected)
     return densities
 
 

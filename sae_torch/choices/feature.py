@@ -14,6 +14,7 @@ from sae_torch.choices.choice import Choice, Progress
 from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.pooled import pooled_features
 from sae_torch.choices.price_forecast import PriceForecast
+from sae_torch.choices.settings import NUMBER, TABLE, require_known, setting
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold
 from sae_torch.choices.zipf import zipf_densities
 from sae_torch.codes import SparseCodes
@@ -199,8 +200,14 @@ class FeatureChoice(Choice):
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> FeatureChoice:
         """Without its quotas, which are set by `set_density_targets`."""
-        quotas = settings.get("quotas", "zipf")
-        return cls(settings["k"], "zipf" if quotas == "given" else quotas, settings.get("switch") or 0.85)
+        require_known(settings, "k", "quotas", "switch", "zipf")
+        quotas = "zipf" if settings.get("quotas") in (None, "given") else settings["quotas"]
+        if quotas not in ("zipf", "uniform"):
+            raise InputError(f"quotas: expected zipf, uniform or given, found {quotas!r}")
+        fitted = setting(settings, "zipf", TABLE, {})
+        for name in fitted:
+            setting(fitted, name, NUMBER, 0.0, table="zipf.")
+        return cls(settings["k"], quotas, setting(settings, "switch", NUMBER, 0.85))
 
     def carried_state(self) -> dict[str, Any]:
         """The fitted curve too."""

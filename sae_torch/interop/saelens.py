@@ -376,9 +376,21 @@ def _own_choice(path: Path, ours: Mapping[str, Any], read: InferenceForm) -> Cho
         )
     else:
         given = {key: value for key, value in ours.items() if key not in ("version", "choice")}
-        choice = kind.from_settings(given | {"k": read.l0})
+        try:
+            choice = kind.from_settings(given | {"k": read.l0})
+            choice.build(read.b_enc.numel())
+        except InputError as error:
+            raise InputError(f"{path / CONFIG}: metadata.allocation.{error}") from None
+        except (TypeError, ValueError, KeyError) as error:  # what a class makes of names and values that it lacks
+            raise InputError(
+                f"{path / CONFIG}: metadata.allocation: expected the settings of {name}, found {given} ({error})"
+            ) from None
     choice.build(read.b_enc.numel())
-    targets = read_safetensors(path / SPARSITY).get("quota_densities") if (path / SPARSITY).is_file() else None
-    if targets is not None:
-        choice.set_density_targets(targets)
+    sparsity = read_safetensors(path / SPARSITY) if (path / SPARSITY).is_file() else {}
+    if "quota_densities" in sparsity:
+        check_tensors(path / SPARSITY, sparsity, {"quota_densities": (read.b_enc.numel(),)})
+        try:
+            choice.set_density_targets(sparsity["quota_densities"])
+        except InputError as error:
+            raise InputError(f"{path / SPARSITY}: {error}") from None
     return choice
