@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sae_torch.activations.gguf_reading import read_once
+from sae_torch.activations.gguf_text_cuts import require_known_cuts
 from sae_torch.activations.rotary_scaling import RotaryScaling
 from sae_torch.errors import InputError
 from sae_torch.product_dtype import multiplies_bfloat16
@@ -101,8 +102,8 @@ def load_language_model(name: str = SMOLLM2, dtype: torch.dtype | None = None, d
     FileNotFoundError
         If `name` is spelt as a path and nothing is there.
     InputError
-        If transformers cannot load what is there, or a GGUF file scales rotary positions in a way that transformers
-        drops and that is not known here.
+        If transformers cannot load what is there, or a GGUF file cuts text or scales rotary positions in a way that
+        transformers drops and that is not known here.
 
     Examples
     --------
@@ -132,6 +133,8 @@ def load_tokenizer(name: str) -> Any:
     """Tokenizer of a model that `load_language_model` loads."""
     transformers = _transformers()
     folder, gguf_file = located_model(name)
+    if gguf_file is not None:
+        require_known_cuts(Path(folder) / gguf_file)
     with _quiet(transformers), _one_sentence(name), read_once():
         return transformers.AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf_file} if gguf_file else {}))
 
