@@ -80,6 +80,8 @@ $(PEERS_INSTALLED):
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-bench==0.6.*" tabulate "circuit-tracer==0.5.*"  # it pins older NumPy and datasets
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps llamascopium==2.0.0b34  # it brings clients of services
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet more-itertools json-repair pymongo pydantic-settings tomlkit "cattrs>=26.1"
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet --no-deps "sae-dashboard==0.8.*" eindex-callum dataclasses-json marshmallow typing-inspect mypy-extensions  # it pins older NumPy and TransformerLens
+	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet "neuronpedia==1.2.*" matplotlib
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
 

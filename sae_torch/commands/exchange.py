@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sae_torch.errors import InputError
-from sae_torch.interop import formats, saelens
-from sae_torch.interop.formats import WRITABLE, FormatName, WritableName
+from sae_torch.interop import formats, neuronpedia, saelens
+from sae_torch.interop.formats import WRITABLE, FormatName, WritableName, Writer
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +22,15 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class Export:
     """Write an autoencoder as a folder of another library.
 
-    Thresholds per feature go to saelens and dictionary-learning; sparsify holds token choice only.
+    Thresholds per feature go to saelens, neuronpedia and dictionary-learning; sparsify holds token choice only.
     """
 
     folder: Path
     """Folder of the autoencoder, or anything else that `import` reads."""
     out: Path
     """Folder to write; it must not hold anything, but for circuit-tracer, where a set may be there."""
-    format: WritableName
-    """Library that shall read it."""
+    format: Literal[WritableName, "neuronpedia"]
+    """Library that shall read it, or Neuronpedia's tool for dashboards."""
     k: float | None = None
     """Features per token, where neither files nor path say it."""
     read_as: FormatName | None = None
@@ -55,7 +55,9 @@ class Export:
         name, path = formats.resolve(self.folder, self.read_as, self.layer)
         sae = formats.load(path, self.k, name, dtype=dtype)
         found = formats.metadata(path, name)
-        WRITABLE[self.format].save(sae, self.out, metadata=_recorded(self, found))
+        # folders for Neuronpedia are SAELens' own and read as such
+        writer: Writer = neuronpedia if self.format == "neuronpedia" else WRITABLE[self.format]
+        writer.save(sae, self.out, metadata=_recorded(self, found))
         _tell(path, name, sae.n_features, (sae.d_in, sae.d_out if sae.takes_pairs else None), sae.choice)
         print(f"{self.out} ({self.format})")
 

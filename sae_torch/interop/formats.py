@@ -96,11 +96,15 @@ class Format(Protocol):
         """The same and more for a reader, without reading weights; also of what `form` refuses."""
 
 
-class WritableFormat(Format, Protocol):
-    """A format that is written too."""
+class Writer(Protocol):
+    """What writes a format."""
 
     def save(self, sae: SparseCoder, folder: str | os.PathLike[str], /, metadata: dict[str, Any] | None = None) -> Path:
         """Write an autoencoder as a folder; InputError where the format cannot say what it does."""
+
+
+class WritableFormat(Format, Writer, Protocol):
+    """A format that is written too."""
 
 
 WRITABLE: Mapping[WritableName, WritableFormat] = {

@@ -132,6 +132,7 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         If the form has neither, or an input transform that the format has no word for.
     """
     import allocation
+    from sae_torch.choices.activation_token import ActivationTokenChoice
     from sae_torch.choices.token import TokenChoice
     from sae_torch.interop.inference_form import settings
     from sae_torch.interop.weight_writing import Rows, write_safetensors
@@ -144,7 +145,7 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         raise InputError(f"{path}: the thresholds were never measured; load it and call st.calibrate(sae, batches)")
     choice.build(form.b_enc.numel())
     if isinstance(choice, TokenChoice):
-        form = form.with_unit_rows()  # ranks by decoder norms too, and the format's top k does not
+        form = form.with_unit_rows()  # ranks by decoder norms, and activations are as they are written
     said = dict(metadata or {})
     config: dict[str, Any] = {
         "d_in": form.W_enc.shape[0],
@@ -157,7 +158,9 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         "architecture": "jumprelu",
     }
     if form.k is not None:
-        config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": False}
+        # of rows of norm 1 it says only that norms may be folded, which tools ask before they do so
+        ranks_by_norms = not isinstance(choice, ActivationTokenChoice)
+        config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": ranks_by_norms}
     if form.has_token_limits:
         config["architecture"] = OURS_ALONE
     if form.is_transcoder:

@@ -160,7 +160,7 @@ def conventions_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     is_transcoder = config.get("architecture") in TRANSCODERS
     if not (config.get("apply_b_dec_to_input", True) or is_transcoder):
         found.append("b_dec is not subtracted from the input")
-    if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK):
+    if config.get("rescale_acts_by_decoder_norm", config.get("architecture") in BATCH_TOPK) and not _ours(config):
         found.append("activations are multiplied by the norms of decoder rows")
     if config.get("architecture") == "gated":
         found.append("gate and magnitude are one threshold, b_mag - exp(r_mag) b_gate, equal up to rounding")
