@@ -6,7 +6,8 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import LanguageModel, load_language_model
 from sae_torch.activations.windows import Windows, pack_windows
 from sae_torch.errors import InputError
+from sae_torch.parallel.ranked import workers_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 # Tokens of the last batches that stay in memory, since calibration asks for them again.
 LAST_TOKENS = 1 << 17
@@ -48,6 +53,9 @@ class LiveReader:
         A model that is already loaded; None loads it when the first batch is asked for.
     target : str, optional
         Site of the targets of a transcoder: batches then have them beside the inputs, as those of `Pairs`.
+    mesh : torch.distributed.DeviceMesh, optional
+        Processes of `st.parallel.mesh` that share the harvest: each passes other windows through a language model of
+        its own and sends the rows to the others. All read in step, and get the batches of one process.
 
     Raises
     ------
@@ -70,6 +78,7 @@ class LiveReader:
     split: str = "train"
     language_model: LanguageModel | None = None
     target: str | None = None
+    mesh: DeviceMesh | None = None
     _last: deque[tuple[int, Tensor]] = field(default_factory=deque, repr=False)
 
     def __post_init__(self) -> None:
@@ -119,12 +128,15 @@ class LiveReader:
         shard = step * self.batch_size // (self.config.windows_per_shard * (self.config.window - 1))
         generator = torch.Generator().manual_seed(self.seed + shard)
         pool: list[Tensor] = []
+        ready: deque[Tensor] = deque()
         rest = torch.empty(0)
         while step < len(self):
             wanted = min(self.pool_tokens, (len(self) - step) * self.batch_size)
             while sum(len(rows) for rows in pool) + len(rest) < max(wanted, self.batch_size):
-                pool.append(self._rows(shard))
-                shard += 1
+                if not ready:
+                    ready.extend(self._next_rows(shard))
+                    shard += len(ready)
+                pool.append(ready.popleft())
             rows = torch.cat([rest, *pool] if len(rest) else pool)
             rows = rows[torch.randperm(len(rows), generator=generator)]
             pool, rest = [], rows[len(rows) // self.batch_size * self.batch_size :]
@@ -148,6 +160,14 @@ class LiveReader:
     @property
     def _last_batches(self) -> int:
         return max(1, LAST_TOKENS // self.batch_size)
+
+    def _next_rows(self, shard: int) -> list[Tensor]:
+        """Rows from this shard on, as many shards as there are processes."""
+        world = workers_of(self.mesh)
+        windows, _ = world.agreed(lambda: self._windows, len)
+        behind = -(-len(windows) // self.config.windows_per_shard)
+        shards = range(shard, max(min(shard + world.count, behind), shard + 1))
+        return world.divided([partial(self._rows, each) for each in shards])
 
     def _rows(self, shard: int) -> Tensor:
         """Rows of some windows, as a harvest would store them; of pairs beside each other."""

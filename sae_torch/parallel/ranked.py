@@ -49,7 +49,9 @@ class _Ranked(World):
 
     def all_tokens(self, rows: Tensor) -> tuple[Tensor, list[int]]:
         flat = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        parts = [torch.from_numpy(part).view(rows.dtype) for part in self.data.gather(flat)]
+        # torch gives an empty array of NumPy stride 0, and then refuses to see it as another type
+        received = [torch.from_numpy(part) for part in self.data.gather(flat)]
+        parts = [part.view(rows.dtype) if len(part) else rows.new_empty(0, device="cpu") for part in received]
         parts = [part.reshape(-1, *rows.shape[1:]) for part in parts]
         return torch.cat(parts).to(rows.device), [len(part) for part in parts]
 

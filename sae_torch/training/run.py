@@ -216,7 +216,7 @@ class Run:
         options, wanted = self.config.reader, self.config.harvest
         return LiveReader(
             wanted.config(), wanted.tokens, options.batch_size, options.seed, min(options.pool_tokens, LIVE_POOL),
-            target=wanted.target,
+            target=wanted.target, mesh=self.mesh,
         )  # fmt: skip
 
     def _trainers(self, reader: Stream) -> dict[str, Trainer]:

@@ -248,8 +248,6 @@ class RunConfig:
             raise InputError(
                 f"reader.passes: expected 1 in live mode, which stores nothing, found {self.reader.passes}"
             )
-        if self.live and (self.parallel.data, self.parallel.features) != (1, 1):
-            raise InputError(f"parallel: expected one process in live mode, found {self.parallel.text}")
         if self.reader.batch_size < self.parallel.data:
             raise InputError(
                 f"reader.batch_size: expected a token for each of {self.parallel.data} processes, found "

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import sae_torch as st
-from sae_torch.activations import HarvestConfig, harvest, harvest_sites
+from sae_torch.activations import HarvestConfig, LiveReader, harvest, harvest_sites
 from sae_torch.errors import InputError
 from tests.sae_torch.parallel.processes import Processes, children_of
 
@@ -55,6 +56,35 @@ def test_sites_that_have_some_shards_already(three: Processes, tiny_harvest: Har
     harvest_sites(tiny_harvest, sites, "train", 420, tmp_path / "alone")
     three.run(harvest_there, tiny_harvest, sites, 420, tmp_path / "shared")
     assert files_of(tmp_path / "shared") == files_of(tmp_path / "alone")
+
+
+def live_there(rank: int, config: HarvestConfig, tokens: int) -> list[torch.Tensor]:
+    reader = LiveReader(config, tokens, batch_size=50, pool_tokens=150, mesh=st.parallel.mesh(data=3))
+    # from the middle, and one that is gone from memory
+    return [*reader.from_step(0), *reader.from_step(5), reader.batch(1)]
+
+
+@pytest.mark.parametrize("tokens", [300, 700])
+def test_live_batches_are_those_of_one_process(three: Processes, tiny_harvest: HarvestConfig, tokens: int) -> None:
+    """A pool takes one shard or two, of the three that are made at once."""
+    alone = LiveReader(tiny_harvest, tokens, batch_size=50, pool_tokens=150)
+    expected = [*alone.from_step(0), *alone.from_step(5), alone.batch(1)]
+    for found in three.run(live_there, tiny_harvest, tokens):
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+def error_live(rank: int, config: HarvestConfig) -> str:
+    reader = LiveReader(config, 10**6, batch_size=50, mesh=st.parallel.mesh(data=3))
+    with pytest.raises(InputError) as error:
+        next(reader.from_step(0))
+    return str(error.value)
+
+
+def test_more_than_the_text_holds_is_said_by_all_live(three: Processes, tiny_harvest: HarvestConfig) -> None:
+    messages = three.run(error_live, tiny_harvest)
+    assert len(set(messages)) == 1
+    assert messages[0].startswith("tokens: expected at most what the train split holds")
 
 
 def error_there(rank: int, config: HarvestConfig, tokens: list[int], caches: list[Path]) -> str:

@@ -235,6 +235,25 @@ def test_without_other_processes_a_mesh_changes_nothing() -> None:
         st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=3)  # type: ignore[arg-type]
 
 
+def checkpointed(rank: int) -> tuple[list[int], list[torch.Tensor]]:
+    """The state of a training whose first tokens all lie on the first rank, and rows that others lack."""
+    sae = st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=st.parallel.mesh(data=2))
+    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    x = torch.randn(600, 4, generator=torch.Generator().manual_seed(rank))
+    trainer.begin([x], 2, 2400)
+    state = trainer.state_dict()["first_sight"]
+    rows, sizes = sae.world.all_tokens(x[: 0 if rank else 3].bfloat16())
+    return [*state["shares"], *sizes], [state["reference"], rows]
+
+
+def test_a_process_may_have_no_token_of_those_that_are_kept(two: Processes) -> None:
+    first = torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
+    for shares, (reference, rows) in two.run(checkpointed):
+        assert shares == [512, 0, 3, 0]
+        assert torch.equal(reference, first[:512])
+        assert torch.equal(rows, first[:3].bfloat16())
+
+
 def copies(rank: int) -> list[bool]:
     sae = st.SparseAutoencoder(4, 12, st.MutualChoice(2), mesh=st.parallel.mesh(data=2))
     kept = pickle.loads(pickle.dumps(sae))
