@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from sae_torch.errors import InputError
 from sae_torch.interop import (
+    bionemo,
     circuit_tracer,
     cross_layer,
     dictionary_learning,
@@ -57,6 +58,7 @@ FormatName = Literal[
     "hook-z",
     "temporal",
     "openai",
+    "bionemo",
     "cross-layer",
 ]
 
@@ -127,6 +129,7 @@ FORMATS: Mapping[FormatName, Format] = {
     "hook-z": hook_z,
     "temporal": temporal,
     "openai": openai,
+    "bionemo": bionemo,
     "cross-layer": cross_layer,
 }
 

@@ -245,6 +245,15 @@ class InferenceForm:
         b_dec = self._wide(self.b_dec) / written
         return replace(self.scaled(factor, 1.0 / written), b_enc=self.b_enc, b_dec=b_dec)
 
+    def for_whitened_inputs(self, mean: Tensor, matrix: Tensor, inverse_matrix: Tensor) -> InferenceForm:
+        """Weights for `x`, of weights that read ``(x - mean) @ matrix`` and reconstruct that.
+
+        Activations and thresholds stay as they are, and so does what multiplies a feature.
+        """
+        W_enc, W_dec = matrix.double() @ self.W_enc.double(), self.W_dec.double() @ inverse_matrix.double()
+        b_dec = self.b_dec.double() @ inverse_matrix.double() + mean.double()
+        return replace(self, W_enc=W_enc, W_dec=W_dec, b_dec=b_dec, as_type=self.dtype)
+
     def absorb_b_dec(self) -> InferenceForm:
         """The same function in this form, of weights for an encoder that reads `x` itself, not `x - b_dec`."""
         return replace(self, b_enc=self._wide(self.b_enc) + self._b_dec_encoded)

@@ -27,6 +27,8 @@ from sae_torch.interop.saelens_config import (
     RELU_TRANSCODERS,
     TRANSCODERS,
     WEIGHTS,
+    WHITENED,
+    WHITENING,
     conventions_of,
     defects_of,
     dtype_of,
@@ -241,6 +243,8 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     factor = input_scale(path, config)
     if factor is not None:
         read = read.for_scaled_inputs(factor)
+    if config.get("normalize_activations") == WHITENED:
+        read = read.for_whitened_inputs(**_whitening(path / WHITENING, len(read.b_dec)))
     described = config.get("metadata") or {}
     ours = described.get("allocation") or {}
     trained = described.get("training_architecture_details") or {}
@@ -351,6 +355,13 @@ def _form(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Inf
         return replace(read, threshold=tensors["threshold"])
     threshold = tensors["threshold"] if jumps else tensors["topk_threshold"].expand(F)
     return replace(read, threshold=threshold.to(dtype))
+
+
+def _whitening(file: Path, d: int) -> dict[str, Tensor]:
+    """What a checkpoint was whitened with in training."""
+    tensors = read_safetensors(file)
+    check_tensors(file, tensors, {"mean": (d,), "matrix": (d, d), "inverse_matrix": (d, d)})
+    return {name: tensors[name] for name in ("mean", "matrix", "inverse_matrix")}
 
 
 def _refuse_scaling(file: Path, config: dict[str, Any], factor: Tensor | None) -> None:

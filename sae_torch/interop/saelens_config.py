@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+# What a checkpoint holds beside its weights where inputs are whitened in training.
+WHITENED, WHITENING = "covariance_whitening", "activation_whitening.safetensors"
 # Checkpoints of its trainer, which its own loader does not read; one threshold for all features.
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 # A token's limits are more than thresholds: an architecture that SAELens does not know, so that it refuses the folder.
@@ -131,8 +133,12 @@ def refuse_others(file: Path, config: Mapping[str, Any]) -> None:
         raise InputError(
             f"{file}: normalize_activations = {config['normalize_activations']!r} is not supported in a transcoder"
         )
+    if config.get("normalize_activations") == WHITENED and not (file.parent / WHITENING).is_file():
+        raise InputError(
+            f"{file}: normalize_activations = {WHITENED!r}: expected {WHITENING} beside it, which says how, found none"
+        )
     for key, known in (
-        ("normalize_activations", ("none", "expected_average_only_in", *TRANSFORMS)),
+        ("normalize_activations", ("none", "expected_average_only_in", WHITENED, *TRANSFORMS)),
         ("reshape_activations", ("none", "hook_z")),
     ):
         if config.get(key) not in (None, False, *known):
@@ -168,6 +174,8 @@ def conventions_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         found.append("inputs are the heads' outputs side by side")
     if config.get("normalize_activations") in TRANSFORMS:
         found.append(f"each token's activations are normalised first, by {config['normalize_activations']}")
+    if config.get("normalize_activations") == WHITENED:
+        found.append("inputs were whitened in training, which is folded into the weights")
     factor = input_scale(folder, config)
     if factor is not None:
         found.append(f"inputs were multiplied by {factor:g} in training, which is folded into the weights")

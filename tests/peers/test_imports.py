@@ -77,6 +77,30 @@ def test_a_checkpoint_of_saelens_batchtopk_training(x: Tensor, tmp_path: Path) -
         same_function(sae, theirs.encode(x), theirs(x), x)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("architecture", ["standard", "topk", "batchtopk", "jumprelu", "gated"])
+def test_a_checkpoint_of_whitened_inputs(architecture: str, centred: bool, x: Tensor, tmp_path: Path) -> None:
+    """Its own loader reads it without the whitening; it must be what the training writes once that is folded."""
+    from sae_lens import SAE, TrainingSAE
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    options = {"d_in": D_MODEL, "d_sae": N_FEATURES, "apply_b_dec_to_input": centred}
+    options |= {"normalize_activations": "covariance_whitening", "architecture": architecture}
+    training = TrainingSAE.from_dict(options | ({"k": K} if "topk" in architecture else {}))
+    randomise(training, 11)
+    if architecture == "batchtopk":
+        training.topk_threshold.fill_(0.4)
+    scaler = ActivationScaler()
+    scaler.estimate_whitening(D_MODEL, iter([x[:300], x[300:]]), 2)
+    training.save_model(tmp_path / "checkpoint")
+    scaler.save(str(tmp_path / "checkpoint" / "activation_scaler.json"))
+    read = scaler.whitening
+    training.fold_activation_whitening(read.mean, read.matrix, read.inverse_matrix)
+    training.save_inference_model(tmp_path / "inference")
+    theirs = SAE.load_from_disk(tmp_path / "inference")
+    same_function(st.load(tmp_path / "checkpoint", k=K), theirs.encode(x), theirs(x), x)
+
+
 @pytest.mark.parametrize(
     "entries",
     [

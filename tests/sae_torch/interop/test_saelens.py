@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_torch as st
+from sae_torch.interop import formats
 
 
 def trained(choice: st.Choice) -> st.SparseAutoencoder:
@@ -108,6 +109,39 @@ def test_an_input_that_is_not_centred_is_folded_in_bfloat16_with_one_rounding(tm
     assert torch.equal(st.load(tmp_path, k=3).b_enc, exact.float().bfloat16())
 
 
+@pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
+def test_what_whitened_inputs_in_training_is_folded_into_the_weights(architecture: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(6)
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (5, 9), "b_enc": (9,), "W_dec": (9, 5), "b_dec": (5,)}
+    w = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    if architecture == "jumprelu":
+        w["threshold"] = torch.rand(9, generator=generator)
+    save_file(w, tmp_path / "sae_weights.safetensors")
+    config = {"architecture": architecture, "d_in": 5, "d_sae": 9, "k": 3}
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"normalize_activations": "covariance_whitening"}))
+    mean, matrix = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5,), (5, 5)))
+    whitening = {"mean": mean, "matrix": matrix, "inverse_matrix": torch.linalg.inv(matrix).contiguous()}
+    save_file(whitening, tmp_path / "activation_whitening.safetensors")
+    x = torch.randn(50, 5, generator=generator) + 2
+    z = (x.double() - mean) @ matrix
+    pre = (z - w["b_dec"].double()) @ w["W_enc"].double() + w["b_enc"].double()
+    if architecture == "jumprelu":
+        acts = torch.relu(pre) * (pre > w["threshold"])
+    else:
+        acts = torch.zeros_like(pre).scatter(1, pre.topk(3).indices, pre.topk(3).values.clamp_min(0))
+    expected = (acts @ w["W_dec"].double() + w["b_dec"].double()) @ whitening["inverse_matrix"] + mean
+    sae = st.load(tmp_path)
+    for each in (sae, st.load(st.save(sae, tmp_path / "saved"))):
+        assert each.W_dec.dtype == torch.float32
+        torch.testing.assert_close(each(x).x_hat.double(), expected, rtol=1e-5, atol=1e-4)
+    assert "inputs were whitened in training" in formats.describe(tmp_path).conventions[0]
+    save_file(whitening | {"mean": mean[:4]}, tmp_path / "activation_whitening.safetensors")
+    with pytest.raises(
+        st.InputError, match=r"activation_whitening.safetensors: mean: expected shape \(5,\), found \(4,\)"
+    ):
+        st.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -122,7 +156,7 @@ def test_an_input_that_is_not_centred_is_folded_in_bfloat16_with_one_rounding(tm
         (lambda p: _edit(p, d_sae="many"), "d_sae must be a whole number from 1, found 'many'"),
         (
             lambda p: _edit(p, normalize_activations="covariance_whitening"),
-            "normalize_activations = 'covariance_whitening' is not supported",
+            "'covariance_whitening': expected activation_whitening.safetensors beside it, which says how, found none",
         ),
     ],
 )
