@@ -17,6 +17,7 @@ from sae_torch.errors import InputError
 from sae_torch.files import replacing, write_text
 from sae_torch.interop.description import Description, dtype_name
 from sae_torch.interop.files import check_tensors
+from sae_torch.interop.module_places import place_of
 from sae_torch.interop.weight_files import read_safetensors
 from sae_torch.interop.weight_headers import read_header
 
@@ -36,13 +37,6 @@ _LAYER = re.compile(r"layer_(\d+)\.safetensors")
 _ENTRY = re.compile(r"""(["']?)(\w[\w.-]*)\1[ \t]*:(?:[ \t]+(.*?))?[ \t]*""")
 # What a double-quoted text of YAML spells out, beside what JSON does.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
-# Module paths of transformers, and what TransformerLens calls what they give out.
-_HOOKS = {
-    r"(post_attention_layernorm|pre_feedforward_layernorm|ln_2)(\.output)?": "mlp.hook_in",
-    r"(mlp|post_feedforward_layernorm)(\.output)?": "hook_mlp_out",
-    # the residual stream before the norm, under a name that circuit-tracer has no hook of
-    r"hook_mlp_in": "hook_resid_mid",
-}
 
 
 def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
@@ -61,8 +55,9 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     folder : path
         Made if missing.
     metadata : dict
-        ``hook_name`` and ``hook_name_out``, which say the layer and the places in it; ``model_name``. Where
-        ``hook_name`` is ``hook_mlp_in``, the module in ``hf_hook_name`` counts more.
+        ``hook_name`` and ``hook_name_out``, which say the layer and the places in it, as hooks or as modules of
+        transformers; ``model_name``, whose family says where a module of that name lies. Where ``hook_name`` is
+        ``hook_mlp_in``, the module in ``hf_hook_name`` counts more.
 
     Returns
     -------
@@ -246,7 +241,7 @@ def _places(known: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
         module = re.search(r"layers\.\d+\.(.+)$", str(known.get("hf_hook_name") or ""))
         if place == "hook_mlp_in" and module is not None:
             place = module[1]
-        hooks[key] = next((hook for path, hook in _HOOKS.items() if re.fullmatch(path, place)), place)
+        hooks[key] = place_of(place, known.get("model_name"))
     if len(layers) > 1:
         raise InputError(f"metadata: expected both sites in one layer, found layers {sorted(layers)}")
     return layers.pop(), hooks

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.interop import circuit_tracer, formats, sparsify
+from sae_torch.interop.module_places import place_of
 
 CLOSE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-4}
 D, F, K = 12, 48, 5
@@ -148,3 +149,45 @@ def test_layers_of_circuit_tracer_load_here(skip: bool, jumps: bool, dtype: torc
         torch.testing.assert_close(acts, expected * again.W_dec.norm(dim=1), **CLOSE)
         torch.testing.assert_close(y_hat, theirs(x), **CLOSE)
     assert int((acts > 0).sum()) == int((expected > 0).sum())
+
+
+def test_modules_are_the_places_that_circuit_tracer_takes_them_for() -> None:
+    """Its own table of families, as far as a place there is a module's output."""
+    from circuit_tracer.utils.tl_nnsight_mapping import get_mapping, get_supported_architectures
+
+    compared = 0
+    for architecture in get_supported_architectures():
+        places: dict[str, set[str]] = {}
+        for hook, (location, side) in get_mapping(architecture).feature_hook_mapping.items():
+            if side == "output" and ".source." not in location:
+                places.setdefault(location.partition("{layer}].")[2], set()).add(hook)
+        for module, hooks in places.items():
+            assert place_of(module, architecture.removesuffix("ForCausalLM").lower()) in hooks, (architecture, module)
+            compared += 1
+    assert compared >= 9
+
+
+@pytest.mark.parametrize("sandwiched", [False, True])
+def test_the_sides_of_the_mlp_in_its_model(sandwiched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlp.hook_out` lies before the norm that Gemma 2 and 3 have behind the MLP, `hook_mlp_out` behind it."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ENABLE_HF_TRANSFER", False, raising=False)  # gone since
+    from circuit_tracer.replacement_model.replacement_model_transformerlens import ReplacementMLP
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    sizes = {"n_layers": 1, "d_model": D, "n_ctx": 8, "d_head": 4, "n_heads": 3, "d_mlp": 20, "d_vocab": 30}
+    options = {"act_fn": "relu", "normalization_type": "RMS", "use_normalization_before_and_after": sandwiched}
+    model = HookedTransformer(HookedTransformerConfig(**sizes, **options, seed=0))
+    (block,) = model.blocks
+    block.mlp = ReplacementMLP(block.mlp)
+    model.setup()
+    kept: dict[str, Tensor] = {}
+    for name in ("mlp.hook_in", "mlp.hook_out", "hook_mlp_out", "hook_resid_mid"):
+        model.add_hook(f"blocks.0.{name}", lambda value, hook, name=name: kept.setdefault(name, value))
+    with torch.no_grad():
+        model(torch.arange(8)[None])
+    norm = block.ln2_post if sandwiched else torch.nn.Identity()
+    torch.testing.assert_close(kept["hook_mlp_out"], norm(kept["mlp.hook_out"]))
+    torch.testing.assert_close(kept["mlp.hook_in"], block.ln2(kept["hook_resid_mid"]))
+    assert torch.equal(kept["hook_mlp_out"], kept["mlp.hook_out"]) != sandwiched

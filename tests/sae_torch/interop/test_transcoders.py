@@ -213,10 +213,17 @@ def test_layers_that_have_no_equivalent(change: dict[str, Tensor], message: str,
 
 def test_module_paths_are_places_of_circuit_tracer(tmp_path: Path) -> None:
     about = {"hook_name": "model.layers.3.post_attention_layernorm", "hook_name_out": "model.layers.3.mlp"}
-    circuit_tracer.save(made("mutual", skip=False)[0], tmp_path, about)
+    transcoder = made("mutual", skip=False)[0]
+    with pytest.raises(
+        st.InputError, match=r"found 'post_attention_layernorm' of model None; pass --hook-name with mlp"
+    ):
+        circuit_tracer.save(transcoder, tmp_path, about)
+    assert not any(tmp_path.iterdir())
+    circuit_tracer.save(transcoder, tmp_path, about | {"model_name": "SmolLM2-135M-Instruct"})
     assert formats.metadata(tmp_path / "layer_3.safetensors") == {
+        "model_name": "SmolLM2-135M-Instruct",
         "hook_name": "blocks.3.mlp.hook_in",
-        "hook_name_out": "blocks.3.hook_mlp_out",
+        "hook_name_out": "blocks.3.mlp.hook_out",
     }
 
 
