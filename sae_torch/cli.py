@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
+import math
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -167,10 +169,23 @@ def parse(words: Sequence[str]) -> Command:
     return command
 
 
-def _with_first(command_type: type[Command], words: list[str]) -> list[str]:
-    """The words with the name of an argument before one that a command takes without it: ``import PATH``."""
+def _with_first(command_type: Any, words: list[str]) -> list[str]:
+    """The words with the name of an argument before what a command takes without it: ``import PATH``."""
     first = getattr(command_type, "FIRST", None)
-    return [*([f"--{first}"] if first and words and not words[0].startswith("-") else []), *words]
+    if first is None or any(word.partition("=")[0] == f"--{first}" for word in words):
+        return words
+    types = {field.name.replace("_", "-"): str(field.type) for field in fields(command_type)}
+    values = 0.0  # how many of the next words are values of the option before them
+    for place, word in enumerate(words):
+        if word.startswith("-") and not word[1:2].isdigit():
+            option, _, given = word.removeprefix("--").partition("=")
+            kind = types.get(option.replace("_", "-"), "bool" if option.startswith("no-") else "")
+            values = 0 if given or kind == "bool" else math.inf if kind.startswith("tuple") else 1
+        elif values:
+            values -= 1
+        else:
+            return [*words[:place], f"--{first}", *words[place:]]
+    return words
 
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -45,7 +45,7 @@ class Evaluate:
     """
 
     autoencoders: tuple[Path, ...]
-    """Folders or files: of this project, or anything that `import` reads."""
+    """Folders or files: of this project, or anything that `import` reads; `evaluate PATH` does without the name."""
     activations: Path
     """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
     targets: Path | None = None
@@ -79,6 +79,8 @@ class Evaluate:
     """Seed of shuffles and of the null."""
     overwrite: bool = False
     """Replace the file."""
+
+    FIRST: ClassVar[str] = "autoencoders"
 
     def __post_init__(self) -> None:
         if not self.autoencoders:

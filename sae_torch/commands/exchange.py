@@ -26,7 +26,7 @@ class Export:
     """
 
     folder: Path
-    """Folder of the autoencoder, or anything else that `import` reads."""
+    """Folder of the autoencoder, or anything else that `import` reads; `export PATH` does without the name."""
     out: Path
     """Folder to write; it must not hold anything, but for circuit-tracer, where a set may be there."""
     format: Literal[WritableName, "neuronpedia"]
@@ -70,7 +70,7 @@ class Import:
     """
 
     folder: Path
-    """Folder or file of the dictionary."""
+    """Folder or file of the dictionary; `import PATH` does without the name."""
     out: Path
     """Folder to write; it must not hold anything."""
     k: float | None = None
@@ -111,7 +111,7 @@ class Inspect:
     """Say what a dictionary is, without reading its weights: model, site, shapes, conventions, known defects."""
 
     folder: Path
-    """Folder or file of the dictionary."""
+    """Folder or file of the dictionary; `inspect PATH` does without the name."""
     format: FormatName | None = None
     """Format, where files of several lie side by side."""
     layer: int | None = None

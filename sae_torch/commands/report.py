@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from sae_torch.commands.evaluate import Evaluate
 from sae_torch.errors import InputError
@@ -21,7 +22,8 @@ class Report:
     """Show evaluations side by side on one page that needs no network."""
 
     evaluations: tuple[Path, ...]
-    """Files that `evaluate` wrote; or dictionaries that `import` reads, which are judged first on `activations`."""
+    """Files that `evaluate` wrote; or dictionaries that `import` reads, which are judged first on `activations`;
+    `report PATH` does without the name."""
     out: Path = Path("report.html")
     """Page to write; the evaluation of dictionaries lies beside it, as .json."""
     activations: Path | None = None
@@ -35,6 +37,8 @@ class Report:
     """Features per token of dictionaries, where neither files nor path say it."""
     overwrite: bool = False
     """Replace the page."""
+
+    FIRST: ClassVar[str] = "evaluations"
 
     def run(self) -> None:
         """Read, render, write.

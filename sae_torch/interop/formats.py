@@ -251,7 +251,7 @@ def format_of(path: Path, format: str | None = None) -> FormatName:
 def resolve(path: Path, format: str | None = None, layer: int | None = None) -> tuple[FormatName, Path]:
     """The format of a path, and the folder or file that is the dictionary.
 
-    That is `path` itself, the folder that holds it, or the one of its `layer` below it.
+    That is `path` itself, the folder that holds it, or below it the only one there is or the one of its `layer`.
 
     Raises
     ------
@@ -279,7 +279,10 @@ def resolve(path: Path, format: str | None = None, layer: int | None = None) -> 
             return found[0], place
     if layer is not None and path.is_dir():
         return resolve(_of_layer(path, names, layer, format), format)
-    raise InputError(_unknown(path, names))
+    below = members(path, names) if path.is_dir() else []
+    if len(below) == 1 and not any((path / file).is_file() for name in names for file in FORMATS[name].FILES):
+        return resolve(below[0], format)
+    raise InputError(_unknown(path, names, below))
 
 
 def _holders(path: Path) -> list[Path]:
@@ -370,20 +373,19 @@ def _shown(folder: Path, places: Sequence[Path]) -> str:
     return ", ".join(str(place.relative_to(folder)) for place in places[:NAMED]) + more
 
 
-def _unknown(path: Path, names: Sequence[FormatName]) -> str:
+def _unknown(path: Path, names: Sequence[FormatName], below: Sequence[Path]) -> str:
     """What is wrong with a path that no format knows."""
     expected = f"{path}: expected a dictionary of {', '.join(names)}, found "
     if not path.is_dir():
         return f"{expected}a file that is none"
+    if below:
+        found = f"found {len(below)} below it: {_shown(path, below)}"
+        return f"{path}: expected a dictionary, {found}; name {'one' if len(below) > 1 else 'it'}, or its --layer"
     for name in names:
         files = FORMATS[name].FILES
         missing = [file for file in files if not (path / file).is_file()]
         if 0 < len(missing) < len(files):
             return f"{path}: expected {' and '.join(files)} ({name}), but {missing[0]} is missing"
-    below = members(path, names)
-    if below:
-        found = f"found {len(below)} below it: {_shown(path, below)}"
-        return f"{path}: expected a dictionary, {found}; name one, or its --layer"
     entries = sorted(entry.name for entry in path.iterdir())
     return expected + (f"only {', '.join(entries[:NAMED])}" if entries else "an empty folder")
 

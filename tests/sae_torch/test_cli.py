@@ -24,6 +24,27 @@ def test_arguments_become_typed_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["inspect", "sae"], {"folder": Path("sae")}),
+        (["inspect", "--json", "sae"], {"folder": Path("sae"), "json": True}),
+        (["inspect", "--no-json", "--layer", "-1", "sae"], {"folder": Path("sae"), "layer": -1}),
+        (["import", "--out=o", "sae", "--k", "3"], {"folder": Path("sae"), "out": Path("o"), "k": 3.0}),
+        (["export", "--model-name", "m", "--out", "o", "--format", "saelens", "sae"], {"model_name": "m"}),
+        (["import", "--out", "o", "--folder", "sae"], {"folder": Path("sae")}),
+        (["report", "a.json", "b.json", "--out", "r"], {"evaluations": (Path("a.json"), Path("b.json"))}),
+        (
+            ["evaluate", "--batch-sizes", "8", "16", "--activations", "x", "a", "b"],
+            {"autoencoders": (Path("a"), Path("b")), "batch_sizes": (8, 16), "activations": Path("x")},
+        ),
+    ],
+)
+def test_what_a_command_is_about_needs_no_name_wherever_it_stands(words: list[str], named: dict[str, object]) -> None:
+    command = parse(words)
+    assert {name: getattr(command, name) for name in named} == named
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "expected one of demo, harvest, train, evaluate, report, export, import, inspect, found nothing"),

@@ -244,7 +244,7 @@ def test_the_commands_go_there_and_back(tmp_path: Path, capsys: pytest.CaptureFi
         ),
         (
             ["import", "--folder", ".", "--out", "o"],
-            ".: expected a dictionary, found 1 below it: ours; name one, or its --layer",
+            ".: expected a dictionary, found 2 below it: ours, theirs; name one, or its --layer",
         ),
         (["export", "--folder", "ours", "--out", "o", "--format", "sparsify"], "holds token choice only"),
         (["export", "--folder", "ours", "--out", "o", "--format", "onnx"], "--format"),
@@ -264,6 +264,7 @@ def test_wrong_arguments_write_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     st.save(made(st.MutualChoice(3)), "ours")
+    st.save(made(st.TokenChoice(3)), "theirs")
     before = sorted(tmp_path.rglob("*"))
     assert message in complaint(words, capsys)
     assert sorted(tmp_path.rglob("*")) == before

@@ -45,6 +45,14 @@ def test_of_a_set_one_is_named_by_its_layer(layers: Path) -> None:
         formats.load(layers, layer=5)
 
 
+def test_the_only_one_below_a_folder_is_meant_unless_the_folder_is_half_of_one(layers: Path) -> None:
+    assert formats.resolve(layers / "deep") == ("saelens", layers / "deep" / "er" / "d")
+    assert formats.describe(layers / "deep").layer == 7
+    (layers / "deep" / "cfg.json").write_text("{}")
+    with pytest.raises(st.InputError, match=r"deep: expected a dictionary, found 1 below it: er/d; name it"):
+        formats.load(layers / "deep")
+
+
 def test_files_of_two_formats_are_a_question(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "saelens-topk-rescaled", tmp_path / "both")
     shutil.copytree(FIXTURES / "dictionary-learning-AutoEncoderTopK", tmp_path / "both", dirs_exist_ok=True)
