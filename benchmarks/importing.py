@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +45,38 @@ def main() -> None:
             path = Path(folder) / "dictionary"
             path.mkdir()
             size = write(path)
+            os.sync()  # what is still to be written would count as the time of who comes next
             inspected = [_measured("inspect", str(path)) for _ in range(options.repeats)]
-            seconds, peak = _measured("import", str(path), "--out", str(Path(folder) / "out"), "--k", "64")
+            imported = _measured("import", str(path), "--out", str(Path(folder) / "out"), "--k", "64")
             rows.append(
                 [
                     name,
                     size / 1e9,
-                    statistics.median(each[0] for each in inspected),
-                    max(each[1] for each in inspected) / 1e6,
-                    seconds,
-                    peak / 1e6,
-                    peak / size,
+                    statistics.median(each.seconds for each in inspected),
+                    statistics.median(each.busy for each in inspected),
+                    max(each.peak for each in inspected) / 1e6,
+                    imported.seconds,
+                    imported.busy,
+                    imported.peak / 1e6,
+                    imported.peak / size,
                 ]
             )
-    headings = ["layout", "GB", "inspect s", "inspect MB", "import s", "import MB", "import MB / file"]
+    headings = [
+        "layout",
+        "GB",
+        "inspect s",
+        "of processor",
+        "inspect MB",
+        "import s",
+        "of processors",
+        "import MB",
+        "import MB / file",
+    ]
     notes = (
-        "Seconds from the start of Python to its end. Memory is what the process held at most, mapped pages of the "
-        "file included. A torch file is read by torch, which takes most of its seconds and megabytes to import."
+        "Seconds from the start of Python to its end, and those that processors were busy with it: on a machine that "
+        "others use the first are more. Memory is what the process held at most, mapped pages of the file included. A "
+        "torch file is read by torch, which takes most of its seconds and megabytes to import. "
+        f"Processes that waited for a processor on average in the last minute: {os.getloadavg()[0]:.0f}."
     )
     if options.layouts:
         print(table(headings, rows))
@@ -66,14 +84,23 @@ def main() -> None:
         report("importing", headings, rows, notes)
 
 
-def _measured(*words: str) -> tuple[float, int]:
-    """Seconds of a command, and the bytes that it held at most."""
-    start = time.perf_counter()
+@dataclass(frozen=True)
+class Measured:
+    """A command: seconds on the clock, seconds of processors, and the bytes that it held at most."""
+
+    seconds: float
+    busy: float
+    peak: int
+
+
+def _measured(*words: str) -> Measured:
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
-    return seconds, int(done.stdout.splitlines()[-1])
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(seconds, busy, int(done.stdout.splitlines()[-1]))
 
 
 def _weights(transposed: bool) -> dict[str, np.ndarray[Any, Any]]:

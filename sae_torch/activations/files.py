@@ -124,6 +124,8 @@ def _harvest_of(folder: Path) -> dict[str, str] | None:
 
 def _shards(files: list[Path]) -> Activations:
     shards: list[Shard] = []
+    if not any(file.stem.isdigit() for file in files):
+        raise InputError(f"activations {files[0].parent}: expected the shards of a harvest, found {files[0].name}")
     for index, file in enumerate(files):
         if file.stem != f"{index:05d}":
             raise CorruptShardError(

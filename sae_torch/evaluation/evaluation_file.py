@@ -77,7 +77,8 @@ class EvaluationFile:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path}: expected a file of `sae-torch evaluate`, found something else ({error!r})"
+                f"{path}: expected a file of `sae-torch evaluate`, found something else "
+                f"({type(error).__name__}: {error})"
             ) from None
 
 

@@ -31,7 +31,7 @@ UNIT_NORM = 1e-5
 # Numbers that are computed with together: beside weights that lie in a file they take little memory.
 BLOCK, BLOCKS = 1 << 22, 32
 # Of these, numbers that are wider than the file's at a time.
-PART = 1 << 22
+PART = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,6 +161,12 @@ def test_a_harvest_that_went_on_with_other_versions_is_one_set(
 def test_what_is_no_set_of_activations_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a folder or a \.npy file, found nothing"):
         open_activations(tmp_path / "nowhere")
+    (tmp_path / "dictionary").mkdir()
+    (tmp_path / "dictionary" / "sae_weights.safetensors").touch()
+    with pytest.raises(
+        InputError, match=r"dictionary: expected the shards of a harvest, found sae_weights.safetensors"
+    ):
+        open_activations(tmp_path / "dictionary")
     with pytest.raises(InputError, match=r"expected \.safetensors, \.arrow or \.npy files, found none"):
         open_activations(tmp_path)
     np.save(tmp_path / "a.npy", np.zeros((4, 4), np.float16))
