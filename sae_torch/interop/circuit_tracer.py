@@ -146,7 +146,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def metadata(path: Path) -> dict[str, Any]:
     """What `config.yaml` and the file's name say."""
-    config, layer = _config(path.parent), _layer_of(path)
+    config, layer = read_config(path.parent), _layer_of(path)
     hooks = {"hook_name": "feature_input_hook", "hook_name_out": "feature_output_hook"}
     found = {name: f"blocks.{layer}.{config[key]}" for name, key in hooks.items() if key in config}
     return {"model_name": config["model_name"], **found} if config.get("model_name") else found
@@ -169,7 +169,7 @@ def _layer_of(path: Path) -> int:
     return int(found[1])
 
 
-def _config(folder: Path) -> dict[str, str]:
+def read_config(folder: Path) -> dict[str, str]:
     """Names and texts of `config.yaml`; lists of other places are left out, and so is a missing file."""
     file = folder / CONFIG
     if not file.is_file():
@@ -206,7 +206,7 @@ def _refuse_others(path: Path, tensors: Mapping[str, Tensor], known: Mapping[str
     unknown = sorted(tensors.keys() - known.keys())
     if unknown:
         raise InputError(f"{path}: expected {', '.join(known)}, found {unknown[0]} too, which has no equivalent here")
-    kind = _config(path.parent).get("model_kind", KIND)
+    kind = read_config(path.parent).get("model_kind", KIND)
     if kind != KIND:
         raise InputError(f"{path.parent / CONFIG}: model_kind: expected {KIND}, found {kind!r}")
 
@@ -252,13 +252,13 @@ def _require_set(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     layers = folder.is_dir() and any(map(recognises, folder.iterdir()))
-    if not layers and _config(folder).get("model_kind") != KIND:
+    if not layers and read_config(folder).get("model_kind") != KIND:
         raise InputError(f"out: expected a folder that holds nothing or a set of circuit-tracer, found {folder}")
 
 
 def _extended(folder: Path, config: Mapping[str, str]) -> str:
     """The text of `config.yaml` as it is, with the entries it lacks."""
-    file, there = folder / CONFIG, _config(folder)
+    file, there = folder / CONFIG, read_config(folder)
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     for line in text.splitlines():
         if not re.match(r"[\s#]|---|- |$", line) and _ENTRY.fullmatch(line) is None:

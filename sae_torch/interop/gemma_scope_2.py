@@ -39,6 +39,11 @@ MODULES = {
     "post_feedforward_layernorm.output": "mlp_out",
     "pre_feedforward_layernorm.output": "transcoder",
 }
+# What has no equivalent here, and why.
+OTHERS = {
+    "cross-layer transcoder": "a cross-layer transcoder, whose features write to several layers",
+    "crosscoder": "a crosscoder, whose features read and write several layers",
+}
 CONVENTIONS = {
     "attn_out": "activations are those that enter o_proj, all heads side by side",
     "mlp_out": "activations are those behind the norm that follows the MLP",
@@ -57,7 +62,7 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
     file, config, weights = path / WEIGHTS, _config(path), read_header(path / WEIGHTS)
     kind = _kind(path, config, weights)
     if kind not in ("autoencoder", "transcoder"):
-        raise InputError(f"{path}: expected an autoencoder or transcoder of one layer, found a {kind}")
+        raise _refused(path, kind)
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise InputError(f"{path / CONFIG}: architecture: expected 'jump_relu', found {config['architecture']!r}")
     tensors = read_tensors(file)
@@ -103,17 +108,37 @@ def metadata(path: Path) -> dict[str, Any]:
 def describe(path: Path) -> Description:
     """The shapes in the header of the weights, the configuration, and what the path says."""
     config, weights, about = _config(path), read_header(path / WEIGHTS), metadata(path)
-    d, F = matrix_shape(path / WEIGHTS, weights, "w_enc")
     kind, place = _kind(path, config, weights), _place(path, config)
+    d, F = _sizes(path, weights, kind)
     also = (CONVENTIONS[place],) if kind == "autoencoder" and place in CONVENTIONS else ()
     conventions = ("b_dec is not subtracted from the input",) if kind == "autoencoder" else ()
+    if kind == "cross-layer transcoder" and "w_dec" in weights and weights["w_dec"].ndim == 3:
+        also = (f"features write to {weights['w_dec'].shape[1]} layers",)
     if SKIP in weights:
         also = (f"{SKIP} is (d_in, d_out), the transpose of W_skip",)
     return Description(
         "gemma-scope-2", path, d, F, dtype_name(weights), "jumprelu", about.get("model_name"), about.get("hook_name"),
         about.get("hook_layer"), about.get("l0"), kind, int(weights["w_dec"].shape[-1]) if "w_dec" in weights else None,
         conventions=(*conventions, *also),
+        lost=() if kind in ("autoencoder", "transcoder") else (f"everything: it is {OTHERS.get(kind, kind)}",),
     )  # fmt: skip
+
+
+def _refused(path: Path, kind: str) -> InputError:
+    found = OTHERS.get(kind, f"a {kind}")
+    return InputError(f"{path}: expected an autoencoder or transcoder of one layer, found {found}")
+
+
+def _sizes(path: Path, weights: Mapping[str, Shaped], kind: str) -> tuple[int, int]:
+    """Width and number of features; of what has no equivalent as far as its biases and decoder say them."""
+    if kind in ("autoencoder", "transcoder"):
+        return matrix_shape(path / WEIGHTS, weights, "w_enc")
+    shapes = {name: tuple(each.shape) for name, each in weights.items() if len(each.shape)}
+    widths = [shape[-1] for name, shape in shapes.items() if name.startswith(("b_dec", "w_dec"))]
+    features = [shape[-1] for name, shape in shapes.items() if name.startswith(("threshold", "b_enc"))]
+    if not (widths and features):
+        raise _refused(path, kind)
+    return widths[0], features[0]
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -136,7 +161,8 @@ def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Shaped]) 
     if config.get("type") is not None:
         return names.get(config["type"], str(config["type"]))
     if "w_dec" in weights and weights["w_dec"].ndim == 3:
-        return "cross-layer transcoder"
+        reads_several = "w_enc" in weights and weights["w_enc"].ndim == 3
+        return "crosscoder" if reads_several else "cross-layer transcoder"
     place = _place(path, config)
     if place == "transcoder" or SKIP in weights:
         return "transcoder"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -247,13 +248,93 @@ def test_transcoders_and_factors_of_gemma_scope_are_told_apart(tmp_path: Path) -
     assert (found.kind, found.site, found.layer) == ("transcoder", "blocks.3.ln2.hook_normalized", 3)
 
 
-def test_cross_layer_transcoders_are_described_and_refused(tmp_path: Path) -> None:
-    encoder = {"W_enc_0": torch.zeros(F, D), "b_enc_0": torch.zeros(F), "b_dec_0": torch.zeros(D)}
-    save_file(encoder, tmp_path / "W_enc_0.safetensors")
-    save_file({"W_dec_0": torch.zeros(F, 2, D)}, tmp_path / "W_dec_0.safetensors")
-    assert formats.describe(tmp_path).kind == "cross-layer transcoder"
-    with pytest.raises(st.InputError, match="found cross-layer transcoders, whose features write to several layers"):
-        formats.load(tmp_path, k=3)
+def cross_layer_set(root: Path) -> Path:
+    """Three layers, the last of other width."""
+    config = "model_name: google/gemma-2-2b\nmodel_kind: cross_layer_transcoder\nfeature_input_hook: hook_resid_mid\n"
+    (root / "config.yaml").write_text(config)
+    for layer, features in enumerate((F, F, 2 * F)):
+        encoder = {f"W_enc_{layer}": torch.zeros(features, D), f"b_enc_{layer}": torch.zeros(features)}
+        encoder |= {f"b_dec_{layer}": torch.zeros(D), f"threshold_{layer}": torch.zeros(features)}
+        save_file(encoder, root / f"W_enc_{layer}.safetensors")
+        save_file({f"W_dec_{layer}": torch.zeros(features, 3 - layer, D)}, root / f"W_dec_{layer}.safetensors")
+    return root
+
+
+def gemma_scope_2(folder: str, **tensors: Tensor) -> Callable[[Path], Path]:
+    """One of several layers; its configuration is missing, as in some folders."""
+
+    def write(root: Path) -> Path:
+        path = root / "gemma-scope-2-1b-pt" / folder
+        path.mkdir(parents=True)
+        biases = {"b_enc": torch.zeros(F), "threshold": torch.zeros(F)}
+        save_file(biases | tensors, path / "params.safetensors")
+        return path
+
+    return write
+
+
+CLT = {"w_enc": torch.zeros(D, F), "w_dec": torch.zeros(F, 3, D), "b_dec": torch.zeros(3, D)}
+CROSS = {"w_enc": torch.zeros(4, D, F), "w_dec": torch.zeros(F, 4, D), "b_dec": torch.zeros(4, D)}
+PARTS = {"w_enc_0": torch.zeros(D, F), "w_dec_0": torch.zeros(F, D), "b_dec_0": torch.zeros(D)}
+SEVERAL: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "circuit-tracer": (cross_layer_set, "found cross-layer transcoders, whose features write to several layers"),
+    "gemma-scope-2 clt": (
+        gemma_scope_2("clt/layer_5_width_262k_l0_big", **CLT),
+        "found a cross-layer transcoder, whose features write to several layers",
+    ),
+    "gemma-scope-2 without a telling path": (
+        gemma_scope_2("mine/layer_5_width_262k_l0_big", **CROSS),
+        "found a crosscoder, whose features read and write several layers",
+    ),
+    "gemma-scope-2 crosscoder in parts": (
+        gemma_scope_2("crosscoder/layer_7_13_width_65k_l0_medium", **PARTS),
+        "found a crosscoder, whose features read and write several layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_has_several_layers_is_described_and_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    write, message = SEVERAL[name]
+    path = str(write(tmp_path / "there"))
+    np.save("x.npy", np.zeros((8, D), np.float32))
+    found = formats.describe(path)
+    assert (found.d_model, found.n_features, found.activation) == (D, F, "jumprelu")
+    assert found.lost[0].startswith("everything: ")
+    assert main(["inspect", path]) == 0
+    assert message.split(",")[0].removeprefix("found a ").removeprefix("found ").rstrip("s") in capsys.readouterr().out
+    for words in (
+        ["import", path, "--out", "out", "--k", "3"],
+        ["export", path, "--format", "saelens", "--out", "out", "--k", "3"],
+        ["evaluate", "--autoencoders", path, "--activations", "x.npy", "--k", "3"],
+        ["report", "--evaluations", path, "--activations", "x.npy", "--out", "out"],
+    ):
+        assert main(words) == 2, words
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.endswith(message), words
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["there", "x.npy"]
+
+
+def test_a_cross_layer_set_says_its_layers_and_what_is_missing(tmp_path: Path) -> None:
+    found = formats.describe(cross_layer_set(tmp_path))
+    assert (found.kind, found.model, found.site) == ("cross-layer transcoder", "google/gemma-2-2b", "hook_resid_mid")
+    several = f"3 layers of {F}, {F}, {2 * F} features, which write to their layer and all that follow"
+    assert found.conventions == (several,)
+    (tmp_path / "W_dec_1.safetensors").unlink()
+    assert formats.describe(tmp_path).defects == ("W_dec_1.safetensors is missing",)
+    file = tmp_path / "W_enc_2.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(st.InputError, match=r"W_enc_2\.safetensors: not readable as safetensors"):
+        formats.describe(tmp_path)
+
+
+def test_a_layer_of_gemma_scope_2_says_to_how_many_it_writes(tmp_path: Path) -> None:
+    found = formats.describe(gemma_scope_2("clt/layer_5_width_262k_l0_big", **CLT)(tmp_path))
+    assert (found.model, found.layer, found.conventions) == ("google/gemma-3-1b-pt", 5, ("features write to 3 layers",))
 
 
 def test_temporal_autoencoders_are_described_and_refused(tmp_path: Path) -> None:
