@@ -71,7 +71,7 @@ def profile_rows(gpu: Gpu) -> Iterator[list[Any]]:
         step()
     gpu.wait()
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu.is_real else [])]
-    with profile(activities=kinds) as profiled:
+    with profile(activities=kinds, acc_events=True) as profiled:
         for _ in range(count):
             step()
         gpu.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -36,7 +37,8 @@ CHOICES = {
 
 @pytest.fixture
 def as_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every tensor counts as one on a GPU; that CuPy is missing and that scores are copied is known."""
+    """Every tensor counts as one on a GPU without CuPy; that it is missing and that scores are copied is known."""
+    monkeypatch.setitem(sys.modules, "cupy", None)  # type: ignore[arg-type]  # where it is installed, too
     for module in (allocation, allocation.validation):
         monkeypatch.setattr(module, "is_on_device", lambda array: hasattr(array, "detach"))
     with warnings.catch_warnings():

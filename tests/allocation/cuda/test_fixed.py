@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,12 @@ WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal
 SHAPE = (40, 57)
 SIDES = ("tokens", "features")
 CAPS = {None: np.array([90]), 0: np.arange(40) % 5, 1: np.full(57, 3)}
+
+
+@pytest.fixture(autouse=True)
+def without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is installed, too: tensors of the processor are none of its own."""
+    monkeypatch.setitem(sys.modules, "cupy", None)  # type: ignore[arg-type]
 
 
 class Sequence(TorchDispatchMode):
