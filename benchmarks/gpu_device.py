@@ -38,7 +38,7 @@ class Gpu:
     @property
     def has_time(self) -> bool:
         """Whether another benchmark may start."""
-        return time.perf_counter() - self.started < self.seconds
+        return self.seconds_left > 0
 
     def wait(self) -> None:
         """Until everything launched has ended."""
@@ -69,6 +69,21 @@ class Gpu:
                 if turn > 1:
                     found[name].append(1e3 * (time.perf_counter() - start))
         return {name: statistics.median(values) for name, values in found.items()}
+
+    @property
+    def seconds_left(self) -> float:
+        """Until no other benchmark may start."""
+        return self.seconds - (time.perf_counter() - self.started)
+
+    def answers(self) -> bool:
+        """Whether the device still works for this process, which a kernel's fault may end; frees what is held."""
+        try:
+            self.wait()
+            self.free()
+        except Exception as error:  # torch and CuPy raise errors of their own
+            print(f"{type(error).__name__}: {error}", flush=True)
+            return False
+        return True
 
     def free(self) -> None:
         """Two libraries with a pool each must not hold on to what the other needs."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -12,11 +14,13 @@ import torch
 from torch import Tensor
 
 import allocation as al
+import sae_torch as st
 from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_engine import TorchEngine
 from allocation.cuda.validation import device_scores
 from benchmarks.gpu_device import Gpu
+from sae_torch.ops import count_above
 from tests.allocation.cuda.matrices import KINDS, SHAPES, TYPES, assert_same, drawn, typed
 
 K, M = 32, 8
@@ -196,34 +200,59 @@ def graph_capture(gpu: Gpu) -> str:
 
 def racecheck(gpu: Gpu) -> str:
     """No two threads of a block meet in shared memory without an order."""
-    return sanitized(gpu, "racecheck")
+    return sanitized(gpu, "racecheck", 0.5 * gpu.seconds_left)
 
 
 def memcheck(gpu: Gpu) -> str:
     """No kernel reads or writes beside what it was given."""
-    return sanitized(gpu, "memcheck")
+    return sanitized(gpu, "memcheck", gpu.seconds_left)
 
 
-def sanitized(gpu: Gpu, name: str) -> str:
+def memcheck_of_ops(gpu: Gpu) -> str:
+    """The same of the kernels of the sparse ops, which torch starts."""
+    return sanitized(gpu, "memcheck", gpu.seconds_left, "ops")
+
+
+def sanitized(gpu: Gpu, name: str, seconds: float, what: str = "selections") -> str:
     """A few problems that reach every kernel under a tool of compute-sanitizer, where it is installed."""
     tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if tool is None or not gpu.has_kernels:
         return "not run: compute-sanitizer, CuPy or the GPU is missing"
     command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu_check"]
-    run = subprocess.run(
-        [*command, "--kernels-once"], capture_output=True, text=True, timeout=gpu.seconds / 2, check=False
-    )
-    assert run.returncode == 0, f"{run.stdout[-3000:]}{run.stderr[-2000:]}"
+    # it ends itself: ended from here, the tool would leave it running, on the device that others measure
+    command += ["--kernels-once", what, "--alarm", str(max(1, int(seconds)))]
+    # a pool would hide what is read beside an array
+    uncached = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=uncached)
+    assert run.returncode == 0, f"status {run.returncode}, {seconds:.0f} s: {run.stdout[-3000:]}{run.stderr[-2000:]}"
     return "clean"
 
 
-def kernels_once() -> None:
-    """A few problems that reach every kernel and both sources of the finish, for the sanitizer; torch stays asleep."""
+def kernels_once(what: str, seconds: int) -> None:
+    """A few problems that reach every kernel, for the sanitizer; ends this process after so many seconds."""
+    signal.alarm(seconds)
+    {"selections": selections_once, "ops": ops_once}[what]()
+    signal.alarm(0)
+
+
+def selections_once() -> None:
+    """Lists and the scores themselves, from a sample, maxima of groups and a warm start; torch stays asleep."""
     import cupy
 
+    cupy.cuda.set_allocator(None)
     for kind in ("generic", "tied"):
         for type_name in ("float32", "float16"):
             held, plain = typed(drawn((70, 600), kind, 1), type_name)
             for limits in ({"budget": 80}, {"token_caps": 3}, {"feature_caps": 3, "budget": 200}):
-                found = al.solve(al.Problem(cupy.asarray(held), **limits))
-                assert_same(found, al.solve(al.Problem(plain, **limits)))
+                problem, expected = al.Problem(cupy.asarray(held), **limits), al.solve(al.Problem(plain, **limits))
+                for start in (None, expected.prices):
+                    assert_same(al.solve(problem, warm_start=start), expected)
+
+
+def ops_once(device: str = "cuda") -> None:
+    """Forward and backward of a sparse autoencoder, with sizes that no tile divides."""
+    for dtype in (torch.float32, torch.bfloat16):
+        sae = st.SparseAutoencoder(33, 129, st.TokenChoice(3), dtype=dtype, device=device)
+        x = torch.randn(257, 33, device=device).to(dtype)
+        torch.autograd.backward(st.losses.reconstruction(sae(x), x))
+        count_above(sae.scores(x), torch.zeros(129, device=device))

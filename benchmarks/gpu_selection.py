@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import util
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks.gpu_parity import K, M, normal
 
 HEADINGS = ["selection", "type", "entries", "floor ms", "solve ms", "kernels ms", "torch.topk ms", "cupy.partition ms"]
 HEADINGS += ["warm start ms", "solve / floor", "topk / solve", "cold / warm", "targets"]
+FLASHINFER_HEADINGS = ["type", "entries", "solve ms", "flashinfer ms", "flashinfer / solve", "targets"]
 # By selection: most reads of the scores, and least times faster than `torch.topk` and than a cold start.
 MOST_READS, LEAST_FASTER, LEAST_WARM = {"whole": 2.0}, {"whole": 8.0, "rows": 1.0, "columns": 4.0}, {"whole": 1.3}
 
@@ -34,6 +36,34 @@ def selection_rows(gpu: Gpu) -> Iterator[list[Any]]:
         yield _row(gpu, kind, scores)
         del scores
         gpu.free()
+
+
+def flashinfer_rows(gpu: Gpu) -> str | Iterator[list[Any]]:
+    """Rows beside FlashInfer's deterministic selection, where it is installed; it compiles when first called."""
+    if util.find_spec("flashinfer") is None:
+        return "not run: flashinfer is missing"
+    import flashinfer
+
+    try:
+        flashinfer.top_k(normal(gpu, (64, 1024)), K, deterministic=True)
+        gpu.wait()
+    except Exception as error:  # a peer raises anything, and a compiler may be missing
+        return f"not run: {type(error).__name__}: {error}"[:500]
+    return _beside_flashinfer(gpu, flashinfer.top_k)
+
+
+def _beside_flashinfer(gpu: Gpu, top_k: Callable[..., object]) -> Iterator[list[Any]]:
+    for dtype in (torch.float32, torch.bfloat16):
+        scores = normal(gpu, (4096, 16384) if gpu.is_real else (64, 128), dtype)
+        problem = al.Problem(scores, token_caps=K)
+        sides: dict[str, Callable[[], object]] = {
+            "solve": lambda problem=problem: al.solve(problem),
+            "flashinfer": lambda scores=scores: top_k(scores, K, deterministic=True),
+        }
+        times = gpu.times(sides, repeats=5)
+        ratio = times["flashinfer"] / times["solve"]
+        met = f"{verdict(ratio > 1)} 1 x flashinfer" if gpu.is_real else "not judged"
+        yield [str(dtype).removeprefix("torch."), scores.numel(), times["solve"], times["flashinfer"], ratio, met]
 
 
 def _row(gpu: Gpu, kind: str, scores: Tensor) -> list[Any]:
@@ -60,7 +90,8 @@ def _row(gpu: Gpu, kind: str, scores: Tensor) -> list[Any]:
         "kernels": fixed,
         "torch.topk": topk,
     }
-    if gpu.has_kernels and kind == "whole" and scores.dtype == torch.float32:
+    # larger ones may not leave it the memory it needs
+    if gpu.has_kernels and kind == "whole" and scores.dtype == torch.float32 and scores.numel() <= 1 << 28:
         import cupy
 
         array = cupy.from_dlpack(scores).reshape(-1)

@@ -6,6 +6,7 @@ No (matches, d_model) temporary exists, and the order of summation is fixed, so 
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from importlib import util
 
@@ -15,8 +16,18 @@ from torch import Tensor
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton can be imported; torch for CUDA brings it along."""
-    return util.find_spec("triton") is not None
+    """Whether Triton runs here. Torch for CUDA brings it along, but not the C compiler that its launches need."""
+    if util.find_spec("triton") is None:
+        return False
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_device()  # compiles that
+    except Exception as error:  # compilers fail in many ways
+        said = f"Triton does not run here, and torch's own kernels take its place, slower: {error}"
+        warnings.warn(said, RuntimeWarning, stacklevel=4)
+        return False
+    return True
 
 
 def runs_triton(tensor: Tensor) -> bool:

@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_torch.ops import triton_kernels
+from sae_torch.ops import segments, triton_kernels
 
 HERE = Path(__file__).parent
 
@@ -41,6 +41,12 @@ def test_kernels_under_the_interpreter() -> None:
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "19 passed" in found.stdout, found.stdout
+
+
+def test_a_machine_on_which_triton_does_not_run() -> None:
+    """It is installed, but there is no driver, or no compiler: torch's kernels serve, and one sentence says so."""
+    with pytest.warns(RuntimeWarning, match="Triton does not run here, and torch's own kernels take its place"):
+        assert not segments.has_triton.__wrapped__()
 
 
 POINTERS = {

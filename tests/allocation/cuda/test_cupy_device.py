@@ -5,6 +5,7 @@ The stand-in accepts what CuPy accepts of a launch (arrays and NumPy integers) a
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import allocation as al
 from allocation.cuda import cupy_device, torch_device
 from allocation.cuda.kernels import TYPES, definitions, source
 from allocation.cuda.validation import device_scores
+from benchmarks import gpu_parity
 from sae_torch.matches import matches_of
 from tests.allocation.cuda.host_device import library, run_kernel
 from tests.allocation.cuda.matrices import TYPES as SCORE_TYPES
@@ -97,6 +99,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         "cuda": SimpleNamespace(
             Device=lambda number: nullcontext(),
             ExternalStream=external_stream,
+            set_allocator=lambda allocator: None,
         ),
     }
     vars(module).update(entries)
@@ -106,6 +109,22 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield module
     for cached in (cupy_device._module, cupy_device._function):
         cached.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cupy")
+def test_the_sanitizer_is_shown_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make gpu-check` runs under compute-sanitizer."""
+    seen = set()
+    get = StandInModule.get_function
+
+    def noting(self: StandInModule, kernel: str) -> Any:
+        seen.add(kernel)
+        return get(self, kernel)
+
+    monkeypatch.setattr(StandInModule, "get_function", noting)
+    gpu_parity.selections_once()
+    assert seen == set(re.findall(r"__global__ void (\w+)", source()))
 
 
 LIMITS: list[dict[str, Any]] = [
