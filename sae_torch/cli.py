@@ -13,10 +13,10 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, get_type_hints
 
 from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
 from sae_torch.launched import launch, leads
@@ -162,6 +162,7 @@ def parse(words: Sequence[str]) -> Command:
 
     module, kind, _ = COMMANDS[name]
     command_type: Any = getattr(import_module(f"sae_torch.commands.{module}"), kind)
+    _refuse_short(command_type, rest)
     settings = _file_settings(command_type, rest)
     command: Command = tyro.cli(
         command_type, prog=f"{PROGRAM} {name}", args=_with_first(command_type, rest), **settings
@@ -186,6 +187,22 @@ def _with_first(command_type: Any, words: list[str]) -> list[str]:
         else:
             return [*words[:place], f"--{first}", *words[place:]]
     return words
+
+
+def _refuse_short(command_type: Any, words: Sequence[str]) -> None:
+    """Answer an option that lacks the name of its group, as ``--k`` for ``--sae.k``, with those that there are."""
+    types = get_type_hints(command_type)
+    own = {field.name for field in fields(command_type)}
+    groups = {name: types[name] for name in own if is_dataclass(types[name])}
+    for word in words:
+        option = word.partition("=")[0].removeprefix("--").replace("_", "-")
+        name = option.removeprefix("no-").replace("-", "_")
+        meant = sorted(
+            f"--{group}.{option}" for group, kind in groups.items() if name in {field.name for field in fields(kind)}
+        )
+        if word.startswith("--") and name not in own and meant:
+            print(f"{PROGRAM}: --{option}: expected {' or '.join(meant)}, found --{option}", file=sys.stderr)
+            raise SystemExit(2)
 
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:
