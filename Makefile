@@ -37,7 +37,7 @@ fuzz: $(INSTALLED)   ## new examples for the properties of FUZZ_TESTS until one 
 	done
 
 test-slow: $(INSTALLED)   ## the tests with the real model, real processes or long training
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations 15
 
 lint: $(INSTALLED)   ## format, lint and strict types
 	$(BIN)/ruff format --check .

@@ -28,6 +28,7 @@ CHOICES = {
     "token": lambda: st.TokenChoice(K),
     "mutual": lambda: st.MutualChoice(K),
     "feature": lambda: st.FeatureChoice(K, switch=0),
+    "floors": lambda: st.BalancedChoice(K, feature_floors=K / FEATURES / 4),
 }
 
 
