@@ -9,7 +9,7 @@ import numpy as np
 from allocation.arguments import count_of, is_on_device, shown
 from allocation.arrays import Indices
 from allocation.cuda.floors import select_floored
-from allocation.cuda.scores import DeviceScores, FixedTop
+from allocation.cuda.scores import FixedTop
 from allocation.cuda.validation import device_scores
 from allocation.errors import InfeasibleError, InvalidProblemError
 from allocation.problem import limits_of
@@ -86,28 +86,27 @@ def select_fixed(
             limits_of(limit, f"{side}_{kind}", matrix.shape[axis])
             for limit, kind in zip(of_sides[axis], ("caps", "floors"), strict=True)
         )
+        if most is not None:
+            floors = np.zeros(matrix.shape[axis], np.int64) if floors is None else floors
+            _refuse_large_floors(side, floors, caps, most, matrix.shape[1 - axis])
+    searched = axis if most is None or caps is not None else None
+    groups = 1 if searched is None else matrix.shape[searched]
+    if warm_start is not None and tuple(getattr(warm_start, "shape", ())) != (groups,):
+        raise InvalidProblemError(
+            f"warm_start: expected {groups} numbers on the device of the scores, found {shown(warm_start)}"
+        )
     with matrix.scope():
-        searched = axis if most is None or caps is not None else None
-        expected = None if warm_start is None else _just_below(warm_start, matrix, searched)
+        expected = None
+        if warm_start is not None:  # prices may fall by this share from batch to batch
+            xp = matrix.namespace
+            expected = xp.asarray(warm_start, dtype=xp.float64) * (1 - HINT_SLACK[searched])
         if most is None:
             assert caps is not None
             return matrix.engine.padded_top(matrix, axis, caps, expected=expected)
         if axis is None:
             return matrix.engine.padded_top(matrix, None, np.array([most]), expected=expected)
-        floors = np.zeros(matrix.shape[axis], np.int64) if floors is None else floors
-        _refuse_large_floors(side, floors, caps, most, matrix.shape[1 - axis])
+        assert floors is not None
         return select_floored(matrix, axis, most, floors, caps, expected)
-
-
-def _just_below(warm_start: Any, matrix: DeviceScores, axis: int | None) -> Any:
-    """Expected prices, lowered by the share by which they may fall from batch to batch."""
-    groups = 1 if axis is None else matrix.shape[axis]
-    if tuple(getattr(warm_start, "shape", ())) != (groups,):
-        raise InvalidProblemError(
-            f"warm_start: expected {groups} numbers on the device of the scores, found {shown(warm_start)}"
-        )
-    expected = matrix.namespace.asarray(warm_start, dtype=matrix.namespace.float64)
-    return expected * (1 - HINT_SLACK[axis])
 
 
 def _refuse_large_floors(side: str, floors: Indices, caps: Indices | None, budget: int, length: int) -> None:
