@@ -109,7 +109,7 @@ def assert_as_by_numpy(
             np.testing.assert_array_equal(np.signbit(ours[theirs == 0]), False)  # both zeros are one score
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.sampled_from(SHAPES),
     st.sampled_from(list(TYPES)),
@@ -139,11 +139,8 @@ def test_borders(
 @pytest.mark.parametrize("axis", [None, 0, 1])
 def test_borders_of_a_cards_blocks(size: int, axis: int | None) -> None:
     """256 threads, a tile of 8192 entries: one short, full, one beyond."""
-    for type_name in ("bfloat16", "float32"):
-        shape = (1, size) if axis == 0 else (size, 1)
-        bits = drawn_bits(type_name, shape, "special", size)
-        device = HostDevice(digit=8, watched=True, sample=512)
-        assert_as_by_numpy(bits, type_name, axis, np.full(1, 257), device)
+    bits = drawn_bits("bfloat16", (1, size) if axis == 0 else (size, 1), "special", size)
+    assert_as_by_numpy(bits, "bfloat16", axis, np.full(1, 257), HostDevice(digit=8, watched=True, sample=512))
 
 
 @pytest.mark.parametrize("offset", [1, 3, 7])
