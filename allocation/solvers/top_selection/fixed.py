@@ -33,7 +33,7 @@ def select_fixed(
             or to a budget with floors, and caps, of the tokens or of the features
 
     For graph capture and training loops: the host reads no number from the device, so the scores are not checked, and
-    NaN and +inf count as large scores.
+    +inf counts as the largest score; which NaN count as large depends on their signs and on the engine.
 
     Parameters
     ----------
