@@ -333,6 +333,9 @@ def test_a_top_k_that_leaves_decoder_norms_out_is_read_on_any_mesh(two: Processe
     weights = load_file(tmp_path / "published" / "sae_weights.safetensors")
     norms = torch.logspace(-1, 1, FEATURES)[:, None]
     save_file(weights | {"W_dec": weights["W_dec"] * norms}, tmp_path / "published" / "sae_weights.safetensors")
+    settings = json.loads((tmp_path / "published" / "cfg.json").read_text())
+    settings["rescale_acts_by_decoder_norm"] = False
+    (tmp_path / "published" / "cfg.json").write_text(json.dumps(settings))
     alone = st.load(tmp_path / "published")
     assert isinstance(alone.choice, ActivationTokenChoice)
     x_hat = alone(batches(1, torch.float32)[0]).x_hat
