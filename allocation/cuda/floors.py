@@ -31,7 +31,8 @@ def select_floored(
     # ascending, the places that nothing fills at the end, and one of them always
     demanded = xp.concatenate([xp.where(_is_filled(xp, forced), forced.positions, size), xp.arange(1) + size])
     is_free = _is_filled(xp, offered) & (xp.take(demanded, xp.searchsorted(demanded, places), axis=0) != places)
-    rest = engine.padded_top(matrix.at(places, is_free), None, np.array([budget - int(floors.sum())]))
+    most = min(budget, size if caps is None else int(np.minimum(caps, matrix.shape[1 - axis]).sum()))
+    rest = engine.padded_top(matrix.at(places, is_free), None, np.array([most - int(floors.sum())]))
     price = rest.refused
     if caps is None:  # an exhausted offer holds all that is forced, so what it left out is free
         price = xp.where(price > 0, price, offered.refused)

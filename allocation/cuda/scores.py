@@ -35,6 +35,7 @@ class FixedTop:
         The last score taken of each group, +inf where none is.
     refused : (groups,) float64
         The best score refused, 0 where none is positive: the price of a group that reaches its cap.
+        With limits of one side beside a budget both are of what no floor forces and the caps leave to the budget.
     line_prices : (tokens,) or (features,) float64, optional
         With a budget and limits of one side: the price of each line's own floor and cap beside that of the budget.
     warm_start : float64
@@ -167,9 +168,11 @@ class DeviceScores(DenseScores):
     def at(self, flat: Any, keep: Any = None) -> DeviceScores:
         """The entries at flat positions, as a matrix of one row; 0 where `keep` is False."""
         xp = self.namespace
-        row = xp.take(xp.reshape(self.array, (-1,)), flat, axis=0)
+        entries = xp.reshape(self.array, (-1,))
+        if hasattr(entries, "detach"):
+            entries = _signed(entries)
+        row = xp.take(entries, flat, axis=0)
         if keep is not None:
-            row = _signed(row) if hasattr(row, "detach") else row
             row = xp.where(keep, row, xp.zeros_like(row))
         return DeviceScores(row[None, :], self.type, self.engine)
 

@@ -125,7 +125,7 @@ class FeatureChoice(Choice):
             return super().expected_prices(tokens)
         if self._forecast.guess is None:
             return None
-        guess, none = self._forecast.guess.numpy(), al.Price(np.zeros(0))
+        guess, none = self._forecast.guess.cpu().numpy(), al.Price(np.zeros(0))
         return al.Prices(al.Price(0.0), al.Price(np.zeros(tokens)), al.Price(self.world.mine(guess)), none, none)
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
@@ -153,7 +153,7 @@ class FeatureChoice(Choice):
         counts = codes.feature_counts
         if not self.has_quotas:
             self.mutual.observe_padded(scores, padded)
-            return self._measure(counts / max(tokens, 1), tokens)
+            return self._measure(counts.double() / max(tokens, 1), tokens)
         excess = segment_sums(codes.values[codes.feature_order], codes.feature_offsets) / counts - padded.prices
         quotas = self._quotas_at(scores.device)
         self._forecast.observe(padded.prices, quotas * tokens, padded.reaching)

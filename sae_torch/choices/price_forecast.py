@@ -40,6 +40,6 @@ class PriceForecast:
         if self.guess is None or reaching is None:
             self.guess = START * prices.double()
         else:
-            self.guess = self.guess * ((reaching + 1.0) / (due + 3.0 * due.sqrt() + 5.0)) ** POWER
+            self.guess = self.guess.to(prices.device) * ((reaching + 1.0) / (due + 3.0 * due.sqrt() + 5.0)) ** POWER
         # a price of 0 is no place to start from: it means that there is no bracket
         self.guess = self.guess.clamp_min(torch.finfo(torch.float32).tiny)

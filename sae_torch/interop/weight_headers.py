@@ -1,6 +1,6 @@
-"""What files of weights hold, by their headers: nothing of the values is read, and torch for torch files alone.
+"""What files of weights hold, by their headers: nothing of the values is read, and torch for unusual torch files alone.
 
-`.safetensors` and `.npz` say shapes and types in front of the values, so that a file of any size takes milliseconds.
+Files say shapes and types in front of the values or beside them, so that one of any size takes milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from sae_torch.errors import InputError
 from sae_torch.interop.files import as_it_is
 from sae_torch.interop.tensor_header import TensorHeader
+from sae_torch.interop.torch_headers import outline_without_torch
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
@@ -86,6 +87,8 @@ def is_one_value(file: Path, name: str) -> bool:
 @functools.lru_cache(maxsize=8)
 def _outline(file: Path, changed: int, size: int) -> Mapping[str, Any]:
     if file.suffix in TORCH_SUFFIXES:
+        if (outline := outline_without_torch(file)) is not None:
+            return outline
         from sae_torch.interop.torch_files import read_outline_of  # imports torch, which takes seconds
 
         return read_outline_of(file)

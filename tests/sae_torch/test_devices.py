@@ -19,6 +19,7 @@ import allocation.validation
 import sae_torch as st
 from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
+from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.training import trainer as trainer_module
 from tests.sae_torch.no_synchronise import no_synchronise
 
@@ -258,3 +259,27 @@ def test_quotas_and_floors_stay_in_main_memory(choice: st.FeatureChoice | st.Bal
     assert choice.tracker.theta.is_meta
     for name, value in before.items():
         torch.testing.assert_close(getattr(choice, name), value, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("as_device")
+def test_densities_are_measured_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit: of two features that fire equally often, another would get the larger quota."""
+    found = []
+    for gpu in (True, False):
+        if not gpu:
+            for module in (allocation, allocation.validation):
+                monkeypatch.setattr(module, "is_on_device", lambda array: False)
+        choice = st.FeatureChoice(2, switch_tokens=130)
+        for seed in range(20):
+            choice(torch.rand(13, 6, generator=torch.Generator().manual_seed(seed)))
+        found.append([choice.densities, choice.quota_densities, choice.owed])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_forecast_goes_along_with_the_scores() -> None:
+    forecast = PriceForecast()
+    forecast.observe(torch.ones(3), torch.ones(3), None)
+    forecast.observe(*torch.ones(3, 3, device="meta"))
+    assert forecast.guess is not None
+    assert forecast.guess.is_meta

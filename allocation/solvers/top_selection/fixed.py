@@ -91,7 +91,7 @@ def select_fixed(
             _refuse_large_floors(side, floors, caps, most, matrix.shape[1 - axis])
     searched = axis if most is None or caps is not None else None
     groups = 1 if searched is None else matrix.shape[searched]
-    if warm_start is not None and tuple(getattr(warm_start, "shape", ())) != (groups,):
+    if warm_start is not None and _place(warm_start) != (*_place(matrix.array)[:2], (groups,)):
         raise InvalidProblemError(
             f"warm_start: expected {groups} numbers on the device of the scores, found {shown(warm_start)}"
         )
@@ -107,6 +107,12 @@ def select_fixed(
             return matrix.engine.padded_top(matrix, None, np.array([most]), expected=expected)
         assert floors is not None
         return select_floored(matrix, axis, most, floors, caps, expected)
+
+
+def _place(array: Any) -> tuple[str, str, tuple[int, ...]]:
+    """The library, the device and the shape of an array."""
+    library = type(array).__module__.partition(".")[0]
+    return library, str(getattr(array, "device", None)), tuple(getattr(array, "shape", ()))
 
 
 def _refuse_large_floors(side: str, floors: Indices, caps: Indices | None, budget: int, length: int) -> None:

@@ -176,7 +176,8 @@ def assert_floored(found: Any, plain: np.ndarray, axis: int, limits: dict[str, A
     claim = SimpleNamespace(tokens=tokens, features=features, values=plain[tokens, features], prices=prices)
     assert al.verify(problem, claim).optimal
     np.testing.assert_array_equal(flat, solution.tokens * SHAPE[1] + solution.features)
-    assert len(positions) <= limits["budget"]
+    caps = given(axis, limits)[3]
+    assert len(positions) == min(limits["budget"], plain.size if caps is None else int(caps.sum()))
     assert not positions[count:].any()
     for one, other in ((prices.budget, solution.prices.budget), (sides[axis], vars(solution.prices)[SIDES[axis]])):
         np.testing.assert_array_equal(one.value, other.value)
@@ -305,3 +306,18 @@ def test_a_warm_start_of_another_size_is_named() -> None:
         warnings.filterwarnings("ignore", "CuPy is not installed", RuntimeWarning)
         with pytest.raises(al.InvalidProblemError, match="warm_start: expected 3 numbers on the device"):
             al.select_fixed(torch.ones(2, 3), feature_caps=1, warm_start=torch.ones(2))
+        with pytest.raises(al.InvalidProblemError, match="warm_start: expected 3 numbers on the device"):
+            al.select_fixed(torch.ones(2, 3), feature_caps=1, warm_start=np.ones(3))
+        with pytest.raises(al.InvalidProblemError, match="warm_start: expected 1 numbers on the device"):
+            al.select_fixed(torch.ones(2, 3), budget=1, warm_start=2.0)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.uint32])
+def test_floors_of_unsigned_tensors(kind: torch.dtype) -> None:
+    """Torch ranks and takes few of these types."""
+    plain = np.random.default_rng(0).integers(0, 9, SHAPE)
+    engine = TorchEngine("cpu")
+    matrix = DeviceScores(torch.from_numpy(plain).to(kind), str(kind).removeprefix("torch."), engine)
+    for with_caps in (False, True):
+        limits = floored(1, 5, with_caps)
+        assert_floored(select_floored(matrix, *given(1, limits)), plain, 1, limits)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 import sae_torch as st
 from sae_torch.interop import inference_form
+from sae_torch.interop.tensor_header import TensorHeader
+from sae_torch.interop.torch_files import read_outline_of
+from sae_torch.interop.torch_headers import outline_without_torch
 from sae_torch.interop.weight_files import read_tensors
 from sae_torch.interop.weight_headers import is_one_value, read_header, read_outline
 from sae_torch.interop.weight_writing import Rows, write_safetensors
@@ -211,3 +214,55 @@ def test_a_matrix_is_multiplied_in_parts_of_any_size(
     found = inference_form.InferenceForm(W_enc, b_enc, W_dec, b_dec).scaled(factors, 1.0 / factors).tensors
     assert torch.equal(found["W_enc"], (W_enc.float() * factors).to(dtype))
     assert torch.equal(found["W_dec"], (W_dec.float() * (1.0 / factors)[:, None]).to(dtype))
+
+
+SAVED: dict[str, Any] = {
+    "tensors": {"a": torch.zeros(3, 4), "b": torch.zeros(2, 3, dtype=torch.bfloat16).T, "c": torch.zeros(0, 5).half()},
+    "views": {"whole": (whole := torch.zeros(10)), "part": whole[2:4], "number": torch.tensor(3)},
+    "plain": {"k": 32, "lr": 0.5, "name": "x", "none": None, "flags": [True, (1, 2)], "deep": {"w": torch.zeros(2)}},
+    "module": torch.nn.Linear(3, 2).state_dict(),
+    "parameter": {"w": torch.nn.Parameter(torch.zeros(2, 2))},
+    # left to torch
+    "dtype": {"dtype": torch.float16, "w": torch.zeros(1)},
+    "list": [torch.zeros(2)],
+    "wide": {"w": torch.zeros(2, dtype=torch.complex64)},
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_torch_file_is_described_as_torch_reads_it(name: str, archive: bool, tmp_path: Path) -> None:
+    """Where torch is not asked, what is said is the same; older files and other contents are torch's."""
+    torch.save(SAVED[name], tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    without = outline_without_torch(tmp_path / "w.pt")
+    assert (without is not None) == (archive and name not in ("dtype", "list", "wide"))
+    if without is not None:
+        expected = read_outline_of(tmp_path / "w.pt")
+        for key, value in expected.items():
+            if key == "deep":
+                value = {"w": TensorHeader("float32", (2,))}
+            assert without[key] == value
+        assert list(without) == list(expected)
+
+
+def test_a_torch_file_that_is_cut_or_names_something_else_is_left_to_torch(tmp_path: Path) -> None:
+    """A storage that is missing or short, an archive that ends early, and a name of any other module."""
+    file = tmp_path / "w.pt"
+    torch.save({"w": torch.zeros(100)}, file)
+    held = file.read_bytes()
+    (tmp_path / "cut.pt").write_bytes(held[:-40])
+    assert outline_without_torch(tmp_path / "cut.pt") is None
+    for change in ("missing", "short", "other name"):
+        with zipfile.ZipFile(file) as old, zipfile.ZipFile(tmp_path / f"{change}.pt", "w") as new:
+            for member in old.infolist():
+                content = old.read(member)
+                if member.filename.endswith("data/0"):
+                    if change == "missing":
+                        continue
+                    content = content[:-4] if change == "short" else content
+                if member.filename.endswith("data.pkl") and change == "other name":
+                    content = content.replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_v9")
+                new.writestr(member.filename, content)
+        assert outline_without_torch(tmp_path / f"{change}.pt") is None, change
+    with pytest.raises(st.InputError, match="not readable as a state dict"):
+        read_header(tmp_path / "other name.pt")
