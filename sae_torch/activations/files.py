@@ -98,7 +98,11 @@ def targets_beside(folder: Path | str) -> dict[str, Path]:
     if about is None:
         return {}
     found = {}
-    for other in sorted(place.parent.iterdir()):
+    try:
+        others = sorted(place.parent.iterdir())
+    except OSError:  # a folder whose list may not be read
+        return {}
+    for other in others:
         theirs = _harvest_of(other)
         if theirs is not None and theirs.get("rows_of") == about["site"]:
             same = {name: value for name, value in theirs.items() if name not in ("site", "rows_of")}
@@ -112,9 +116,9 @@ def _harvest_of(folder: Path) -> dict[str, str] | None:
     from safetensors import SafetensorError, safe_open
 
     first = folder / f"{0:05d}.safetensors"
-    if not first.is_file():
-        return None
     try:
+        if not first.is_file():
+            return None
         with safe_open(first, framework="pt") as file:
             header = dict(file.metadata() or {})
     except (SafetensorError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+_HOOK = re.compile(r"blocks\.\d+\.(?:.+\.)?hook_\w+")
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,13 @@ class Evaluate:
         said = {site for site in computed if site is not None}
         named = {site: path for site, path in beside.items() if said == {hook_name(site)}}
         layers = {layer_of(site) for site in said} - {None}
-        fitting = named or {site: path for site, path in beside.items() if layers <= {layer_of(hook_name(site)), None}}
+        # of two hooks of one block each is another place, so that layers speak for module paths alone
+        fitting = named or {
+            site: path
+            for site, path in beside.items()
+            if layers <= {layer_of(hook_name(site)), None}
+            and not (_HOOK.fullmatch(hook_name(site)) and any(map(_HOOK.fullmatch, said)))
+        }
         if len(fitting) != 1:
             wanted = " and ".join(sorted(said)) or "no site that is recorded"
             raise InputError(

@@ -230,6 +230,46 @@ def test_targets_are_those_of_the_same_harvest_alone(
     assert set(targets_beside(other / "held-out")) == {SITE, "model.layers.0.mlp"}
 
 
+def test_targets_at_another_place_of_the_layer_are_none(
+    place: Path, tiny_model_folder: Path, tiny_text: StateOfTheUnion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An MLP's output is not the residual stream after it: found only by a module path, whose block must do."""
+    config = HarvestConfig(
+        model=str(tiny_model_folder), site=SOURCE, text=tiny_text, window=16, dtype=torch.float32, windows_per_shard=8
+    )
+    harvest_pairs(config, "hidden_states[2]", "test", 30, place / "stream")
+    folder = plan(config, "test", 1, place / "stream").folder
+    made = st.Transcoder(16, 16, 40, st.MutualChoice(4))
+    st.calibrate(made, [torch.randn(100, 16, generator=torch.Generator().manual_seed(0))])
+    words = ["evaluate", "--loss-windows", "0", "--pages", "0", "--batch-sizes", "64", "--activations"]
+    st.save(made, place / "mlp", {"hook_name_out": "blocks.1.hook_mlp_out"})
+    found = complaint([*words, str(folder), "--autoencoders", "mlp"], capsys)
+    assert "that of blocks.1.hook_mlp_out, found hidden_states[2] harvested" in found
+    st.save(made, place / "stream-out", {"hook_name_out": "blocks.1.hook_resid_post"})
+    for activations, name in ((str(folder), "stream-out"), ("held-out", "mlp")):
+        assert main([*words, activations, "--autoencoders", name, "--out", f"{name}.json"]) == 0
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = [place / "closed" / "00000.safetensors"]
+    refused[0].parent.mkdir()
+    is_file, iterdir = Path.is_file, Path.iterdir
+
+    def guarded(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def reads(path: Path) -> Any:
+            if path in refused:
+                raise PermissionError(path)
+            return read(path)
+
+        return reads
+
+    monkeypatch.setattr(Path, "is_file", guarded(is_file))
+    monkeypatch.setattr(Path, "iterdir", guarded(iterdir))
+    assert targets_beside("held-out") == {SITE: place / "targets"}
+    refused.append(place)
+    assert targets_beside("held-out") == {}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
