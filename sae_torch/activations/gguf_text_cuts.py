@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 
 from sae_torch.activations.gguf_header import GgufHeader
@@ -25,6 +26,14 @@ _DIGITS_ALONE = frozenset(
 def require_known_cuts(file: Path) -> None:
     """Refuse a file for whose text transformers would find other tokens than the model was trained with.
 
+    A file that says nothing, or ``default``, does not tell how the model's text was cut. transformers cuts it as GPT-2
+    does, llama.cpp puts numbers in threes and marks apart from letters.
+
+    Warns
+    -----
+    UserWarning
+        If the file merges bytes, and says ``default`` or nothing of how to cut text.
+
     Raises
     ------
     InputError
@@ -32,9 +41,18 @@ def require_known_cuts(file: Path) -> None:
     """
     entries = GgufHeader.read(file).entries
     cuts = entries.get("tokenizer.ggml.pre")
-    if entries.get("tokenizer.ggml.model") != "gpt2" or cuts is None or cuts in ("default", *_AS_GPT_2, *_DIGITS_ALONE):
+    if entries.get("tokenizer.ggml.model") != "gpt2" or cuts in (*_AS_GPT_2, *_DIGITS_ALONE):
         return
     known = _known_to_transformers()
+    if cuts in (None, "default"):
+        if known is not None and cuts not in known:
+            warnings.warn(
+                f"{file}: tokenizer.ggml.pre: expected how text is cut, found {cuts or 'nothing'}; it is cut as GPT-2 "
+                "does, where llama.cpp cuts numbers in threes, so that numbers and marks may get other tokens",
+                UserWarning,
+                stacklevel=2,
+            )
+        return
     if known is not None and cuts not in known:
         raise InputError(
             f"{file}: tokenizer.ggml.pre: expected a way to cut text that transformers knows, found {cuts!r}, which it "

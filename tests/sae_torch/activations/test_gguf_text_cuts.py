@@ -41,7 +41,6 @@ def file_with(folder: Path, cuts: str | None, kind: str = "gpt2") -> Path:
 @pytest.mark.parametrize(
     ("cuts", "found"),
     [
-        (None, ["12", "345"]),
         ("gpt-2", ["12", "345"]),
         ("llama-bpe", ["123", "45"]),
         ("qwen2", ["1", "2", "3", "4", "5"]),
@@ -50,6 +49,15 @@ def file_with(folder: Path, cuts: str | None, kind: str = "gpt2") -> Path:
 def test_known_cuts_are_those_of_transformers(tmp_path: Path, cuts: str | None, found: list[str]) -> None:
     tokenizer = load_tokenizer(str(file_with(tmp_path, cuts)))
     assert tokenizer.tokenize("12345") == found
+
+
+@pytest.mark.parametrize(("cuts", "said"), [(None, "nothing"), ("default", "default")])
+def test_cuts_that_a_file_does_not_say_are_warned_of(tmp_path: Path, cuts: str | None, said: str) -> None:
+    """llama.cpp cuts such a text in threes."""
+    path = file_with(tmp_path, cuts)
+    with pytest.warns(UserWarning, match=f"^{path}: tokenizer.ggml.pre: .* found {said}; it is cut as GPT-2 does"):
+        tokenizer = load_tokenizer(str(path))
+    assert tokenizer.tokenize("12345") == ["12", "345"]
 
 
 @pytest.mark.parametrize("cuts", ["stablelm2", "deepseek-v3", "glm4", "no-such-name"])

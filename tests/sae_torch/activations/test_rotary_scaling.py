@@ -42,6 +42,7 @@ def gguf_file(path: Path, family: str = "llama", factors: Any = None, **scaling:
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32, bool: writer.add_bool}
         add[type(value)](key, value)
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(TOKENS)
     writer.add_token_types([3, 3, 1, 1, 1, 1])
     writer.add_token_merges(["a b"])
