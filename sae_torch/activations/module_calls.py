@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -17,7 +18,7 @@ _CALLED_AGAIN: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, int]] =
 def require_single_call(model: nn.Module, module: nn.Module, site: str) -> None:
     """Refuse a module that is shared between layers, or runs in a loop: reading meets its first call, replacing all.
 
-    A model of which nothing is known, or which does not run on token ids alone, passes.
+    A model of which nothing is known, or which does not run on token ids alone and without its hooks, passes.
 
     Raises
     ------
@@ -28,8 +29,6 @@ def require_single_call(model: nn.Module, module: nn.Module, site: str) -> None:
         return
     if model not in _CALLED_AGAIN:
         counted = _counted(model)
-        if counted is None:
-            return
         _CALLED_AGAIN[model] = WeakKeyDictionary({each: n for each, n in counted.items() if n > 1})
     calls = _CALLED_AGAIN[model].get(module, 1)
     if calls > 1:
@@ -39,17 +38,26 @@ def require_single_call(model: nn.Module, module: nn.Module, site: str) -> None:
         )
 
 
-def _counted(model: nn.Module) -> Counter[nn.Module] | None:
-    """Calls by module; None if the model does not run."""
+def _counted(model: nn.Module) -> Counter[nn.Module]:
+    """Calls by module; none if the model does not run.
+
+    Hooks of the model are set aside meanwhile: those of the caller must not see made-up tokens.
+    """
     calls: Counter[nn.Module] = Counter()
+    hooks = [held for module in model.modules() for held in (module._forward_pre_hooks, module._forward_hooks)]
+    aside: list[dict[int, Any]] = [dict(held) for held in hooks]
+    for held in hooks:
+        held.clear()
     handles = [
         module.register_forward_pre_hook(lambda module, inputs: calls.update([module])) for module in model.modules()
     ]
     try:
         short_pass(model)
     except Exception:  # whatever a model lacks that is given token ids alone
-        return None
+        return Counter()
     finally:
         for handle in handles:
             handle.remove()
+        for held, before in zip(hooks, aside, strict=True):
+            held.update(before)
     return calls

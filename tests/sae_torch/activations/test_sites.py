@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sae_torch.activations import LanguageModel
+from sae_torch.activations import LanguageModel, module_calls
 from sae_torch.activations.layout import token_rows, with_token_rows
 from sae_torch.activations.sites import hidden_state, hook_at, output_at, resolve_site, with_hidden_state
 from sae_torch.errors import InputError
@@ -118,6 +118,29 @@ def test_a_module_that_a_pass_calls_again_is_refused() -> None:
         hook_at(model, shared, lambda *_: None)
     once = output_at(model.eval(), "albert.encoder.embedding_hidden_mapping_in", ids)
     assert torch.equal(once, model.albert.encoder.embedding_hidden_mapping_in(model.albert.embeddings(ids)))
+
+
+def test_counting_calls_runs_no_hook_of_the_caller_and_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("OPTForCausalLM")
+    place = model.get_submodule("model.decoder.layers.1.fc2")
+    seen: list[str] = []
+    place.register_forward_hook(lambda *_: seen.append("after"))
+    model.register_forward_pre_hook(lambda *_: seen.append("before"))
+    module_calls.require_single_call(model, place, "fc2")
+    assert not seen
+    model(input_ids=torch.zeros(1, 3, dtype=torch.long))
+    assert seen == ["before", "after"]
+    tries: list[nn.Module] = []
+
+    def fails(model: nn.Module) -> None:
+        tries.append(model)
+        raise RuntimeError
+
+    monkeypatch.setattr(module_calls, "short_pass", fails)
+    other = tiny("OPTForCausalLM")
+    for _ in range(2):
+        module_calls.require_single_call(other, other.get_submodule("model.decoder.layers.1.fc2"), "fc2")
+    assert tries == [other]
 
 
 @pytest.mark.parametrize(
