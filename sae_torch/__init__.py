@@ -82,7 +82,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of these
         """A public name, or a module of the package."""
         if name in _DEFINED_IN:
             found = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-        elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             found = import_module(f"{__name__}.{name}")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)

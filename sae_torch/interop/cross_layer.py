@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sae_torch.interop.inference_form import InferenceForm
 
 FILES = ("W_enc_0.safetensors", "W_dec_0.safetensors")
-_ENCODER = re.compile(r"W_enc_(\d+)\.safetensors")
+_ENCODER = re.compile(r"W_enc_(0|[1-9][0-9]{0,2})\.safetensors")  # no model has 1000 layers
 
 
 def recognises(path: Path) -> bool:

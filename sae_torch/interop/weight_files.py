@@ -78,6 +78,8 @@ def _typed(flat: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes as numbers; a copy where they do not lie where numbers of the type may."""
     import torch
 
+    if not flat.numel():  # where a view of nothing begins says no type
+        return torch.empty(0, dtype=dtype)
     if flat.data_ptr() % dtype.itemsize:
         flat = flat.clone()
     elif flat.storage_offset() % dtype.itemsize:

@@ -119,7 +119,7 @@ def safetensors_header(file: Path) -> tuple[int, dict[str, Entry]]:
             dtype, bytes_each = SAFETENSORS_TYPES[said["dtype"]]
             begin, stop = map(int, said["data_offsets"])
             entries[str(name)] = Entry(TensorHeader(dtype, tuple(map(int, said["shape"]))), begin, stop), bytes_each
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{damaged}its header says {type(error).__name__}: {error}") from None
     for name, (entry, bytes_each) in entries.items():
         shape, length_said = entry.header.shape, entry.stop - entry.begin

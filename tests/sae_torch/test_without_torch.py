@@ -80,6 +80,6 @@ def test_type_checkers_are_told_where_names_are() -> None:
 def test_modules_are_attributes_and_other_names_are_refused() -> None:
     assert st.interop.sparsify is sparsify
     assert st.losses.reconstruction
-    for name in ("Sae", "_sae", "__wrapped__"):
+    for name in ("Sae", "_sae", "__wrapped__", "foo.bar", ""):
         with pytest.raises(AttributeError, match=f"module 'sae_torch' has no attribute '{name}'"):
             getattr(st, name)

@@ -324,6 +324,8 @@ def test_a_cross_layer_set_says_its_layers_and_what_is_missing(tmp_path: Path) -
     assert (found.kind, found.model, found.site) == ("cross-layer transcoder", "google/gemma-2-2b", "hook_resid_mid")
     several = f"3 layers of {F}, {F}, {2 * F} features, which write to their layer and all that follow"
     assert found.conventions == (several,)
+    (tmp_path / "W_enc_99999999999.safetensors").touch()  # no layer: as many files would be called missing
+    assert formats.describe(tmp_path) == found
     (tmp_path / "W_dec_1.safetensors").unlink()
     assert formats.describe(tmp_path).defects == ("W_dec_1.safetensors is missing",)
     file = tmp_path / "W_enc_2.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -266,3 +267,23 @@ def test_a_torch_file_that_is_cut_or_names_something_else_is_left_to_torch(tmp_p
         assert outline_without_torch(tmp_path / f"{change}.pt") is None, change
     with pytest.raises(st.InputError, match="not readable as a state dict"):
         read_header(tmp_path / "other name.pt")
+
+
+def test_a_file_of_nothing_but_an_empty_tensor_is_read(tmp_path: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        file = written(tmp_path, ".safetensors", {"empty": torch.zeros(0, 3, dtype=dtype)})
+        (read,) = read_tensors(file).values()
+        assert (read.dtype, read.shape) == (dtype, (0, 3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'{"w": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}', b'{"w": ' + 100_000 * b"["],
+    ids=["a size beyond all numbers", "lists in lists"],
+)
+def test_a_header_beyond_what_python_parses_is_damaged(text: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    for read in (read_header, read_tensors):
+        with pytest.raises(st.InputError, match=f"^{file}: not readable as safetensors: its header says"):
+            read(file)
