@@ -4,7 +4,7 @@
 # Expected: transcoder.W_dec[5] = 0 switches a feature off, as in any module, or raises. Seen: the loaders leave encoder
 # and decoder in the file (lazy_encoder and lazy_decoder are on), W_enc and W_dec are read again at every access, and the
 # write goes into a copy that is dropped at once: every output stays the same, to the last bit. state_dict() and
-# parameters() hold the two biases only, so that an optimiser trains, a checkpoint keeps and .to() converts nothing else.
+# parameters() hold the two biases only, so that a checkpoint keeps and an optimiser is given nothing else.
 # With both options off the same line works.
 # Source: run as below with circuit-tracer 0.5.0, torch 2.13.0, random weights; no other software is involved.
 set -euo pipefail

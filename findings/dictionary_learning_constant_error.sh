@@ -3,9 +3,8 @@
 #
 # Expected: 1 - |x - x_hat|^2 / |x - mean|^2, so that any error counts; by it a reconstruction that misses every token by
 # the vector (10, ..., 10) explains less than nothing. Seen: `evaluate` takes the variance of x - x_hat, in which a
-# constant cancels, and reports 1.0, beside an l2_loss of 28; the log of a training run uses the same formula. So wrong
-# or unscaled decoder biases, a common fault of converted files, do not show in this figure; SAELens' explained variance
-# and sparsify's fvu see them. An error of the same size that differs by token lowers it as expected.
+# constant cancels, and reports 1.0, beside an l2_loss of 28. So wrong or unscaled decoder biases, a common fault of
+# converted files, do not show in this figure. An error of the same size that differs by token lowers it as expected.
 # Source: run as below with dictionary-learning 0.1.0, torch 2.13.0; no other software is involved.
 set -euo pipefail
 work=$(mktemp -d)
@@ -50,6 +49,7 @@ for name, ae in (("exact", exact), ("shifted", shifted), ("noisy", noisy)):
     usual = float(1 - (x - ae(x)).pow(2).sum() / spread)
     figure = figures[name]
     print(f"{name}: explained {figure['frac_variance_explained']:.3f}, l2_loss {figure['l2_loss']:.1f}, usual formula {usual:.1f}")
+    assert name == "exact" or usual < 0, "changed: the usual formula"
 assert figures["exact"]["frac_variance_explained"] > 0.999 and figures["exact"]["l2_loss"] < 1e-4
 assert figures["shifted"]["frac_variance_explained"] > 0.999, "changed: a constant error counts"
 assert figures["shifted"]["l2_loss"] > 28, "changed: l2_loss"

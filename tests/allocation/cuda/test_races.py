@@ -54,6 +54,8 @@ def launches(text: str | None) -> set[str]:
             device.inspect(matrix)
             device.padded_top(matrix, axis, np.array(caps))
             device.padded_top(matrix, axis, np.array(caps), expected=device.put(np.full(len(caps), 0.9)))
+            if axis is not None:
+                device.padded_top(matrix, axis, np.array(caps), only_positive=False)
             seen |= set(device.launched)
     return seen
 
