@@ -22,12 +22,14 @@ HOOKS = {
 }
 AMBIGUOUS = re.compile(r"post_attention_layernorm(\.output)?")
 # Families by their names in hubs, or by the type in a configuration, whose module of that name lies behind attention.
+# OLMo Hybrid is not among them: it has layers of both kinds.
 BEHIND_ATTENTION = re.compile(
-    r"(?<![a-z])gemma[-_]?(2|3n?|4)(?![\db])|olmo[-_]?([23]|hybrid)|exaone[-_]?4", re.IGNORECASE
+    r"(?<![a-z])gemma[-_]?(2|3n?|4)(?![\db])|(flex[-_]?olmo|olmo[-_]?[23])(?!\w*[-_]hybrid)|exaone[-_]?4", re.IGNORECASE
 )
+# `diffusion_gemma` and the like are other families than the one that their name ends with.
 BEFORE_MLP = re.compile(
     r"llama|smollm|qwen|mistral|ministral|mixtral|gpt[-_]?oss|pythia|gpt[-_]?neox|phi-?3|granite|deepseek|stablelm"
-    r"|starcoder2|falcon|glm|(?<![a-z])gemma(-[27]b|$)|olmoe?(-\d+b|$)",
+    r"|starcoder2|falcon|glm|(?<![a-z_-])(gemma(-[27]b|$)|olmoe?(-\d+b|$))",
     re.IGNORECASE,
 )
 

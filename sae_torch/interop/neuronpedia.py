@@ -24,6 +24,9 @@ SITE = re.compile(
     r"|mlp\.hook_(pre|post)|attn\.hook_z)"
 )
 
+# A folder with one of these in its path is read as a model of TransformerLens' list.
+TAKEN = re.compile("llama|gemma", re.IGNORECASE)
+
 
 def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
     """Write a folder that Neuronpedia's tool makes dashboards of, and that `st.load` and SAELens read.
@@ -60,9 +63,12 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     """
     from sae_torch.interop.inference_form import InferenceForm
 
-    _require_shown(InferenceForm.of(sae), sae)
+    form, path = InferenceForm.of(sae), Path(folder)
+    _require_shown(form, sae)
     _require_said(metadata or {})
-    return saelens.save(sae, folder, metadata)
+    # the tool folds norms, and refuses a top k that does not say that they may be
+    sae.world.once(lambda: saelens.write(form, sae.choice, path, metadata, says_norms_fold=True))
+    return path
 
 
 def _require_shown(form: InferenceForm, sae: SparseCoder) -> None:
@@ -87,9 +93,23 @@ def _require_said(known: Mapping[str, Any]) -> None:
             "metadata: expected model_name, which TransformerLens knows or which is a folder, found none; pass "
             "--model-name"
         )
+    model = str(known["model_name"])
+    path = str(Path(model).resolve()) if Path(model).is_dir() else model if model.startswith(("/", ".", "~")) else ""
+    taken = TAKEN.search(path)
+    if taken is not None:
+        raise InputError(
+            f"metadata: expected a folder as model_name without {taken[0]!r} in its path, which Neuronpedia's tool "
+            f"takes for a model of TransformerLens' list, found {path!r}; rename it and pass --model-name"
+        )
     site = str(known.get("hook_name") or "")
     if SITE.fullmatch(site) is None:
         raise InputError(
             "metadata: expected hook_name with a place that Neuronpedia's tool finds in TransformerLens, as "
             f"blocks.10.hook_resid_post, found {site!r}; pass --hook-name"
+        )
+    written = known.get("hook_name_out")
+    if written is not None and SITE.fullmatch(str(written)) is None:
+        raise InputError(
+            "metadata: expected hook_name_out with a place that Neuronpedia's tool finds in TransformerLens, as "
+            f"blocks.10.hook_mlp_out, found {written!r}"
         )

@@ -114,7 +114,13 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     return path
 
 
-def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+def write(
+    form: InferenceForm,
+    choice: Choice,
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    says_norms_fold: bool = False,
+) -> None:
     """Write a form as it is, block by block: weights that lie in a mapped file are never all in memory.
 
     Parameters
@@ -127,6 +133,8 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         Folder; made if missing.
     metadata : mapping, optional
         As for `save`.
+    says_norms_fold : bool
+        Whether a top k says that activations are times decoder norms, for tools that fold them; rows must have norm 1.
 
     Raises
     ------
@@ -134,7 +142,6 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         If the form has neither, or an input transform that the format has no word for.
     """
     import allocation
-    from sae_torch.choices.activation_token import ActivationTokenChoice
     from sae_torch.choices.token import TokenChoice
     from sae_torch.interop.inference_form import settings
     from sae_torch.interop.weight_writing import Rows, write_safetensors
@@ -160,9 +167,8 @@ def write(form: InferenceForm, choice: Choice, path: Path, metadata: Mapping[str
         "architecture": "jumprelu",
     }
     if form.k is not None:
-        # of rows of norm 1 it says only that norms may be folded, which tools ask before they do so
-        ranks_by_norms = not isinstance(choice, ActivationTokenChoice)
-        config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": ranks_by_norms}
+        # rows of norm 1 are the same function either way, but SAELens then makes NaN of a row that is zeroed later
+        config |= {"architecture": "topk", "k": form.k, "rescale_acts_by_decoder_norm": says_norms_fold}
     if form.has_token_limits:
         config["architecture"] = OURS_ALONE
     if form.is_transcoder:
@@ -394,7 +400,11 @@ def _own_choice(path: Path, ours: Mapping[str, Any], read: InferenceForm) -> Cho
             choice = kind.from_settings(given | {"k": read.l0})
             choice.build(read.b_enc.numel())
         except InputError as error:
-            raise InputError(f"{path / CONFIG}: metadata.allocation.{error}") from None
+            named = str(error).partition(":")[0]
+            table = next(
+                (f"{name}." for name, entry in given.items() if isinstance(entry, dict) and named in entry), ""
+            )
+            raise InputError(f"{path / CONFIG}: metadata.allocation.{table}{error}") from None
         except (TypeError, ValueError, KeyError) as error:  # what a class makes of names and values that it lacks
             raise InputError(
                 f"{path / CONFIG}: metadata.allocation: expected the settings of {name}, found {given} ({error})"

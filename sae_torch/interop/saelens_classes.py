@@ -125,8 +125,8 @@ def training_classes() -> dict[str, tuple[Any, Any]]:
             return TopKSAEConfig
 
         def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
-            # the rows are written with norm 1, so that norms may be folded
-            return super().get_inference_sae_cfg_dict() | {"k": int(self.k), "rescale_acts_by_decoder_norm": True}
+            # the rows are written with norm 1
+            return super().get_inference_sae_cfg_dict() | {"k": int(self.k), "rescale_acts_by_decoder_norm": False}
 
     @dataclass(kw_only=True)
     class MutualChoiceConfig(AllocationConfig):

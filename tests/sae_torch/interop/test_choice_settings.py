@@ -97,9 +97,14 @@ def test_a_setting_is_what_the_file_says_or_one_sentence(
     [
         ("mutual", "k", "32", "metadata.allocation.k: expected a finite number, found '32'"),
         ("balanced", "limits", 3, "metadata.allocation.limits: expected an object, found 3"),
-        ("balanced", "limits.feature_caps", "0.5", "feature_caps: expected densities between 0 and 1, .* found '0.5'"),
-        ("balanced", "limits.feature_caps", [0.5], r"feature_caps: expected 12 densities, found shape \(1,\)"),
-        ("balanced tokens", "limits.token_caps", 2.5, "token_caps: expected a whole number .*, found 2.5"),
+        (
+            "balanced",
+            "limits.feature_caps",
+            "0.5",
+            r"metadata.allocation.limits.feature_caps: .* and 1, .* found '0.5'",
+        ),
+        ("balanced", "limits.feature_caps", [0.5], r"n.limits.feature_caps: expected 12 densities, found shape \(1,\)"),
+        ("balanced tokens", "limits.token_caps", 2.5, "n.limits.token_caps: expected a whole number .*, found 2.5"),
         ("feature", "zipf", 1, "metadata.allocation.zipf: expected an object, found 1"),
         ("feature", "zipf.alpha", "1", "metadata.allocation.zipf.alpha: expected a number, found '1'"),
         ("feature", "switch", True, "metadata.allocation.switch: expected a number, found True"),

@@ -17,8 +17,8 @@ from tests.sae_torch.tiny_families import tiny
 FAMILIES = (
     "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM", "GptOssForCausalLM",
     "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM",
-    "Olmo3ForCausalLM", "Exaone4ForCausalLM", "GraniteForCausalLM", "Phi3ForCausalLM", "GPTNeoXForCausalLM",
-    "Glm4ForCausalLM", "StableLmForCausalLM", "Starcoder2ForCausalLM",
+    "Olmo3ForCausalLM", "FlexOlmoForCausalLM", "Exaone4ForCausalLM", "GraniteForCausalLM", "Phi3ForCausalLM",
+    "GPTNeoXForCausalLM", "Glm4ForCausalLM", "StableLmForCausalLM", "Starcoder2ForCausalLM",
 )  # fmt: skip
 MODULES = ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm", "mlp", "mlp.input")
 
@@ -67,10 +67,18 @@ def test_a_module_is_the_place_that_its_family_makes_it(family: str) -> None:
         ("google/gemma-2-2b", "hook_attn_out"),
         ("google/gemma-3-270m-it", "hook_attn_out"),
         ("allenai/OLMo-2-1124-7B", "hook_attn_out"),
+        ("allenai/FlexOlmo-7x7B-1T", "hook_attn_out"),
+        ("flex_olmo", "hook_attn_out"),
+        ("allenai/OLMo-1B-hf", "mlp.hook_in"),
+        ("olmo", "mlp.hook_in"),
         ("google/gemma-2b", "mlp.hook_in"),
         ("SmolLM2-135M-Instruct", "mlp.hook_in"),
         ("openai/gpt-oss-20b", "mlp.hook_in"),
         ("google/shieldgemma-2b", None),
+        ("diffusion_gemma", None),
+        ("diffusion-gemma-2b", None),
+        ("olmo_hybrid", None),
+        ("allenai/Olmo-Hybrid-7B", None),
         ("mine", None),
         (None, None),
     ],

@@ -36,6 +36,11 @@ def test_a_folder_is_one_of_saelens_whose_norms_may_be_folded(choice: st.Choice,
     config = json.loads((tmp_path / "out" / "cfg.json").read_text())
     assert config.get("rescale_acts_by_decoder_norm", True) is True
     assert config["metadata"].items() >= ABOUT.items()
+    if isinstance(choice, st.TokenChoice):  # elsewhere a row that is zeroed later would be NaN in SAELens
+        plain = st.save(sae, tmp_path / "plain", ABOUT)
+        assert json.loads((plain / "cfg.json").read_text())["rescale_acts_by_decoder_norm"] is False
+        torch.testing.assert_close(st.load(plain)(x).x_hat, sae(x).x_hat, rtol=1e-5, atol=1e-5)
+        assert isinstance(st.load(plain).choice, st.TokenChoice)
 
 
 def ranked_by_activation() -> Any:
@@ -67,6 +72,9 @@ def test_what_the_tool_cannot_show_is_refused(name: str, tmp_path: Path) -> None
     ("said", "text"),
     [
         ({"model_name": None}, "found none; pass --model-name"),
+        ({"model_name": "/models/Llama-3.2-1B"}, "without 'Llama' in its path"),
+        ({"model_name": "./my-gemma"}, "found './my-gemma'; rename it and pass --model-name"),
+        ({"hook_name_out": "model.layers.3.mlp"}, "hook_mlp_out, found 'model.layers.3.mlp'"),
         ({"hook_name": None}, "as blocks.10.hook_resid_post, found ''; pass --hook-name"),
         ({"hook_name": "model.layers.3.mlp"}, "found 'model.layers.3.mlp'"),
         ({"hook_name": "blocks.3.mlp.hook_in"}, "found 'blocks.3.mlp.hook_in'"),
@@ -78,6 +86,17 @@ def test_what_the_tool_asks_for_is_asked_for(said: dict[str, Any], text: str, tm
     with pytest.raises(st.InputError, match=re.escape(text)):
         neuronpedia.save(sae, tmp_path / "out", ABOUT | said)
     assert not (tmp_path / "out").exists()
+
+
+def test_names_of_the_list_are_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sae = st.SparseAutoencoder(6, 10, st.TokenChoice(2))
+    about = ABOUT | {"model_name": "google/gemma-2-2b", "hook_name_out": "blocks.3.hook_mlp_out"}
+    assert neuronpedia.save(sae, tmp_path / "out", about) == tmp_path / "out"
+    Path("google/gemma-2-2b").mkdir(parents=True)
+    with pytest.raises(st.InputError, match="without 'gemma' in its path"):
+        neuronpedia.save(sae, tmp_path / "other", about)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_command_line_exports_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
