@@ -79,6 +79,15 @@ def test_dictionary_learning_loads_our_folder(name: str, x: Tensor, tmp_path: Pa
         torch.testing.assert_close(theirs(x), x_hat, **CLOSE)
 
 
+def test_a_row_that_is_zeroed_in_saelens_spoils_no_other(x: Tensor, tmp_path: Path) -> None:
+    from sae_lens import SAE
+
+    theirs = SAE.load_from_disk(st.save(trained(st.TokenChoice(K)), tmp_path))
+    with torch.no_grad():
+        theirs.W_dec[1] = 0.0
+        assert bool(theirs(x).isfinite().all())
+
+
 def test_sparsify_loads_our_folder(x: Tensor, tmp_path: Path) -> None:
     from sparsify import SparseCoder
 
