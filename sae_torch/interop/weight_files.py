@@ -78,7 +78,7 @@ def _typed(flat: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes as numbers; a copy where they do not lie where numbers of the type may."""
     import torch
 
-    if not flat.numel():  # where a view of nothing begins says no type
+    if not flat.numel():  # torch views no empty array as another type
         return torch.empty(0, dtype=dtype)
     if flat.data_ptr() % dtype.itemsize:
         flat = flat.clone()
