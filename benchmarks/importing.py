@@ -74,8 +74,7 @@ def main() -> None:
     ]
     notes = (
         "Seconds from the start of Python to its end, and those that processors were busy with it: on a machine that "
-        "others use the first are more. Memory is what the process held at most, mapped pages of the file included. A "
-        "torch file is read by torch, which takes most of its seconds and megabytes to import. "
+        "others use the first are more. Memory is what the process held at most, mapped pages of the file included. "
         f"Processes that waited for a processor on average in the last minute: {os.getloadavg()[0]:.0f}."
     )
     if options.layouts:
