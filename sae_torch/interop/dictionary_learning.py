@@ -17,6 +17,7 @@ from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import NUMBER, TABLE, TEXT, check_entries, check_tensors, read_entries, require
 from sae_torch.interop.weight_files import read_tensors
+from sae_torch.interop.weight_headers import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,13 +154,13 @@ def form(path: Path, k: float | None = None) -> InferenceForm:
 
 def describe(path: Path) -> Description:
     """What a folder says, and the shapes of its tensors."""
-    trainer, said, weights = _trainer(path), metadata(path), read_tensors(path / WEIGHTS)
+    trainer, said, weights = _trainer(path), metadata(path), read_header(path / WEIGHTS)
     kind, site = str(trainer.get("dict_class")), said.get("hook_name")
     name = "encoder.weight" if "encoder.weight" in weights else "W_enc"
     if name not in weights or weights[name].ndim != 2:
         raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
-    F, d = weights[name].shape if name == "encoder.weight" else weights[name].T.shape
-    k = _recorded(trainer, weights)
+    F, d = weights[name].shape if name == "encoder.weight" else weights[name].shape[::-1]
+    k = _recorded(trainer, read_tensors(path / WEIGHTS) if "k" in weights else {})
     conventions = {
         "JumpReluAutoEncoder": ("b_dec is not subtracted from the input",),
         "AutoEncoder": ("decoder rows get norm 1, as its own loader gives them",),
