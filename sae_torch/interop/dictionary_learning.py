@@ -16,6 +16,7 @@ from sae_torch.errors import InputError
 from sae_torch.files import read_json, replacing, write_json
 from sae_torch.interop.description import Description, dtype_name, layer_of
 from sae_torch.interop.files import NUMBER, TABLE, TEXT, check_entries, check_tensors, read_entries, require
+from sae_torch.interop.torch_headers import number_of
 from sae_torch.interop.weight_files import read_tensors
 from sae_torch.interop.weight_headers import read_header
 
@@ -160,7 +161,9 @@ def describe(path: Path) -> Description:
     if name not in weights or weights[name].ndim != 2:
         raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
     F, d = weights[name].shape if name == "encoder.weight" else weights[name].shape[::-1]
-    k = _recorded(trainer, read_tensors(path / WEIGHTS) if "k" in weights else {})
+    k = None if "k" not in weights else number_of(path / WEIGHTS, weights["k"])
+    if k is None:
+        k = _recorded(trainer, read_tensors(path / WEIGHTS) if "k" in weights else {})
     conventions = {
         "JumpReluAutoEncoder": ("b_dec is not subtracted from the input",),
         "AutoEncoder": ("decoder rows get norm 1, as its own loader gives them",),

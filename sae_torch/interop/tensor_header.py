@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ class TensorHeader:
     dtype : str
         As torch calls it, for instance ``bfloat16``.
     shape : tuple of int
+    place : (str, int), optional
+        Where a torch file has the values: the member of the archive, and the number of the first value in it.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class TensorHeader:
 
     dtype: str
     shape: tuple[int, ...]
+    place: tuple[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def ndim(self) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_torch.interop.tensor_header import TensorHeader
+import numpy as np
+
+from sae_torch.interop.tensor_header import Shaped, TensorHeader
 
 # Types of storages as torch names them in files, what it calls their numbers, and the bytes of one.
 STORAGES = {
@@ -40,6 +42,21 @@ def outline_without_torch(file: Path) -> dict[str, Any] | None:
     return {str(name): value for name, value in state.items()} if isinstance(state, Mapping) else None
 
 
+def number_of(file: Path, header: Shaped) -> int | float | None:
+    """The value of a tensor of one number; None where only torch can tell."""
+    place = header.place if isinstance(header, TensorHeader) else None
+    if place is None or header.numel() != 1 or header.dtype == "bfloat16":
+        return None
+    kind = np.dtype(header.dtype).newbyteorder("<")
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(place[0]) as stream:
+            stream.seek(place[1] * kind.itemsize)
+            number: int | float = np.frombuffer(stream.read(kind.itemsize), kind)[0].item()
+            return number
+    except Exception:  # as above
+        return None
+
+
 class _Names(pickle.Unpickler):
     """Reads plain values and what is said of tensors."""
 
@@ -51,16 +68,18 @@ class _Names(pickle.Unpickler):
         """What stands for a name of the file."""
         return _KNOWN[module, name]
 
-    def persistent_load(self, saved: Any) -> str:
-        """The type of numbers of a storage, all of which are there."""
+    def persistent_load(self, saved: Any) -> tuple[str, str]:
+        """The type of numbers of a storage, all of which are there, and the member that holds them."""
         kind, (dtype, bytes_each), key, _, count = saved
-        if kind != "storage" or self.sizes[f"{self.folder}data/{key}"] != count * bytes_each:
+        member = f"{self.folder}data/{key}"
+        if kind != "storage" or self.sizes[member] != count * bytes_each:
             raise ValueError(key)
-        return str(dtype)
+        return dtype, member
 
 
-def _tensor(dtype: str, _offset: int, shape: Any, *_: Any) -> TensorHeader:
-    return TensorHeader(dtype, tuple(int(length) for length in shape))
+def _tensor(storage: tuple[str, str], offset: int, shape: Any, *_: Any) -> TensorHeader:
+    dtype, member = storage
+    return TensorHeader(dtype, tuple(int(length) for length in shape), (member, int(offset)))
 
 
 def _parameter(tensor: TensorHeader, *_: Any) -> TensorHeader:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sae_torch as st
-from sae_torch.interop import circuit_tracer, sparsify
+from sae_torch.interop import circuit_tracer, dictionary_learning, sparsify
 from sae_torch.interop.weight_headers import TORCH_SUFFIXES
 from tests.sae_torch.interop.test_published import CASES, published
 
@@ -35,7 +35,7 @@ assert "torch" not in sys.modules
 
 
 def jump_relu_of_dictionary_learning(folder: Path) -> Path:
-    """Of its folders one without a k among the tensors."""
+    """One of its folders that has no k among the tensors."""
     folder.mkdir()
     shapes = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,), "threshold": (8,)}
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, folder / "ae.pt")
@@ -54,6 +54,7 @@ def test_the_help_and_descriptions_of_every_family_do_without_torch(tmp_path: Pa
     sites = {"hook_name": "blocks.0.mlp.hook_in", "hook_name_out": "blocks.0.hook_mlp_out"}
     paths += [st.save(token, tmp_path / "ours"), sparsify.save(token, tmp_path / "sparsify")]
     paths += [st.save(mutual, tmp_path / "thresholds"), jump_relu_of_dictionary_learning(tmp_path / "jump")]
+    paths += [dictionary_learning.save(token, tmp_path / "top k")]
     paths += [circuit_tracer.save(mutual, tmp_path / "set", sites) / "layer_0.safetensors"]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, paths)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

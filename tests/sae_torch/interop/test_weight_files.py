@@ -21,7 +21,7 @@ import sae_torch as st
 from sae_torch.interop import inference_form
 from sae_torch.interop.tensor_header import TensorHeader
 from sae_torch.interop.torch_files import read_outline_of
-from sae_torch.interop.torch_headers import outline_without_torch
+from sae_torch.interop.torch_headers import number_of, outline_without_torch
 from sae_torch.interop.weight_files import read_tensors
 from sae_torch.interop.weight_headers import is_one_value, read_header, read_outline
 from sae_torch.interop.weight_writing import Rows, write_safetensors
@@ -290,3 +290,14 @@ def test_a_header_beyond_what_python_parses_is_damaged(text: bytes, tmp_path: Pa
     for read in (read_header, read_tensors):
         with pytest.raises(st.InputError, match=f"^{file}: not readable as safetensors: its header says"):
             read(file)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.float32, torch.float16, torch.bool, torch.bfloat16])
+def test_a_number_of_a_torch_file_is_read_without_torch(kind: torch.dtype, tmp_path: Path) -> None:
+    """Alone in its storage, and as one of many; not of a type that NumPy lacks, nor of more numbers than one."""
+    many = torch.tensor([0, 1, 3, 70]).to(kind)
+    torch.save({"alone": many[3].clone(), "within": many[2], "row": many[1:2], "many": many}, tmp_path / "w.pt")
+    held = read_outline(tmp_path / "w.pt")
+    for name, value in torch.load(tmp_path / "w.pt").items():
+        expected = None if kind == torch.bfloat16 or name == "many" else value.item()
+        assert number_of(tmp_path / "w.pt", held[name]) == expected
