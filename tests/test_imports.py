@@ -29,7 +29,7 @@ LAYERS = {
         ("plot",),
     ),
     "sae_torch": (
-        ("errors", "files", "environment", "launched", "config_file"),
+        ("errors", "files", "environment", "launched", "config_file", "retyped"),
         ("codes", "matches", "product_dtype", "input_transform"),
         ("parallel",),
         ("ops",),

@@ -25,13 +25,13 @@ def select_floored(
     """
     engine, xp, size = matrix.engine, matrix.namespace, matrix.n_edges
     forced = engine.padded_top(matrix, axis, floors, only_positive=False)
-    side, limits = (None, np.array([min(budget, size)])) if caps is None else (axis, caps)
+    most = min(budget, size if caps is None else int(np.minimum(caps, matrix.shape[1 - axis]).sum()))
+    side, limits = (None, np.array([most])) if caps is None else (axis, caps)
     offered = engine.padded_top(matrix, side, limits, expected=expected)
     places = offered.positions
     # ascending, the places that nothing fills at the end, and one of them always
     demanded = xp.concatenate([xp.where(_is_filled(xp, forced), forced.positions, size), xp.arange(1) + size])
     is_free = _is_filled(xp, offered) & (xp.take(demanded, xp.searchsorted(demanded, places), axis=0) != places)
-    most = min(budget, size if caps is None else int(np.minimum(caps, matrix.shape[1 - axis]).sum()))
     rest = engine.padded_top(matrix.at(places, is_free), None, np.array([most - int(floors.sum())]))
     price = rest.refused
     if caps is None:  # an exhausted offer holds all that is forced, so what it left out is free

@@ -161,7 +161,8 @@ def describe(path: Path) -> Description:
     if name not in weights or weights[name].ndim != 2:
         raise InputError(f"{path / WEIGHTS}: expected a matrix encoder.weight or W_enc, found none")
     F, d = weights[name].shape if name == "encoder.weight" else weights[name].shape[::-1]
-    k = None if "k" not in weights else number_of(path / WEIGHTS, weights["k"])
+    number = None if "k" not in weights else number_of(path / WEIGHTS, weights["k"])
+    k: Any = None if number is None else int(number)
     if k is None:
         k = _recorded(trainer, read_tensors(path / WEIGHTS) if "k" in weights else {})
     conventions = {

@@ -78,13 +78,13 @@ def _typed(flat: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes as numbers; a copy where they do not lie where numbers of the type may."""
     import torch
 
-    if not flat.numel():  # torch views no empty array as another type
-        return torch.empty(0, dtype=dtype)
+    from sae_torch.retyped import retyped
+
     if flat.data_ptr() % dtype.itemsize:
         flat = flat.clone()
     elif flat.storage_offset() % dtype.itemsize:
         flat = torch.from_numpy(flat.numpy())
-    return flat.view(dtype)
+    return retyped(flat, dtype)
 
 
 def _read_npz(file: Path) -> dict[str, Tensor]:

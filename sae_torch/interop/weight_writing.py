@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_torch.files import replacing
 from sae_torch.interop.files import type_name
 from sae_torch.interop.weight_headers import SAFETENSORS_TYPES
+from sae_torch.retyped import retyped
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, Rows]) -> None:
         for name, rows in tensors.items():
             before = stream.tell()
             for block in rows.blocks:
-                numbers: Any = block.detach().contiguous().view(-1).view(torch.uint8).numpy()
+                numbers: Any = retyped(block.detach().contiguous().view(-1), torch.uint8).numpy()
                 stream.write(numbers)
                 del block, numbers  # the next block is made while this one would still be held
             assert stream.tell() - before == header[name]["data_offsets"][1] - header[name]["data_offsets"][0], name

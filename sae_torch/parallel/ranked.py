@@ -18,6 +18,7 @@ from sae_torch.parallel.mesh import DATA, FEATURES
 from sae_torch.parallel.reductions import mean_over, shared_over, sum_over
 from sae_torch.parallel.torch_ranks import OneRank, TorchRanks
 from sae_torch.parallel.world import ALONE, Summed, T, Vector, World
+from sae_torch.retyped import retyped
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -48,10 +49,8 @@ class _Ranked(World):
         return batch[len(batch) * index // count : len(batch) * (index + 1) // count]
 
     def all_tokens(self, rows: Tensor) -> tuple[Tensor, list[int]]:
-        flat = rows.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        # torch gives an empty array of NumPy stride 0, and then refuses to see it as another type
-        received = [torch.from_numpy(part) for part in self.data.gather(flat)]
-        parts = [part.view(rows.dtype) if len(part) else rows.new_empty(0, device="cpu") for part in received]
+        flat = retyped(rows.detach().cpu().contiguous().reshape(-1), torch.uint8).numpy()
+        parts = [retyped(torch.from_numpy(part), rows.dtype) for part in self.data.gather(flat)]
         parts = [part.reshape(-1, *rows.shape[1:]) for part in parts]
         return torch.cat(parts).to(rows.device), [len(part) for part in parts]
 
@@ -238,7 +237,7 @@ def _digest(state: Iterable[Any]) -> int:
     digest = 0
     for value in state:
         if isinstance(value, Tensor):
-            content: Any = value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+            content: Any = retyped(value.detach().cpu().reshape(-1).contiguous(), torch.uint8).numpy()
         else:
             content = repr(value).encode()
         digest = zlib.crc32(content, digest)

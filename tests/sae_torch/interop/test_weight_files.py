@@ -25,6 +25,7 @@ from sae_torch.interop.torch_headers import number_of, outline_without_torch
 from sae_torch.interop.weight_files import read_tensors
 from sae_torch.interop.weight_headers import is_one_value, read_header, read_outline
 from sae_torch.interop.weight_writing import Rows, write_safetensors
+from sae_torch.retyped import retyped
 
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.bool]
 
@@ -301,3 +302,15 @@ def test_a_number_of_a_torch_file_is_read_without_torch(kind: torch.dtype, tmp_p
     for name, value in torch.load(tmp_path / "w.pt").items():
         expected = None if kind == torch.bfloat16 or name == "many" else value.item()
         assert number_of(tmp_path / "w.pt", held[name]) == expected
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.uint8])
+def test_new_empty_arrays_are_seen_as_any_type_and_written(shape: tuple[int, ...], kind: Any, tmp_path: Path) -> None:
+    """Torch refuses those of NumPy as a type of another width."""
+    empty = torch.from_numpy(np.zeros(shape, kind))
+    for dtype in (torch.uint8, torch.bfloat16, torch.float64):
+        seen = retyped(empty.reshape(-1), dtype)
+        assert (seen.dtype, seen.shape) == (dtype, (0,))
+    write_safetensors(tmp_path / "w.safetensors", {"w": Rows(shape, empty.dtype, iter([empty]))})
+    assert load_file(tmp_path / "w.safetensors")["w"].shape == shape

@@ -243,13 +243,14 @@ def checkpointed(rank: int) -> tuple[list[int], list[torch.Tensor]]:
     trainer.begin([x], 2, 2400)
     state = trainer.state_dict()["first_sight"]
     rows, sizes = sae.world.all_tokens(x[: 0 if rank else 3].bfloat16())
-    return [*state["shares"], *sizes], [state["reference"], rows]
+    one, more = sae.world.all_tokens(torch.from_numpy(np.zeros(0 if rank else 3)))
+    return [*state["shares"], *sizes, *more, len(one)], [state["reference"], rows]
 
 
 def test_a_process_may_have_no_token_of_those_that_are_kept(two: Processes) -> None:
     first = torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
     for shares, (reference, rows) in two.run(checkpointed):
-        assert shares == [512, 0, 3, 0]
+        assert shares == [512, 0, 3, 0, 3, 0, 3]
         assert torch.equal(reference, first[:512])
         assert torch.equal(rows, first[:3].bfloat16())
 
