@@ -13,7 +13,7 @@ PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection laminar two_sided streaming
 
-.PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-report clean help
+.PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-texts study-long study-report clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -87,6 +87,12 @@ $(PEERS_INSTALLED):
 
 study: $(INSTALLED) $(PEERS_INSTALLED)   ## the evidence study: what is missing of it, one line per finished run (hours)
 	$(BIN)/python -m benchmarks.study
+
+study-texts: $(INSTALLED)   ## the five texts of the long study, out of packages (Debian or Ubuntu)
+	$(BIN)/python -m benchmarks.study --texts-only
+
+study-long: $(INSTALLED) $(PEERS_INSTALLED)   ## the study at nine million tokens of five texts: what is missing of it (days of two cores)
+	$(BIN)/python -m benchmarks.study --long
 
 study-report: $(INSTALLED)   ## the evidence page, from the finished runs
 	$(BIN)/python -m benchmarks.study --report

@@ -8,11 +8,17 @@ from pathlib import Path
 from benchmarks.harness import RESULTS
 from benchmarks.study.grid import PLAN
 from benchmarks.study.ledger import FAILED, Records
+from benchmarks.study.long.measures import LONG_MEASURES
+from benchmarks.study.long.plan import MILESTONES
+from benchmarks.study.long.plan import PLAN as LONG_PLAN
+from benchmarks.study.long.sources import LONG_SCALE, LongSources
+from benchmarks.study.long.texts import write_texts
 from benchmarks.study.run import ROOT, Study
 from benchmarks.study.sources import Scale, Sources
 from sae_torch.activations.harvesting import cache_folder
 
 FILE = RESULTS / "study.jsonl"
+LONG_FILE = RESULTS / "long_study.jsonl"
 SHOWN = 12
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 
@@ -25,8 +31,15 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=PEERS, help="Python of the environment with the peers")
     parser.add_argument("--report", action="store_true", help="rebuild the page's parts from the records")
     parser.add_argument("--status", action="store_true", help="say what is finished and what comes next")
+    parser.add_argument("--long", action="store_true", help="the study at more tokens of five texts")
+    parser.add_argument("--texts", type=Path, default=cache_folder() / "texts", help="folder of the five texts")
+    parser.add_argument("--texts-only", action="store_true", help="write the five texts, and nothing else")
     options = parser.parse_args()
-    records = Records(FILE)
+    if options.texts_only:
+        write_texts(options.texts)
+        return
+    plan = LONG_PLAN if options.long else PLAN
+    records = Records(LONG_FILE if options.long else FILE)
     if options.report:
         from benchmarks.study.report import write
 
@@ -37,7 +50,7 @@ def main() -> None:
         print(f"{len(records)} runs recorded, {len(failed)} of them failed")
         for name in failed:
             print(f"  failed: {name}")
-        missing = list(PLAN.pending(records))
+        missing = list(plan.pending(records))
         follow = ", others follow from the searches; next:" if missing else ""
         print(f"{len(missing)} more are known to be missing{follow}")
         for cell in missing[:SHOWN]:
@@ -46,7 +59,16 @@ def main() -> None:
         peers = options.peers if options.peers.exists() else None
         if peers is None:
             print(f"no peers at {options.peers}: their runs are left out; `make study` makes the environment")
-        done = Study(PLAN, records, Sources(Scale()), cache_folder() / "study", peers, options.lock)(options.most)
+        weights = cache_folder() / "study"
+        if options.long:
+            write_texts(options.texts)
+            sources = LongSources(LONG_SCALE, options.texts)
+            study = Study(
+                plan, records, sources, weights, peers, options.lock, measures=LONG_MEASURES, milestones=MILESTONES
+            )
+        else:
+            study = Study(plan, records, Sources(Scale()), weights, peers, options.lock)
+        done = study(options.most)
         print(f"{done} runs done; `make study-report` rebuilds the page")
 
 

@@ -89,4 +89,5 @@ def with_choice(sae: st.SparseAutoencoder, choice: st.Choice) -> st.SparseAutoen
     other = st.SparseAutoencoder(sae.d_model, sae.n_features, choice, dtype=sae.W_dec.dtype)
     for name in ("encoder", "b_enc", "W_dec", "b_dec"):
         setattr(other, name, getattr(sae, name))
+    other.input_transform = sae.input_transform
     return other.eval()

@@ -24,6 +24,7 @@ from benchmarks.study.methods import (
     PEERS,
     SPARSIFY,
     TOKEN,
+    method_of,
 )
 
 
@@ -138,7 +139,7 @@ class Plan:
         if best is None:
             return []
         rates = [best]
-        if METHODS[method].peer is None and block.auxiliary == "none":
+        if method_of(method).peer is None and block.auxiliary == "none":
             lively = self.lively_rate(self._searched_in(block.setting, method), method, records)
             rates += [lively] if lively not in (None, best) else []
         return [

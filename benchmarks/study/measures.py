@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import allocation as al
 import sae_torch as st
 from benchmarks.study.cell import Cell
 from benchmarks.study.equal_l0 import at_equal_l0, at_one_price, with_choice
+from benchmarks.study.long.sources import LongSources
 from benchmarks.study.sources import SYNTHETIC, Sources
 from benchmarks.study.synthetic import against_truth
 from sae_torch.activations import Activations
@@ -48,11 +50,14 @@ class Judged:
         In eval mode.
     sources
         Where activations come from.
+    folder
+        Where its weights lie, those in the middle of training too.
     """
 
     cell: Cell
     sae: st.SparseAutoencoder
-    sources: Sources
+    sources: Sources | LongSources
+    folder: Path | None = None
 
     @cached_property
     def activations(self) -> Activations:
@@ -76,20 +81,28 @@ def quality(judged: Judged) -> dict[str, Any]:
     tokens = torch.arange(len(found.histogram), dtype=torch.float64)
     spread = float((found.histogram * (tokens - found.l0).square()).sum() / found.n_tokens) ** 0.5
     few = UNDER_USED * cell.k / cell.n_features
+    densities = of_features(judged, found.densities)
+    silent = int((densities == 0).sum())
     return {
         "nmse": found.nmse,
         "l0": found.l0,
         "l0_spread": spread,
-        "silent": found.dead,
-        "under_used": int((found.densities < few).sum()) - found.dead,
+        "silent": silent,
+        "under_used": int((densities < few).sum()) - silent,
     }
+
+
+def of_features(judged: Judged, densities: Tensor) -> Tensor:
+    """Densities of features, some of which are held as two directions."""
+    return densities.view(-1, judged.cell.n_features).sum(dim=0)
 
 
 def equal_l0(judged: Judged) -> dict[str, Any]:
     """Error where exactly k features per token fire on the judged activations."""
     sae, added = judged.at_k
     found = judged.quality if sae is judged.sae else measure(sae, judged.activations)
-    return {"nmse_at_k": found.nmse, "l0_at_k": found.l0, "silent_at_k": found.dead, "threshold_added": added}
+    silent = int((of_features(judged, found.densities) == 0).sum())
+    return {"nmse_at_k": found.nmse, "l0_at_k": found.l0, "silent_at_k": silent, "threshold_added": added}
 
 
 def spectrum(judged: Judged) -> dict[str, Any]:
@@ -160,7 +173,7 @@ def language_model_loss(judged: Judged) -> dict[str, Any]:
     with batch_free(sae):
         found = model_loss(
             sources.language_model,
-            source,
+            sources.site(source),
             windows,
             sources.mean(source),
             {"sae": reconstructed},
@@ -191,17 +204,20 @@ class Measure:
         On which it is taken.
     kind
         ``"model"`` where it needs the language model, ``"truth"`` where it needs known features, None for all sources.
+    only
+        Which runs have it besides.
     """
 
     of: Callable[[Judged], Mapping[str, Any]]
     gives: tuple[str, ...]
     splits: tuple[str, ...] = ("test",)
     kind: str | None = None
+    only: Callable[[Cell], bool] = lambda cell: True
 
     def applies(self, cell: Cell) -> bool:
         """Whether a run has it."""
         fits = self.kind is None or (self.kind == "truth") == (cell.source == SYNTHETIC)
-        return fits and cell.split in self.splits
+        return fits and cell.split in self.splits and self.only(cell)
 
 
 MEASURES = (
@@ -218,8 +234,10 @@ MEASURES = (
 )
 
 
-def lacking(cell: Cell, figures: Mapping[str, Any]) -> list[Measure]:
-    """Measures of a run that its figures do not hold."""
+def lacking(cell: Cell, figures: Mapping[str, Any], measures: tuple[Measure, ...] | None = None) -> list[Measure]:
+    """Measures of a run, by default those of every study, that its figures do not hold."""
     return [
-        measure for measure in MEASURES if measure.applies(cell) and not all(name in figures for name in measure.gives)
+        measure
+        for measure in measures or MEASURES
+        if measure.applies(cell) and not all(name in figures for name in measure.gives)
     ]

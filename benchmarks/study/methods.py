@@ -11,6 +11,10 @@ import sae_torch as st
 FLOOR, LARGER_FLOOR, CAP = 1 / 8, 1 / 4, 8.0
 
 
+# What is changed about a training, and the density from which a feature counts as dense.
+ALIGNED, WHITENED, SIGNED, DENSE = "aligned", "whitened", "signed", 0.1
+
+
 @dataclass(frozen=True)
 class Method:
     """One method.
@@ -25,12 +29,19 @@ class Method:
         The library that trains it; None for ours.
     tokens
         What it trains on, in multiples of the study's training tokens.
+    variant
+        What is changed about the training, of `long.variants`.
     """
 
     name: str
     choice: Callable[[int, int], st.Choice]
     peer: str | None = None
     tokens: float = 1.0
+    variant: str | None = None
+
+    def width(self, n_features: int) -> int:
+        """Directions that so many features have."""
+        return 2 * n_features if self.variant == SIGNED else n_features
 
 
 def _floors(k: int, n_features: int, floor: float = FLOOR, caps: bool = False) -> st.Choice:
@@ -60,9 +71,29 @@ METHODS: Mapping[str, Method] = {
         Method(LONGER_MUTUAL, lambda k, n: st.MutualChoice(k), tokens=1.25),
     )
 }
+# Run at more tokens only.
+VARIANTS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method("token choice, aligned", lambda k, n: st.TokenChoice(k), variant=ALIGNED),
+        Method("mutual choice, aligned", lambda k, n: st.MutualChoice(k), variant=ALIGNED),
+        Method("larger floors, aligned", lambda k, n: _floors(k, n, LARGER_FLOOR), variant=ALIGNED),
+        Method("mutual choice, whitened", lambda k, n: st.MutualChoice(k), variant=WHITENED),
+        Method("larger floors, whitened", lambda k, n: _floors(k, n, LARGER_FLOOR), variant=WHITENED),
+        Method("mutual choice, signed", lambda k, n: st.MutualChoice(k), variant=SIGNED),
+        Method("mutual choice, dense ones capped", lambda k, n: st.BalancedChoice(k, feature_caps=DENSE)),
+    )
+}
 LONGER = tuple(name for name, method in METHODS.items() if method.tokens > 1)
 PEERS = tuple(name for name, method in METHODS.items() if method.peer)
 OURS = tuple(name for name, method in METHODS.items() if not method.peer)
+
+
+def method_of(name: str) -> Method:
+    """A method by its name."""
+    return METHODS[name] if name in METHODS else VARIANTS[name]
+
+
 WHAT: Mapping[str, str] = {
     FLOORS: "balanced choice: a budget for the batch, and every feature at least an eighth of the mean density",
     LARGER_FLOORS: "the same with a quarter; added when an eighth had left features silent on the test split",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
+from benchmarks.study.milestones import Milestones
 from benchmarks.study.request import DECAY, WARM_UP, Request, blank
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import PROBE_TOKENS
@@ -39,7 +40,7 @@ def units(request: Request) -> float:
     return math.sqrt(probe[0].shape[1]) / norm
 
 
-def dictionary_learning(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def dictionary_learning(request: Request, milestone: Milestones) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """BatchTopK with its trainer."""
     from dictionary_learning.trainers import BatchTopKTrainer
 
@@ -59,18 +60,22 @@ def dictionary_learning(request: Request) -> tuple[st.SparseAutoencoder, dict[st
         device="cpu",
         seed=cell.seed,
     )
+    ae = trainer.ae
+
+    def made() -> st.SparseAutoencoder:
+        return _folded(
+            request, ae.encoder.weight.T, ae.encoder.bias, ae.decoder.weight.T, ae.b_dec, scale, float(ae.threshold)
+        )
+
     if cell.auxiliary == "k":
         trainer.dead_feature_threshold = request.dead_after
     for step, batch in enumerate(batches):
+        milestone(step, made)
         trainer.update(step, batch * scale)
-    ae = trainer.ae
-    sae = _folded(
-        request, ae.encoder.weight.T, ae.encoder.bias, ae.decoder.weight.T, ae.b_dec, scale, float(ae.threshold)
-    )
-    return sae, {**trainer.config, "dead_feature_threshold": trainer.dead_feature_threshold, "units": scale}
+    return made(), {**trainer.config, "dead_feature_threshold": trainer.dead_feature_threshold, "units": scale}
 
 
-def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """TopK with its coder and Adam, its loss, and the mean of the first batch as its bias."""
     from sparsify import SparseCoder, SparseCoderConfig
 
@@ -81,7 +86,13 @@ def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     schedule = Schedule(cell.learning_rate, len(batches), WARM_UP, DECAY)
     silent_for = torch.zeros(cell.n_features, dtype=torch.int64)
     coefficient, dead_after = AUXILIARY_COEFFICIENT if cell.auxiliary == "k" else 0.0, request.dead_after
+
+    def made() -> st.SparseAutoencoder:
+        coder.set_decoder_norm_to_unit_norm()
+        return _folded(request, coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec, scale)
+
     for step, batch in enumerate(batches):
+        milestone(step, made)
         x = batch * scale
         if step == 0:
             coder.b_dec.data = x.mean(dim=0)
@@ -95,13 +106,11 @@ def sparsify(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
             group["lr"] = schedule.rate(step)
         optimizer.step()
         optimizer.zero_grad()
-    coder.set_decoder_norm_to_unit_norm()
-    sae = _folded(request, coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec, scale)
     used = {"optimizer": "Adam", "lr": cell.learning_rate, "betas": (0.9, 0.999), "auxk_alpha": coefficient}
-    return sae, {**used, "units": scale}
+    return made(), {**used, "units": scale}
 
 
-PEERS: Mapping[str, Callable[[Request], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {
+PEERS: Mapping[str, Callable[[Request, Milestones], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {
     "dictionary_learning": dictionary_learning,
     "sparsify": sparsify,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sae_torch as st
 from benchmarks.study.cell import Cell
-from benchmarks.study.methods import METHODS
+from benchmarks.study.methods import method_of
 from benchmarks.study.sources import read
 from sae_torch.activations import ActivationReader
 
@@ -34,12 +34,15 @@ class Request:
         Folder of the training activations.
     tokens, batch
         How many of them, and how many per step.
+    milestones
+        Tokens after which the weights are kept too.
     """
 
     cell: Cell
     activations: str
     tokens: int
     batch: int
+    milestones: tuple[int, ...] = ()
 
     def batches(self) -> ActivationReader:
         """In the order of the run's seed, the same for every method."""
@@ -60,10 +63,11 @@ class Request:
     def read(cls, folder: Path) -> Request:
         """From that file."""
         found = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-        return cls(**{**found, "cell": Cell(**found["cell"])})
+        return cls(**{**found, "cell": Cell(**found["cell"]), "milestones": tuple(found.get("milestones", ()))})
 
 
 def blank(cell: Cell, d_model: int) -> st.SparseAutoencoder:
     """The autoencoder of a run before training."""
-    choice = METHODS[cell.method].choice(cell.k, cell.n_features)
-    return st.SparseAutoencoder(d_model, cell.n_features, choice, seed=cell.seed)
+    method = method_of(cell.method)
+    choice, width = method.choice(cell.k, cell.n_features), method.width(cell.n_features)
+    return st.SparseAutoencoder(d_model, width, choice, seed=cell.seed)

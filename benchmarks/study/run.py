@@ -21,8 +21,9 @@ from benchmarks.harness import machine
 from benchmarks.study.cell import Cell
 from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, held, tried
-from benchmarks.study.measures import Judged, lacking
-from benchmarks.study.methods import METHODS
+from benchmarks.study.long.sources import LongSources
+from benchmarks.study.measures import Judged, Measure, lacking
+from benchmarks.study.methods import method_of
 from benchmarks.study.request import Request
 from benchmarks.study.sources import Sources
 from benchmarks.study.training import TRAINING, trained
@@ -62,15 +63,21 @@ class Study:
         A file that is held while a run works, for machines that are shared.
     train
         Trains what a folder asks for with a given Python.
+    measures
+        What is measured of every run; None for `MEASURES`.
+    milestones
+        Tokens after which the weights of a longer run are kept too.
     """
 
     plan: Plan
     records: Records
-    sources: Sources
+    sources: Sources | LongSources
     weights: Path
     peers: Path | None = None
     lock: Path | None = None
     train: Callable[[Path, Path], None] = in_a_process
+    measures: tuple[Measure, ...] | None = None
+    milestones: tuple[int, ...] = ()
 
     def __call__(self, most: int | None = None) -> int:
         """Do what is missing, at most so many runs; how many were done."""
@@ -110,10 +117,10 @@ class Study:
 
     def _figures(self, cell: Cell, folder: Path) -> dict[str, Any]:
         """What the records of a run lack."""
-        judged = Judged(cell, trained(cell, folder), self.sources)
+        judged = Judged(cell, trained(cell, folder), self.sources, folder)
         known = self.records.figures(cell) if cell in self.records else {}
         figures: dict[str, Any] = {}
-        for measure in lacking(cell, known):
+        for measure in lacking(cell, known, self.measures):
             figures |= measure.of(judged)
         return figures
 
@@ -134,18 +141,22 @@ class Study:
     def _open(self) -> Iterator[Cell]:
         """Runs with measures to take, then those to train, in the plan's order."""
         for cell in self.records.cells():
-            unmeasured = self.records.status(cell) == FINISHED and lacking(cell, self.records.figures(cell))
+            unmeasured = self.records.status(cell) == FINISHED and lacking(
+                cell, self.records.figures(cell), self.measures
+            )
             if unmeasured and (self.weights / cell.folder / TRAINING).exists():
                 yield cell
         for cell in self.plan.pending(self.records):
-            if METHODS[cell.method].peer is None or self.peers is not None:
+            if method_of(cell.method).peer is None or self.peers is not None:
                 yield cell
 
     def _train(self, cell: Cell, folder: Path) -> str | None:
         """Train; what went wrong, if something did."""
-        scale, method = self.sources.scale, METHODS[cell.method]
-        place = self.sources.folder(cell.source, "train", method.tokens)
-        Request(cell, str(place), round(method.tokens * scale.train_tokens), scale.batch).write(folder)
+        sources, method = self.sources, method_of(cell.method)
+        place = sources.folder(cell.source, "train", method.tokens)
+        tokens = sources.tokens(cell.source, "train", method.tokens)
+        kept = tuple(each for each in self.milestones if each < tokens)
+        Request(cell, str(place), tokens, sources.scale.batch, kept).write(folder)
         python = self.peers if method.peer else Path(sys.executable)
         assert python is not None
         try:

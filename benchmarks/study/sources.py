@@ -70,9 +70,19 @@ class Sources:
         """Loaded once."""
         return load_language_model()
 
+    @staticmethod
+    def site(source: str) -> str:
+        """Where in the language model a source is."""
+        return source
+
+    def tokens(self, source: str, split: str, times: float = 1.0) -> int:
+        """Activations of a split, with so many times the tokens of the scale."""
+        del source
+        return round(times * self.scale.tokens(split))
+
     def folder(self, source: str, split: str, times: float = 1.0) -> Path:
         """Folder of the finished shards of a split, with so many times the tokens of the scale."""
-        tokens = round(times * self.scale.tokens(split))
+        tokens = self.tokens(source, split, times)
         if source == SYNTHETIC:
             return self._synthetic(split, tokens)
         config = _harvest(source)
@@ -82,7 +92,7 @@ class Sources:
 
     def activations(self, source: str, split: str) -> Activations:
         """Activations of a split."""
-        return read(self.folder(source, split), self.scale.tokens(split))
+        return read(self.folder(source, split), self.tokens(source, split))
 
     def mean(self, source: str) -> Tensor:
         """Mean training activation."""

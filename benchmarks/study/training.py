@@ -19,11 +19,14 @@ import torch
 
 import sae_torch as st
 from benchmarks.study.cell import Cell
-from benchmarks.study.methods import METHODS
+from benchmarks.study.long.variants import fit
+from benchmarks.study.methods import method_of
+from benchmarks.study.milestones import Milestones
 from benchmarks.study.request import DECAY, WARM_UP, Request, blank
+from benchmarks.study.weights import WEIGHTS, read_weights, write_weights
 from sae_torch.files import write_text
 
-WEIGHTS, TRAINING = "weights.safetensors", "training.json"
+TRAINING = "training.json"
 PACKAGES = ("numpy", "scipy", "torch", "dictionary-learning", "eai-sparsify")
 
 
@@ -43,38 +46,31 @@ def config(cell: Cell) -> st.TrainConfig:
 
 def trained(cell: Cell, folder: Path) -> st.SparseAutoencoder:
     """The autoencoder of a run after training, in eval mode."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / WEIGHTS)
-    sae = blank(cell, tensors["W_dec"].shape[1])
-    sae.load_state_dict(tensors)
-    return sae.eval()
+    return read_weights(cell, folder / WEIGHTS)
 
 
-def ours(request: Request) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def ours(request: Request, folder: Path) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """Train one of our choices."""
     batches = request.batches()
     sae = blank(request.cell, batches.activations.d_model)
     used = config(request.cell)
-    st.Trainer(sae, used).fit(batches)
-    return sae, asdict(used)
+    variant = method_of(request.cell.method).variant
+    return fit(variant, sae, used, batches, Milestones(folder, request)), asdict(used)
 
 
 def train(folder: Path) -> None:
     """Train what the folder asks for."""
-    from safetensors.torch import save_file
-
     request = Request.read(folder)
-    peer = METHODS[request.cell.method].peer
+    peer = method_of(request.cell.method).peer
     start = time.perf_counter()
     if peer is None:
-        sae, used = ours(request)
+        sae, used = ours(request, folder)
     else:
         from benchmarks.study.peers import PEERS
 
-        sae, used = PEERS[peer](request)
+        sae, used = PEERS[peer](request, Milestones(folder, request))
     seconds = time.perf_counter() - start
-    save_file({name: tensor.contiguous() for name, tensor in sae.state_dict().items()}, folder / WEIGHTS)
+    write_weights(sae, folder / WEIGHTS)
     steps = len(request.batches())
     about = {
         "seconds": round(seconds, 1),

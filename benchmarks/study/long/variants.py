@@ -1,0 +1,137 @@
+"""Rivals of 2026 in our trainer, each as what is done before a step: nothing of them is in `sae_torch`.
+
+- *aligned* (arXiv 2605.18629): the inner product of every feature's encoder and decoder rows is 1. Ours: after every
+  step the encoder row moves along its decoder row, the shortest way, until it is.
+- *whitened* (arXiv 2511.13981): trained on activations with the identity as their covariance; reconstructions go back.
+- *signed* (arXiv 2510.00404): scores are absolute values. A feature is held as two, one the negative of the other: of
+  these at most one has a positive score, so that the best scores of the pair are those of the absolute value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import sae_torch as st
+from benchmarks.study.long.whitening import Whitening
+from benchmarks.study.methods import ALIGNED, SIGNED, WHITENED
+from benchmarks.study.milestones import in_raw_units
+from sae_torch.activations import ActivationReader
+
+# Rows that the covariance is taken from.
+COVARIANCE_ROWS = 100_000
+# Batches that set the thresholds of weights in the middle of a training.
+CALIBRATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Batches of a reader, changed on their way; something is done before each.
+
+    Parameters
+    ----------
+    reader
+        Where they come from.
+    before
+        Called with the number of steps done.
+    read
+        What becomes of a batch; None leaves it as it is.
+    """
+
+    reader: ActivationReader
+    before: Callable[[int], None]
+    read: Callable[[Tensor], Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for step, batch in enumerate(self.reader):
+            self.before(step)
+            yield self._read(batch)
+
+    def batch(self, step: int) -> Tensor:
+        """One batch by its step."""
+        return self._read(self.reader.batch(step))
+
+    def _read(self, batch: Tensor) -> Tensor:
+        return batch if self.read is None else self.read(batch)
+
+
+@torch.no_grad()
+def align(sae: st.SparseAutoencoder) -> None:
+    """Make the inner product of every encoder row with its decoder row 1; decoder rows have norm 1."""
+    missing = 1 - (sae.encoder * sae.W_dec).sum(dim=1, keepdim=True)
+    sae.encoder.addcmul_(missing, sae.W_dec)
+
+
+@torch.no_grad()
+def mirror(sae: st.SparseAutoencoder) -> None:
+    """Make the second half of the features the negatives of the first."""
+    half = sae.n_features // 2
+    for weight in (sae.encoder, sae.W_dec, sae.b_enc):
+        weight[half:] = -weight[:half]
+
+
+def tie(sae: st.SparseAutoencoder) -> None:
+    """Give both halves the gradient of what they share."""
+
+    def shared(weight: Tensor) -> None:
+        assert weight.grad is not None
+        half = len(weight) // 2
+        total = weight.grad[:half] - weight.grad[half:]
+        weight.grad[:half], weight.grad[half:] = total, -total
+
+    mirror(sae)
+    for weight in (sae.encoder, sae.W_dec, sae.b_enc):
+        weight.register_post_accumulate_grad_hook(shared)
+
+
+def fit(
+    variant: str | None, sae: st.SparseAutoencoder, config: st.TrainConfig, reader: ActivationReader,
+    milestone: Callable[[int, Callable[[], st.SparseAutoencoder]], None],
+) -> st.SparseAutoencoder:  # fmt: skip
+    """Train as a variant asks for.
+
+    Parameters
+    ----------
+    variant
+        None trains as our trainer does.
+    sae, config, reader
+        What is trained, how, and on what.
+    milestone
+        Called before every step with the steps done and what makes a copy for raw activations.
+    """
+    trainer = st.Trainer(sae, config)
+    enforce = {ALIGNED: align, SIGNED: mirror}.get(variant or "")
+    if variant == SIGNED:
+        tie(sae)
+    whitening = _whitening(reader) if variant == WHITENED else None
+
+    def before(step: int) -> None:
+        if enforce is not None:
+            enforce(sae)
+        milestone(step, lambda: _copied(trainer, batches, step))
+
+    batches = Watched(reader, before, whitening)
+    trainer.fit(batches)
+    if enforce is not None:
+        enforce(sae)
+    sae.input_transform = whitening
+    return sae
+
+
+def _copied(trainer: st.Trainer, batches: Watched, step: int) -> st.SparseAutoencoder:
+    """What is being trained, with thresholds from the batches that come next."""
+    sae = in_raw_units(trainer)
+    st.calibrate(sae, [batches.batch(each) for each in range(step, min(step + CALIBRATION_BATCHES, len(batches)))])
+    sae.input_transform = batches.read if isinstance(batches.read, Whitening) else None
+    return sae
+
+
+def _whitening(reader: ActivationReader) -> Whitening:
+    rows = min(COVARIANCE_ROWS, len(reader.activations))
+    return Whitening.of(reader.activations.gather(torch.arange(rows)))

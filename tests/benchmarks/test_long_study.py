@@ -1,0 +1,203 @@
+"""The study at more tokens: its texts, what it changes about training, what it keeps and measures beside the rest."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+import sae_torch as st
+from benchmarks.study.cell import Cell, Setting
+from benchmarks.study.grid import Block, Plan
+from benchmarks.study.ledger import FINISHED, Records
+from benchmarks.study.long.measures import LONG_MEASURES, matched, of_text
+from benchmarks.study.long.plan import MILESTONES
+from benchmarks.study.long.plan import PLAN as LONG_PLAN
+from benchmarks.study.long.texts import HELD_OUT, Texts, _r_strings
+from benchmarks.study.long.whitening import Whitening
+from benchmarks.study.methods import VARIANTS, method_of
+from benchmarks.study.milestones import milestone_file
+from benchmarks.study.request import Request, blank
+from benchmarks.study.run import Study
+from benchmarks.study.sources import Scale, Sources
+from benchmarks.study.synthetic import Truth
+from benchmarks.study.training import train, trained
+from benchmarks.study.weights import read_weights
+from sae_torch.activations import Activations
+from sae_torch.activations.shards import Shard
+from sae_torch.evaluation import measure
+
+TINY = Setting("synthetic", k=4, n_features=48)
+SCALE = Scale(train_tokens=16384, judged_tokens=1024, batch=512, truth=Truth(24, 48, 4.0, beta=3.0))
+
+
+def run(method: str, folder: Path, milestones: tuple[int, ...] = ()) -> tuple[Cell, st.SparseAutoencoder]:
+    cell = Cell.of(TINY, method=method, auxiliary="none", learning_rate=5e-3, split="dev", seed=0)
+    sources = Sources(SCALE, folder)
+    place = sources.folder("synthetic", "train")
+    Request(cell, str(place), SCALE.train_tokens, SCALE.batch, milestones).write(folder / "run")
+    train(folder / "run")
+    return cell, trained(cell, folder / "run")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Texts:
+    sizes = {"one": [900, 80, 40, 30, 500], "two": [10] * 200}
+    for name, lengths in sizes.items():
+        (tmp_path / name).mkdir()
+        for number, length in enumerate(lengths):
+            (tmp_path / name / f"{number:03d}.txt").write_text(f"{number:03d}" + "x" * (length - 3))
+    return Texts(tmp_path, ("one", "two"))
+
+
+def test_each_text_has_its_share_held_out_and_no_document_in_two_splits(texts: Texts) -> None:
+    splits = {split: texts.documents(split) for split in ("train", "dev", "test")}
+    names = [document.name for documents in splits.values() for document in documents]
+    assert len(names) == len(set(names)) == 205
+    for split in ("dev", "test"):
+        for name, whole in (("one", 1550), ("two", 2000)):
+            held = sum(len(document.text) for document in splits[split] if document.name.startswith(f"{name}/"))
+            assert held == round(HELD_OUT * whole)
+
+
+def test_a_text_that_changes_is_another_text(texts: Texts) -> None:
+    before = texts.provenance
+    (texts.folder / "two" / "007.txt").write_text("changed")
+    assert texts.provenance["text_sha256"] != before["text_sha256"]
+
+
+def test_r_databases_give_their_vectors_of_strings() -> None:
+    def packed(content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + zlib.compress(content)
+
+    def strings(*values: str | None) -> bytes:
+        parts = [struct.pack(">ii", 9, -1) if value is None else _r_string(value) for value in values]
+        return b"X\n" + struct.pack(">iii", 2, 0, 0) + struct.pack(">ii", 16, len(values)) + b"".join(parts)
+
+    numbers = b"X\n" + struct.pack(">iiiii", 2, 0, 0, 13, 1) + struct.pack(">i", 7)
+    database = packed(strings("Emma", None, "é")) + packed(numbers) + packed(strings("Persuasion"))
+    assert list(_r_strings(database)) == [["Emma", "é"], ["Persuasion"]]
+
+
+def _r_string(value: str) -> bytes:
+    return struct.pack(">ii", 9, len(value.encode())) + value.encode()
+
+
+def test_aligned_features_have_inner_product_one(tmp_path: Path) -> None:
+    _, sae = run("mutual choice, aligned", tmp_path)
+    products = (sae.encoder * sae.W_dec).sum(dim=1)
+    assert torch.allclose(products, torch.ones(48), atol=1e-5)
+    assert not torch.allclose(sae.encoder, sae.W_dec, atol=1e-2)
+
+
+def test_signed_features_are_the_best_absolute_values(tmp_path: Path) -> None:
+    _, sae = run("mutual choice, signed", tmp_path)
+    assert sae.n_features == 96
+    assert torch.equal(sae.encoder[48:], -sae.encoder[:48])
+    assert torch.equal(sae.W_dec[48:], -sae.W_dec[:48])
+    x = Sources(SCALE, tmp_path).activations("synthetic", "dev").tensor(torch.float32)[:64]
+    codes = sae.train().encode(x)
+    signed = (x - sae.b_dec) @ sae.encoder[:48].T + sae.b_enc[:48]
+    best = torch.zeros_like(signed).flatten()
+    kept = signed.abs().flatten().topk(4 * 64).indices
+    best[kept] = signed.flatten()[kept]
+    dense = codes.to_dense()
+    assert torch.allclose(dense[:, :48] - dense[:, 48:], best.view_as(signed), atol=1e-5)
+
+
+def test_whitened_training_reconstructs_raw_activations(tmp_path: Path) -> None:
+    cell, sae = run("mutual choice, whitened", tmp_path)
+    activations = Sources(SCALE, tmp_path).activations("synthetic", "dev")
+    plain = run("mutual choice", tmp_path / "plain")[1]
+    assert measure(sae, activations).nmse < 1.5 * measure(plain, activations).nmse
+    again = read_weights(cell, tmp_path / "run" / "weights.safetensors")
+    x = activations.tensor(torch.float32)[:16]
+    assert torch.equal(sae(x).x_hat, again(x).x_hat)
+
+
+@given(some.integers(0, 2**31 - 1))
+def test_whitening_makes_the_covariance_the_identity_and_goes_back(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(4000, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 3
+    whitening = Whitening.of(x)
+    t = whitening(x)
+    values = torch.linalg.eigvalsh(t.T.double() @ t.double() / len(t))
+    assert float(values.max()) < 1.001  # the ridge only makes directions smaller
+    assert float((whitening.back(t, x) - x).norm() / x.norm()) < 1e-3
+
+
+def test_weights_in_the_middle_are_kept_in_raw_units(tmp_path: Path) -> None:
+    cell, last = run("larger floors", tmp_path, milestones=(10240, 12288))
+    activations = Sources(SCALE, tmp_path).activations("synthetic", "dev")
+    errors = [
+        measure(read_weights(cell, milestone_file(tmp_path / "run", tokens)), activations).nmse
+        for tokens in (10240, 12288)
+    ]
+    assert errors[0] > errors[1] > measure(last, activations).nmse > 0
+
+
+def test_every_variant_has_a_place_in_the_plan_and_trains_what_it_says() -> None:
+    planned = {method for block in LONG_PLAN.blocks for method in block.methods}
+    assert set(VARIANTS) <= planned
+    for name in planned:
+        cell = Cell.of(TINY, method=name, auxiliary="none", learning_rate=1e-3, split="dev", seed=0)
+        assert blank(cell, 8).n_features == method_of(name).width(48)
+
+
+def test_a_long_run_asks_for_its_milestones_and_takes_its_own_measures(tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def remembered(folder: Path, python: Path) -> None:
+        asked.append(Request.read(folder))
+        train(folder)
+
+    plan = Plan((Block(TINY, ("larger floors",), seeds=1),), rates=(5e-3,), most_rates=1)
+    records = Records(tmp_path / "long.jsonl")
+    quality = tuple(each for each in LONG_MEASURES if "dev" in each.splits)
+    milestones = (10240, *MILESTONES)
+    study = Study(
+        plan, records, Sources(SCALE, tmp_path), tmp_path / "weights",
+        train=remembered, measures=quality, milestones=milestones,
+    )  # fmt: skip
+    assert study() == 2
+    assert [request.milestones for request in asked] == [(10240,), (10240,)]
+    for cell in records.cells():
+        assert records.status(cell) == FINISHED
+        assert set(records.figures(cell)) == {name for each in quality for name in each.gives}
+
+
+def test_dictionaries_are_matched_by_rows_that_choose_each_other() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(40, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    same = matched(rows, rows[order])
+    assert same["mutual_share"] == same["stable_share"] == 1
+    assert same["stable_cosine"] == pytest.approx(1)
+    half = torch.cat([rows[:20], torch.randn(20, 64, generator=torch.Generator().manual_seed(2))])
+    assert matched(rows, half)["stable_share"] == 0.5
+
+
+def test_the_rows_of_one_text_are_those_of_its_documents() -> None:
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.tensor([[0, 0, 1, 1], [2, 2, 2, 0]], dtype=torch.int32)
+    shard = Shard(
+        activations=torch.randn(6, 3, generator=generator),
+        window=torch.tensor([0, 0, 0, 1, 1, 1], dtype=torch.int32),
+        position=torch.tensor([1, 2, 3, 1, 2, 3], dtype=torch.int32),
+        token_ids=torch.zeros(2, 4, dtype=torch.int32),
+        documents=documents,
+        header={"documents": json.dumps(["one/a", "two/a", "one/b"])},
+    )
+    activations = Activations((shard, replace(shard)), 12)
+    one, two = of_text(activations, "one"), of_text(activations, "two")
+    assert one is not None
+    assert two is not None
+    assert of_text(activations, "three") is None
+    assert torch.equal(one.tensor(torch.float32), shard.activations[[0, 3, 4, 5]].repeat(2, 1))
+    assert torch.equal(two.tensor(torch.float32), shard.activations[[1, 2]].repeat(2, 1))
