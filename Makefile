@@ -96,6 +96,7 @@ study-long: $(INSTALLED) $(PEERS_INSTALLED)   ## the study at nine million token
 
 study-report: $(INSTALLED)   ## the evidence page, from the finished runs
 	$(BIN)/python -m benchmarks.study --report
+	$(BIN)/python -m benchmarks.study --long --report
 
 clean:           ## remove the environment and everything built
 	rm -rf $(VENV) site dist

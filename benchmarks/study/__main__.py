@@ -41,9 +41,10 @@ def main() -> None:
     plan = LONG_PLAN if options.long else PLAN
     records = Records(LONG_FILE if options.long else FILE)
     if options.report:
-        from benchmarks.study.report import write
+        from benchmarks.study.long.report import parts as long_parts
+        from benchmarks.study.report import parts, write
 
-        for file in write(records):
+        for file in write(records, plan, parts=long_parts if options.long else parts):
             print(file)
     elif options.status:
         failed = [cell.name for cell in records.cells() if records.status(cell) == FAILED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.study.findings import Findings
@@ -21,7 +21,12 @@ def parts(records: Records, plan: Plan = PLAN) -> dict[str, str]:
     return found | {f"{name}.svg.html": text for name, text in pictures(findings).items()}
 
 
-def write(records: Records, plan: Plan = PLAN, folder: Path = FOLDER) -> Iterator[Path]:
+def write(
+    records: Records,
+    plan: Plan = PLAN,
+    folder: Path = FOLDER,
+    parts: Callable[[Records, Plan], Mapping[str, str]] = parts,
+) -> Iterator[Path]:
     """Write what has changed; the files that are written."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in parts(records, plan).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -59,9 +59,9 @@ def the_bar(findings: Findings) -> str:
     return markdown(["setting", "ours", "bar", "why"], rows, numbers=False)
 
 
-def quality(findings: Findings, setting: Setting) -> str:
+def quality(findings: Findings, setting: Setting, methods: Sequence[str] = tuple(METHODS)) -> str:
     """Every method of a setting, the least error first."""
-    runs = sorted(findings.among(setting, tuple(METHODS)), key=lambda each: each.mean("nmse_at_k"))
+    runs = sorted(findings.among(setting, methods), key=lambda each: each.mean("nmse_at_k"))
     if not runs:
         return NOTHING + "\n"
     headings = [
@@ -212,12 +212,12 @@ def _is_matched(findings: Findings, setting: Setting) -> bool:
     return all(setting != block.setting for block in findings.plan.blocks)
 
 
-def searches(findings: Findings) -> str:
+def searches(findings: Findings, methods: Sequence[str] = tuple(METHODS)) -> str:
     """Error on the development split by learning rate."""
     found = [
         cell
         for cell in findings.records.cells()
-        if cell.split == "dev" and cell.setting in findings.settings and cell.method in METHODS
+        if cell.split == "dev" and cell.setting in findings.settings and cell.method in methods
     ]
     if not found:
         return NOTHING + "\n"
@@ -278,7 +278,7 @@ def _state(findings: Findings, block: Block, method: str) -> str:
     return STATES[2] if searched else STATES[3]
 
 
-def made(findings: Findings) -> str:
+def made(findings: Findings, file: str = "study.jsonl") -> str:
     """Machines, versions and dates of the runs."""
     lines = [findings.records.line(cell) for cell in findings.records.cells()]
     finished = [line for line in lines if line["status"] == FINISHED]
@@ -289,7 +289,7 @@ def made(findings: Findings) -> str:
     dates = sorted(line["finished"][:10] for line in finished)
     return (
         f"{len(finished)} runs from {dates[0]} to {dates[-1]} on {'; '.join(sorted(machines))}; "
-        f"{', '.join(sorted(versions))}. Each line of `benchmarks/results/study.jsonl` has its own.\n"
+        f"{', '.join(sorted(versions))}. Each line of `benchmarks/results/{file}` has its own.\n"
     )
 
 

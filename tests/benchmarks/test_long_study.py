@@ -14,16 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import sae_torch as st
+from benchmarks.study.__main__ import LONG_FILE
 from benchmarks.study.cell import Cell, Setting
 from benchmarks.study.grid import Block, Plan
 from benchmarks.study.ledger import FINISHED, Records
 from benchmarks.study.long.measures import LONG_MEASURES, matched, of_text
-from benchmarks.study.long.plan import MILESTONES
+from benchmarks.study.long.plan import LONG, MILESTONES, SHORT
 from benchmarks.study.long.plan import PLAN as LONG_PLAN
+from benchmarks.study.long.report import parts
 from benchmarks.study.long.texts import HELD_OUT, Texts, _r_strings
 from benchmarks.study.long.whitening import Whitening
 from benchmarks.study.methods import VARIANTS, method_of
 from benchmarks.study.milestones import milestone_file
+from benchmarks.study.report import FOLDER
 from benchmarks.study.request import Request, blank
 from benchmarks.study.run import Study
 from benchmarks.study.sources import Scale, Sources
@@ -201,3 +204,47 @@ def test_the_rows_of_one_text_are_those_of_its_documents() -> None:
     assert of_text(activations, "three") is None
     assert torch.equal(one.tensor(torch.float32), shard.activations[[0, 3, 4, 5]].repeat(2, 1))
     assert torch.equal(two.tensor(torch.float32), shard.activations[[1, 2]].repeat(2, 1))
+
+
+def recorded(records: Records, setting: Setting, method: str, split: str, rate: float, **figures: object) -> None:
+    auxiliary = str(figures.pop("auxiliary", "none"))
+    cell = Cell.of(setting, method=method, auxiliary=auxiliary, learning_rate=rate, split=split, seed=0)
+    line = {
+        "status": FINISHED,
+        "figures": {"nmse": 0.15, "l0": 32.1, "silent": 0, "under_used": 3, "ce_recovered": 0.98, **figures},
+        "machine": {"processor": "a processor", "cores": 2},
+        "training": {"versions": {"torch": "2"}},
+        "finished": "2026-11-30T00:00:00",
+    }
+    records.append(cell, line)
+
+
+def test_the_answers_follow_the_records(tmp_path: Path) -> None:
+    records = Records(tmp_path / "long.jsonl")
+    assert all("ot known yet" in line or "not run yet" in line for line in answers_of(records))
+    points = [
+        {"tokens": tokens, "nmse_at_k": error, "silent": silent, "under_used": 9, "ce_recovered": 0.97}
+        for tokens, error, silent in ((400_000, 0.2, 300), (8_900_000, 0.1, 120))
+    ]
+    errors = {"larger floors": 0.095, "mutual choice": 0.1, "token choice": 0.104, "sparsify TopK": 0.12}
+    for method, error in errors.items():
+        for rate, worse in ((2e-3, 0.06), (4e-3, 0.05), (8e-3, 0.07)):
+            recorded(records, SHORT, method, "dev", rate, nmse_at_k=error + worse)
+        auxiliary = "k" if method in ("token choice", "sparsify TopK") else "none"
+        silent = 0 if "floors" in method else 120
+        recorded(records, LONG, method, "test", 4e-3, auxiliary=auxiliary, nmse_at_k=error, silent=silent, curve=points)
+    said = answers_of(records)
+    assert "Yes, some do" in said[0]
+    assert "300 at 0.4 M, 120 at 8.9 M" in said[0]
+    assert "-5.0 % of mutual choice's, with 0 silent features against 120" in said[1]
+    assert "token choice in our trainer has -13.3 %" in said[3]
+    assert "Larger floors, which has the least error" in said[4]
+
+
+def answers_of(records: Records) -> list[str]:
+    return parts(records)["long_answers.md"].splitlines()
+
+
+def test_the_page_is_that_of_the_committed_records() -> None:
+    for name, text in parts(Records(LONG_FILE)).items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text, f"{name}: run make study-report"

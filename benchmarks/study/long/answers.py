@@ -1,0 +1,102 @@
+"""What the page must answer first, each sentence computed from the records."""
+
+from __future__ import annotations
+
+from benchmarks.study.cell import Setting
+from benchmarks.study.findings import Findings, Runs
+from benchmarks.study.long.plan import ALIGNED_ONES, LONG, OTHER_VARIANTS, SHORT, WIDE
+from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, PEERS, TOKEN
+from benchmarks.study.verdicts import bar
+
+OPEN = "not known yet: what it needs has not been run"
+
+
+def answers(findings: Findings) -> str:
+    """The five questions and their answers."""
+    asked = (
+        ("Do mutual choice's silent features come back with more tokens?", _come_back(findings)),
+        ("Does the floor still pay with all tokens, and at which price?", _floor(findings)),
+        ("Does anything of 2026 beat it?", _rivals(findings)),
+        ("How much of the distance to the peers is the trainer?", _trainer(findings)),
+        ("What would we use for a hundred million tokens?", _choice(findings)),
+    )
+    lines = [f"- **{question}** {answer[0].upper() + answer[1:]}." for question, answer in asked]
+    bars = [bar(findings, setting, LARGER_FLOORS) for setting in (LONG, WIDE)]
+    lines += [f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}" for verdict in bars]
+    return "\n".join(lines) + "\n"
+
+
+def curve(findings: Findings, runs: Runs) -> list[dict[str, float]]:
+    """Points of the learning curve of the first seed."""
+    return list(findings.records.figures(runs.cells[0]).get("curve", ()))
+
+
+def _come_back(findings: Findings) -> str:
+    runs = findings.of(LONG, MUTUAL)
+    points = curve(findings, runs) if runs else []
+    if len(points) < 2:
+        return OPEN
+    said = ", ".join(f"{point['silent']:.0f} at {_millions(point['tokens'])}" for point in points)
+    fell = points[-1]["silent"] < points[0]["silent"]
+    return f"{'yes, some do' if fell else 'no'}: of {LONG.n_features} features {said} are silent"
+
+
+def _floor(findings: Findings) -> str:
+    found = []
+    for setting in (LONG, WIDE):
+        floors, mutual = findings.of(setting, LARGER_FLOORS), findings.of(setting, MUTUAL)
+        if floors and mutual:
+            change = 100 * (floors.mean("nmse_at_k") / mutual.mean("nmse_at_k") - 1)
+            found.append(
+                f"at {setting.n_features} features its error is {change:+.1f} % of mutual choice's, with "
+                f"{floors.mean('silent'):.0f} silent features against {mutual.mean('silent'):.0f}"
+            )
+    return "; ".join(found) or OPEN
+
+
+def _rivals(findings: Findings) -> str:
+    floors = findings.of(SHORT, LARGER_FLOORS)
+    rivals = [runs for name in (*ALIGNED_ONES, *OTHER_VARIANTS) if (runs := findings.of(SHORT, name))]
+    if floors is None or not rivals:
+        return OPEN
+    said = ", ".join(f"{runs.method} {_against(runs, floors)}" for runs in rivals)
+    return f"error at a million tokens against larger floors: {said}"
+
+
+def _trainer(findings: Findings) -> str:
+    setting = LONG if findings.of(LONG, TOKEN, "k") else SHORT
+    ours = findings.of(setting, TOKEN, "k") or findings.of(setting, TOKEN)
+    peers = [runs for name in PEERS for auxiliary in ("none", "k") if (runs := findings.of(setting, name, auxiliary))]
+    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(peers)
+    if ours is None or peer is None or floors is None:
+        return OPEN
+    return (
+        f"at {_where(setting)} token choice in our trainer has {_against(ours, peer)} of {peer.label}'s error, "
+        f"larger floors {_against(floors, peer)}"
+    )
+
+
+def _choice(findings: Findings) -> str:
+    runs = [each for name in (LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
+    best = findings.best(runs) if len(runs) == 2 else None
+    if best is None:
+        return OPEN
+    points = {each.method: curve(findings, each) for each in runs}
+    last = "; ".join(
+        f"{name} {shown[-2]['nmse_at_k']:.4f} then {shown[-1]['nmse_at_k']:.4f}"
+        for name, shown in points.items()
+        if len(shown) > 1
+    )
+    return f"{best.method}, which has the least error with all tokens; the last two points of the curves: {last}"
+
+
+def _against(ours: Runs, theirs: Runs) -> str:
+    return f"{100 * (ours.mean('nmse_at_k') / theirs.mean('nmse_at_k') - 1):+.1f} %"
+
+
+def _millions(tokens: float) -> str:
+    return f"{tokens / 1e6:g} M"
+
+
+def _where(setting: Setting) -> str:
+    return f"{setting.source.partition('/')[0]}, {setting.n_features} features"
