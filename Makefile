@@ -11,7 +11,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/installed
 PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.* pytest pytest-timeout hypothesis
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-BENCHMARKS := selection laminar two_sided streaming
+BENCHMARKS := selection dense_activation laminar two_sided streaming
 
 .PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-texts study-long study-report clean help
 help:            ## this list

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_torch.ops.dense import spread
+
 
 @dataclass(frozen=True, eq=False)
 class SparseCodes:
@@ -102,9 +104,8 @@ class SparseCodes:
 
     def to_dense(self) -> Tensor:
         """The (tokens, features) matrix of activations, with gradient."""
-        dense = self.values.new_zeros(self.shape)
         # entries past the count add 0 to the first place
-        return dense.index_put((self.tokens, self.features), self.values, accumulate=self.count is not None)
+        return spread(self.values, self.tokens, self.features, self.shape, adding=self.count is not None)
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """The same matches with other values."""

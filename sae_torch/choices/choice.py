@@ -23,6 +23,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, PaddedStart, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
+from sae_torch.ops.dense import selected
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 
@@ -122,7 +123,7 @@ class Choice(Statistics):
     def forward(self, scores: Tensor) -> SparseCodes:
         """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
         tokens, features, count = self.matches(scores, observe=torch.is_grad_enabled())
-        values = scores[tokens, features]
+        values = scores[tokens, features] if count is not None else selected(scores, tokens, features)
         # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
         values = values + (values.clamp_min(0.0) - values).detach()
         self.memory.hold(values)

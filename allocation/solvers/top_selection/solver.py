@@ -80,7 +80,9 @@ class TopSelection:
         chosen = best if axis is None or problem.budget is None else _within_budget(problem, best, problem.budget)
         tokens, features, values = problem.matrix.matches(chosen.flat)
         full = None if axis is None else counts_of((tokens, features)[axis], caps.size) == caps
-        prices = prices_of_ends(problem, axis, _ends(problem, best), _ends(problem, chosen), len(values), full)
+        before = _ends(problem, best)
+        after = before if chosen is best else _ends(problem, chosen)
+        prices = prices_of_ends(problem, axis, before, after, len(values), full)
         stats: dict[str, Any] = {"passes": best.passes, "seconds": time.perf_counter() - started}
         if best.reaching is not None:  # says how good the warm start was
             stats["reaching"] = best.reaching
