@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_torch.ops.dense import spread
+from sae_torch.dense import spread
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ LAYERS = {
         ("plot",),
     ),
     "sae_torch": (
-        ("errors", "files", "environment", "launched", "config_file", "retyped"),
+        ("errors", "files", "environment", "launched", "config_file", "retyped", "dense"),
         ("codes", "matches", "product_dtype", "input_transform"),
         ("parallel",),
         ("ops",),

@@ -20,10 +20,10 @@ from sae_torch.choices.recomputation import MatchMemory
 from sae_torch.choices.statistics import Statistics
 from sae_torch.choices.thresholds import BatchFree
 from sae_torch.codes import SparseCodes
+from sae_torch.dense import selected
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, PaddedStart, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
-from sae_torch.ops.dense import selected
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 

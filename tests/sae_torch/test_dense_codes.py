@@ -9,7 +9,7 @@ from hypothesis import strategies as st_
 from torch import Tensor
 
 import sae_torch as st
-from sae_torch.ops import dense
+from sae_torch import dense
 
 CHOICES = (
     lambda k: st.TokenChoice(k),

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sae_torch.ops.compiling import no_compile
-
 # From so many bytes pages are handed out anew for every matrix; torch starts its own on this boundary.
 LARGE, BOUNDARY = 1 << 22, 64
 
@@ -38,7 +36,7 @@ def selected(scores: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from sae_torch.ops.dense import selected
+    >>> from sae_torch.dense import selected
     >>> selected(torch.tensor([[1.0, 2.0]]), torch.tensor([0]), torch.tensor([1])).tolist()
     [2.0]
     """
@@ -66,7 +64,7 @@ def spread(values: Tensor, tokens: Tensor, features: Tensor, shape: tuple[int, .
     Examples
     --------
     >>> import torch
-    >>> from sae_torch.ops.dense import spread
+    >>> from sae_torch.dense import spread
     >>> spread(torch.tensor([2.0]), torch.tensor([0]), torch.tensor([1]), (1, 2)).tolist()
     [[0.0, 2.0]]
     """
@@ -74,7 +72,6 @@ def spread(values: Tensor, tokens: Tensor, features: Tensor, shape: tuple[int, .
     return zeros(shape, values).index_put_((tokens, features), values, accumulate=adding)
 
 
-@no_compile
 def zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros of the type of another tensor, where that is.
 
@@ -82,7 +79,8 @@ def zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     system has written already: a tenth of the time.
     """
     size = math.prod(shape) * like.element_size()
-    if like.device.type != "cpu" or size < LARGE or type(like) not in (Tensor, torch.nn.Parameter):
+    plain = type(like) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    if like.device.type != "cpu" or size < LARGE or not plain:
         return like.new_zeros(shape)
     memory = np.zeros(size + BOUNDARY, np.uint8)
     start = -memory.ctypes.data % BOUNDARY
