@@ -12,7 +12,7 @@ FLOOR, LARGER_FLOOR, CAP = 1 / 8, 1 / 4, 8.0
 
 
 # What is changed about a training, and the density from which a feature counts as dense.
-ALIGNED, WHITENED, SIGNED, DENSE = "aligned", "whitened", "signed", 0.1
+ALIGNED, WHITENED, SIGNED, PENALISED, DENSE = "aligned", "whitened", "signed", "penalised", 0.1
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ VARIANTS: Mapping[str, Method] = {
         Method("mutual choice, whitened", lambda k, n: st.MutualChoice(k), variant=WHITENED),
         Method("larger floors, whitened", lambda k, n: _floors(k, n, LARGER_FLOOR), variant=WHITENED),
         Method("mutual choice, signed", lambda k, n: st.MutualChoice(k), variant=SIGNED),
+        Method("mutual choice, dense ones penalised", lambda k, n: st.MutualChoice(k), variant=PENALISED),
         Method("mutual choice, dense ones capped", lambda k, n: st.BalancedChoice(k, feature_caps=DENSE)),
     )
 }

@@ -23,6 +23,7 @@ from benchmarks.study.long.plan import LONG, MILESTONES, SHORT
 from benchmarks.study.long.plan import PLAN as LONG_PLAN
 from benchmarks.study.long.report import parts
 from benchmarks.study.long.texts import HELD_OUT, Texts, _r_strings
+from benchmarks.study.long.variants import penalise
 from benchmarks.study.long.whitening import Whitening
 from benchmarks.study.methods import VARIANTS, method_of
 from benchmarks.study.milestones import milestone_file
@@ -134,6 +135,31 @@ def test_whitening_makes_the_covariance_the_identity_and_goes_back(seed: int) ->
     values = torch.linalg.eigvalsh(t.T.double() @ t.double() / len(t))
     assert float(values.max()) < 1.001  # the ridge only makes directions smaller
     assert float((whitening.back(t, x) - x).norm() / x.norm()) < 1e-3
+
+
+def test_a_penalty_on_dense_features_reaches_the_matches_near_the_price() -> None:
+    """Against the derivative, in float64, of the penalty with a ramp in place of the step."""
+    torch.manual_seed(0)
+    sae = st.SparseAutoencoder(6, 12, st.MutualChoice(3), dtype=torch.float64)
+    x = torch.randn(40, 6, dtype=torch.float64) + torch.linspace(1, 2, 6, dtype=torch.float64)
+    weight = torch.randn(40, 6, dtype=torch.float64)
+
+    def gradient() -> torch.Tensor:
+        sae.zero_grad()
+        (sae(x).x_hat * weight).sum().backward()
+        assert sae.b_enc.grad is not None
+        return sae.b_enc.grad.clone()
+
+    plain, codes = gradient(), sae(x).codes
+    penalise(sae)
+    added = gradient() - plain
+    scores = codes.values.detach()  # rows have norm 1
+    price = float(scores[scores > 0].min())
+    density = torch.bincount(codes.features, minlength=12) / 40
+    near = torch.bincount(codes.features[scores < 1.5 * price], minlength=12)
+    expected = 10 * 2 * (density - 0.1).clamp_min(0) * near / 40 / (0.5 * price)
+    assert torch.allclose(added, expected.double(), atol=1e-6)
+    assert bool((added > 0).any())
 
 
 def test_weights_in_the_middle_are_kept_in_raw_units(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def methods() -> str:
         "aligned": "the encoder row of every feature has inner product 1 with its decoder row, after every step",
         "whitened": "trained on activations whose covariance is the identity; reconstructions go back exactly",
         "signed": "scores are absolute values, so that a feature may be negative; it has two directions",
+        "penalised": "a penalty on the frequency of features on over a tenth of the tokens, as Gemma Scope 2 has one",
         None: "no feature on more than a tenth of the tokens of a batch",
     }
     return markdown(["variant", "what it is"], [[name, what[each.variant]] for name, each in VARIANTS.items()], False)

@@ -5,6 +5,9 @@
 - *whitened* (arXiv 2511.13981): trained on activations with the identity as their covariance; reconstructions go back.
 - *signed* (arXiv 2510.00404): scores are absolute values. A feature is held as two, one the negative of the other: of
   these at most one has a positive score, so that the best scores of the pair are those of the absolute value.
+- *penalised*: a penalty on the frequency of dense features, as Gemma Scope 2 has one beside its JumpReLU. Ours:
+  `c sum_j max(0, p_j - 0.1)^2`, whose gradient reaches the matches just above the price, since only those would
+  be lost if scores fell: the rectangle that stands for a step's derivative there.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from torch import Tensor
 
 import sae_torch as st
 from benchmarks.study.long.whitening import Whitening
-from benchmarks.study.methods import ALIGNED, SIGNED, WHITENED
+from benchmarks.study.methods import ALIGNED, DENSE, PENALISED, SIGNED, WHITENED
 from benchmarks.study.milestones import in_raw_units
 from sae_torch.activations import ActivationReader
+from sae_torch.sparse_coder import Output
 
 # Rows that the covariance is taken from.
 COVARIANCE_ROWS = 100_000
+# Of the penalty: its weight, and the width of the rectangle as a share of the price.
+COEFFICIENT, BAND = 10.0, 0.5
 # Batches that set the thresholds of weights in the middle of a training.
 CALIBRATION_BATCHES = 4
 
@@ -90,6 +96,30 @@ def tie(sae: st.SparseAutoencoder) -> None:
         weight.register_post_accumulate_grad_hook(shared)
 
 
+def penalise(sae: st.SparseAutoencoder) -> None:
+    """Add the gradient of the penalty on dense features to that of the codes, in every forward pass of training."""
+
+    @torch.no_grad()
+    def gradient(codes: st.SparseCodes) -> Tensor:
+        norms = sae.W_dec.norm(dim=1)
+        scores = codes.values.detach() * norms[codes.features]
+        tokens, taken = codes.shape[0], scores > 0
+        density = torch.bincount(codes.features[taken], minlength=codes.shape[1]) / tokens
+        excess = (density - DENSE).clamp_min(0)
+        price = scores[taken].min() if bool(taken.any()) else scores.new_zeros(())
+        width = BAND * price
+        near = (scores > 0) & (scores < price + width)
+        slope = 2 * COEFFICIENT / tokens * excess[codes.features] * norms[codes.features] / width
+        return torch.where(near, slope, torch.zeros(()))
+
+    def hook(module: torch.nn.Module, inputs: object, out: Output) -> None:
+        if out.codes.values.requires_grad:
+            added = gradient(out.codes)
+            out.codes.values.register_hook(lambda found: found + added)
+
+    sae.register_forward_hook(hook)
+
+
 def fit(
     variant: str | None, sae: st.SparseAutoencoder, config: st.TrainConfig, reader: ActivationReader,
     milestone: Callable[[int, Callable[[], st.SparseAutoencoder]], None],
@@ -107,8 +137,9 @@ def fit(
     """
     trainer = st.Trainer(sae, config)
     enforce = {ALIGNED: align, SIGNED: mirror}.get(variant or "")
-    if variant == SIGNED:
-        tie(sae)
+    prepare = {SIGNED: tie, PENALISED: penalise}.get(variant or "")
+    if prepare is not None:
+        prepare(sae)
     whitening = _whitening(reader) if variant == WHITENED else None
 
     def before(step: int) -> None:
