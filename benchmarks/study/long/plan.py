@@ -25,8 +25,7 @@ OTHER_VARIANTS = tuple(name for name in VARIANTS if name not in ALIGNED_ONES)
 PLAN = Plan(
     (
         # two seeds: their dictionaries are matched
-        Block(SHORT, (LARGER_FLOORS, MUTUAL, TOKEN), seeds=2),
-        Block(SHORT, ALIGNED_ONES, seeds=2),
+        Block(SHORT, (LARGER_FLOORS, MUTUAL, TOKEN, *ALIGNED_ONES), seeds=2),
         Block(SHORT, (SPARSIFY,), seeds=1),
         Block(SHORT, (*OTHER_VARIANTS, MUTUAL_THEN_FEATURE), seeds=1),
         Block(SHORT, (BATCH_TOP_K,), seeds=1),
