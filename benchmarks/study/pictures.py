@@ -22,11 +22,11 @@ def error_by_k(findings: Findings) -> str:
     for method, colour, dashed in LINES:
         points = [(s.k, runs.mean("nmse_at_k")) for s in same if (runs := findings.of(s, method))]
         if points:
-            series.append(Series(method, *_columns(sorted(points)), colour, dashed))
+            series.append(Series(method, *columns(sorted(points)), colour, dashed))
     if max((len(each.x) for each in series), default=0) < 2:
         return NOTHING
     title = f"Error against features per token, {MAIN.n_features} features, mean of the seeds"
-    return _figure(series, Axis("features per token", log=True), Axis("NMSE", log=True), title)
+    return figure(series, Axis("features per token", log=True), Axis("NMSE", log=True), title)
 
 
 def frequency_spectrum(findings: Findings) -> str:
@@ -37,11 +37,11 @@ def frequency_spectrum(findings: Findings) -> str:
         if runs is not None:
             points = findings.records.figures(runs.cells[0]).get("spectrum")
             if points:
-                series.append(Series(method, *_columns(points), colour, dashed))
+                series.append(Series(method, *columns(points), colour, dashed))
     if not series:
         return NOTHING
     title = f"Share of the test tokens on which a feature fires, by rank, seed {findings.plan.seeds[0]}"
-    return _figure(series, Axis("rank of the feature", log=True), Axis("share of the tokens", log=True), title)
+    return figure(series, Axis("rank of the feature", log=True), Axis("share of the tokens", log=True), title)
 
 
 def features_by_difficulty(findings: Findings) -> str:
@@ -56,7 +56,7 @@ def features_by_difficulty(findings: Findings) -> str:
     if not series:
         return NOTHING
     title = "Features per token for tenths of the test tokens, from the easiest to the hardest"
-    return _figure(series, Axis("tenth of the tokens"), Axis("features per token", include=(0.0,)), title)
+    return figure(series, Axis("tenth of the tokens"), Axis("features per token", include=(0.0,)), title)
 
 
 def pictures(findings: Findings) -> dict[str, str]:
@@ -64,11 +64,13 @@ def pictures(findings: Findings) -> dict[str, str]:
     return {draw.__name__: draw(findings) for draw in (error_by_k, frequency_spectrum, features_by_difficulty)}
 
 
-def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+def columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """What is across, and what is up."""
     return [point[0] for point in points], [point[1] for point in points]
 
 
-def _figure(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
+def figure(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
+    """A chart with its legend and title, as HTML."""
     chart = line_chart(series, x, y, title)
     head = '<figure class="chart-figure" data-search-exclude>'
     return f"{head}{legend(series)}{chart}<figcaption>{title}.</figcaption></figure>\n"

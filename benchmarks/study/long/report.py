@@ -9,9 +9,12 @@ from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import Records
 from benchmarks.study.long.answers import answers, curve
 from benchmarks.study.long.plan import LONG, NORMS, OURS, PLAN, SHORT, UNSEEN, WIDE
-from benchmarks.study.methods import PEERS, VARIANTS
+from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
+from benchmarks.study.pictures import NOTHING as PICTURE_MISSING
+from benchmarks.study.pictures import columns, figure
 from benchmarks.study.tables import made, progress, quality, searches, state
 from benchmarks.study.words import NOTHING, markdown
+from sae_torch.evaluation.report.charts import Axis, Series
 
 METHODS = (*OURS, *PEERS, *VARIANTS)
 
@@ -36,7 +39,9 @@ def parts(records: Records, plan: Plan = PLAN) -> dict[str, str]:
         "progress": progress(findings),
         "made": made(findings, "long_study.jsonl"),
     }
-    return {f"long_{name}.md": text for name, text in found.items()}
+    return {f"long_{name}.md": text for name, text in found.items()} | {
+        "long_curves.svg.html": learning_curves(findings)
+    }
 
 
 def methods() -> str:
@@ -70,6 +75,21 @@ def curves(findings: Findings) -> str:
             ]
     headings = ["method", "features", "tokens", "NMSE at L0 = k", "silent", "under-used", "loss recovered"]
     return markdown(headings, rows) if rows else NOTHING + "\n"
+
+
+def learning_curves(findings: Findings) -> str:
+    """Error by tokens, as a picture."""
+    lines = ((LARGER_FLOORS, "none", 1, False), (MUTUAL, "none", 2, False), (SPARSIFY, "k", 3, False))
+    series = []
+    for method, auxiliary, colour, dashed in (*lines, (TOKEN, "k", 0, True)):
+        runs = findings.of(LONG, method, auxiliary)
+        points = [(point["tokens"], point["nmse_at_k"]) for point in curve(findings, runs)] if runs else []
+        if len(points) > 1:
+            series.append(Series(method, *columns(points), colour, dashed))
+    if not series:
+        return PICTURE_MISSING
+    title = f"Error at L0 = k by tokens trained on, {LONG.n_features} features, first seed"
+    return figure(series, Axis("tokens", log=True), Axis("NMSE", log=True), title)
 
 
 def dense(findings: Findings) -> str:
