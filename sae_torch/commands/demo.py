@@ -33,14 +33,13 @@ from sae_torch.evaluation import (
     Result,
     ResultsFolder,
     batch_free,
-    decoder_cosines,
     measure,
     model_loss,
-    render_report,
     text_table,
 )
+from sae_torch.evaluation.dashboard import write_dashboard
 from sae_torch.evaluation.evaluation import ZipfCurve
-from sae_torch.evaluation.feature_pages import feature_pages
+from sae_torch.evaluation.report import write_report
 from sae_torch.evaluation.results_folder import REPORT, RESULTS
 from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of
@@ -55,7 +54,6 @@ CHOICES: dict[str, Callable[[int, int], st.Choice]] = {
     "balanced choice": lambda k, features: st.BalancedChoice(k, feature_floors=FLOOR * k / features),
 }
 CURVE = "training.json"
-FEATURE_PAGES, CONTEXTS = 200, 5
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,11 @@ class Demo:
                 "Sparse autoencoders trained on the same activations with the same budget of "
                 f"{self.k} features per token, judged on addresses none of them has seen."
             )
-            report = render_report(evaluations, self._facts(train, test, loss), lead)
+            report = folder.working / REPORT
+            write_report(report, evaluations, self._facts(train, test, loss), lead)
+            for evaluation in evaluations:
+                assert evaluation.dashboard is not None
+                evaluation.dashboard.unlink()
         folder.publish(
             {
                 "results": [result.as_json() for result in results],
@@ -227,11 +229,12 @@ class Demo:
     ) -> Evaluation:
         """The evaluation from one pass over the held-out tokens; `sae-torch evaluate` measures more."""
         curve = json.loads((folder.working / _slug(name) / CURVE).read_text(encoding="utf-8"))
-        cosines = decoder_cosines(sae.W_dec)
+        dashboard = folder.working / f"{_slug(name)}.zip"
+        write_dashboard(dashboard, sae, quality, test, language_model, progress=f"features {name}")
         return replace(
             Evaluation.of(name, sae, quality).with_model_loss(loss),
             curve=(tuple(curve["tokens"]), tuple(curve["loss"])),
-            features=feature_pages(sae, quality, test, language_model, cosines, FEATURE_PAGES, CONTEXTS),
+            dashboard=dashboard,
         )
 
     def _facts(self, train: Activations, test: Activations, loss: ModelLoss) -> dict[str, str]:

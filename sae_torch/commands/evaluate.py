@@ -19,7 +19,7 @@ from sae_torch.choices.own import import_module
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation, evaluate
-from sae_torch.evaluation.evaluation_file import EvaluationFile, tables
+from sae_torch.evaluation.evaluation_file import EvaluationFile, dashboard_beside, tables
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
 from sae_torch.files import require_free
@@ -63,7 +63,8 @@ class Evaluate:
     loss_windows: int = 128
     """Windows for the loss of a causal language model; 0 leaves it out."""
     pages: int = 300
-    """Feature pages of each autoencoder; 0 leaves them out."""
+    """Feature pages of each autoencoder that the file holds itself. Those of all features lie beside it, in a folder
+    whose name ends in .features, and `report` shows these while they are there; 0 leaves all out."""
     batch_sizes: tuple[int, ...] = (256, 1024, 4096)
     """Batch sizes whose allocation is compared."""
     batch_tokens: int = 16_384
@@ -117,12 +118,14 @@ class Evaluate:
         world.require_alike(
             "autoencoders", lambda: [part for sae in saes.values() for part in sae.state_dict().values()]
         )
+        dashboards = {name: dashboard_beside(self.out, number, name) for number, name in enumerate(saes, 1)}
         evaluations = world.divided(
             [
                 partial(
                     evaluate, name, sae, activations, language_model if self.pages else None,
                     batch_sizes=self.batch_sizes, batch_tokens=self.batch_tokens, null_tokens=self.null_tokens,
-                    pages=self.pages, seed=self.seed, progress=world.leads,
+                    pages=self.pages, dashboard=dashboards[name] if self.pages else None, seed=self.seed,
+                    progress=world.leads,
                 )
                 for name, sae in saes.items()
             ]

@@ -12,8 +12,8 @@ from sae_torch.commands.evaluate import Evaluate
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.evaluation_file import EvaluationFile
-from sae_torch.evaluation.report.page import render_report
-from sae_torch.files import require_free, write_text
+from sae_torch.evaluation.report.page import is_folder, write_report
+from sae_torch.files import require_free
 from sae_torch.interop.weight_headers import SUFFIXES
 
 
@@ -25,7 +25,8 @@ class Report:
     """Files that `evaluate` wrote; or dictionaries that `import` reads, which are judged first on `activations`;
     `report PATH` does without the name."""
     out: Path = Path("report.html")
-    """Page to write; the evaluation of dictionaries lies beside it, as .json."""
+    """Page to write: one file, or, without a suffix, a folder whose parts are read when they are shown, for large
+    dictionaries. The evaluation of dictionaries lies beside it, as .json."""
     activations: Path | None = None
     """Held-out activations for dictionaries; `evaluate` has more options."""
     targets: Path | None = None
@@ -50,7 +51,14 @@ class Report:
         """
         if not self.evaluations:
             raise InputError("evaluations: expected at least one file, found none")
-        require_free(self.out, self.overwrite)
+        if is_folder(self.out) and self.out.is_dir():
+            if not self.overwrite:
+                raise InputError(
+                    f"{self.out} is a folder, expected a file to write or a folder that is not there yet; choose "
+                    "another --out or replace a report with --overwrite"
+                )
+        else:
+            require_free(self.out, self.overwrite)
         dictionaries = tuple(path for path in self.evaluations if path.is_dir() or path.suffix in SUFFIXES)
         files = {path: EvaluationFile.read(path) for path in self.evaluations if path not in dictionaries}
         if dictionaries:
@@ -62,12 +70,14 @@ class Report:
         for path, file in files.items():
             for evaluation in file.evaluations:
                 name = evaluation.name if times[evaluation.name] == 1 else f"{path.stem}: {evaluation.name}"
-                shown.append(dataclasses.replace(evaluation, name=name))
+                dashboard = evaluation.dashboard
+                if dashboard is not None and not dashboard.is_file():
+                    print(f"{dashboard}: the pages of all features of {evaluation.name} are not there, some are shown")
+                    dashboard = None
+                shown.append(dataclasses.replace(evaluation, name=name, dashboard=dashboard))
             facts |= {label if len(files) == 1 else f"{path.stem}: {label}": text for label, text in file.facts.items()}
-        page = render_report(shown, facts)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.out, page)
-        print(self.out)
+        write_report(self.out, shown, facts, overwrite=self.overwrite)
+        print(self.out / "index.html" if is_folder(self.out) else self.out)
 
     def _judged(self, dictionaries: tuple[Path, ...]) -> Path:
         """The evaluation of dictionaries, as `evaluate` writes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from sae_torch.activations.shards import Activations
 from sae_torch.evaluation.batch_mode import BatchMode, batch_sensitivity
 from sae_torch.evaluation.collapse import DecoderCosines, decoder_cosines
 from sae_torch.evaluation.contexts import TokenContext
+from sae_torch.evaluation.dashboard.dashboard import write_dashboard
 from sae_torch.evaluation.difficulty import Difficulty, token_difficulty
 from sae_torch.evaluation.edge_swap import EdgeSwapNull, edge_swap_null
 from sae_torch.evaluation.feature_pages import FeaturePage, feature_pages
@@ -147,6 +149,8 @@ class Evaluation:
         Feature pages.
     curve : (tuple of float, tuple of float), optional
         Tokens seen, and the training loss there, where it is known.
+    dashboard : path, optional
+        File with the pages of all features, see `write_dashboard`.
     """
 
     name: str
@@ -171,6 +175,7 @@ class Evaluation:
     model: ModelFigures | None = None
     features: tuple[FeaturePage, ...] = ()
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    dashboard: Path | None = None
 
     @classmethod
     def of(cls, name: str, sae: SparseCoder, quality: Quality) -> Evaluation:
@@ -219,7 +224,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"dashboard": None if self.dashboard is None else self.dashboard.as_posix()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
@@ -237,6 +242,7 @@ class Evaluation:
             given[name] = None if given[name] is None else part(**_tuples(given[name]))
         given["batch_modes"] = tuple(BatchMode(**mode) for mode in given["batch_modes"])
         given["features"] = tuple(_page(page) for page in given["features"])
+        given["dashboard"] = None if given.get("dashboard") is None else Path(given["dashboard"])
         return cls(**_tuples(given))
 
 
@@ -251,6 +257,7 @@ def evaluate(
     null_tokens: int = 2048,
     pages: int = 200,
     contexts: int = 6,
+    dashboard: Path | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
@@ -277,7 +284,9 @@ def evaluate(
     null_tokens : int
         Tokens for `edge_swap_null`; 0 leaves it out.
     pages, contexts : int
-        Feature pages, spread over the ranks of density, and contexts on each.
+        Feature pages, spread over the ranks of density, and contexts on each: those that the evaluation holds itself.
+    dashboard : path, optional
+        File to write the pages of all features to, see `write_dashboard`; None writes none.
     seed : int
         Seed of the shuffle and of the null.
     progress : bool
@@ -305,9 +314,14 @@ def evaluate(
     evaluation = Evaluation.of(name, sae, quality)
     cosines = decoder_cosines(sae.W_dec) if sae.n_features > 1 else None
     shown: tuple[FeaturePage, ...] = ()
+    written: Path | None = None
     read = activations.inputs if isinstance(activations, Pairs) else activations
     if language_model is not None and isinstance(read, Activations) and cosines is not None:
         shown = feature_pages(sae, quality, read, language_model, cosines, pages, contexts)
+        if dashboard is not None:
+            label = f"features {name}" if progress else None
+            write_dashboard(dashboard, sae, quality, read, language_model, progress=label)
+            written = dashboard
     return dataclasses.replace(
         evaluation,
         cosines=None if cosines is None else _cosine_figures(cosines),
@@ -315,6 +329,7 @@ def evaluate(
         batch_modes=tuple(batch_sensitivity(sae, activations, batch_sizes=batch_sizes, tokens=batch_tokens, seed=seed)),
         null=edge_swap_null(sae, activations, tokens=null_tokens, seed=seed) if null_tokens else None,
         features=shown,
+        dashboard=written,
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +55,7 @@ class EvaluationFile:
             If the file cannot be written.
         """
         content: dict[str, Any] = {"format": FORMAT, "facts": dict(self.facts)}
-        content["evaluations"] = [evaluation.as_json() for evaluation in self.evaluations]
+        content["evaluations"] = [_beside(evaluation, path).as_json() for evaluation in self.evaluations]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(_without_nan(content), allow_nan=False) + "\n")
 
@@ -71,7 +74,11 @@ class EvaluationFile:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise InputError(f"{path}: expected format {FORMAT}, found {content['format']!r}; evaluate again")
-            evaluations = tuple(Evaluation.from_json(values) for values in content["evaluations"])
+            found = (Evaluation.from_json(values) for values in content["evaluations"])
+            evaluations = tuple(
+                one if one.dashboard is None else dataclasses.replace(one, dashboard=path.parent / one.dashboard)
+                for one in found
+            )
             return cls(evaluations, dict(content["facts"]))
         except InputError:
             raise
@@ -80,6 +87,21 @@ class EvaluationFile:
                 f"{path}: expected a file of `sae-torch evaluate`, found something else "
                 f"({type(error).__name__}: {error})"
             ) from None
+
+
+def dashboard_beside(path: Path, number: int, name: str) -> Path:
+    """Where the feature pages of an autoencoder lie that a file is about: in a folder named after the file."""
+    # numbered, since names that differ may be alike as names of files
+    plain = re.sub(r"[^\w.-]+", "-", name)
+    return path.with_suffix(".features") / f"{number}-{plain}.zip"
+
+
+def _beside(evaluation: Evaluation, path: Path) -> Evaluation:
+    """The evaluation with its dashboard by the way from the file, so that both can be moved together."""
+    if evaluation.dashboard is None:
+        return evaluation
+    way = os.path.relpath(evaluation.dashboard.resolve(), path.parent.resolve())
+    return dataclasses.replace(evaluation, dashboard=Path(way))
 
 
 def tables(evaluations: Sequence[Evaluation]) -> str:

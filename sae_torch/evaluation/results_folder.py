@@ -101,14 +101,25 @@ class ResultsFolder:
             write(beside)
         return folder
 
-    def publish(self, results: Mapping[str, Any], report: str) -> None:
-        """Move the parts, the report and the results out of ``unfinished``; the results come last."""
+    def publish(self, results: Mapping[str, Any], report: str | Path) -> None:
+        """Move the parts, the report and the results out of ``unfinished``; the results come last.
+
+        Parameters
+        ----------
+        results : mapping
+            What ``results.json`` says beside the configuration.
+        report : str or path
+            The page, or the file that holds it, which is moved.
+        """
         for part in sorted(folder for folder in self.working.iterdir() if folder.is_dir()):
             published = self.path / part.name
             if published.exists():
                 shutil.rmtree(published)
             part.rename(published)
-        write_text(self.path / REPORT, report)
+        if isinstance(report, Path):
+            report.replace(self.path / REPORT)
+        else:
+            write_text(self.path / REPORT, report)
         write_text(self.path / RESULTS, json.dumps({"configuration": self.configuration, **results}, indent=2))
         shutil.rmtree(self.working)
 

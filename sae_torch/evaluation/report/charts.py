@@ -26,6 +26,10 @@ class Series:
         CSS class suffix: 1 to 8, or 0 for the colour of the text.
     dashed : bool
         Whether it is a fitted or reference line.
+    points : Sequence[str]
+        What each point is, where they are drawn as dots.
+    ringed : Sequence[bool]
+        For each dot whether a ring is drawn around it.
     """
 
     name: str
@@ -33,6 +37,8 @@ class Series:
     y: Sequence[float]
     colour: int
     dashed: bool = False
+    points: Sequence[str] = ()
+    ringed: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,14 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
         + '"/>'
         for s, found in shown
     ]
-    return _figure(title, [*_axes(across, up, x, y), *lines])
+    dots = [
+        f'<circle class="dot-mark c{s.colour}{" ringed" if ring else ""}" cx="{across(a):.1f}" cy="{up(b):.1f}" '
+        f'r="{6 if ring else 3.5}"><title>{escape(text)}</title></circle>'
+        for s in series
+        for a, b, text, ring in zip(s.x, s.y, s.points, s.ringed, strict=bool(s.points))
+        if (a > 0 or not x.log) and (b > 0 or not y.log)
+    ]
+    return _figure(title, [*_axes(across, up, x, y), *lines, *dots])
 
 
 def bar_chart(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from sae_torch.evaluation.edge_swap import EdgeSwapNull
 from sae_torch.evaluation.evaluation import Evaluation
 from sae_torch.evaluation.report.charts import Axis, Series, bar_chart, legend, line_chart
+from sae_torch.evaluation.report.methods import COLOURS, colours, equal_l0, methods
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def training(evaluations: Sequence[Evaluation]) -> Drawn | None:
     """Loss over tokens seen."""
     series = [
         Series(e.name, e.curve[0], e.curve[1], index)
-        for index, e in enumerate(evaluations, 1)
+        for index, e in _coloured(evaluations)
         if e.curve is not None and len(e.curve[0])
     ]
     if not series:
@@ -53,9 +54,29 @@ def training(evaluations: Sequence[Evaluation]) -> Drawn | None:
     return Drawn(chart, caption, legend=legend(series))
 
 
+def frontier(evaluations: Sequence[Evaluation]) -> Drawn | None:
+    """Error over L0 with one line for each method, where one of them has more than one L0."""
+    groups, named = equal_l0(evaluations), methods(evaluations)
+    if all(len({g for g, group in enumerate(groups) for i in group if named[i] == name}) < 2 for name in named):
+        return None
+    best = {min(group, key=lambda i: evaluations[i].nmse) for group in groups if len(group) > 1}
+    series = []
+    for number, method in enumerate(dict.fromkeys(named)):
+        own = sorted((i for i in range(len(named)) if named[i] == method), key=lambda i: evaluations[i].l0)
+        labels = tuple(
+            f"{evaluations[i].name}: L0 {evaluations[i].l0:.2f}, NMSE {evaluations[i].nmse:.4f}" for i in own
+        )
+        x, y = ([getattr(evaluations[i], figure) for i in own] for figure in ("l0", "nmse"))
+        series.append(Series(method, x, y, number % COLOURS + 1, points=labels, ringed=[i in best for i in own]))
+    log = evaluations[groups[-1][0]].l0 > 4 * evaluations[groups[0][0]].l0 > 0
+    chart = line_chart(series, Axis("features per token (L0)", log), Axis("NMSE"), "Error over L0, one line per method")
+    caption = "A ring is the smallest error among autoencoders whose L0 is within 5 %."
+    return Drawn(chart, caption, legend=legend(series))
+
+
 def spectrum(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Density over rank."""
-    ranked = [(index, e, _by_rank(e)) for index, e in enumerate(evaluations, 1)]
+    ranked = [(index, e, _by_rank(e)) for index, e in _coloured(evaluations)]
     shown = [(index, e, densities) for index, e, densities in ranked if densities]
     if not shown:
         return {"panels": []}
@@ -72,7 +93,7 @@ def histograms(evaluations: Sequence[Evaluation]) -> list[Drawn]:
     end = max(_quantile(e, 0.999) for e in evaluations) + 2
     tick = Axis("features on a token")
     panels = []
-    for index, e in enumerate(evaluations, 1):
+    for index, e in _coloured(evaluations):
         shares = [n / e.n_tokens for n in e.histogram]
         shares += [0.0] * (end - len(shares))
         title = f"{e.name}: share of tokens by number of features"
@@ -88,7 +109,7 @@ def histograms(evaluations: Sequence[Evaluation]) -> list[Drawn]:
 
 def difficulty(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Features and error over tenths of difficulty."""
-    measured = [(index, e.name, d) for index, e in enumerate(evaluations, 1) if (d := e.difficulty) is not None]
+    measured = [(index, e.name, d) for index, e in _coloured(evaluations) if (d := e.difficulty) is not None]
     if not measured:
         return None
     x = Axis("tenth of the tokens, easiest first", include=[1, 10])
@@ -113,7 +134,7 @@ def difficulty(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
 def batches(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Quality and agreement over batch size."""
     errors, agreements = [], []
-    for index, e in enumerate(evaluations, 1):
+    for index, e in _coloured(evaluations):
         for order, dashed in (("shuffled", False), ("topical", True)):
             modes = [mode for mode in e.batch_modes if mode.order == order]
             if modes:
@@ -139,7 +160,7 @@ def batches(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
 
 def collapse(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Cosine with the closest other decoder row."""
-    measured = [(index, e, c) for index, e in enumerate(evaluations, 1) if (c := e.cosines) is not None]
+    measured = [(index, e, c) for index, e in _coloured(evaluations) if (c := e.cosines) is not None]
     if not measured:
         return None
     series = [
@@ -204,3 +225,7 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{suffix}"
     return f"{value:g}"
+
+
+def _coloured(evaluations: Sequence[Evaluation]) -> list[tuple[int, Evaluation]]:
+    return list(zip(colours(evaluations), evaluations, strict=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_torch.evaluation.evaluation import Evaluation, ModelFigures
+from sae_torch.evaluation.report.methods import colours, equal_l0
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,15 @@ FIGURES = (
 def result_table(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """What the template of the table shows: its heads, and a row of cells for each autoencoder."""
     heads = [figure for figure in FIGURES if any(_known(figure, e) is not None for e in evaluations)]
-    best = [_best(figure, evaluations) for figure in heads]
+    groups = [[evaluations[i] for i in group] for group in equal_l0(evaluations)]
+    group_of = {e.name: group for group in groups for e in group}
+    shades = colours(evaluations)
     tokens = {evaluation.n_tokens for evaluation in evaluations}
     return {
         "heads": heads,
         "rows": [
-            (e.name, [_cell(figure, e, top) for figure, top in zip(heads, best, strict=True)]) for e in evaluations
+            (e.name, shade, [_cell(figure, e, _best(figure, group_of[e.name])) for figure in heads])
+            for e, shade in zip(evaluations, shades, strict=True)
         ],
         "tokens": f"{tokens.pop():,}" if len(tokens) == 1 else "the",
         "with_loss": any(e.model is not None for e in evaluations),

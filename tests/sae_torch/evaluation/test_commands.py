@@ -75,6 +75,19 @@ def test_evaluations_and_their_report(place: Path, tiny_model_folder: Path, caps
     assert main(["report", "--evaluations", "evaluation.json"]) == 0
     page = (place / "report.html").read_text()
     assert f"{feature.nmse:.4f}" in page
+    assert 'id="block:d1/features-0"' in page
+    # a folder beside the file has the pages of all features, and both can be moved
+    assert token.dashboard == place / "evaluation.features" / "1-token.zip"
+    (place / "moved").mkdir()
+    for name in ("evaluation.json", "evaluation.features"):
+        (place / name).rename(place / "moved" / name)
+    assert main(["report", "moved/evaluation.json", "--out", "moved/page"]) == 0
+    assert (place / "moved" / "page" / "data" / "d0" / "features-0.js").is_file()
+    # without it the pages are shown that the file holds itself
+    capsys.readouterr()
+    (place / "moved" / "evaluation.json").rename(place / "evaluation.json")
+    assert main(["report", "evaluation.json", "--overwrite"]) == 0
+    assert "the pages of all features of token are not there" in capsys.readouterr().out
     # the same names in two files are told apart by the files
     (place / "second.json").write_text((place / "evaluation.json").read_text())
     assert main(["report", "--evaluations", "evaluation.json", "second.json", "--out", "both.html"]) == 0

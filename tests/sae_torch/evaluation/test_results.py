@@ -83,7 +83,8 @@ def test_published_results_stay_until_new_ones_are_complete(tmp_path: Path) -> N
     folder.write_part("a", lambda place: write_text(place / "weights", "2"))
     assert (tmp_path / "a" / "weights").read_text() == "1"
     assert (tmp_path / "report.html").read_text() == "first"
-    folder.publish({"results": 2}, "second")
+    (tmp_path / "large.html").write_text("second")
+    folder.publish({"results": 2}, tmp_path / "large.html")
     assert (tmp_path / "a" / "weights").read_text() == "2"
     assert (tmp_path / "report.html").read_text() == "second"
 

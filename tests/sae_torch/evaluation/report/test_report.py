@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
+import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as some
 
 import sae_torch as st
 from sae_torch.errors import InputError
@@ -23,8 +27,9 @@ from sae_torch.evaluation import (
     render_report,
 )
 from sae_torch.evaluation.evaluation import Cosines, ModelFigures
+from sae_torch.evaluation.report.methods import equal_l0
+from tests.sae_torch.evaluation.report.tab import Tab
 
-CHROMIUM = Path("/usr/bin/chromium")
 NAMES = ("token choice", "mutual choice", "feature choice")
 HOSTILE = '</script><script>alert("x")</script> & "quoted"'
 
@@ -80,7 +85,6 @@ def test_the_page_holds_every_figure_and_escapes_all_text(page: str) -> None:
         "0.2100",
         "0.2200",
         "97.37 %",
-        "1863-Lincoln-1",
         "α = ",
         "budget 8",
         "0.80",
@@ -88,13 +92,24 @@ def test_the_page_holds_every_figure_and_escapes_all_text(page: str) -> None:
     ):
         assert text in page
     assert HOSTILE not in page
-    assert page.count("<script") == 2  # the pages as inert text, and the page's own script
     assert "&lt;torch&gt;" in page
     # losses, three spectra, three histograms, difficulty and batches twice, collapse
     assert page.count('<svg class="chart"') == 12
-    inert = re.search(r'<script type="application/json" id="pages">(.*?)</script>', page, re.DOTALL)
-    assert inert is not None
-    assert json.loads(inert[1])[0][0][7][2][1] == HOSTILE
+    # feature pages are inert: gzip in letters, beside the page's own script and what it reads
+    assert re.findall(r"<script(?! type=.text/plain)[^>]*>", page) == [
+        '<script type="application/json" id="dashboard">',
+        "<script>",
+    ]
+    assert block(page, "d0/text")["windows"][2] == ["before 7 ", HOSTILE, " is strong"]
+    assert block(page, "d0/text")["documents"][2] == [[0, "1863-Lincoln-1"]]
+    assert block(page, "d1/features-0")[0]["examples"][2] == [0, 2, 1, [1, 10.25]]
+    assert "d1/text" not in page  # the same text is there once
+
+
+def block(page: str, name: str) -> Any:
+    packed = re.search(f'<script type="text/plain" id="block:{name}">(.*?)</script>', page)
+    assert packed is not None
+    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
 
 
 def test_the_page_asks_nothing_of_the_network(page: str) -> None:
@@ -125,34 +140,45 @@ def test_autoencoders_that_never_fire_can_be_reported() -> None:
     assert found.zipf is None
 
 
-def test_too_many_and_names_twice_are_refused(evaluations: list[Evaluation]) -> None:
-    with pytest.raises(InputError, match="9 autoencoders, expected 1 to 8"):
-        render_report([dataclasses.replace(evaluations[0], name=str(i)) for i in range(9)], {})
+def test_none_and_names_twice_are_refused(evaluations: list[Evaluation]) -> None:
+    with pytest.raises(InputError, match="0 autoencoders, expected at least 1 on a page"):
+        render_report([], {})
     with pytest.raises(InputError, match="two autoencoders are called 'token choice'"):
         render_report([evaluations[0], evaluations[0]], {})
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
+def test_a_sweep_has_a_line_for_each_method_and_marks_the_best_within_equal_l0(evaluations: list[Evaluation]) -> None:
+    """Of any number; the best of an L0 that only one has is not marked."""
+    sweep = [
+        dataclasses.replace(
+            evaluations[0], name=f"{choice} {l0}", choice=choice, l0=l0 * (1 + 0.01 * worse), nmse=(2 + worse) / l0
         )
-        yield chromium
-        chromium.close()
+        for worse, choice in enumerate(("TokenChoice", "BalancedChoice"))
+        for l0 in (8.0, 16.0, 32.0, 64.0, 128.0)
+    ] + [dataclasses.replace(evaluations[0], name="alone", choice="TokenChoice", l0=300.0, nmse=0.001)]
+    page = render_report(sweep, {})
+    assert "<h1>11 autoencoders</h1>" in page
+    frontier = page[page.index('<section id="frontier">') : page.index('<section id="features">')]
+    assert re.findall(r"</svg>([a-z ]+)</li>", frontier) == ["token choice", "balanced choice"]
+    assert frontier.count("<polyline") == 2
+    assert frontier.count("<circle") == 11
+    ringed = re.findall(r'ringed"[^>]*><title>([^:]*)', frontier)
+    assert ringed == [f"TokenChoice {l0}" for l0 in (8.0, 16.0, 32.0, 64.0, 128.0)]
+    rows = re.findall(r"</span>([^<]*)</th><td data-value=\"[^\"]*\">(<b>)?", page)
+    assert [name for name, bold in rows if bold] == ringed
+    # of one method and one L0 there is no line
+    assert 'id="frontier"' not in render_report(evaluations, {})
+
+
+@given(some.lists(some.floats(0.01, 1000.0), min_size=1, max_size=30))
+def test_equal_l0_means_within_five_percent(found: list[float]) -> None:
+    base = make_evaluation("one", 0, n_features=20, n_tokens=50)
+    groups = equal_l0([dataclasses.replace(base, l0=l0) for l0 in found])
+    assert sorted(i for group in groups for i in group) == list(range(len(found)))
+    for group in groups:
+        assert max(found[i] for i in group) <= 1.05 * min(found[i] for i in group)
+    for smaller, larger in itertools.pairwise(groups):
+        assert min(found[i] for i in larger) > 1.05 * min(found[i] for i in smaller)
 
 
 def luminance(colour: str) -> float:
@@ -160,28 +186,6 @@ def luminance(colour: str) -> float:
     channels = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-class Tab:
-    """A page, what it complained about and what it asked for."""
-
-    def __init__(self, browser: Any, file: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        self.tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.tab.on("console", lambda message: self.complaints.append(message.text))
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.goto(file.as_uri())
-
-    def __enter__(self) -> Any:
-        return self.tab
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        self.tab.close()
-        if kind is None:
-            assert self.complaints == []
-            assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []
 
 
 @pytest.fixture
@@ -195,6 +199,7 @@ def file(page: str, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 740)])
 def test_the_page_in_a_browser(file: Path, browser: Any, scheme: str, width: int, height: int) -> None:
     with Tab(browser, file, width, height, scheme) as tab:
+        tab.wait_for_selector("#feature .contexts")
         # nothing is wider than the window
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.locator("table.sortable tbody th").all_inner_texts() == list(NAMES)
@@ -206,7 +211,8 @@ def test_the_page_in_a_browser(file: Path, browser: Any, scheme: str, width: int
         )
         assert min(pixels) > 8.5
         colours = tab.evaluate(
-            """['p', '.lead', 'figcaption', 'mark', 'nav a', 'thead button', '.meta', 'code', '#more'].map(s => {
+            """['p', '.lead', 'figcaption', 'mark', 'nav a', 'thead button', '.meta', '.logits code', '#export',
+                  '#list a[aria-current] .meta', '.token.fires'].map(s => {
                  const e = document.querySelector(s); let b = e;
                  while (getComputedStyle(b).backgroundColor === 'rgba(0, 0, 0, 0)') b = b.parentElement;
                  return [s, getComputedStyle(e).color, getComputedStyle(b).backgroundColor]; })"""
@@ -229,27 +235,31 @@ def test_the_table_sorts_by_any_figure(file: Path, browser: Any) -> None:
 
 
 def test_search_finds_a_feature(file: Path, browser: Any) -> None:
+    from playwright.sync_api import expect
+
     with Tab(browser, file) as tab:
-        heads = tab.locator("#list h3")
-        assert heads.count() == 12
-        tab.locator("#more").click()
-        assert heads.count() == 24
+        listed = tab.locator("#list b")
+        tab.wait_for_selector("#feature h3")
+        tab.select_option("#show", "all")
+        expect(listed).to_have_count(25)
+        tab.get_by_role("button", name="more →").click()
+        assert listed.count() == 15
         tab.fill("#query", "19")
-        assert heads.all_inner_texts()[0].startswith("Feature 19")
-        assert heads.count() == 1
+        expect(listed).to_have_text(["19"])
         tab.fill("#query", "BEFORE 23 zebra")  # words of a context, over the border of the token
-        assert heads.all_inner_texts()[0].startswith("Feature 23")
+        expect(listed).to_have_text(["23"])
+        expect(tab.locator("#feature h3")).to_contain_text("Feature 23")
         assert tab.inner_text("#found") == "1 of 40 feature pages"
         tab.fill("#query", "nothing like it")
-        assert heads.count() == 0
+        expect(listed).to_have_count(0)
         tab.fill("#query", "")
         tab.select_option("#order", "rare")
-        assert heads.first.inner_text().startswith("Feature 46")
+        expect(listed.first).to_have_text("46")
         tab.select_option("#which", "2")
-        assert tab.inner_text("#found") == "40 feature pages"
-        # a click on the closest feature shows it
-        tab.locator("button.link").first.click()
-        assert tab.input_value("#query") == "#47"
+        expect(tab.locator("#found")).to_have_text("40 of 40 feature pages")
+        # of a feature that an evaluation has no page of, this is said
+        tab.locator(".nearest a").first.click()
+        expect(tab.locator("#feature")).to_have_text("Feature 47 has no page.")
 
 
 def test_the_highlight_is_the_word_or_a_visible_sign(
@@ -261,5 +271,6 @@ def test_the_highlight_is_the_word_or_a_visible_sign(
     place = tmp_path / "report.html"
     place.write_text(render_report([dataclasses.replace(evaluations[0], features=(shown,))], {}), encoding="utf-8")
     with Tab(browser, place) as tab:
+        tab.wait_for_selector("#feature mark")
         assert tab.locator("mark").all_text_contents() == ["word", "word", "↵ ", "␣␣", HOSTILE]
         assert tab.locator(".contexts li").all_text_contents()[0].startswith("…before wordafter…")
