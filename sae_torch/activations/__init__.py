@@ -12,6 +12,7 @@ from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.reader import ActivationReader, Stream
 from sae_torch.activations.rows import ArrayRows, Rows
 from sae_torch.activations.shards import Activations, CorruptShardError
+from sae_torch.activations.streams import StreamedText
 from sae_torch.activations.text import Document, StateOfTheUnion, TextSource
 from sae_torch.activations.windows import Windows, pack_windows
 
@@ -30,6 +31,7 @@ __all__ = [
     "Rows",
     "StateOfTheUnion",
     "Stream",
+    "StreamedText",
     "TextSource",
     "Windows",
     "cache_folder",

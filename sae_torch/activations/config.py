@@ -15,6 +15,7 @@ from sae_torch.activations.language_model import (
     forward_dtype,
     model_provenance,
 )
+from sae_torch.activations.streams import StreamedText
 from sae_torch.activations.text import StateOfTheUnion, TextSource
 from sae_torch.errors import InputError
 
@@ -64,7 +65,7 @@ class HarvestConfig(_Recipe):
         Model name, folder or GGUF file, see `load_language_model`.
     site : str
         Where activations are taken, see `sae_torch.activations.sites.resolve_site`.
-    text : TextSource
+    text : TextSource or StreamedText
         Text source with splits.
     window : int
         Tokens per context window.
@@ -91,7 +92,7 @@ class HarvestConfig(_Recipe):
         Site whose norms say which tokens are dropped; None for its own. Two sites by one rule keep the same tokens.
     """
 
-    text: TextSource = field(default_factory=StateOfTheUnion)
+    text: TextSource | StreamedText = field(default_factory=StateOfTheUnion)
     dtype: torch.dtype | None = None
     stored: torch.dtype = torch.float16
     bos: bool | None = None
@@ -150,6 +151,12 @@ class HarvestOptions(_Recipe):
     """Activations to harvest."""
     text_field: str = "text"
     """Of JSON lines and datasets: where the text is."""
+    stream: bool = False
+    """Read the text as it is needed, for text larger than memory: windows are shuffled in blocks, not as a whole."""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Several texts that stream, in place of one: each with its share of the tokens."""
+    shuffle: int = 1 << 14
+    """Text that streams: windows that are shuffled with one another, rounded up to whole shards."""
     held_out: float = 0.05
     """Share of the documents held out for test, and as many again for development; sotu has a split of its own."""
     cache: Path | None = None
@@ -163,9 +170,25 @@ class HarvestOptions(_Recipe):
         """What is harvested."""
         shared = {part.name: getattr(self, part.name) for part in fields(_Recipe)}
         own = {
-            "text": text_source(self.text, self.text_field, self.held_out),
+            "text": self._source(),
             "dtype": None if self.dtype == "auto" else getattr(torch, self.dtype),
             "stored": getattr(torch, self.stored),
             "bos": None if self.bos == "auto" else self.bos == "yes",
         }
         return HarvestConfig(**(shared | own))
+
+    def _source(self) -> TextSource | StreamedText:
+        """The text."""
+        if not (self.stream or self.mixture):
+            return text_source(self.text, self.text_field, self.held_out)
+        sources = tuple(self.mixture) or (self.text,)
+        if SOTU in sources:
+            raise InputError(f"stream: expected a text of your own, found {SOTU}, which is small and held in memory")
+        given = (self.text_field, self.held_out)
+        return StreamedText(sources, tuple(self.mixture.values()), *given, shuffle=self.shuffle)
+
+    def __post_init__(self) -> None:
+        if self.mixture and self.text != SOTU:
+            raise InputError(f"mixture: expected it in place of text, found text {self.text} beside it")
+        if self.mixture and len(self.mixture) < 2:
+            raise InputError("mixture: expected at least two texts, found one; give it as text, with stream")

@@ -22,7 +22,9 @@ class Corpus:
     r"""Documents of any source, with whole ones held out.
 
     A document belongs to the test split, the development split or training by the SHA-256 of seed and text: the same
-    text two times never lies on both sides, and documents added later move none. All text is held in memory.
+    text two times never lies on both sides, and documents added later move none. Documents are read one at a time; a
+    harvest holds the tokens of one split, 8 bytes each, since it shuffles all windows. More text streams:
+    `StreamedText`.
 
     Parameters
     ----------
@@ -58,20 +60,22 @@ class Corpus:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 0.5:
-            raise InputError(f"held_out: expected a share from 0 to below 0.5, found {self.held_out:g}")
+        require_share(self.held_out)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, str]:
         """What identifies the text: source, digest of all documents, rule of the split."""
-        digest = hashlib.sha256()
-        for document in self._all:
-            digest.update(f"{document.name}\0{document.text}\0".encode())
+        digest, found, written = hashlib.sha256(), 0, False
+        for document in self._read():
+            digest.update(_digested(document))
+            found, written = found + 1, written or bool(document.text.strip())
+        if not written:
+            raise InputError(f"text {self.source}: expected documents with text, found {found} without any")
         return {
             "text": Path(self.source).name if Path(self.source).exists() else self.source,
             "text_field": self.field,
             "text_sha256": digest.hexdigest(),
-            "text_split": f"SHA-256 of {self.seed} and text, {self.held_out:g} held out",
+            "text_split": split_rule(self.seed, self.held_out),
         }
 
     def documents(self, split: str) -> list[Document]:
@@ -91,35 +95,65 @@ class Corpus:
         InputError
             If there is no such split, or no document falls into it.
         """
+        return list(self.iterate(split))
+
+    def iterate(self, split: str) -> Iterator[Document]:
+        """The same documents one at a time; at the end the whole text has been seen to be that of `provenance`.
+
+        Raises
+        ------
+        InputError
+            Also if the text was changed in between.
+        """
         if split not in SPLITS:
             raise InputError(f"split: expected one of {', '.join(map(repr, SPLITS))}, found {split!r}")
-        documents = [document for document in self._all if self._split(document) == split]
-        if not documents:
+        expected = self.provenance["text_sha256"]
+        digest, found, chosen = hashlib.sha256(), 0, 0
+        for document in self._read():
+            digest.update(_digested(document))
+            found += 1
+            if split_of(document.text, self.seed, self.held_out) == split:
+                chosen += 1
+                yield document
+        if digest.hexdigest() != expected:
+            raise InputError(f"text {self.source}: expected the same text to the end, found that it has been changed")
+        if not chosen:
             raise InputError(
                 f"text {self.source}: expected at least one document in the {split} split, found none of the "
-                f"{len(self._all)} (held_out {self.held_out:g})"
+                f"{found} (held_out {self.held_out:g})"
             )
-        return documents
 
-    def _split(self, document: Document) -> str:
-        digest = hashlib.sha256(f"{self.seed}\0{document.text}".encode()).digest()
-        share = int.from_bytes(digest[:8]) / 2**64
-        return "test" if share < self.held_out else "dev" if share < 2 * self.held_out else "train"
-
-    @cached_property
-    def _all(self) -> list[Document]:
+    def _read(self) -> Iterator[Document]:
         path = Path(self.source).expanduser()
         if path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
-            documents = list(_text_files(path))
-        elif path.is_file():
-            documents = list(_json_lines(path, self.field))
-        elif self.source.startswith(("/", "./", "../", "~")) and not path.exists():
+            return _text_files(path)
+        if path.is_file():
+            return _json_lines(path, self.field)
+        if self.source.startswith(("/", "./", "../", "~")) and not path.exists():
             raise InputError(f"text {self.source}: expected a folder or a .jsonl file, found nothing")
-        else:
-            documents = list(_dataset(self.source, path, self.field))
-        if not any(document.text.strip() for document in documents):
-            raise InputError(f"text {self.source}: expected documents with text, found {len(documents)} without any")
-        return documents
+        return _dataset(self.source, self.field)
+
+
+def split_of(text: str, seed: int, held_out: float) -> str:
+    """The split of a document, by its text alone: the same text never lies in two."""
+    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
+    share = int.from_bytes(digest[:8]) / 2**64
+    return "test" if share < held_out else "dev" if share < 2 * held_out else "train"
+
+
+def split_rule(seed: int, held_out: float) -> str:
+    """What provenance says of `split_of`."""
+    return f"SHA-256 of {seed} and text, {held_out:g} held out"
+
+
+def require_share(held_out: float) -> None:
+    """Refuse what cannot be held out two times."""
+    if not 0 <= held_out < 0.5:
+        raise InputError(f"held_out: expected a share from 0 to below 0.5, found {held_out:g}")
+
+
+def _digested(document: Document) -> bytes:
+    return f"{document.name}\0{document.text}\0".encode()
 
 
 def text_source(text: str, field: str = "text", held_out: float = 0.05) -> TextSource:
@@ -150,7 +184,7 @@ def text_source(text: str, field: str = "text", held_out: float = 0.05) -> TextS
 def _text_files(folder: Path) -> Iterator[Document]:
     files = sorted(folder.rglob("*.txt"))
     if not files:
-        raise InputError(f"text {folder}: expected .txt files, found none")
+        raise InputError(f"text {folder}: expected .txt files, found none; set `stream` to read files of other kinds")
     for file in files:
         try:
             yield Document(str(file.relative_to(folder).with_suffix("")), file.read_text(encoding=ENCODING))
@@ -160,17 +194,29 @@ def _text_files(folder: Path) -> Iterator[Document]:
 
 def _json_lines(path: Path, field: str) -> Iterator[Document]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"text {path}: expected a folder, or a .jsonl or .jsonl.gz file, found a file of another kind")
+        raise InputError(
+            f"text {path}: expected a folder, or a .jsonl or .jsonl.gz file, found a file of another kind; set "
+            "`stream` to read it"
+        )
     with gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING) as lines:
         try:
             for index, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield Document(f"{path.name}:{index}", _text_of(json.loads(line), field, f"{path}, line {index}"))
+                    yield Document(f"{path.name}:{index}", text_of(json.loads(line), field, f"{path}, line {index}"))
         except (UnicodeDecodeError, json.JSONDecodeError, EOFError, gzip.BadGzipFile) as error:
             raise InputError(f"text {path}: expected JSON lines, found something else ({error})") from None
 
 
-def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
+def load_rows(source: str, streaming: bool = False) -> Any:
+    """Rows of what `datasets` saved or can load, of which a file or folder may be one.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If `datasets` is not installed.
+    InputError
+        If there is no such thing.
+    """
     try:
         import datasets
     except ModuleNotFoundError as error:
@@ -178,14 +224,19 @@ def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
             f"text {source}: expected a folder or a file, found neither; datasets need "
             "`pip install 'sae-allocation[datasets]'`"
         ) from error
-    name, _, split = source.partition(":")
+    path = Path(source).expanduser()
+    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    name, _, split = (source, "", "") if path.exists() else source.partition(":")
     try:
-        if path.is_dir():
+        if path.is_dir() and (saved or not streaming):
             rows: Any = datasets.load_from_disk(str(path))
             if isinstance(rows, dict):
                 raise InputError(f"text {source}: expected the folder of one split, found the splits {sorted(rows)}")
-        else:
-            rows = datasets.load_dataset(name, split=split or "train")
+            return rows
+        if path.is_file():
+            return datasets.load_dataset(str(path.parent), data_files=path.name, split="train", streaming=True)
+        place = str(path) if path.is_dir() else name
+        return datasets.load_dataset(place, split=split or "train", **({"streaming": True} if streaming else {}))
     except InputError:
         raise
     except Exception as error:  # of its many kinds of errors none says what was asked for
@@ -193,11 +244,16 @@ def _dataset(source: str, path: Path, field: str) -> Iterator[Document]:
             f"text {source}: expected a folder, a file or what `datasets` can load, found none of them "
             f"({' '.join(str(error).split())})"
         ) from None
-    for index, row in enumerate(rows):
-        yield Document(f"{name}:{index}", _text_of(row, field, f"{source}, row {index}"))
 
 
-def _text_of(row: Any, field: str, where: str) -> str:
+def _dataset(source: str, field: str) -> Iterator[Document]:
+    name = source.partition(":")[0]
+    for index, row in enumerate(load_rows(source)):
+        yield Document(f"{name}:{index}", text_of(row, field, f"{source}, row {index}"))
+
+
+def text_of(row: Any, field: str, where: str) -> str:
+    """The text of a row, which may hold something else."""
     if not isinstance(row, dict) or field not in row:
         names = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise InputError(f"text {where}: expected a text in field {field!r}, found {names}")

@@ -54,11 +54,10 @@ def shards_of(
     sites: Sequence[str],
     language_model: LanguageModel,
     windows: Windows,
-    part: slice,
     headers: Mapping[str, dict[str, str]],
     bar: tqdm[NoReturn],
 ) -> dict[str, Shard]:
-    """Activations of some windows at every site, from one pass through the model.
+    """Activations of the windows of a shard at every site, from one pass through the model.
 
     Parameters
     ----------
@@ -69,9 +68,7 @@ def shards_of(
     language_model : LanguageModel
         The model.
     windows : Windows
-        All windows.
-    part : slice
-        Which of them.
+        Those of the shard.
     headers : mapping of str to dict
         Provenance by site; the names of the documents are added.
     bar : tqdm
@@ -86,7 +83,7 @@ def shards_of(
     InputError
         If an activation is not finite or too large for the type in the shards.
     """
-    token_ids = windows.token_ids[part]
+    token_ids = windows.token_ids
     read = tuple(dict.fromkeys([*sites, *([] if config.rows_of is None else [config.rows_of])]))
     hidden: dict[str, list[Tensor]] = {site: [] for site in read}
     for batch in torch.split(token_ids, config.windows_per_batch):
@@ -95,7 +92,7 @@ def shards_of(
             rows = token_rows(hidden_state(output), *batch.shape)
             hidden[site].append(rows.to("cpu", torch.float32))
         bar.update(batch.shape[0] * (batch.shape[1] - 1))
-    documents, names = _named(windows, part)
+    documents, names = _named(windows)
     whole = {site: torch.cat(parts) for site, parts in hidden.items()}
     usable = {site: _usable(config, whole[config.rows_of or site]) for site in sites}
     return {
@@ -139,7 +136,7 @@ def _shard(
     )
 
 
-def _named(windows: Windows, part: slice) -> tuple[Tensor, str]:
-    """For each token of a part the index of its document in the names that occur there, and those names as JSON."""
-    occurring, documents = torch.unique(windows.documents[part], return_inverse=True)
+def _named(windows: Windows) -> tuple[Tensor, str]:
+    """For each token the index of its document in the names that occur there, and those names as JSON."""
+    occurring, documents = torch.unique(windows.documents, return_inverse=True)
     return documents.to(torch.int32), json.dumps([windows.names[index] for index in occurring.tolist()])

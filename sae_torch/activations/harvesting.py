@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sae_torch.activations.beginning import beginning
 from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import (
@@ -24,7 +23,7 @@ from sae_torch.activations.language_model import (
 )
 from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
-from sae_torch.activations.windows import Windows, pack_windows
+from sae_torch.activations.window_parts import window_parts
 from sae_torch.environment import code_version
 from sae_torch.errors import InputError
 from sae_torch.parallel.ranked import workers_of
@@ -323,8 +322,8 @@ def _harvest(
 ) -> dict[str, HarvestPlan]:
     from tqdm import tqdm
 
-    begin = beginning(language_model.tokenizer, config.begins)
-    windows = pack_windows(language_model.tokenizer, config.text.documents(split), config.window, config.seed, begin)
+    folders = [each.folder for each in plans.values()]
+    windows = window_parts(config, split, language_model.tokenizer, folders, keep=world.leads)
     code = {"code": code_version(), "torch": torch.__version__, "transformers": version("transformers")}
     headers = {site: replace(config, site=site).provenance(split) | code for site in plans}
     per_shard = config.windows_per_shard * (config.window - 1)
@@ -342,23 +341,20 @@ def _harvest(
         while lagging := {site: each for site, each in plans.items() if not each.complete}:
             # each process works on a shard of its own; those further on wait until it is known that they are needed
             first = min(len(each.finished) for each in lagging.values())
-            if first * config.windows_per_shard >= len(windows):
-                world.agreed(partial(_refuse_more, lagging, split), lambda _: 0)
-            own = first + world.index
-            start = own * config.windows_per_shard
+            own, shown = first + world.index, bar.n
             together = [site for site, each in lagging.items() if len(each.finished) <= own]
-            together = together if start < len(windows) else []
-            part, shown = slice(start, start + config.windows_per_shard), bar.n
 
-            def work(part: slice = part, together: list[str] = together) -> dict[str, Shard]:
-                if not together:
-                    return {}
-                return shards_of(config, together, language_model, windows, part, headers, bar)
+            def work(own: int = own, together: list[str] = together) -> dict[str, Shard]:
+                part = windows.part(own) if together else None
+                return {} if part is None else shards_of(config, together, language_model, part, headers, bar)
 
-            shards, _ = world.agreed(work, len)
+            shards, made = world.agreed(work, lambda made: int(bool(made)))
+            if not made[0]:
+                world.agreed(partial(_refuse_more, lagging, split), lambda _: 0)
             bar.update((bar.n - shown) * (world.count - 1))
             for rank in range(world.count):
-                plans = _kept(plans, first + rank, shards if rank == world.index else None, windows, config, world)
+                if made[rank]:  # none where the text has ended, or every site has that shard
+                    plans = _kept(plans, first + rank, shards if rank == world.index else None, world)
             _require_space(list(plans.values()))
     return plans
 
@@ -373,13 +369,10 @@ def _refuse_more(lagging: dict[str, HarvestPlan], split: str) -> None:
 
 
 def _kept(
-    plans: dict[str, HarvestPlan], index: int, shards: dict[str, Shard] | None, windows: Windows, config: HarvestConfig,
-    world: World,
-) -> dict[str, HarvestPlan]:  # fmt: skip
+    plans: dict[str, HarvestPlan], index: int, shards: dict[str, Shard] | None, world: World
+) -> dict[str, HarvestPlan]:
     """The plans with one more shard, which one process has made, at every site that still needs it."""
     needed = [site for site, each in plans.items() if not each.complete and len(each.finished) == index]
-    if index * config.windows_per_shard >= len(windows):
-        return plans
 
     def write() -> None:
         for site in needed if shards is not None else ():

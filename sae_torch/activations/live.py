@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sae_torch.activations.beginning import beginning
 from sae_torch.activations.config import HarvestConfig
 from sae_torch.activations.forward import require_length, shards_of
 from sae_torch.activations.language_model import LanguageModel, load_language_model
-from sae_torch.activations.windows import Windows, pack_windows
+from sae_torch.activations.window_parts import WindowParts, window_parts
 from sae_torch.errors import InputError
 from sae_torch.parallel.ranked import workers_of
 
@@ -164,9 +163,12 @@ class LiveReader:
     def _next_rows(self, shard: int) -> list[Tensor]:
         """Rows from this shard on, as many shards as there are processes."""
         world = workers_of(self.mesh)
-        windows, _ = world.agreed(lambda: self._windows, len)
-        behind = -(-len(windows) // self.config.windows_per_shard)
-        shards = range(shard, max(min(shard + world.count, behind), shard + 1))
+
+        def there() -> list[int]:
+            later = range(shard + 1, shard + world.count)
+            return [shard, *(each for each in later if self._windows.holds(each))]
+
+        shards, _ = world.agreed(there, len)
         return world.divided([partial(self._rows, each) for each in shards])
 
     def _rows(self, shard: int) -> Tensor:
@@ -180,15 +182,15 @@ class LiveReader:
 
         config, windows = replace(self.config, rows_of=self.config.site), self._windows
         sites = (config.site, *([] if self.target is None else [self.target]))
-        start = shard * config.windows_per_shard
-        if start >= len(windows):
+        part = windows.part(shard)
+        if part is None:
+            most = windows.most()
+            held = "windows" if most is None else f"{most} windows"
             raise InputError(
-                f"tokens: expected at most what the {len(windows)} windows of the {self.split} split hold, "
-                f"found {self.tokens}"
+                f"tokens: expected at most what the {held} of the {self.split} split hold, found {self.tokens}"
             )
-        part = slice(start, start + config.windows_per_shard)
         with tqdm(disable=True) as bar:
-            shards = shards_of(config, sites, self._model, windows, part, {site: {} for site in sites}, bar)
+            shards = shards_of(config, sites, self._model, part, {site: {} for site in sites}, bar)
         return [shards[site].activations for site in sites]
 
     @cached_property
@@ -199,14 +201,13 @@ class LiveReader:
         return model
 
     @cached_property
-    def _windows(self) -> Windows:
-        documents = self.config.text.documents(self.split)
-        tokenizer = self._model.tokenizer
-        begin = beginning(tokenizer, self.config.begins)
-        windows = pack_windows(tokenizer, documents, self.config.window, self.config.seed, begin)
-        most = len(windows) * (self.config.window - (0 if self.config.keep_first else 1))
-        if most < self.tokens:
-            raise InputError(
-                f"tokens: expected at most what the {self.split} split holds, {most} tokens, found {self.tokens}"
-            )
+    def _windows(self) -> WindowParts:
+        windows = window_parts(self.config, self.split, self._model.tokenizer)
+        count = windows.most()
+        if count is not None:
+            most = count * (self.config.window - (0 if self.config.keep_first else 1))
+            if most < self.tokens:
+                raise InputError(
+                    f"tokens: expected at most what the {self.split} split holds, {most} tokens, found {self.tokens}"
+                )
         return windows

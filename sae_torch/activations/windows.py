@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,13 @@ class Windows:
     def __len__(self) -> int:
         return self.token_ids.shape[0]
 
+    def part(self, start: int, stop: int) -> Windows:
+        """Some of them, which lie one after another."""
+        return Windows(self.token_ids[start:stop], self.documents[start:stop], self.names)
+
 
 def pack_windows(
-    tokenizer: Any, documents: Sequence[Document], length: int, seed: int = 0, begin: int | None = None
+    tokenizer: Any, documents: Iterable[Document], length: int, seed: int = 0, begin: int | None = None
 ) -> Windows:
     """Tokenise documents, concatenate them, cut windows and shuffle the windows.
 
@@ -54,7 +58,7 @@ def pack_windows(
     ----------
     tokenizer : transformers tokenizer
         A transformers tokenizer.
-    documents : sequence of Document
+    documents : iterable of Document
         Documents in the order of concatenation.
     length : int
         Tokens per window.
@@ -79,11 +83,11 @@ def pack_windows(
     """
     ids: list[Tensor] = []
     owners: list[Tensor] = []
+    names: list[str] = []
     for index, document in enumerate(documents):
-        # verbose=False: the tokenizer would warn that a whole document exceeds the model's context
-        encoded = tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
-        ids.append(torch.tensor(encoded, dtype=torch.int32))
-        owners.append(torch.full((len(encoded),), index, dtype=torch.int32))
+        ids.append(encoded(tokenizer, document.text))
+        owners.append(torch.full((len(ids[-1]),), index, dtype=torch.int32))
+        names.append(document.name)
     total = sum(len(part) for part in ids)
     own = length - (begin is not None)
     count = total // own
@@ -93,7 +97,18 @@ def pack_windows(
     cut = slice(0, count * own)
     token_ids = torch.cat(ids)[cut].view(count, own)[order]
     places = torch.cat(owners)[cut].view(count, own)[order]
+    return with_beginning(token_ids, places, tuple(names), begin)
+
+
+def encoded(tokenizer: Any, text: str) -> Tensor:
+    """Tokens of a text, int32, without special ones."""
+    # verbose=False: the tokenizer would warn that a whole document exceeds the model's context
+    return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.int32)
+
+
+def with_beginning(token_ids: Tensor, documents: Tensor, names: tuple[str, ...], begin: int | None) -> Windows:
+    """Windows of tokens, before each the one that begins it, which belongs to the document after it."""
     if begin is not None:
-        token_ids = torch.cat([torch.full((count, 1), begin, dtype=torch.int32), token_ids], dim=1)
-        places = torch.cat([places[:, :1], places], dim=1)
-    return Windows(token_ids, places, names=tuple(document.name for document in documents))
+        token_ids = torch.cat([torch.full((len(token_ids), 1), begin, dtype=torch.int32), token_ids], dim=1)
+        documents = torch.cat([documents[:, :1], documents], dim=1)
+    return Windows(token_ids, documents, names)

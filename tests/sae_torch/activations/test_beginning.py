@@ -61,7 +61,9 @@ def test_windows_begin_with_the_tokenizers_token_by_default(beginning_harvest: H
     assert loss.clean == pytest.approx(float(-log_p.gather(-1, windows[:, 2:, None].long()).mean()), rel=1e-5)
     live = LiveReader(beginning_harvest, 100, 50, language_model=language_model)
     assert live.header["bos"] == "yes"
-    assert (live._windows.token_ids[:, 0] == BEGIN).all()
+    part = live._windows.part(0)
+    assert part is not None
+    assert (part.token_ids[:, 0] == BEGIN).all()
 
 
 def test_without_the_token_harvests_are_those_from_before_the_option(

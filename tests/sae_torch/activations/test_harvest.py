@@ -96,7 +96,7 @@ def test_an_interrupted_harvest_continues_to_the_same_shards(
     with pytest.raises(KeyboardInterrupt):
         harvest(tiny_harvest, "train", 300, cache=cache, language_model=tiny_language_model)
     finished = (at_call - 1) // 3  # three batches make a shard
-    assert [file.name for file in cache.rglob("*") if file.is_file()] == [
+    assert sorted(file.name for file in cache.rglob("*") if file.is_file()) == [
         f"{index:05d}.safetensors" for index in range(finished)
     ]
     calls.clear()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import sae_torch as st
-from sae_torch.activations import HarvestConfig, LiveReader, harvest, harvest_sites
+from sae_torch.activations import HarvestConfig, LiveReader, StateOfTheUnion, StreamedText, harvest, harvest_sites
 from sae_torch.errors import InputError
 from tests.sae_torch.parallel.processes import Processes, children_of
 
@@ -56,6 +56,28 @@ def test_sites_that_have_some_shards_already(three: Processes, tiny_harvest: Har
     harvest_sites(tiny_harvest, sites, "train", 420, tmp_path / "alone")
     three.run(harvest_there, tiny_harvest, sites, 420, tmp_path / "shared")
     assert files_of(tmp_path / "shared") == files_of(tmp_path / "alone")
+
+
+@pytest.fixture
+def stream_harvest(tiny_harvest: HarvestConfig, tiny_text: StateOfTheUnion) -> HarvestConfig:
+    """Blocks of two shards, of which three processes make three at once."""
+    return replace(tiny_harvest, text=StreamedText((str(tiny_text.folder),), held_out=0.0, shuffle=16))
+
+
+def test_processes_share_a_text_that_streams(three: Processes, stream_harvest: HarvestConfig, tmp_path: Path) -> None:
+    sites = ("hidden_states[2]", "model.layers.0.mlp")
+    harvest_sites(stream_harvest, sites, "train", 500, tmp_path / "alone")
+    three.run(harvest_there, stream_harvest, sites, 300, tmp_path / "shared")
+    three.run(harvest_there, stream_harvest, sites, 500, tmp_path / "shared")
+    written = [
+        {name: data for name, data in files_of(tmp_path / cache).items() if name.endswith(".safetensors")}
+        for cache in ("alone", "shared")
+    ]
+    assert written[0] == written[1]
+    reader = LiveReader(stream_harvest, 700, batch_size=50, pool_tokens=150)
+    expected = [*reader.from_step(0), *reader.from_step(5), reader.batch(1)]
+    for found in three.run(live_there, stream_harvest, 700):
+        assert all(map(torch.equal, found, expected))
 
 
 def live_there(rank: int, config: HarvestConfig, tokens: int) -> list[torch.Tensor]:
