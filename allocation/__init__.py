@@ -24,7 +24,8 @@ from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
 from allocation.solvers import Assignment, Laminar, LinearProgram, Options, Solver, TopSelection, TwoSided
-from allocation.solvers.linear_program import ProgramArrays, to_linear_program
+from allocation.solvers.linear_program import to_linear_program
+from allocation.solvers.programme import ProgramArrays
 from allocation.solvers.top_selection.fixed import select_fixed
 from allocation.solvers.top_selection.stream import select_stream
 from allocation.threads import map_blocks

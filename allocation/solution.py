@@ -114,9 +114,24 @@ class Prices:
     token_groups: Price
     feature_groups: Price
 
+    def _repr_html_(self) -> str:
+        # the values alone: what is only shown starts no search for intervals
+        rows = [(name.replace("_", " "), _told(price.value)) for name, price in vars(self).items()]
+        return card("Prices", rows, "What one more unit of each limit is worth: above 0 at a cap, below 0 at a floor.")
+
     def without_intervals(self) -> Prices:
         """The values alone, intervals NaN: what to keep for a warm start, since intervals hold on to the scores."""
         return Prices(*(Price(price.value, _unknown(price.value)) for price in vars(self).values()))
+
+
+def _told(value: Real) -> str:
+    """One price, or the range of several."""
+    values = np.asarray(value)
+    if values.ndim == 0:
+        return f"{float(values):.6g}"
+    if values.size == 0:
+        return "none"
+    return f"{values.min():.4g} to {values.max():.4g}, {np.count_nonzero(values):,} of {values.size:,} not zero"
 
 
 def checked_prices(prices: Any, name: str) -> Prices:

@@ -17,6 +17,7 @@ from allocation.certificate.limits import SHOWN, all_integer, idle, limits_of, p
 from allocation.certificate.open_edges import open_edges
 from allocation.certificate.parts import Claim, claimed
 from allocation.errors import InvalidProblemError, UnsupportedProblemError
+from allocation.notebook import card
 from allocation.problem import Problem, checked_problem
 from allocation.ranks import Ranks, checked_ranks
 from allocation.rough import Rough
@@ -50,6 +51,18 @@ class Certificate:
     gap: float
     tolerance: float
     violations: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        violated = [("violated", violation) for violation in self.violations[:SHOWN]]
+        if len(self.violations) > SHOWN:
+            violated.append(("", f"and {len(self.violations) - SHOWN:,} more"))
+        rows = [
+            ("optimal", "yes" if self.optimal else "no"),
+            ("gap", f"{self.gap:.6g}"),
+            ("tolerance", f"{self.tolerance:.6g}"),
+            *violated,
+        ]
+        return card("Certificate", rows, "No allocation is better by more than the gap.")
 
 
 def verify(problem: Problem, solution: Solution, ranks: Ranks | None = None) -> Certificate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,44 +16,8 @@ from allocation.problem import Problem, checked_problem
 from allocation.solution import Price, Prices, Real, Solution
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.idle import needed
+from allocation.solvers.programme import BLOCKS, ProgramArrays
 from allocation.solvers.work_limit import WorkLimit
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-# Price vectors in the order of the rows of the programme.
-_BLOCKS = ("budget", "tokens", "features", "token_groups", "feature_groups")
-
-
-@dataclass(frozen=True, eq=False)
-class ProgramArrays:
-    """Arrays of the linear programme: pass them to `scipy.optimize.linprog` as they are.
-
-    HiGHS, which linprog and milp call, takes a cost below 1e-7 as none: of small scores, divide `c` by its largest.
-
-    Attributes
-    ----------
-    c : (edges,) float64
-        Minus the scores, since linprog minimises.
-    A_ub : (rows, edges) CSR
-        One row per cap and one, negated, per floor.
-    b_ub : (rows,) float64
-    bounds : (0.0, 1.0)
-    tokens, features : int64
-        The two ends of every variable.
-    blocks, members, signs : vectors over rows
-        Which limit a row is: block name, index in the block, +1 for a cap and -1 for a floor.
-    """
-
-    c: NDArray[np.float64]
-    A_ub: csr_array
-    b_ub: NDArray[np.float64]
-    bounds: tuple[float, float]
-    tokens: Indices
-    features: Indices
-    blocks: NDArray[np.str_]
-    members: Indices
-    signs: Indices
 
 
 def to_linear_program(problem: Problem) -> ProgramArrays:
@@ -246,7 +209,7 @@ def _contradiction(program: ProgramArrays, work_limit: WorkLimit) -> str:
 def _named(program: ProgramArrays, rows: Indices) -> str:
     """Limits by name with their numbers, a few of each block."""
     parts = []
-    for block in _BLOCKS:
+    for block in BLOCKS:
         members = program.members[rows[program.blocks[rows] == block]]
         limits = np.abs(program.b_ub[rows[program.blocks[rows] == block]]).astype(int)
         if members.size and block == "budget":
@@ -279,7 +242,7 @@ def _prices(problem: Problem, program: ProgramArrays, marginals: NDArray[np.floa
 
         return Price(float(values[0]) if block == "budget" else values, bounds)
 
-    return Prices(*(price(block) for block in _BLOCKS))
+    return Prices(*(price(block) for block in BLOCKS))
 
 
 def _interval(program: ProgramArrays, rows: Indices, work_limit: WorkLimit) -> tuple[float, float]:

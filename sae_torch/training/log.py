@@ -63,7 +63,7 @@ def read_all(records: list[StepRecord]) -> None:
             record.numbers = numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainLog:
     """One entry per step.
 
@@ -87,6 +87,21 @@ class TrainLog:
     learning_rate: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     _waiting: list[StepRecord] = field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        return f"TrainLog({', '.join(f'{name} {text}' for name, text in self._told())})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f'<tr><th scope="row">{name}</th><td>{text}</td></tr>' for name, text in self._told())
+        return f"<strong>Training</strong><table>{rows}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        """Where training began and where it is, of the steps that have been read."""
+        told = [("steps", f"{len(self.loss):,}"), ("tokens", f"{self.tokens[-1] if self.tokens else 0:,}")]
+        if not self.loss:
+            return told
+        ends = [(name, getattr(self, name)) for name in ("loss", "reconstruction", "auxiliary", "l0")]
+        return told + [(name, f"{values[0]:.4g} to {values[-1]:.4g}") for name, values in ends if any(values)]
 
     def append(self, record: StepRecord) -> None:
         """Add one step; it shows once its numbers have been read."""

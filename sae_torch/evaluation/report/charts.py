@@ -111,12 +111,17 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, title: str) -> Markup
         + '"/>'
         for s, found in shown
     ]
-    dots = [
-        f'<circle class="dot-mark c{s.colour}{" ringed" if ring else ""}" cx="{across(a):.1f}" cy="{up(b):.1f}" '
-        f'r="{6 if ring else 3.5}"><title>{escape(text)}</title></circle>'
+    marks = [
+        (ring, s.colour, across(a), up(b), text)
         for s in series
         for a, b, text, ring in zip(s.x, s.y, s.points, s.ringed, strict=bool(s.points))
         if (a > 0 or not x.log) and (b > 0 or not y.log)
+    ]
+    # those with a ring last, so that no other hides them
+    dots = [
+        f'<circle class="dot-mark c{colour}{" ringed" if ring else ""}" cx="{at:.1f}" cy="{height:.1f}" '
+        f'r="{6 if ring else 3.5}"><title>{escape(text)}</title></circle>'
+        for ring, colour, at, height, text in sorted(marks, key=lambda mark: mark[0])
     ]
     return _figure(title, [*_axes(across, up, x, y), *lines, *dots])
 

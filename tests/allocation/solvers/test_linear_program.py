@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse import csc_array
 
 import allocation as al
 from tests.allocation.integer_program import best_value, limits_of
@@ -37,6 +40,38 @@ def test_integer_programme_linear_programme_and_certificate_agree(problem: al.Pr
         assert al.verify(problem, solution).optimal
     else:
         assert "demand" in str(solution.error)
+
+
+@given(any_problem())
+@settings(max_examples=60)
+def test_highs_reads_the_written_programme_as_it_is(problem: al.Problem) -> None:
+    """Every number, and the same answer; by the HiGHS that SciPy brings, which reads files."""
+    _core = pytest.importorskip("scipy.optimize._highspy._core")
+    program = al.to_linear_program(problem)
+    with tempfile.TemporaryDirectory() as folder:
+        program.write(f"{folder}/x.mps")
+        highs = _core._Highs()
+        highs.setOptionValue("output_flag", False)
+        assert highs.readModel(f"{folder}/x.mps") == _core.HighsStatus.kOk
+    read = highs.getModel().lp_
+    assert (read.num_row_, read.num_col_) == program.A_ub.shape
+    for found, expected in (
+        (read.col_cost_, program.c),
+        (read.row_upper_, program.b_ub),
+        (read.row_lower_, np.full(program.b_ub.size, -np.inf)),
+        (read.col_lower_, np.zeros(program.c.size)),
+        (read.col_upper_, np.ones(program.c.size)),
+    ):
+        np.testing.assert_array_equal(found, expected)
+    matrix = csc_array((read.a_matrix_.value_, read.a_matrix_.index_, read.a_matrix_.start_), program.A_ub.shape)
+    assert (matrix != program.A_ub).nnz == 0
+    if program.c.size and program.b_ub.size:
+        highs.run()
+        relaxed = linprog(program.c, program.A_ub, program.b_ub, bounds=program.bounds)
+        infeasible = highs.getModelStatus() == _core.HighsModelStatus.kInfeasible
+        assert infeasible == (relaxed.status == 2)
+        if not infeasible:
+            assert highs.getObjectiveValue() == pytest.approx(relaxed.fun, abs=1e-7)
 
 
 @given(any_problem(agreed=False))
