@@ -74,7 +74,7 @@ class ProgramArrays:
         >>> program = al.to_linear_program(al.mutual_choice([[2.0, 1.0]], budget=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     program.write(f"{folder}/x.mps")
-        ...     print(pathlib.Path(folder, "x.mps").read_text()[:54])
+        ...     print(pathlib.Path(folder, "x.mps").read_text()[:53])
         NAME allocation
         ROWS
          N cost

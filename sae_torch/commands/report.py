@@ -16,6 +16,9 @@ from sae_torch.evaluation.report.page import is_folder, write_report
 from sae_torch.files import require_free
 from sae_torch.interop.weight_headers import SUFFIXES
 
+# A file that a browser takes more than a moment to read.
+LARGE = 50e6
+
 
 @dataclass(frozen=True)
 class Report:
@@ -78,6 +81,10 @@ class Report:
             facts |= {label if len(files) == 1 else f"{path.stem}: {label}": text for label, text in file.facts.items()}
         write_report(self.out, shown, facts, overwrite=self.overwrite)
         print(self.out / "index.html" if is_folder(self.out) else self.out)
+        if self.out.is_file() and self.out.stat().st_size > LARGE:
+            print(
+                f"{self.out.stat().st_size / 1e6:.0f} MB: as a folder it opens faster, --out {self.out.with_suffix('')}"
+            )
 
     def _judged(self, dictionaries: tuple[Path, ...]) -> Path:
         """The evaluation of dictionaries, as `evaluate` writes it."""

@@ -245,4 +245,8 @@ pager.firstElementChild.addEventListener("click", () => turnPage(-1));
 pager.lastElementChild.addEventListener("click", () => turnPage(1));
 document.getElementById("export").addEventListener("click", exportList);
 addEventListener("hashchange", () => follow(true));
+// a folder that was moved without its parts, or a browser of before 2023
+addEventListener("unhandledrejection", ({ reason }) => {
+  article.replaceChildren(element("p", "", `The page of this feature cannot be read: ${reason.message}.`));
+});
 follow(location.hash.startsWith("#feature-"));

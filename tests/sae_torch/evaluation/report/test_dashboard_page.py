@@ -127,11 +127,22 @@ def test_a_folder_is_replaced_only_where_it_is_a_report(evaluations: list[Evalua
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "report"]
 
 
+def test_a_folder_without_its_parts_says_what_is_missing(
+    evaluations: list[Evaluation], browser: Any, tmp_path: Path
+) -> None:
+    write_report(tmp_path / "report", evaluations, {})
+    (tmp_path / "report" / "data" / "d0" / "features-0.js").unlink()
+    tab = browser.new_page()
+    tab.goto((tmp_path / "report" / "index.html").as_uri() + "#feature-3@tokens")
+    tab.wait_for_function("document.getElementById('feature').innerText.includes('features-0.js is missing')")
+    tab.close()
+
+
 @pytest.mark.slow
 def test_fifty_thousand_features_open_at_once(tiny_language_model: LanguageModel, browser: Any, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    activations = make_activations(600)
+    activations = make_activations(300)
     sae = st.SparseAutoencoder(D_MODEL, 50_000, st.TokenChoice(16))
     evaluation = judged(tmp_path, "large", sae, activations, tiny_language_model)
     for out, page in (("report.html", "report.html"), ("report", "report/index.html")):
