@@ -76,7 +76,7 @@ class EvaluationFile:
                 raise InputError(f"{path}: expected format {FORMAT}, found {content['format']!r}; evaluate again")
             found = (Evaluation.from_json(values) for values in content["evaluations"])
             evaluations = tuple(
-                one if one.dashboard is None else dataclasses.replace(one, dashboard=path.parent / one.dashboard)
+                one if one.dashboard is None else dataclasses.replace(one, dashboard=_found(one.dashboard, path))
                 for one in found
             )
             return cls(evaluations, dict(content["facts"]))
@@ -97,11 +97,22 @@ def dashboard_beside(path: Path, number: int, name: str) -> Path:
 
 
 def _beside(evaluation: Evaluation, path: Path) -> Evaluation:
-    """The evaluation with its dashboard by the way from the file, so that both can be moved together."""
+    """The evaluation with its dashboard by the way from the file, so that both can be moved together.
+
+    In the folder of `dashboard_beside` it is named alone: a file says the same whatever its own name is.
+    """
     if evaluation.dashboard is None:
         return evaluation
-    way = os.path.relpath(evaluation.dashboard.resolve(), path.parent.resolve())
+    file = evaluation.dashboard.resolve()
+    usual = file.parent == path.resolve().with_suffix(".features")
+    way = file.name if usual else os.path.relpath(file, path.parent.resolve())
     return dataclasses.replace(evaluation, dashboard=Path(way))
+
+
+def _found(way: Path, path: Path) -> Path:
+    """Where the dashboard lies that `_beside` wrote down."""
+    usual, other = path.with_suffix(".features") / way, path.parent / way
+    return other if other.exists() and not usual.exists() else usual
 
 
 def tables(evaluations: Sequence[Evaluation]) -> str:
