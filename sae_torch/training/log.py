@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from sae_torch.sparse_coder import SparseCoder
 
 
 @dataclass(eq=False)
@@ -123,15 +126,30 @@ class TrainLog:
         self._waiting.clear()
 
 
-def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, name: str) -> Iterator[Tensor]:
-    """The batches, with a bar that shows tokens per second and the last loss that was read; it changes nothing."""
+class Measuring(Protocol):
+    """What of a trainer a bar asks for."""
+
+    sae: SparseCoder
+
+    def measured(self, error: float, x: Tensor) -> dict[str, float]:
+        """Share of dead features and normalised error."""
+        ...
+
+    def shown(self, values: Mapping[str, float]) -> dict[str, str]:
+        """What a bar shows."""
+        ...
+
+
+def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, trainer: Measuring) -> Iterator[Tensor]:
+    """The batches, with a bar that shows tokens per second and the last numbers that were read; it changes nothing."""
     from tqdm import tqdm
 
-    with tqdm(desc=f"train {name}", unit=" tokens", unit_scale=True) as bar:
+    with tqdm(desc=f"train {type(trainer.sae.choice).__name__}", unit=" tokens", unit_scale=True) as bar:
         for step, x in enumerate(batches):
             yield x
             if step == 0:
                 bar.reset(total=steps * log.seen)
             if log.loss:
-                bar.set_postfix(loss=f"{log.loss[-1]:.1f}", refresh=False)
+                values = {"loss": log.loss[-1], "l0": log.l0[-1]} | trainer.measured(log.reconstruction[-1], x)
+                bar.set_postfix(trainer.shown(values), refresh=False)
             bar.update(log.seen - bar.n)

@@ -29,6 +29,7 @@ from sae_torch.activations import (
     open_activations,
 )
 from sae_torch.config_file import read_config, to_plain, toml
+from sae_torch.devices import described_device
 from sae_torch.environment import difference, environment, package_versions
 from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
 from sae_torch.files import write_text
@@ -37,10 +38,12 @@ from sae_torch.parallel.mesh import joined
 from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
+from sae_torch.training.host_memory import Sizes, require_memory
 from sae_torch.training.interruption import Interruption, sole_user
 from sae_torch.training.log import StepRecord
 from sae_torch.training.memory import fit_to_gpu
 from sae_torch.training.metrics import METRICS, Sink, open_sinks, require_services
+from sae_torch.training.resolved import resolved, used
 from sae_torch.training.run_config import RunConfig
 from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
@@ -49,8 +52,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 CONFIG = "config.toml"
-# Most tokens that are shuffled with one another in live mode, which holds them in memory.
-LIVE_POOL = 1 << 17
 # Sections and fields that do not change the result.
 INCIDENTAL = ("out", "checkpoints", "metrics", "parallel")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
@@ -87,10 +88,12 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, allow_inexact: bool = False, quiet: bool = False) -> None:
-        self.config = config
+        self.config = config = resolved(config)
         self.allow_inexact = allow_inexact
         self.quiet = quiet
-        self.checkpoints = Checkpoints(config.out / "checkpoints", config.checkpoints.keep)
+        self.checkpoints = Checkpoints(
+            config.out / "checkpoints", config.checkpoints.keep, keep_finished=config.checkpoints.keep_finished
+        )
         self.interruption = Interruption()
         self.stage = "starting"
         self.has_trained = False
@@ -121,6 +124,7 @@ class Run:
         self.quiet = self.quiet or not self.world.leads
         for name, value in {**package_versions(), "config": toml(self.config)}.items():
             self.world.require_alike(name, [value].__iter__)
+        self._say_devices()
         self.world.once(self._require_ours)  # first, so that a folder of something else stays as it is
         self.config.out.mkdir(parents=True, exist_ok=True)
         with self.interruption.watching(), contextlib.ExitStack() as held, _deterministic(self.config.device):
@@ -140,7 +144,10 @@ class Run:
         """Hold the folder and prepare it."""
         held.enter_context(sole_user(self.config.out))
         self._require_ours()  # another process may have come first
-        write_text(self.config.out / CONFIG, toml(self.config))
+        path = self.config.out / CONFIG
+        written = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not written.startswith(toml(self.config)):  # what was used stands behind it
+            write_text(path, toml(self.config))
         self.checkpoints.prepare()
 
     @contextlib.contextmanager
@@ -162,11 +169,14 @@ class Run:
         """The folder is free, or that of this very run."""
         config, path = self.config, self.config.out / CONFIG
         if path.exists():
-            there, here = (_determining(found) for found in (read_config(RunConfig, path), config))
+            there, here = (_determining(found) for found in (resolved(read_config(RunConfig, path)), config))
             if "bos" not in tomllib.loads(path.read_text(encoding="utf-8")).get("harvest", {}):
                 # older than the option; whether the activations are others is seen by what was harvested
                 here.pop("harvest.bos")
                 there.pop("harvest.bos")
+            if "auto" in (here.get("harvest.bos"), there.get("harvest.bos")):  # the model is gone
+                here.pop("harvest.bos", None)
+                there.pop("harvest.bos", None)
             if there != here:
                 raise InputError(
                     f"{path} is of another run ({difference(there, here)}); choose another --out or delete the folder"
@@ -184,6 +194,7 @@ class Run:
         self.stage = "harvesting"
         reader = self._reader()
         self.world.require_alike("activations", lambda: sorted(_source(reader).items()))
+        self.world.agreed(lambda: self._require_memory(reader), lambda _: 0)
         trainers = self._trainers(reader)
         self.world.agreed(lambda: self._require_space(trainers), lambda _: 0)
         for name, chunk in fit_to_gpu(trainers, self.config.reader.batch_size).items():
@@ -215,7 +226,7 @@ class Run:
     def _live_reader(self) -> LiveReader:
         options, wanted = self.config.reader, self.config.harvest
         return LiveReader(
-            wanted.config(), wanted.tokens, options.batch_size, options.seed, min(options.pool_tokens, LIVE_POOL),
+            wanted.config(), wanted.tokens, options.batch_size, options.seed, options.pool_tokens,
             target=wanted.target, mesh=self.mesh,
         )  # fmt: skip
 
@@ -225,6 +236,17 @@ class Run:
             name: Trainer(options.coder(d_in, d_out, self.config.device, self.mesh), train)
             for name, (options, train) in self.config.autoencoders().items()
         }
+
+    def _require_memory(self, reader: Stream) -> None:
+        """Refuse what cannot fit before it is made."""
+        d_in = reader.d_in
+        d_out = (reader.d_model - d_in) or d_in
+        sizes = [
+            Sizes(options.n_features, d_in, d_out, options.feature_chunk, options.score_dtype in ("auto", "bfloat16"))
+            for options, _ in self.config.autoencoders().values()
+        ]
+        parallel = self.config.parallel
+        require_memory(sizes, self.config.reader.batch_size, self.config.device, parallel.data, parallel.features)
 
     def _require_space(self, trainers: dict[str, Trainer]) -> None:
         """Weights and two moments of each, one checkpoint more than are kept, and what is saved at the end."""
@@ -292,7 +314,9 @@ class Run:
                 ) as bar,
                 self.interruption.deferred(),
             ):
-                for x in read if resumed else self._begin(read, reader, trainers):
+                batches = read if resumed else self._begin(read, reader, trainers)
+                self.world.once(lambda: self._say_used(trainers))
+                for x in batches:
                     # not every process has heard of it yet
                     if self.world.sum(int(self.interruption.requested)):
                         self.interruption.requested = True
@@ -308,11 +332,13 @@ class Run:
                     if step % self.config.metrics.every == 0 or step == len(reader):
                         self._check_losses(step, reader, trainers)
                         speed = (step - first) * reader.batch_size / (time.perf_counter() - started)
+                        shown: list[dict[str, str]] = []
                         for name, record in records.items():
-                            values = _numbers(record, trainers[name]) | {"tokens_per_second": round(speed)}
+                            values = _numbers(record, trainers[name], x) | {"tokens_per_second": round(speed)}
+                            shown.append(trainers[name].shown(values))
                             for sink in sinks:
                                 sink.write(step, name, values)
-                        bar.set_postfix(loss=" ".join(f"{record.loss:.1f}" for record in records.values()))
+                        bar.set_postfix({key: " ".join(each[key] for each in shown) for key in shown[0]})
                     if step % self.config.checkpoints.every == 0 or step == len(reader):
                         self._check_losses(step, reader, trainers)
                         self._write(step, reader, _states(trainers))
@@ -371,6 +397,16 @@ class Run:
         self._write(len(reader), reader, states, finished=True)
         self._say(f"saved {', '.join(str(self.config.out / name) for name in trainers)}")
 
+    def _say_devices(self) -> None:
+        device, model = self.config.device, self.config.harvest.device
+        other = "" if self.config.activations is not None or model == device else f", language model {model}"
+        self._say(f"device: {described_device(device)}{other}")
+
+    def _say_used(self, trainers: dict[str, Trainer]) -> None:
+        """Put what was used behind the settings."""
+        tokens = self.config.reader.batch_size
+        write_text(self.config.out / CONFIG, toml(self.config) + used(self.config, trainers, tokens))
+
     @property
     def shows_progress(self) -> bool:
         """Whether bars are drawn."""
@@ -385,10 +421,10 @@ def _states(trainers: dict[str, Trainer]) -> dict[str, Any]:
     return {name: trainer.state_dict() for name, trainer in trainers.items()}
 
 
-def _numbers(record: StepRecord, trainer: Trainer) -> dict[str, float]:
+def _numbers(record: StepRecord, trainer: Trainer, x: Tensor) -> dict[str, float]:
     """What is logged of a step."""
-    assert trainer.schedule is not None
-    return record.values() | {"k": trainer.sae.choice.k, "dead": float(trainer.schedule.usage.dead.float().mean())}
+    values = record.values()
+    return values | {"k": trainer.sae.choice.k} | trainer.measured(values["reconstruction"], x)
 
 
 def _determining(config: RunConfig) -> dict[str, Any]:

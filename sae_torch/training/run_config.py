@@ -17,6 +17,7 @@ from sae_torch.choices.feature import FeatureChoice
 from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.own import own_choice
 from sae_torch.choices.token import TokenChoice
+from sae_torch.devices import AUTO, resolved_device
 from sae_torch.errors import InputError
 from sae_torch.losses import require_prefixes
 from sae_torch.sparse_coder import SparseCoder
@@ -170,6 +171,8 @@ class CheckpointOptions:
     """Steps between checkpoints; one more is written at the end, and when the run is interrupted."""
     keep: int = 2
     """How many of the newest are kept."""
+    keep_finished: bool = False
+    """Keep them beside the last one when the run is finished, too."""
 
     def __post_init__(self) -> None:
         for name in ("every", "keep"):
@@ -229,8 +232,8 @@ class RunConfig:
     """Of a SAELens cache with several hooks: the one to train on."""
     live: bool = False
     """Harvest while training, without a disk; a resumed run then goes on with other batches than it would have."""
-    device: str = "cpu"
-    """Where the autoencoders are trained."""
+    device: str = AUTO
+    """Where the autoencoders are trained; auto is the card where there is one, else the CPU."""
     harvest: HarvestOptions = field(default_factory=HarvestOptions)
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     sae: SaeOptions = field(default_factory=SaeOptions)
@@ -258,7 +261,7 @@ class RunConfig:
                 f"harvest.tokens: expected at least one batch of {self.reader.batch_size} (reader.batch_size), found "
                 f"{self.harvest.tokens}"
             )
-        require_device(self.device)
+        device = resolved_device(self.device)
         for sae, train in self.autoencoders().values():  # every combination is checked before anything runs
             choice = sae.new_choice()
             choice.build(sae.n_features)
@@ -266,8 +269,8 @@ class RunConfig:
                 raise InputError(
                     f"feature_chunk: {sae.choice} choice reads the whole matrix of scores, expected another"
                 )
-            if train.graph and not (choice.supports_graph and torch.device(self.device).type == "cuda"):
-                found = f"{sae.choice} choice on {self.device}"
+            if train.graph and not (choice.supports_graph and torch.device(device).type == "cuda"):
+                found = f"{sae.choice} choice on {device}"
                 raise InputError(f"graph: expected token or mutual choice on a CUDA device, found {found}")
             train.require_annealed(choice)
             if train.prefixes is not None:
@@ -304,20 +307,6 @@ class RunConfig:
                 raise InputError(f"sweep: {name} comes two times")
             combinations[name] = (sae, train)
         return combinations
-
-
-def require_device(device: str) -> None:
-    """Before anything runs: the device is there.
-
-    Raises
-    ------
-    InputError
-        If it is not.
-    """
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]})") from None
 
 
 def _slug(settings: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -131,7 +131,7 @@ class Trainer:
         log = TrainLog()
         begun = self._begun(iter(batches), steps)
         if self.config.progress and self.world.leads:
-            begun = with_progress(begun, steps, log, type(self.sae.choice).__name__)
+            begun = with_progress(begun, steps, log, self)
         try:
             for x in begun:
                 before = log.seen
@@ -468,6 +468,36 @@ class Trainer:
         matches = self.world.sum(len(out.codes) if out.codes.count is None else out.codes.count)
         measured = (loss, error, auxiliary, matches, self.world.sum_tokens(y.square().sum()) / tokens)
         return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
+
+    def measured(self, error: float, x: Tensor) -> dict[str, float]:
+        """Share of dead features, and the normalised error of a step.
+
+        ::
+
+            nmse = sum ||y - y_hat||^2 / sum ||y - mean(y)||^2
+
+        Parameters
+        ----------
+        error : float
+            Reconstruction of the step, in training units.
+        x : (N, width) tensor
+            Its batch, or another of the same data.
+        """
+        assert self.schedule is not None
+        _, y = self.sae.sides_of(x)
+        variance = float((y - y.mean(dim=0)).square().sum(dim=1).mean())
+        dead = float(self.schedule.usage.dead.float().mean())
+        return {"dead": dead, "nmse": error / (self.scale**2 * variance) if variance else 0.0}
+
+    @staticmethod
+    def shown(values: Mapping[str, float]) -> dict[str, str]:
+        """What a progress bar shows."""
+        return {
+            "loss": f"{values['loss']:.1f}",
+            "L0": f"{values['l0']:.1f}",
+            "dead": f"{values['dead']:.1%}",
+            "NMSE": f"{values['nmse']:.3f}",
+        }
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -133,7 +133,8 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr("sae_torch.commands.harvest.harvest_sites", interrupted)
     assert main(["harvest", "--split", "dev", "--cache", "my cache"]) == 130
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    first, _, line = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("device: ")
     assert line == (
         "Interrupted while harvesting the dev split; what is finished is kept, "
         "resume with: python -m sae_torch harvest --split dev --cache 'my cache'"

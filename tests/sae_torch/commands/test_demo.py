@@ -70,6 +70,11 @@ def test_the_demo_trains_compares_saves_and_reports(
         "results.json",
         "token-choice",
     ]
+    demo.run()  # again: it says so and shows the same table
+    again = capsys.readouterr().out
+    assert again.startswith(f"finished already: {demo.out}; --overwrite does it again\n")
+    assert [line for line in again.splitlines() if line.startswith(CHOICES)] == table
+    assert not (demo.out / "unfinished").exists()
     # the figures are those of the autoencoders on disk
     test = harvest(demo._harvest_config, "test", demo.test_tokens, demo.cache)
     x = test.tensor(torch.float32)

@@ -85,11 +85,16 @@ def test_every_combination_of_a_sweep_is_trained_on_one_stream(config: RunConfig
     lines = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["sae"]) for line in lines] == [(s, n) for s in (10, 20, 24) for n in names]
     assert {"loss", "reconstruction", "auxiliary", "l0", "learning_rate", "k", "dead", "tokens"} <= lines[0].keys()
-    assert sorted(path.name for path in (config.out / "checkpoints").iterdir()) == [
-        "finished",
-        "step-000000020",
-        "step-000000024",
-    ]
+    assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["finished"]
+    said = (config.out / "config.toml").read_text()
+    assert 'device = "cpu"' in said
+    assert re.search(r'^# feature-k4-seed-1: auxiliary = "zipf", k_aux = 4, dead_after = 307, .*float32$', said, re.M)
+    assert {"dead", "nmse"} <= lines[-1].keys()
+    again = dataclasses.replace(config, checkpoints=CheckpointOptions(every=10, keep_finished=True))
+    again = dataclasses.replace(again, out=config.out.with_name("kept"), sweep=SweepOptions())
+    Run(again, quiet=True).execute()
+    kept = sorted(path.name for path in (again.out / "checkpoints").iterdir())
+    assert kept == ["finished", "step-000000020", "step-000000024"]
 
 
 @pytest.mark.parametrize("step", [0, 7, 12, 23])
