@@ -198,7 +198,7 @@ def test_a_finished_run_is_not_written_over(place: Path, capsys: pytest.CaptureF
 
 
 def test_a_damaged_checkpoint_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(TRAIN) == 0
+    assert main([*TRAIN, "--checkpoints.keep-finished"]) == 0
     checkpoints = place / "run" / "checkpoints"
     for path in (checkpoints / "finished").iterdir():
         path.unlink()
