@@ -12,6 +12,7 @@ if find_spec("torch") is None:
 
 if TYPE_CHECKING:
     from sae_torch import losses, parallel
+    from sae_torch.adapter import Adapter
     from sae_torch.autoencoder import Output, SparseAutoencoder
     from sae_torch.calibration import calibrate
     from sae_torch.choices.balanced import BalancedChoice
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sae_torch.transcoder import Transcoder
 
 __all__ = [
+    "Adapter",
     "BalancedChoice",
     "Choice",
     "FeatureChoice",
@@ -55,6 +57,7 @@ __all__ = [
 
 # Where names are defined; the block above says the same to type checkers and editors, and a test holds both together.
 _DEFINED_IN = {
+    "Adapter": "adapter",
     "BalancedChoice": "choices.balanced",
     "Choice": "choices.choice",
     "FeatureChoice": "choices.feature",

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sae_torch.adapter import Adapter, choice_in, scores_in
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.sparse_coder import SparseCoder
 
 
-def calibrate(sae: SparseCoder, batches: Iterable[Any]) -> None:
+def calibrate(sae: SparseCoder | Adapter | nn.Module, batches: Iterable[Any]) -> None:
     """Set the thresholds of the choice to the prices of one pooled problem over all batches.
 
     ::
@@ -30,16 +31,17 @@ def calibrate(sae: SparseCoder, batches: Iterable[Any]) -> None:
 
     Parameters
     ----------
-    sae : SparseAutoencoder or Transcoder
+    sae : SparseAutoencoder, Transcoder, or a module of your own
+        One with a single choice that its forward calls, ``self.choice(scores)``: the scores are read there.
     batches : iterable of (tokens, d_model) tensors
-        Of a transcoder pairs (x, y), or x alone. Best not trained on, which lowers their price, nor to be judged on.
-        They are kept, since feature choice encodes them as often as it shares out quotas anew, up to four times; mutual
-        and balanced choice once.
+        Of a transcoder pairs (x, y), or x alone; of a module of your own what its forward takes. Best not trained on,
+        which lowers their price, nor to be judged on. They are kept, since feature choice encodes them as often as it
+        shares out quotas anew, up to four times; mutual and balanced choice once.
 
     Raises
     ------
     InputError
-        If there is no batch.
+        If there is no batch, or a module has no choice, several, or does not call it.
 
     Examples
     --------
@@ -50,6 +52,8 @@ def calibrate(sae: SparseCoder, batches: Iterable[Any]) -> None:
     >>> round(sae.eval()(x).codes.l0, 1)
     4.0
     """
+    if not isinstance(sae, SparseCoder):
+        return _calibrate_module(sae.module if isinstance(sae, Adapter) else sae, list(batches))
     inputs = [sae.inputs_of(batch) for batch in batches]
 
     def scores(x: Tensor) -> Iterator[Any]:
@@ -58,6 +62,20 @@ def calibrate(sae: SparseCoder, batches: Iterable[Any]) -> None:
         return (sae.scores(part.to(sae.W_enc.device, sae.W_enc.dtype)) for part in torch.split(x, max(1, rows)))
 
     calibrate_choice(sae.choice, scores, inputs)
+
+
+@torch.no_grad()
+def _calibrate_module(module: nn.Module, batches: list[Any]) -> None:
+    """Read the scores where the module's forward hands them to its choice."""
+    if not isinstance(module, nn.Module):
+        raise InputError(f"sae: expected an autoencoder or a module that holds a choice, found {module!r}")
+    choice, tokens = choice_in(module), 0
+    for batch in batches:
+        scores = scores_in(module, batch)
+        choice.build(scores.shape[1])
+        tokens += len(scores)
+    _require_tokens(tokens)
+    choice.calibrate(_ScoreBlocks(lambda batch: [scores_in(module, batch)], batches), tokens)
 
 
 @torch.no_grad()
@@ -78,17 +96,21 @@ def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], 
     """
     all_batches = list(batches)
     tokens = choice.world.total(sum(x.shape[0] for x in all_batches))
+    _require_tokens(tokens)
+    choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)
+
+
+def _require_tokens(tokens: int) -> None:
     if tokens == 0:
         raise InputError("batches: calibration needs at least one token of activations, found none")
-    choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)
 
 
 @dataclass(frozen=True)
 class _ScoreBlocks:
     """The scores of every batch, as often as they are read."""
 
-    scores: Callable[[Tensor], Iterable[Any]]
-    batches: list[Tensor]
+    scores: Callable[[Any], Iterable[Any]]
+    batches: list[Any]
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.chain.from_iterable(map(self.scores, self.batches))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_torch.dense import spread
+from sae_torch.errors import InputError
+
+ADVICE = (
+    "expected a dense matrix, found SparseCodes: call codes.to_dense() first, or decode them as they are with "
+    "sae_torch.ops.decode(codes, W_dec, b_dec)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +36,8 @@ class SparseCodes:
     count : () int64, optional
         How many of the entries are matches, known to the device alone: the others, at the end, are set to 0 and every
         op ignores them, so that no step waits for a number. None where all are. `trim` cuts them off.
+    axes : tuple of int, optional
+        What the tokens were before they became one axis, (batch, sequence) for instance: `to_dense` has these again.
 
     Examples
     --------
@@ -45,6 +54,7 @@ class SparseCodes:
     count: Tensor | None = None
     # where tokens and features begin: computed when first asked for, shared by all codes with the same matches
     _layout: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    axes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.count is None:
@@ -64,7 +74,8 @@ class SparseCodes:
         if self.count is None:
             return self
         matches = slice(0, int(self.count))
-        return SparseCodes(self.tokens[matches], self.features[matches], self.values[matches], self.shape)
+        matched = self.tokens[matches], self.features[matches], self.values[matches]
+        return SparseCodes(*matched, self.shape, axes=self.axes)
 
     @property
     def token_offsets(self) -> Tensor:
@@ -103,13 +114,14 @@ class SparseCodes:
         return float((self.values > 0).sum()) / max(self.shape[0], 1)
 
     def to_dense(self) -> Tensor:
-        """The (tokens, features) matrix of activations, with gradient."""
+        """The (tokens, features) matrix of activations, with gradient; of the shape that the scores had."""
         # entries past the count add 0 to the first place
-        return spread(self.values, self.tokens, self.features, self.shape, adding=self.count is not None)
+        dense = spread(self.values, self.tokens, self.features, self.shape, adding=self.count is not None)
+        return dense if self.axes is None else dense.view(*self.axes, self.shape[1])
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """The same matches with other values."""
-        return SparseCodes(self.tokens, self.features, values, self.shape, self.count, self._layout)
+        return SparseCodes(self.tokens, self.features, values, self.shape, self.count, self._layout, self.axes)
 
     def feature_range(self, start: int, stop: int) -> SparseCodes:
         """The matches with features from `start` to before `stop`."""
@@ -119,7 +131,8 @@ class SparseCodes:
         else:
             inside &= self._layout["within"]
             order, count = torch.argsort(inside.logical_not(), stable=True), inside.sum()
-        return SparseCodes(self.tokens[order], self.features[order], self.values[order], self.shape, count)
+        matches = self.tokens[order], self.features[order], self.values[order]
+        return SparseCodes(*matches, self.shape, count, axes=self.axes)
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
@@ -129,6 +142,25 @@ class SparseCodes:
         size = f"{self.shape[0]} tokens x {self.shape[1]} features"
         matches = f"{len(self)} matches" if self.count is None else f"at most {len(self)} matches"
         return f"SparseCodes({size}, {matches}, {self.values.dtype}, {self.values.device})"
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise InputError(f"codes: {ADVICE}")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __matmul__ = __rmatmul__ = __pow__ = __neg__ = __abs__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = __array__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        """Torch functions and modules, which take matrices."""
+        name = getattr(function, "__name__", "")
+        raise InputError(f"{name}: {ADVICE}" if name else f"codes: {ADVICE}")
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+        def __getattr__(self, name: str) -> Any:
+            is_of_tensors = not name.startswith("_") and hasattr(Tensor, name)
+            raise AttributeError(f"codes.{name}: {ADVICE}" if is_of_tensors else f"SparseCodes has no {name!r}")
 
     def _parked(self, name: str, side: int) -> Tensor:
         """Tokens or features, those of no match behind all others."""

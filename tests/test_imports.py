@@ -37,6 +37,7 @@ LAYERS = {
         ("rough_scores",),
         ("score_blocks",),
         ("choices",),
+        ("adapter",),
         ("sparse_coder",),
         ("autoencoder", "transcoder"),
         ("losses", "calibration"),

@@ -14,7 +14,7 @@ import allocation as al
 from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.settings import TABLE, require_known, setting
-from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_thresholds
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_settled, require_thresholds
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
@@ -203,7 +203,9 @@ class BalancedChoice(Choice):
             excess = torch.from_numpy(totals / fired) - prices
         above = None
         if self.has_token_limits and self.tracker.is_set:
-            above = torch.bincount(self.decided_alone(scores)[1], minlength=scores.shape[1])
+            alone = self.batch_free()
+            alone.join(self.world.own)
+            above = torch.bincount(alone.select(scores)[1], minlength=scores.shape[1])
         self.tracker.observe(scores, self.densities, prices.clamp_min(0.0), excess.clamp_min(0.0), above)
 
     def observe_padded(self, scores: Tensor, padded: PaddedMatches) -> None:
@@ -235,6 +237,10 @@ class BalancedChoice(Choice):
         if not self.has_token_limits:
             return Threshold(self.tracker.theta)
         return TokenLimits(self.tracker.theta, self.token_caps, self.token_floors)
+
+    def require_settled(self) -> None:
+        """As of the last batches."""
+        require_settled(self.tracker)
 
     def set_thresholds(self, theta: Tensor) -> None:
         """One for each feature."""

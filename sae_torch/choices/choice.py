@@ -121,20 +121,26 @@ class Choice(Statistics):
         return self.supports_rough and ("supports_rough" in vars(type(self)) or not own)
 
     def forward(self, scores: Tensor) -> SparseCodes:
-        """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores."""
+        """The codes of a (tokens, features) matrix of scores; gradients flow through the selected scores.
+
+        Of scores with more axes, (batch, sequence, features) for instance, all but the last are tokens of one batch;
+        the dense form of the codes has the same axes again.
+        """
+        scores, axes = as_matrix(scores)
         tokens, features, count = self.matches(scores, observe=torch.is_grad_enabled())
         values = scores[tokens, features] if count is not None else selected(scores, tokens, features)
         # a match that only a floor forces has value 0 and gradient 1: that is how floors revive features
         values = values + (values.clamp_min(0.0) - values).detach()
         self.memory.hold(values)
-        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]), count)
+        return SparseCodes(tokens, features, values, (scores.shape[0], scores.shape[1]), count, axes=axes)
 
     def mask(self, scores: Tensor) -> Tensor:
-        """The matches as a dense boolean matrix; like `forward`, but statistics stay as they are."""
-        tokens, features = self.select(scores, observe=False)
-        mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        """The matches as a dense boolean matrix, with the axes of the scores; statistics stay as they are."""
+        matrix, _ = as_matrix(scores)
+        tokens, features = self.select(matrix, observe=False)
+        mask = torch.zeros(matrix.shape, dtype=torch.bool, device=scores.device)
         mask[tokens, features] = True
-        return mask
+        return mask.view(scores.shape)
 
     @no_compile
     def matches(self, scores: Scores, observe: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -189,6 +195,7 @@ class Choice(Statistics):
 
     def decided_alone(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """As `select` in eval mode: every token decides for itself."""
+        self.require_settled()
         form = self.batch_free()
         if form is not self:
             form.join(self.world.own)
@@ -331,6 +338,9 @@ class Choice(Statistics):
         """The form for inference: one token at a time."""
         raise NotImplementedError
 
+    def require_settled(self) -> None:
+        """Refuse thresholds that, in the last training batches, fired otherwise than they should."""
+
     def rescale(self, factor: float) -> None:
         """Adapt thresholds to scores multiplied by `factor`."""
 
@@ -363,6 +373,14 @@ def tokens_of(scores: Scores, part: al.Part | None) -> int:
     return scores.shape[0] if part is None or part.tokens is None else part.tokens[1]
 
 
+def as_matrix(scores: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Scores as a (tokens, features) matrix, and the axes that the tokens had where they were several."""
+    if scores.ndim < 3:
+        return scores, None
+    axes = tuple(scores.shape[:-1])
+    return scores.reshape(math.prod(axes), scores.shape[-1]), axes
+
+
 def require_matrix(scores: Scores) -> None:
     """Scores have tokens and features.
 
@@ -372,4 +390,6 @@ def require_matrix(scores: Scores) -> None:
         If they have another number of axes.
     """
     if scores.ndim != 2:
-        raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
+        raise InputError(
+            f"scores: expected shape (tokens, features) or (batch, sequence, features), found {tuple(scores.shape)}"
+        )

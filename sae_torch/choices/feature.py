@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.pooled import pooled_features
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.choices.settings import NUMBER, TABLE, require_known, setting
-from sae_torch.choices.thresholds import FrequencyTracker, Threshold
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, require_settled
 from sae_torch.choices.zipf import zipf_densities
 from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
@@ -50,8 +51,9 @@ class FeatureChoice(Choice):
     switch : float
         Share of the training steps after which `Trainer` fits the quotas. 0: feature choice from scratch, with the
         default curve over the features in order of their index.
-    switch_tokens : int, optional
-        In a loop of your own: fit the quotas after this many tokens.
+    switch_tokens : int or math.inf, optional
+        In a loop of your own: fit the quotas after this many tokens; ``math.inf`` if you call `fit_quotas` yourself.
+        `Trainer` needs none. Without it a loop of your own stays with mutual choice, and the first batch warns.
 
     Source: Ayonrinde 2024, arXiv 2411.02124; the quota curve and the schedule are this project's.
 
@@ -72,19 +74,26 @@ class FeatureChoice(Choice):
     has_quotas: Tensor
     n_features_saved: Tensor
 
+    # whether someone has said when the quotas are fitted, or was told that nobody has
+    _planned: bool = False
+
     supports_padded = True
     supports_rough = True
     supports_parts = True
     on_host = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
 
     def __init__(
-        self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: int | None = None
+        self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: float | None = None
     ) -> None:
         super().__init__(k)
         if isinstance(quotas, str) and quotas not in ("zipf", "uniform"):
             raise InputError(f'quotas: expected "zipf", "uniform" or a vector of densities, found {quotas!r}')
         if not 0 <= switch <= 1:
             raise InputError(f"switch: expected a share of the steps from 0 to 1, found {switch}")
+        if switch_tokens is not None and (isinstance(switch_tokens, bool) or not switch_tokens > 0):
+            raise InputError(
+                f"switch_tokens: expected a positive number of tokens or math.inf, found {switch_tokens!r}"
+            )
         self.quotas = quotas if isinstance(quotas, str) else torch.as_tensor(quotas, dtype=torch.float64)
         self.switch = switch
         self.switch_tokens = switch_tokens
@@ -165,6 +174,14 @@ class FeatureChoice(Choice):
 
     def _measure(self, fired: Tensor, tokens: int) -> None:
         """Take a batch before the switch into the densities."""
+        if self.switch_tokens is None and not self._planned:
+            self._planned = True
+            warnings.warn(
+                "FeatureChoice: nothing says when its quotas are fitted, and until then it is mutual choice; in a loop "
+                "of your own pass switch_tokens=, the number of tokens after which to fit them (half of all, say), or "
+                "switch_tokens=math.inf and call fit_quotas() yourself; st.Trainer fits them without",
+                stacklevel=2,
+            )
         self.density_steps.add_(1)
         self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.density_steps), DENSITY_RATE))
         self.tokens_seen.add_(tokens)
@@ -174,6 +191,7 @@ class FeatureChoice(Choice):
     def at_step(self, progress: Progress) -> None:
         """Fit the quotas when the share `switch` of the steps is done."""
         super().at_step(progress)
+        self._planned = True
         due = progress.step >= max(1, round(self.switch * progress.steps))
         if due and self.switch_tokens is None and not bool(self.has_quotas):
             self.fit_quotas()
@@ -289,6 +307,12 @@ class FeatureChoice(Choice):
         if self.n_features is None or not self.tracker.is_set:
             return self.mutual.batch_free()
         return Threshold(self.tracker.theta)
+
+    def require_settled(self) -> None:
+        """As of the last batches; before the quotas are set those of mutual choice."""
+        if self.n_features is None or not self.tracker.is_set:
+            return self.mutual.require_settled()
+        require_settled(self.tracker)
 
     def rescale(self, factor: float) -> None:
         """Adapt thresholds to scores multiplied by `factor`."""

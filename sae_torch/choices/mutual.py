@@ -12,7 +12,7 @@ from torch import Tensor
 import allocation as al
 from sae_torch.choices.choice import Choice
 from sae_torch.choices.pooled import pooled_price
-from sae_torch.choices.thresholds import FrequencyTracker, Threshold, require_thresholds
+from sae_torch.choices.thresholds import FrequencyTracker, Threshold, require_settled, require_thresholds
 from sae_torch.matches import PaddedMatches
 
 
@@ -77,6 +77,10 @@ class MutualChoice(Choice):
         """Matches above the price."""
         require_thresholds(self.tracker)
         return Threshold(self.tracker.theta)
+
+    def require_settled(self) -> None:
+        """As of the last batches."""
+        require_settled(self.tracker)
 
     def rescale(self, factor: float) -> None:
         """Adapt the threshold to scores multiplied by `factor`."""

@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 import allocation as al
-from sae_torch.choices.choice import SOLVER
+from sae_torch.choices.choice import SOLVER, as_matrix, require_matrix
 from sae_torch.errors import InputError
 from sae_torch.ops.compiling import no_compile
 
@@ -77,11 +77,11 @@ class SoftChoice(nn.Module):
 
     @no_compile
     def forward(self, scores: Tensor) -> Tensor:
-        """Shares of shape (tokens, features), in the scores' own type."""
-        if scores.ndim != 2:
-            raise InputError(f"scores: expected shape (tokens, features), found {tuple(scores.shape)}")
-        shares: Tensor = _Shares.apply(scores, self.problem(scores.detach()), self)  # type: ignore[no-untyped-call]
-        return shares
+        """Shares of the scores' shape, (tokens, features) or with more axes of tokens, in their own type."""
+        matrix, _ = as_matrix(scores)
+        require_matrix(matrix)
+        shares: Tensor = _Shares.apply(matrix, self.problem(matrix.detach()), self)  # type: ignore[no-untyped-call]
+        return shares.view(scores.shape)
 
     def problem(self, scores: Tensor) -> al.Problem:
         """The batch's limits in whole matches."""

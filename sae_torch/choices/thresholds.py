@@ -9,6 +9,8 @@ threshold rises while its feature fires more often than it should, and falls whi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,10 @@ from sae_torch.score_blocks import Scores
 
 # Steps are damped until about this many matches of a feature have been seen.
 DAMPING = 10.0
+# How far thresholds may miss in the last batches before eval mode refuses them, beside what chance explains.
+MISSED, DEVIATIONS = 0.03, 4.0
+# Weight that the batches before keep, batch by batch.
+KEPT = 0.7
 # Scores whose count above a threshold that all share says enough.
 COUNTED = 1 << 22
 
@@ -81,9 +87,12 @@ class Threshold(BatchFree):
         return tokens, features
 
     def forward(self, scores: Tensor) -> SparseCodes:
-        """The codes of a (tokens, features) matrix of scores."""
+        """The codes of a (tokens, features) matrix of scores, or of scores with more axes of tokens."""
+        axes = tuple(scores.shape[:-1]) if scores.ndim > 2 else None
+        scores = scores if axes is None else scores.reshape(-1, scores.shape[-1])
         tokens, features = self.select(scores)
-        return SparseCodes(tokens, features, scores[tokens, features], (scores.shape[0], scores.shape[1]))
+        shape = scores.shape[0], scores.shape[1]
+        return SparseCodes(tokens, features, scores[tokens, features], shape, axes=axes)
 
     def mask(self, scores: Tensor) -> Tensor:
         """The matches as a dense boolean matrix."""
@@ -139,12 +148,14 @@ class FrequencyTracker(Statistics):
     floor, so that drift is followed. For a common threshold N is the number of scores, of evenly spread tokens where
     they are many.
 
-    Buffers: `theta`, `spread` (features,) or scalars; `steps`.
+    Buffers: `theta`, `spread` (features,) or scalars; `steps`; and `recent`, which no state dict has: matches of the
+    last batches that the thresholds gave, and those that were due.
     """
 
     theta: Tensor
     spread: Tensor
     steps: Tensor
+    recent: Tensor
 
     def __init__(self, size: int | None) -> None:
         super().__init__()
@@ -152,6 +163,12 @@ class FrequencyTracker(Statistics):
         self.register_buffer("theta", torch.full(shape, torch.nan, dtype=torch.float32))
         self.register_buffer("spread", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("recent", torch.zeros(2, dtype=torch.float32), persistent=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "recent" not in self._buffers:  # pickles of earlier versions
+            self.register_buffer("recent", self.theta.new_zeros(2), persistent=False)
 
     @property
     def is_set(self) -> bool:
@@ -198,6 +215,7 @@ class FrequencyTracker(Statistics):
         expected = (target * count).to(self.theta)
         expected = expected.clamp(min=1e-3)
         damping = DAMPING / expected
+        self.recent.mul_(KEPT).add_(torch.stack([above.sum().to(expected), expected.sum()]))
         gain = torch.maximum(1.0 / (self.steps + 1.0 + damping), (0.02 * expected).clamp(max=0.05))
         error = (above.to(here) - expected) / expected
         self.theta.add_(gain * self.spread * error).clamp_(min=0.0)
@@ -207,6 +225,7 @@ class FrequencyTracker(Statistics):
         """Begin again from known thresholds."""
         self.theta.copy_(theta.to(self.theta))
         self.steps.zero_()
+        self.recent.zero_()
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
@@ -220,4 +239,20 @@ def require_thresholds(tracker: FrequencyTracker) -> None:
     if not tracker.is_set:
         raise InputError(
             "this choice has no thresholds for eval mode yet: train it, or call st.calibrate(sae, batches) first"
+        )
+
+
+def require_settled(tracker: FrequencyTracker) -> None:
+    """While weights still move, thresholds lag behind, and nothing but the number of features would show it.
+
+    Raises
+    ------
+    InputError
+        If those of the last batches missed what was due by more than 3 % and chance.
+    """
+    given, due = tracker.recent.tolist()
+    if abs(given - due) > MISSED * due + DEVIATIONS * due**0.5:
+        raise InputError(
+            f"this choice's thresholds are not settled, they gave {given / due:.0%} of the matches due in the last "
+            "batches: call st.calibrate(sae, batches) first, or train on"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from sae_torch.adapter import Adapter
 from sae_torch.autoencoder import SparseAutoencoder
 from sae_torch.choices.activation_token import ActivationTokenChoice
 from sae_torch.choices.choice import Choice
@@ -94,7 +95,7 @@ class InferenceForm:
         Raises
         ------
         InputError
-            If the choice has no thresholds yet.
+            If the choice has no thresholds yet, or none that fire as often as they should.
         """
         weights = (sae.encoder, sae.b_enc, sae.W_dec, sae.b_dec)
         encoder, b_enc, W_dec, b_dec = (sae.world.gathered(weight.detach()).cpu() for weight in weights)
@@ -102,6 +103,7 @@ class InferenceForm:
         if isinstance(sae, Transcoder):
             skip = None if sae.W_skip is None else sae.world.gathered(sae.W_skip.detach()).cpu()
             form = replace(form, is_transcoder=True, W_skip=skip)
+        sae.choice.require_settled()
         batch_free = sae.choice.batch_free()
         if isinstance(batch_free, ActivationTokenChoice):
             return replace(form.with_rows_of(batch_free.norms.cpu()), k=batch_free.token_k)
@@ -112,6 +114,39 @@ class InferenceForm:
         if not batch_free.has_token_limits:  # with limits they also rank a token's matches, so they stay as they are
             theta = rounded_down(theta, sae.W_dec.dtype)
         return replace(form.with_unit_rows(), threshold=theta, has_token_limits=batch_free.has_token_limits)
+
+    @classmethod
+    def of_adapter(cls, adapter: Adapter) -> tuple[InferenceForm, Choice]:
+        """The form of a module of the user's own, and the choice that its files name.
+
+        Its scores are pre-activations as they are, whatever the norms of the decoder rows.
+
+        Raises
+        ------
+        InputError
+            If the choice has no thresholds that fire as often as they should, or the module is of no known form.
+        """
+        choice = adapter.choice
+        choice.require_settled()
+        batch_free = choice.batch_free()
+        weights = adapter.checked()
+        form = cls(weights.W_enc, weights.b_enc, weights.W_dec, weights.b_dec)
+        if isinstance(batch_free, Choice):
+            k = batch_free.token_k
+            assert k is not None, "a choice that needs no threshold takes the best of every token"
+            return replace(form, k=k), choice if form.has_unit_rows else ActivationTokenChoice(k)
+        theta = batch_free.theta.expand(len(form.b_enc)).cpu()
+        if not batch_free.has_token_limits:
+            form = replace(form, threshold=rounded_down(theta, form.dtype))
+            if batch_free.theta.ndim or form.has_unit_rows:
+                return form, choice
+            return form, FeatureChoice(choice.k)  # in units of scores the common threshold is one for every feature
+        if not form.has_unit_rows:
+            raise InputError(
+                "module: expected decoder rows of norm 1 beside a choice with limits per token, which ranks a token's "
+                "scores, found others; normalise the decoder in your loop, or leave out token_caps and token_floors"
+            )
+        return replace(form, threshold=theta, has_token_limits=True), choice
 
     def require_autoencoder(self, format_name: str) -> None:
         """Refuse a transcoder, of which a format knows nothing."""

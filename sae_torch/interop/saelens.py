@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.device_mesh import DeviceMesh
 
+    from sae_torch.adapter import Adapter
     from sae_torch.choices.choice import Choice
     from sae_torch.interop.inference_form import InferenceForm
     from sae_torch.sparse_coder import SparseCoder
@@ -57,7 +58,7 @@ FILES = (WEIGHTS, CONFIG)
 FORMAT_VERSION = "6.0.0"
 
 
-def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
+def save(sae: SparseCoder | Adapter, folder: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> Path:
     """Write an autoencoder or transcoder as a SAELens folder.
 
     ::
@@ -73,7 +74,7 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
 
     Parameters
     ----------
-    sae : SparseAutoencoder or Transcoder
+    sae : SparseAutoencoder, Transcoder, or `Adapter` of a module of your own
         Trained or calibrated, unless it is token choice.
     folder : path
         Made if missing. Files are replaced one by one, never left half-written. Of the processes of a mesh all call
@@ -89,7 +90,7 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     Raises
     ------
     InputError
-        If the choice has no thresholds yet.
+        If the choice has no thresholds yet, or those of the last training batches did not fire as often as they should.
 
     Examples
     --------
@@ -99,15 +100,27 @@ def save(sae: SparseCoder, folder: str | os.PathLike[str], metadata: dict[str, A
     ...     st.load(st.save(sae, folder)).choice
     TokenChoice(k=2)
     """
+    from sae_torch.adapter import Adapter
     from sae_torch.interop.inference_form import InferenceForm
+    from sae_torch.sparse_coder import SparseCoder
 
-    form, path = InferenceForm.of(sae), Path(folder)
-    sae.world.once(lambda: write(form, sae.choice, path, metadata))
-    if form.has_token_limits and sae.world.leads:
+    path = Path(folder)
+    if isinstance(sae, Adapter):
+        form, choice = InferenceForm.of_adapter(sae)
+        world = choice.world
+    elif isinstance(sae, SparseCoder):
+        form, choice, world = InferenceForm.of(sae), sae.choice, sae.world
+    else:
+        raise InputError(
+            f"sae: expected an autoencoder of this library, or st.Adapter(module, encoder=..., decoder=...) of a "
+            f"module of your own, found {type(sae).__name__}"
+        )
+    world.once(lambda: write(form, choice, path, metadata))
+    if form.has_token_limits and world.leads:
         warnings.warn(
             f"{path}: limits per token are more than thresholds, so sae_torch alone reads this folder", stacklevel=2
         )
-    elif form.is_transcoder and form.k is not None and sae.world.leads:
+    elif form.is_transcoder and form.k is not None and world.leads:
         warnings.warn(
             f"{path}: SAELens has no transcoder with a top k, so sae_torch alone reads this folder", stacklevel=2
         )

@@ -35,7 +35,12 @@ class UserModel(nn.Module):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(
     "choice",
-    [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4), st.BalancedChoice(4, feature_floors=0.01)],
+    [
+        st.TokenChoice(4),
+        st.MutualChoice(4),
+        st.FeatureChoice(4, switch_tokens=10**9),
+        st.BalancedChoice(4, feature_floors=0.01),
+    ],
 )
 def test_a_compiled_model_gives_the_same_answers_and_gradients(choice: st.Choice) -> None:
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ import sae_torch as st
 CHOICES: dict[str, Callable[[], st.Choice]] = {
     "token": lambda: st.TokenChoice(4),
     "mutual": lambda: st.MutualChoice(4),
-    "feature": lambda: st.FeatureChoice(4, switch=0.2),
+    "feature": lambda: st.FeatureChoice(4, switch_tokens=10**9),
     "balanced": lambda: st.BalancedChoice(4, feature_floors=0.01, feature_caps=0.3),
 }
 

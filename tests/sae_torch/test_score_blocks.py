@@ -18,7 +18,7 @@ CHOICES: dict[str, Any] = {
     "token": lambda: st.TokenChoice(k=3),
     "mutual": lambda: st.MutualChoice(k=3),
     "feature": lambda: st.FeatureChoice(k=3, quotas="uniform", switch=0),
-    "both": lambda: st.FeatureChoice(k=3, switch=0.5),
+    "both": lambda: st.FeatureChoice(k=3, switch_tokens=10**9),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,7 @@ def test_the_selection_is_that_of_the_solver(tokens: int, features: int, seed: i
     cases: list[tuple[st.Choice, al.Problem]] = [
         (st.TokenChoice(k), al.token_choice(scores, k)),
         (st.MutualChoice(k), al.mutual_choice(scores, k * tokens)),
-        (st.FeatureChoice(k), al.mutual_choice(scores, k * tokens)),
+        (st.FeatureChoice(k, switch_tokens=math.inf), al.mutual_choice(scores, k * tokens)),
     ]
     densities = np.full(features, k / features)
     uniform = st.FeatureChoice(k, quotas="uniform", switch=0)
@@ -85,7 +87,7 @@ def test_eval_without_training_names_the_way_out(choice: st.Choice) -> None:
     [
         lambda: st.TokenChoice(2),
         lambda: st.MutualChoice(2),
-        lambda: st.FeatureChoice(2),
+        lambda: st.FeatureChoice(2, switch_tokens=math.inf),
         lambda: st.FeatureChoice(2, quotas="uniform", switch=0),
         lambda: st.FeatureChoice(2, switch_tokens=1000),
         lambda: st.BalancedChoice(2, token_caps=5, feature_caps=0.3, feature_floors=0.004),
@@ -163,7 +165,7 @@ def test_tracked_thresholds_realise_k_on_unseen_scores(kind: str, eval_batch: in
         densities[:32] = (k - float(densities[32:].sum())) / 32
         choice = st.FeatureChoice(k, quotas=densities, switch=0)
     else:
-        choice = st.FeatureChoice(k, quotas=kind)
+        choice = st.FeatureChoice(k, quotas=kind, switch_tokens=math.inf)
     for seed in range(1200):
         choice(heavy_tailed(tokens, features, seed))
         if seed == 100 and isinstance(choice, st.FeatureChoice) and kind != "rare":
@@ -188,7 +190,7 @@ def test_eval_is_independent_of_the_batch() -> None:
 
 
 def test_fit_quotas_follows_the_measured_ranks() -> None:
-    choice = st.FeatureChoice(4)
+    choice = st.FeatureChoice(4, switch_tokens=math.inf)
     for seed in range(60):
         choice(heavy_tailed(500, 32, seed))
     choice.fit_quotas()
@@ -222,12 +224,13 @@ def test_a_threshold_is_strict() -> None:
         (lambda: st.TokenChoice(1.5), "k: token choice takes a whole number"),
         (lambda: st.MutualChoice(float("nan")), "k: expected a positive number"),
         (lambda: st.FeatureChoice(2, quotas="fair"), 'quotas: expected "zipf", "uniform" or a vector'),
+        (lambda: st.FeatureChoice(2, switch_tokens=0), "switch_tokens: expected a positive number .*, found 0"),
         (lambda: st.FeatureChoice(2, switch=2.0), "switch: expected a share of the steps from 0 to 1, found 2.0"),
         (lambda: st.FeatureChoice(2).fit_quotas(), "fit_quotas: no batch has been seen yet"),
         (lambda: st.FeatureChoice(2).set_quotas([1.5, 0.5]), "quotas: densities must lie between 0 and 1"),
         (lambda: st.FeatureChoice(2).set_quotas([0.5, 0.5]), "quotas: densities must sum to k = 2, found 1"),
         (lambda: st.FeatureChoice(20, switch=0)(torch.ones(2, 4)), "k: 20 features per token do not fit 4 features"),
-        (lambda: st.MutualChoice(2)(torch.ones(4)), r"scores: expected shape \(tokens, features\), found \(4,\)"),
+        (lambda: st.MutualChoice(2)(torch.ones(4)), r"scores: expected shape \(tokens, features\) or .*, found \(4,\)"),
     ],
 )
 def test_bad_arguments_are_named(call: Any, message: str) -> None:
@@ -250,3 +253,66 @@ def test_few_tokens_calibrate_feature_choice_without_bias() -> None:
     choice.calibrate([torch.randn(500, 200, generator=generator)], 500)
     fresh = torch.randn(20_000, 200, generator=generator)
     assert choice.eval()(fresh).l0 == pytest.approx(4.0, rel=0.02)
+
+
+def test_a_loop_of_ones_own_is_told_that_nothing_fits_the_quotas() -> None:
+    """Once, at the first batch that trains; not where someone has decided, and not under the trainer."""
+    choice = st.FeatureChoice(2)
+    scores = heavy_tailed(50, 8, 0)
+    with torch.no_grad():
+        choice(scores)
+    with pytest.warns(UserWarning, match=r"until then it is mutual choice; .* pass switch_tokens="):
+        choice(scores)
+    choice(scores)
+    sae = st.SparseAutoencoder(6, 8, st.FeatureChoice(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        st.Trainer(sae, st.TrainConfig(progress=False)).fit([torch.randn(40, 6) for _ in range(8)])
+    assert bool(sae.choice.has_quotas)
+
+
+@given(
+    st_.sampled_from(["token", "mutual", "balanced"]), st_.integers(1, 3), st_.integers(1, 4), st_.integers(0, 2**31)
+)
+def test_more_axes_of_tokens_are_one_batch(name: str, batch: int, sequence: int, seed: int) -> None:
+    makes = {"token": st.TokenChoice, "mutual": st.MutualChoice}
+    scores = heavy_tailed(batch * sequence, 8, seed)
+    deep = scores.view(batch, sequence, 8).clone().requires_grad_()
+    found = []
+    for given_scores in (scores.requires_grad_(), deep):
+        choice = makes.get(name, lambda k: st.BalancedChoice(k, feature_floors=0.1))(2)
+        mask = choice.mask(given_scores)
+        codes = choice(given_scores)
+        dense = codes.with_values(codes.values * 2).to_dense()
+        assert dense.shape == mask.shape == given_scores.shape
+        dense.square().sum().backward()
+        found.append((codes.tokens, codes.features, codes.values, dense.view(-1, 8), given_scores.grad.view(-1, 8)))
+        if name != "token":
+            assert choice.eval()(given_scores).to_dense().shape == given_scores.shape
+    for flat, more in zip(*found, strict=True):
+        assert torch.equal(flat, more)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda codes: codes @ torch.ones(8, 2),
+        lambda codes: torch.ones(2, 4) @ codes,
+        lambda codes: 2 * codes + 1,
+        lambda codes: torch.ones(4, 8) - codes,
+        lambda codes: codes > 0,
+        lambda codes: codes[0],
+        lambda codes: torch.relu(codes),
+        lambda codes: torch.nn.Linear(8, 2)(codes),
+        lambda codes: torch.nn.functional.mse_loss(codes, torch.ones(4, 8)),
+        lambda codes: np.asarray(codes),
+    ],
+)
+def test_codes_where_a_matrix_is_expected_say_what_to_do(use: Callable[[st.SparseCodes], object]) -> None:
+    codes = st.TokenChoice(2)(heavy_tailed(4, 8, 0))
+    with pytest.raises(
+        st.InputError, match=r"expected a dense matrix, found SparseCodes: call codes\.to_dense\(\) first"
+    ):
+        use(codes)
+    with pytest.raises(AttributeError, match=r"codes\.sum: .* call codes\.to_dense\(\) first"):
+        codes.sum()  # type: ignore[attr-defined]
