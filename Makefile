@@ -13,7 +13,7 @@ PEER_PACKAGES := sae-lens==6.54.* dictionary-learning==0.1.* eai-sparsify==1.3.*
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BENCHMARKS := selection dense_activation laminar two_sided streaming
 
-.PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-texts study-long study-report clean help
+.PHONY: demo test fuzz test-slow test-peers lint docs serve bench bench-peers gpu-check study study-texts study-long study-report wheel release-docs clean help
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -84,6 +84,13 @@ $(PEERS_INSTALLED):
 	PIP_CONSTRAINT= $(PEERS)/bin/python -m pip install --quiet "neuronpedia==1.2.*" matplotlib
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision  # its build for another torch breaks sparsify
 	touch $@
+
+wheel: $(INSTALLED)   ## the wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+release-docs: $(INSTALLED)   ## the documentation of this version beside earlier ones, in site-versions/
+	$(BIN)/python docs/scripts/release_docs.py site-versions
 
 study: $(INSTALLED) $(PEERS_INSTALLED)   ## the evidence study: what is missing of it, one line per finished run (hours)
 	$(BIN)/python -m benchmarks.study

@@ -1,4 +1,4 @@
-"""The picture of the start page: one score matrix, allocated in three ways by `allocation` itself.
+"""The picture of the start page: one score matrix, allocated in four ways by `allocation` itself.
 
 `python docs/scripts/draw_choices.py` writes docs/assets/pictures/choices.svg.html.
 """
@@ -15,6 +15,7 @@ TARGET = Path(__file__).parent.parent / "assets" / "pictures" / "choices.svg.htm
 TOKENS, FEATURES, K, SEED = 12, 18, 4, 3
 CELL, GAP, BAR = 16, 10, 46
 BUDGET = K * TOKENS
+FEATURE_FLOOR = 1
 
 
 def scores() -> NDArray[np.float64]:
@@ -25,7 +26,7 @@ def scores() -> NDArray[np.float64]:
 
 
 def problems(matrix: NDArray[np.float64]) -> dict[str, tuple[al.Problem, str]]:
-    """The three named problems, with what each says about itself."""
+    """The four named problems, with what each says about itself."""
     quotas = al.zipf_quotas(BUDGET, FEATURES, alpha=0.8, beta=2.0, tokens=TOKENS)
     return {
         "Token choice": (al.token_choice(matrix, K), f"every token takes {K}"),
@@ -36,6 +37,10 @@ def problems(matrix: NDArray[np.float64]) -> dict[str, tuple[al.Problem, str]]:
         "Feature choice": (
             al.feature_choice(matrix, quotas),
             "every feature takes its quota",
+        ),
+        "Balanced choice": (
+            al.Problem(matrix, budget=BUDGET, feature_floors=FEATURE_FLOOR),
+            f"the best {BUDGET}, every feature at least {FEATURE_FLOOR}",
         ),
     }
 
@@ -78,7 +83,7 @@ def panel(name: str, said: str, matrix: NDArray[np.float64], solution: al.Soluti
 
 
 def picture() -> str:
-    """The three panels side by side."""
+    """The four panels side by side."""
     matrix = scores()
     panels = [panel(name, said, matrix, al.solve(problem)) for name, (problem, said) in problems(matrix).items()]
     return '<div class="panels" data-search-exclude>\n' + "\n".join(panels) + "\n</div>\n"

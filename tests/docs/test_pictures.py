@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from docs.scripts import demo_page, threshold_bias
+from docs.scripts import demo_page, readme_figures, threshold_bias
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,3 +65,17 @@ def test_the_demo_page_shows_what_the_demo_wrote() -> None:
     assert demo_page.pictures('<div class="figures">A</div><div class="figures">B</div>').count("panels") == 2
     with pytest.raises(ValueError, match="expected the spectra and the histograms, found 1"):
         demo_page.pictures('<div class="figures">A</div>')
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    """Its table, its picture, and every figure in its sentences."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = readme_figures.TABLE.findall(readme)
+    assert shown == readme_figures.table(), "run docs/scripts/readme_figures.py"
+    assert readme_figures.TARGET.read_text(encoding="utf-8") == readme_figures.picture()
+    assert readme_figures.INLINE.read_text(encoding="utf-8") == readme_figures.picture(inline=True)
+    said = re.search(r"come (\d+) times faster than from `torch.topk`.*?every row ([\d.]+) times", readme, re.DOTALL)
+    assert said is not None
+    times = readme_figures.times()
+    assert (said[1], said[2]) == (f"{times['whole']:.0f}", f"{times['rows']:.1f}")
+    assert all(pair.ours.complete and pair.peer.complete for pair in readme_figures.pairs())
