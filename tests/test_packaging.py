@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: 
     )
     said = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "pip install 'sae-allocation[torch]'" in said
+    # what the hints say works from a wheel that no index has: pip asks the installed distribution
+    for extra, needs in {"plot": "matplotlib", "flow": "ortools", "torch": "safetensors", "lm": "tyro"}.items():
+        command = [python, "-m", "pip", "install", "--dry-run", "-q", "--report", "-", f"sae-allocation[{extra}]"]
+        plan = subprocess.run(command, check=True, env=pins, capture_output=True, text=True).stdout
+        assert needs in {found["metadata"]["name"] for found in json.loads(plan)["install"]}
 
 
 def test_importing_allocation_reads_few_modules_and_needs_no_torch() -> None:

@@ -85,6 +85,24 @@ def test_search_finds_feature_choice(visit: Any, site: Path, opened: str, name: 
     assert one.elsewhere == []
 
 
+def test_search_answers_what_newcomers_ask(visit: Any) -> None:
+    one = visit()
+    page = one.open("index.html")
+    box = search_box(page)
+    asked = {
+        "licence": "about",
+        "BibTeX": "about",
+        "wandb": "questions",
+        "8 GPUs": "questions",
+        "dead features": "questions",
+    }
+    for words, name in asked.items():
+        box.fill("")
+        box.press_sequentially(words)
+        page.wait_for_selector(f'.md-search-result__item a[href*="{name}.html"]', state="attached")
+    assert one.complaints == []
+
+
 def test_the_reader_can_change_the_colours(visit: Any) -> None:
     page = visit("desk", "light").open("index.html")
     background = "getComputedStyle(document.body).backgroundColor"

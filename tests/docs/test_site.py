@@ -18,7 +18,7 @@ import sae_torch
 from sae_torch import activations, evaluation, losses, parallel
 
 # A reader may follow a link to these; the page itself loads nothing from there.
-OUTSIDE = {"arxiv.org", "github.com", "pythonot.github.io", "ott-jax.readthedocs.io"}
+OUTSIDE = {"arxiv.org", "github.com", "pythonot.github.io", "ott-jax.readthedocs.io", "semver.org"}
 LOADING = {
     "script": "src",
     "img": "src",
