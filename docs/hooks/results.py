@@ -16,6 +16,8 @@ PLACE = "<!-- results -->"
 NAMED = re.compile(r"<!-- results: (\w+) -->")
 # Tables that have a page of their own.
 ELSEWHERE = ("rivals", "rough_step")
+# In the order of a reader's questions: training, then selections and solvers, then the rest by name.
+FIRST = ("training_step", "training_phases", "training_choices", "defaults", "realised_l0", "selection", "streaming")
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 UNIT = " ms"
 # As many columns as dots that are told apart, by colour and by being filled.
@@ -28,7 +30,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = NAMED.sub(lambda found: section(RESULTS / f"{found[1]}.json"), markdown)
     if PLACE not in markdown:
         return markdown
-    files = [file for file in sorted(RESULTS.glob("*.json")) if file.stem not in ELSEWHERE]
+    found = {file.stem: file for file in sorted(RESULTS.glob("*.json")) if file.stem not in ELSEWHERE}
+    files = [found.pop(name) for name in FIRST if name in found] + list(found.values())
     stages = [part for file in sorted(RESULTS.glob("*/*.json")) for part in parts_of(file)]
     return markdown.replace(PLACE, "\n\n".join([*map(section, files), *stages]))
 
