@@ -104,10 +104,13 @@ def test_a_skip_connection_is_decoded_with_its_inputs() -> None:
 def test_a_view_of_other_rows_is_read_as_its_copy() -> None:
     transcoder, x, _ = drawn(st.MutualChoice(3), skip=True)
     beside = torch.cat([x, x], dim=1)[:, :6]
+    expected = transcoder(x)
     for read in (beside, x.T.contiguous().T):
         out = transcoder(read)
         out.y_hat.sum().backward()
-        assert torch.equal(out.y_hat, transcoder(x).y_hat)
+        assert torch.equal(out.codes.features, expected.codes.features)
+        # a product may add up in another order where rows lie apart, as it does on some processors
+        torch.testing.assert_close(out.y_hat, expected.y_hat, rtol=1e-12, atol=1e-12)
 
 
 def test_losses_ask_for_the_target() -> None:
