@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,12 @@ class Request:
         """In the order of the run's seed, the same for every method."""
         activations = read(Path(self.activations), self.tokens)
         return ActivationReader(activations, batch_size=self.batch, seed=self.cell.seed)
+
+    @property
+    def checksum(self) -> str:
+        """Of the activations: of the digests that their shards carry."""
+        shards = read(Path(self.activations), self.tokens).shards
+        return hashlib.sha256("".join(shard.header["sha256"] for shard in shards).encode()).hexdigest()
 
     @property
     def dead_after(self) -> int:

@@ -76,6 +76,7 @@ def train(folder: Path) -> None:
         "seconds": round(seconds, 1),
         "tokens_per_second": round(steps * request.batch / seconds),
         "config": used,
+        "activations_sha256": request.checksum,
         "python": platform.python_version(),
         "versions": _versions(),
         "threads": torch.get_num_threads(),

@@ -94,6 +94,15 @@ def _r_string(value: str) -> bytes:
     return struct.pack(">ii", 9, len(value.encode())) + value.encode()
 
 
+def test_a_training_says_which_activations_it_had(tmp_path: Path) -> None:
+    run("token choice", tmp_path)
+    said = json.loads((tmp_path / "run" / "training.json").read_text())["activations_sha256"]
+    request = Request.read(tmp_path / "run")
+    assert said == request.checksum
+    other = replace(request, activations=str(Sources(SCALE, tmp_path).folder("synthetic", "dev")), tokens=1024)
+    assert other.checksum != said
+
+
 def test_aligned_features_have_inner_product_one(tmp_path: Path) -> None:
     _, sae = run("mutual choice, aligned", tmp_path)
     products = (sae.encoder * sae.W_dec).sum(dim=1)
