@@ -172,7 +172,14 @@ class Adapter:
         noise = torch.randn(PROBED, len(given.b_dec), generator=generator)
         x = (given.b_dec.float() + noise).to(given.W_dec)  # near its mean, where no bias is lost in rounding
         like = next(self.module.parameters())
-        scores = scores_in(self.module, x.to(like)).cpu()
+        try:
+            scores = scores_in(self.module, x.to(like)).cpu()
+        except RuntimeError as error:
+            raise InputError(
+                f"encoder: expected (d_model, n_features), found {tuple(given.W_enc.shape)}, and the module reads no "
+                f"activations of width {len(given.b_dec)}; an nn.Linear's weight is the transpose, so pass the Linear "
+                f"itself ({error})"
+            ) from error
         close_to_scores = [form for form in given.forms() if _close(form.scores(x), scores)]
         if not close_to_scores:
             raise InputError(

@@ -70,7 +70,12 @@ def _calibrate_module(module: nn.Module, batches: list[Any]) -> None:
     if not isinstance(module, nn.Module):
         raise InputError(f"sae: expected an autoencoder or a module that holds a choice, found {module!r}")
     choice, tokens = choice_in(module), 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        if isinstance(batch, list | tuple):
+            raise InputError(
+                f"batches: expected what the module takes, found a {type(batch).__name__} as batch {number}; of a "
+                "DataLoader over a TensorDataset pass (x for x, in loader)"
+            )
         scores = scores_in(module, batch)
         choice.build(scores.shape[1])
         tokens += len(scores)

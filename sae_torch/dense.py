@@ -68,6 +68,8 @@ def spread(values: Tensor, tokens: Tensor, features: Tensor, shape: tuple[int, .
     >>> spread(torch.tensor([2.0]), torch.tensor([0]), torch.tensor([1]), (1, 2)).tolist()
     [[0.0, 2.0]]
     """
+    if _is_wrapped(values):  # a batch of gradients, which is not written into what has no batch
+        return values.new_zeros(shape).index_put((tokens, features), values, accumulate=adding)
     # in place: a copy would be one more matrix of fresh memory
     return zeros(shape, values).index_put_((tokens, features), values, accumulate=adding)
 
@@ -88,14 +90,26 @@ def zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return matrix.detach()  # no view to autograd, which copies the gradient of what is written into a view
 
 
+def _is_wrapped(values: Tensor) -> bool:
+    """Whether it stands for several tensors, as under `torch.func` and for batched gradients."""
+    inside = torch._C._functorch
+    return inside.is_functorch_wrapped_tensor(values) or inside.is_legacy_batchedtensor(values)
+
+
 class _Selected(Function):
     """The gradient is spread in one write; torch's own adds up, for indices that might repeat."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, features)
+        ctx.save_for_forward(tokens, features)
         ctx.shape = tuple(scores.shape)
         return scores[tokens, features]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        tokens, features = ctx.saved_tensors
+        return tangent[tokens, features]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:

@@ -61,9 +61,12 @@ def _of_groups() -> list[int | None]:
     found = []
     for _, controllers, path in entries:
         if controllers == "":
-            root, names = _CGROUP, ("memory.max", "memory.current", "inactive_file")
+            root, names = (
+                _CGROUP,
+                ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
+            )
         elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
             root = _CGROUP / "memory"
         else:
             continue
@@ -75,13 +78,14 @@ def _of_groups() -> list[int | None]:
     return found
 
 
-def _of_group(folder: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+def _of_group(folder: Path, limit: str, usage: str, reclaimable: tuple[str, ...]) -> int | None:
     try:
         most = (folder / limit).read_text().strip()
         if most == "max":
             return None
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return int(most) - int((folder / usage).read_text()) + int(stat.get(reclaimable, 0))
+        freed = sum(int(stat.get(name, 0)) for name in reclaimable)
+        return int(most) - int((folder / usage).read_text()) + freed
     except (OSError, ValueError):
         return None
 

@@ -484,7 +484,7 @@ class Trainer:
             Its batch, or another of the same data.
         """
         assert self.schedule is not None
-        _, y = self.sae.sides_of(x)
+        y = self.sae.sides_of(x)[1].float()  # squares leave the range of float16
         variance = float((y - y.mean(dim=0)).square().sum(dim=1).mean())
         dead = float(self.schedule.usage.dead.float().mean())
         return {"dead": dead, "nmse": error / (self.scale**2 * variance) if variance else 0.0}

@@ -74,3 +74,19 @@ def test_the_matrix_is_the_users_own() -> None:
     expected[0] = 0.0
     assert scores.grad is not None
     assert torch.equal(scores.grad, expected)
+
+
+def test_batched_and_forward_derivatives_are_those_of_the_plain_matrix() -> None:
+    """Above and below the size from which memory comes in large pages."""
+    for shape in ((40, 60), (2000, 600)):
+        scores = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        choice = st.TokenChoice(3)
+        matrix = choice(scores).to_dense()
+        upstream = torch.stack([torch.ones_like(matrix), 2 * torch.ones_like(matrix)])
+        (batched,) = torch.autograd.grad(matrix, scores, upstream, is_grads_batched=True, retain_graph=True)
+        taken = (matrix > 0).double()
+        assert torch.equal(batched, torch.stack([taken, 2 * taken]))
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(scores, torch.full(shape, 3.0, dtype=torch.float64))
+            tangent = torch.autograd.forward_ad.unpack_dual(choice(dual).values).tangent
+        assert torch.equal(tangent, torch.full((3 * shape[0],), 3.0, dtype=torch.float64))

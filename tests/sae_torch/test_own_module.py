@@ -81,7 +81,7 @@ def trained(module: Mine, steps: int = 25, rate: float = 1e-2) -> Mine:
 
 @pytest.mark.filterwarnings("ignore:.*sae_torch alone reads this folder")
 @pytest.mark.parametrize("name", CHOICES)
-def test_after_a_plain_loop_l0_is_right_or_refused(name: str, tmp_path: Path) -> None:
+def test_after_a_plain_loop_l0_is_right_or_said_and_not_saved(name: str, tmp_path: Path) -> None:
     """Thresholds lag behind weights that move fast; calibration on frozen ones sets them right, and `save` takes it."""
     module = trained(Mine(CHOICES[name](), "unit subtracts")).eval()
     fresh = next(iter(activations(1, seed=3, tokens=4000)))
@@ -91,7 +91,7 @@ def test_after_a_plain_loop_l0_is_right_or_refused(name: str, tmp_path: Path) ->
         assert module.choice(module.scores(fresh)).l0 == pytest.approx(K, rel=0.06)
     else:
         message = r"not settled, they gave \d+% .*: call st\.calibrate\(sae, batches\) first"
-        with pytest.raises(st.InputError, match=message):
+        with pytest.warns(UserWarning, match=message):
             module(fresh)
         with pytest.raises(st.InputError, match=message):
             st.save(module.adapter(), tmp_path / "mine")

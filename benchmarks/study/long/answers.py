@@ -48,7 +48,7 @@ def _floor(findings: Findings) -> str:
         if floors and mutual:
             change = 100 * (floors.mean("nmse_at_k") / mutual.mean("nmse_at_k") - 1)
             found.append(
-                f"at {setting.n_features} features its error is {change:+.1f} % of mutual choice's, with "
+                f"at {setting.n_features} features its error is {change:+.1f} % from mutual choice's, with "
                 f"{floors.mean('silent'):.0f} silent features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
@@ -71,8 +71,8 @@ def _trainer(findings: Findings) -> str:
     if ours is None or peer is None or floors is None:
         return OPEN
     return (
-        f"at {_where(setting)} token choice in our trainer has {_against(ours, peer)} of {peer.label}'s error, "
-        f"larger floors {_against(floors, peer)}"
+        f"at {_where(setting)} the error of token choice in our trainer is {_against(ours, peer)} from that of "
+        f"{peer.label}, of larger floors {_against(floors, peer)}"
     )
 
 

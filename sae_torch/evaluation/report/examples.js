@@ -55,7 +55,8 @@ function example(run, text, [, window_, at, shades], largest, long) {
   const draw = () => {
     const first = long ? 0 : Math.max(at - BEFORE, 0);
     const last = long ? pieces.length - 1 : Math.min(at + AFTER, pieces.length - 1);
-    const value = shades[shades.indexOf(at, 0) + 1] ?? 0;
+    const place = shades.findIndex((shade, i) => i % 2 === 0 && shade === at);
+    const value = place < 0 ? 0 : shades[place + 1];
     const meta = element("span", "meta", `${documentAt(text.documents[window_], at)}, activation ${digits(value)}`);
     if (first > 0 || last < pieces.length - 1 || long) {
       meta.append(" · ", button(long ? "shorter" : "longer", () => { long = !long; draw(); }));

@@ -314,7 +314,7 @@ def test_what_has_several_layers_is_described_and_refused(
         ["report", "--evaluations", path, "--activations", "x.npy", "--out", "out"],
     ):
         assert main(words) == 2, words
-        (line,) = capsys.readouterr().err.strip().splitlines()
+        *_, line = capsys.readouterr().err.strip().splitlines()
         assert line.endswith(message), words
         assert sorted(each.name for each in tmp_path.iterdir()) == ["there", "x.npy"]
 

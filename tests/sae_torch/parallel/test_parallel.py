@@ -358,7 +358,7 @@ def run_config(folder: Path, out: str, data: int, features: int) -> RunConfig:
         reader=ReaderOptions(batch_size=130),
         sae=SaeOptions(choice="feature", n_features=61, k=4),
         sweep=SweepOptions(choice=("feature", "token")),
-        checkpoints=CheckpointOptions(every=6, keep=3),
+        checkpoints=CheckpointOptions(every=6, keep=3, keep_finished=True),
         parallel=ParallelOptions(data=data, features=features),
     )
 
