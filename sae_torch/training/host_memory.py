@@ -13,6 +13,8 @@ from sae_torch.errors import InputError
 
 _FLOAT = 4
 _CGROUP, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# What the kernel gives back before it kills: cached files and objects.
+_CACHED: tuple[str, ...] = ("inactive_file", "active_file", "slab_reclaimable")
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,17 @@ def _of_groups() -> list[int | None]:
     found = []
     for _, controllers, path in entries:
         if controllers == "":
-            root, names = (
-                _CGROUP,
-                ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
-            )
+            root, names, cached = _CGROUP, ("memory.max", "memory.current"), _CACHED
         elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
-            root = _CGROUP / "memory"
+            root, names = _CGROUP / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            cached = tuple(f"total_{name}" for name in _CACHED)
         else:
             continue
         inner = root / path.lstrip("/")
         # in a container the path may be that of the host, and its own group is the root
         for folder in (inner, *inner.parents):
             if folder == root or root in folder.parents:
-                found += [_of_group(folder, *names)]
+                found += [_of_group(folder, *names, cached)]
     return found
 
 

@@ -76,6 +76,7 @@ def test_the_matrix_is_the_users_own() -> None:
     assert torch.equal(scores.grad, expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, at its first forward mode
 def test_batched_and_forward_derivatives_are_those_of_the_plain_matrix() -> None:
     """Above and below the size from which memory comes in large pages."""
     for shape in ((40, 60), (2000, 600)):

@@ -98,5 +98,4 @@ def test_memory_that_only_caches_files_counts_as_free(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("16000\n")
     (tmp_path / "memory.current").write_text("14000\n")
     (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 2000\nactive_file 11000\n")
-    cached = ("inactive_file", "active_file", "slab_reclaimable")
-    assert host_memory._of_group(tmp_path, "memory.max", "memory.current", cached) == 15_000
+    assert host_memory._of_group(tmp_path, "memory.max", "memory.current", host_memory._CACHED) == 15_000
