@@ -125,7 +125,8 @@ def test_the_command_line_trains_in_two_processes_as_in_one(tmp_path: Path) -> N
     np.save(tmp_path / "x.npy", torch.cat(batches(40, torch.float32)).numpy())
 
     def words(out: str, *more: object) -> list[object]:
-        sae = ["--sae.choice", "feature", "--sae.n-features", 61, "--sae.k", 4, "--checkpoints.every", 20]
+        kept = ["--checkpoints.every", 20, "--checkpoints.keep-finished"]
+        sae = ["--sae.choice", "feature", "--sae.n-features", 61, "--sae.k", 4, *kept]
         read = ["--activations", tmp_path / "x.npy", "--reader.batch-size", 130]
         return ["train", "--out", tmp_path / out, *read, *sae, "--metrics.every", 1, *more]
 
