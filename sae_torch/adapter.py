@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,20 +56,29 @@ def scores_in(module: nn.Module, batch: Any) -> Tensor:
         raise _ScoresRead
 
     cause: InputError | None = None
-    modes = {part: part.training for part in module.modules()}
     handle = choice_in(module).register_forward_pre_hook(keep)
     try:
-        module.eval()
-        module(batch)
+        with _in_eval_mode(module):
+            module(batch)
     except _ScoresRead:
         return read[0]
     except InputError as error:  # of a choice that is asked in another way and has no thresholds yet
         cause = error
     finally:
         handle.remove()
+    raise InputError("module: expected a forward that calls its choice, self.choice(scores), found none") from cause
+
+
+@contextlib.contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluate, and leave every part in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
         for part, mode in modes.items():
             part.training = mode
-    raise InputError("module: expected a forward that calls its choice, self.choice(scores), found none") from cause
 
 
 class Adapter:
@@ -197,14 +207,12 @@ class Adapter:
 
     def _reconstruction(self, x: Tensor) -> Tensor:
         """What the module makes of all positive scores: thresholds may let nothing of a random batch through."""
-        modes = {part: part.training for part in self.module.modules()}
         handle = self.choice.register_forward_hook(lambda _, given, codes: _POSITIVE(given[0]))
         try:
-            out = self.module.eval()(x)
+            with _in_eval_mode(self.module):
+                out = self.module(x)
         finally:
             handle.remove()
-            for part, mode in modes.items():
-                part.training = mode
         out = getattr(out, "x_hat", out[0] if isinstance(out, (tuple, list)) else out)
         if not isinstance(out, Tensor) or out.shape != x.shape:
             found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

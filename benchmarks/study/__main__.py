@@ -63,7 +63,7 @@ def main() -> None:
         weights = cache_folder() / "study"
         if options.long:
             write_texts(options.texts)
-            sources = LongSources(LONG_SCALE, options.texts)
+            sources = LongSources(LONG_SCALE, texts=options.texts)
             study = Study(
                 plan, records, sources, weights, peers, options.lock, measures=LONG_MEASURES, milestones=MILESTONES
             )

@@ -16,7 +16,6 @@ import allocation as al
 import sae_torch as st
 from benchmarks.study.cell import Cell
 from benchmarks.study.equal_l0 import at_equal_l0, at_one_price, with_choice
-from benchmarks.study.long.sources import LongSources
 from benchmarks.study.sources import SYNTHETIC, Sources
 from benchmarks.study.synthetic import against_truth
 from sae_torch.activations import Activations
@@ -56,7 +55,7 @@ class Judged:
 
     cell: Cell
     sae: st.SparseAutoencoder
-    sources: Sources | LongSources
+    sources: Sources
     folder: Path | None = None
 
     @cached_property

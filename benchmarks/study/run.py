@@ -21,7 +21,6 @@ from benchmarks.harness import machine
 from benchmarks.study.cell import Cell
 from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, held, tried
-from benchmarks.study.long.sources import LongSources
 from benchmarks.study.measures import Judged, Measure, lacking
 from benchmarks.study.methods import method_of
 from benchmarks.study.request import Request
@@ -71,7 +70,7 @@ class Study:
 
     plan: Plan
     records: Records
-    sources: Sources | LongSources
+    sources: Sources
     weights: Path
     peers: Path | None = None
     lock: Path | None = None

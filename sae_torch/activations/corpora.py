@@ -125,7 +125,7 @@ class Corpus:
 
     def _read(self) -> Iterator[Document]:
         path = Path(self.source).expanduser()
-        if path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
+        if path.is_dir() and not is_saved(path):
             return _text_files(path)
         if path.is_file():
             return _json_lines(path, self.field)
@@ -207,6 +207,11 @@ def _json_lines(path: Path, field: str) -> Iterator[Document]:
             raise InputError(f"text {path}: expected JSON lines, found something else ({error})") from None
 
 
+def is_saved(path: Path) -> bool:
+    """Whether it is a folder that `datasets` saved."""
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
 def load_rows(source: str, streaming: bool = False) -> Any:
     """Rows of what `datasets` saved or can load, of which a file or folder may be one.
 
@@ -225,10 +230,9 @@ def load_rows(source: str, streaming: bool = False) -> Any:
             "`pip install 'sae-allocation[datasets]'`"
         ) from error
     path = Path(source).expanduser()
-    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
     name, _, split = (source, "", "") if path.exists() else source.partition(":")
     try:
-        if path.is_dir() and (saved or not streaming):
+        if path.is_dir() and (is_saved(path) or not streaming):
             rows: Any = datasets.load_from_disk(str(path))
             if isinstance(rows, dict):
                 raise InputError(f"text {source}: expected the folder of one split, found the splits {sorted(rows)}")

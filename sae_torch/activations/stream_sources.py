@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sae_torch.activations.corpora import load_rows, text_of
+from sae_torch.activations.corpora import is_saved, load_rows, text_of
 from sae_torch.activations.text import ENCODING, Document
 from sae_torch.errors import InputError
 
@@ -45,7 +45,7 @@ def stream_source(source: str, field: str) -> StreamSource:
         return _TextFiles(path.parent, (path,))
     if path.is_file() and path.name.endswith(LINES):
         return _Lines(path.parent, (path,), field)
-    if path.is_dir() and not _is_saved(path):
+    if path.is_dir() and not is_saved(path):
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         texts = tuple(file for file in files if file.suffix == ".txt")
         lines = tuple(file for file in files if file.name.endswith(LINES))
@@ -60,11 +60,6 @@ def stream_source(source: str, field: str) -> StreamSource:
     elif source.startswith(("/", "./", "../", "~")) and not path.exists():
         raise InputError(f"text {source}: expected a folder or a file, found nothing")
     return _Rows(source, field)
-
-
-def _is_saved(path: Path) -> bool:
-    """Whether it is a folder that `datasets` saved."""
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def _identity(folder: Path, files: tuple[Path, ...]) -> list[Any]:
