@@ -47,8 +47,8 @@ class Limit:
         caps = np.full(self.counts.shape, np.iinfo(np.int64).max) if self.caps is None else self.caps
         floors = np.full(self.counts.shape, -1) if self.floors is None else self.floors
         conditions = (
-            (self.counts > caps, "holds {count} matches, above its cap {cap}"),
-            (self.counts < floors, "holds {count} matches, below its floor {floor}"),
+            (self.counts > caps, "holds {held}, above its cap {cap}"),
+            (self.counts < floors, "holds {held}, below its floor {floor}"),
             (
                 (self.prices > 0) & (self.counts != caps),
                 "has price {price:.6g} but its cap is not reached ({count})",
@@ -61,7 +61,9 @@ class Limit:
         )
         for broken, text in conditions:
             for at in np.flatnonzero(broken)[:SHOWN]:
-                described = text.format(count=self.counts[at], cap=caps[at], floor=floors[at], price=self.prices[at])
+                count = int(self.counts[at])
+                held = f"{count} match" if count == 1 else f"{count} matches"
+                described = text.format(count=count, held=held, cap=caps[at], floor=floors[at], price=self.prices[at])
                 more = int(np.count_nonzero(broken)) - 1
                 yield f"{self.name}[{at}] {described}" + (f", and {more} more" if more else "")
                 break

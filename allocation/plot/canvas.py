@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from allocation.arguments import shown
+from allocation.errors import InvalidProblemError
+from allocation.problem import Problem
+from allocation.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,12 +17,25 @@ BLUE, SKY, ORANGE, VERMILLION, GREEN = "#0072B2", "#56B4E9", "#E69F00", "#D55E00
 INK, GREY, PALE = "#222222", "#7f7f7f", "#dcdcdc"
 
 
+def checked_solution(solution: Any, problem: Problem | None = None) -> Solution:
+    """The argument `solution` of a picture, which must be one, and of the problem beside it."""
+    if not isinstance(solution, Solution):
+        raise InvalidProblemError(f"solution: expected an allocation.Solution, found {shown(solution)}")
+    if problem is not None and solution.shape != problem.shape:
+        raise InvalidProblemError(
+            f"solution: expected one of shape {problem.shape} as the problem, found {shown(solution)}"
+        )
+    return solution
+
+
 def axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """The Axes given, or those of a new figure, without the box."""
     try:
         from matplotlib import pyplot
     except ModuleNotFoundError:
         raise ModuleNotFoundError("al.plot needs matplotlib: run `pip install 'sae-allocation[plot]'`") from None
+    if ax is not None and not hasattr(ax, "spines"):
+        raise InvalidProblemError(f"ax: expected matplotlib Axes, found {shown(ax)}")
     if ax is None:
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocation.arrays import Reals
-from allocation.plot.canvas import BLUE, INK, ORANGE, PALE, axes, whole_ticks
-from allocation.problem import Problem
+from allocation.plot.canvas import BLUE, INK, ORANGE, PALE, axes, checked_solution, whole_ticks
+from allocation.problem import Problem, checked_problem
 from allocation.solution import Solution
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def matrix(problem: Problem, solution: Solution | None = None, ax: Axes | None =
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('feature', 'token')
     """
-    rows, columns = problem.shape
+    rows, columns = checked_problem(problem).shape
+    solution = None if solution is None else checked_solution(solution, problem)
     ax = axes(ax, (6.4, 6.0 * min(max(rows / max(columns, 1), 0.4), 1.3)))
     from matplotlib.colors import LinearSegmentedColormap
 

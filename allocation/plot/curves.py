@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from allocation.plot.canvas import BLUE, INK, ORANGE, SKY, VERMILLION, axes, legend, whole_ticks
-from allocation.problem import Problem
+from allocation.problem import Problem, checked_problem
 from allocation.soft import soft_solve
 from allocation.solution import Status
 from allocation.solve import solve
@@ -44,6 +44,7 @@ def value_curve(problem: Problem, budgets: ArrayLike | None = None, ax: Axes | N
     >>> ax.lines[0].get_ydata()
     array([0., 4., 7., 8.])
     """
+    problem = checked_problem(problem)
     worth: dict[int, float] = {}
     prices = None
     for budget in _budgets(problem, budgets):
@@ -97,6 +98,7 @@ def soft_to_exact(
     >>> ax.get_xscale(), ax.get_xlabel()
     ('log', 'temperature, falling')
     """
+    problem = checked_problem(problem)
     if temperatures is None:
         finite = problem.scores[problem.scores > -np.inf].astype(np.float64)
         spread = float(finite.std()) if finite.size else 0.0

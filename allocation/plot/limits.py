@@ -9,8 +9,8 @@ import numpy as np
 from allocation.arguments import shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
-from allocation.plot.canvas import BLUE, GREEN, GREY, SKY, VERMILLION, axes, legend, whole_ticks
-from allocation.problem import Problem
+from allocation.plot.canvas import BLUE, GREEN, GREY, SKY, VERMILLION, axes, checked_solution, legend, whole_ticks
+from allocation.problem import Problem, checked_problem
 from allocation.solution import Solution
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def load(
     'matches'
     """
     name = _one_of(side, "side", ("tokens", "features"))[:-1]
+    problem = checked_problem(problem)
+    solution = checked_solution(solution, problem)
     counts = (solution.token_counts, solution.feature_counts)[side == "features"]
     caps, floors = getattr(problem, f"{name}_caps"), getattr(problem, f"{name}_floors")
     order = np.lexsort((-counts, np.zeros_like(counts) if caps is None else -caps))
@@ -94,7 +96,7 @@ def prices(
     'price'
     """
     names = ("features", "tokens", "feature_groups", "token_groups")
-    price = getattr(solution.prices, _one_of(block, "block", names))
+    price = getattr(checked_solution(solution).prices, _one_of(block, "block", names))
     value = np.asarray(price.value, np.float64)
     lower, upper = (np.broadcast_to(np.asarray(end, np.float64), value.shape) for end in (price.lower, price.upper))
     order = np.lexsort((-upper, -value))

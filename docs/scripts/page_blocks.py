@@ -21,6 +21,9 @@ from typing import Any
 
 FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 OUTPUT = 'text title="Output"'
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+# Results of training differ between processors in their last digits.
+RELATIVE, ABSOLUTE = 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,27 @@ def run(block: Block, namespace: dict[str, Any], page: Path) -> str:
     with contextlib.redirect_stdout(printed):
         exec(code, namespace)
     return printed.getvalue()
+
+
+def agrees(printed: str, shown: str, approximate: bool) -> bool:
+    """Whether the texts are equal; on approximate pages, but for numbers that are close."""
+    if not approximate:
+        return printed == shown
+    if words(printed) != words(shown):
+        return False
+    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
+    return all(close(float(a), float(b), exact="." not in b) for a, b in pairs)
+
+
+def words(text: str) -> list[str]:
+    """The text without its numbers."""
+    # a number that grows by a digit moves the padding before it
+    return " ".join(NUMBER.sub("#", text).split()).split()
+
+
+def close(a: float, b: float, exact: bool) -> bool:
+    """Whether two numbers are close; whole ones may differ by one."""
+    return abs(a - b) <= (max(ABSOLUTE, RELATIVE * abs(b)) if exact else RELATIVE * abs(b) + 1e-9)
 
 
 def filled(path: Path) -> str:

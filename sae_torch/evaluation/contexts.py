@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -52,6 +53,20 @@ class FeatureContexts:
     rank: int
     density: float
     contexts: tuple[TokenContext, ...]
+
+    def _repr_html_(self) -> str:
+        cell = "padding:.15em .9em .15em 0;border:0;background:none;text-align:left"
+        number = f"font-variant-numeric:tabular-nums;opacity:.7;{cell}"
+        lines = "".join(
+            f'<tr style="background:none"><td style="{number}">{c.value:.3g}</td>'
+            f'<td style="{cell}">{escape(c.before)}<mark>{escape(c.token)}</mark>{escape(c.after)}</td></tr>'
+            for c in self.contexts
+        )
+        told = f"rank {self.rank:,} by density, on {100 * self.density:.3g} % of the tokens"
+        return (
+            f'<div style="font-family:sans-serif;font-size:.9em"><strong>Feature {self.feature}</strong>, {told}'
+            f'<table style="border-collapse:collapse;border:0;color:inherit;font-size:inherit">{lines}</table></div>'
+        )
 
 
 def spread_features(quality: Quality, count: int) -> list[int]:

@@ -194,3 +194,22 @@ def test_a_grid_of_pictures_uses_its_room() -> None:
     figure.canvas.draw()
     assert all(ax.get_window_extent().height > 150 for ax in grid)
     pyplot.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("draw", "sentence"),
+    [
+        (lambda p, s: al.plot.prices(p), "solution: expected an allocation.Solution, found Problem"),
+        (lambda p, s: al.plot.load(s, p), "problem: expected an allocation.Problem, found Solution"),
+        (lambda p, s: al.plot.matrix(p, p), "solution: expected an allocation.Solution, found Problem"),
+        (lambda p, s: al.plot.matrix(s), "problem: expected an allocation.Problem, found Solution"),
+        (lambda p, s: al.plot.matrix(ONE, s), r"solution: expected one of shape \(1, 1\) as the problem, found"),
+        (lambda p, s: al.plot.load(ONE, s), r"solution: expected one of shape \(1, 1\) as the problem, found"),
+        (lambda p, s: al.plot.value_curve(s), "problem: expected an allocation.Problem, found Solution"),
+        (lambda p, s: al.plot.soft_to_exact(s), "problem: expected an allocation.Problem, found Solution"),
+        (lambda p, s: al.plot.prices(s, ax=3), "ax: expected matplotlib Axes, found 3"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_named(draw: Any, sentence: str) -> None:
+    with pytest.raises(al.InvalidProblemError, match=sentence):
+        draw(SMALL, al.solve(SMALL))

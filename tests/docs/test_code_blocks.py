@@ -10,14 +10,11 @@ import pytest
 import torch
 import yaml
 
-from docs.scripts.page_blocks import Block, blocks, run
+from docs.scripts.page_blocks import Block, agrees, blocks, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"))]
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
-# Results of training differ between processors in their last digits.
-RELATIVE, ABSOLUTE = 0.1, 1.0
 
 
 def settings_of(page: Path) -> dict[str, Any]:
@@ -43,25 +40,6 @@ def test_blocks_run_and_print_what_the_page_says(page: Path, tmp_path: Path, mon
         printed = run(block, namespace, page)
         if block.output is not None:
             assert agrees(printed, block.output, approximate), f"line {block.line} of {page.name} prints:\n{printed}"
-
-
-def agrees(printed: str, shown: str, approximate: bool) -> bool:
-    """Whether the texts are equal; on approximate pages, but for numbers that are close."""
-    if not approximate:
-        return printed == shown
-    if words(printed) != words(shown):
-        return False
-    pairs = zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True)
-    return all(close(float(a), float(b), exact="." not in b) for a, b in pairs)
-
-
-def words(text: str) -> list[str]:
-    # a number that grows by a digit moves the padding before it
-    return " ".join(NUMBER.sub("#", text).split()).split()
-
-
-def close(a: float, b: float, exact: bool) -> bool:
-    return abs(a - b) <= (max(ABSOLUTE, RELATIVE * abs(b)) if exact else RELATIVE * abs(b) + 1e-9)
 
 
 def test_the_pages_with_code_were_found() -> None:

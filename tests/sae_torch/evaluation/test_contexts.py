@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from sae_torch.activations import LanguageModel
-from sae_torch.evaluation import Quality, feature_contexts, measure, spread_features
+from sae_torch.evaluation import FeatureContexts, Quality, TokenContext, feature_contexts, measure, spread_features
 
 from .plain import PlainAutoencoder, make_activations
 
@@ -30,6 +30,14 @@ def test_contexts_are_the_words_around_the_largest_activations(tiny_language_mod
         assert whole == [word.replace("w-1", "<unk>") for word in words]
         assert context.value == value
         assert context.document == "only"
+
+
+def test_a_notebook_shows_the_words_with_the_token_marked() -> None:
+    context = TokenContext("a < b ", "&", " c", 1.25, "only")
+    html = FeatureContexts(feature=7, rank=2, density=0.125, contexts=(context,))._repr_html_()
+    assert "<strong>Feature 7</strong>, rank 2 by density, on 12.5 % of the tokens" in html
+    assert ">1.25</td>" in html
+    assert "a &lt; b <mark>&amp;</mark> c</td>" in html
 
 
 def test_features_are_spread_over_ranks_and_fire_often_enough() -> None:
