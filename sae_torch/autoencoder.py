@@ -12,7 +12,8 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.input_transform import InputTransform
 from sae_torch.ops.compiling import no_compile
-from sae_torch.sparse_coder import Output, SparseCoder, require_sizes
+from sae_torch.plain_numbers import whole_sizes
+from sae_torch.sparse_coder import Output, SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -105,7 +106,7 @@ class SparseAutoencoder(SparseCoder):
         mesh: DeviceMesh | None = None,
         input_transform: InputTransform | None = None,
     ) -> None:
-        require_sizes(d_model=d_model, n_features=n_features)
+        d_model, n_features = whole_sizes(d_model=d_model, n_features=n_features)
         super().__init__(
             d_model, d_model, n_features, choice, dtype, device, seed, score_dtype, encoder_scale, feature_chunk, mesh
         )

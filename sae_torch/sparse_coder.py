@@ -20,6 +20,7 @@ from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
 from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
+from sae_torch.plain_numbers import is_whole, plain
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores, Scores
@@ -128,16 +129,16 @@ class SparseCoder(nn.Module):
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         if feature_chunk is not None:
-            if not isinstance(feature_chunk, int) or isinstance(feature_chunk, bool) or feature_chunk < 1:
+            if not is_whole(feature_chunk) or feature_chunk < 1:
                 raise InputError(f"feature_chunk: expected a positive number of features, found {feature_chunk!r}")
             if choice.limits(0) is None:
                 raise InputError(
                     f"feature_chunk: {type(choice).__name__} reads the whole matrix of scores; only choices with "
                     "limits on one side are exact in blocks of features"
                 )
-        self.feature_chunk = feature_chunk
-        self.seed, self.encoder_scale = seed, encoder_scale
-        generator = torch.Generator().manual_seed(seed)
+        self.feature_chunk = plain(feature_chunk)
+        self.seed, self.encoder_scale = plain(seed), plain(encoder_scale)
+        generator = torch.Generator().manual_seed(self.seed)
         held = self.world.cut(n_features)
         directions = unit_rows(n_features, d_out, generator, held).to(device=device, dtype=dtype)
         encoder = self._drawn_encoder(directions, n_features, d_in, generator)
@@ -397,10 +398,3 @@ def unit_rows(n_features: int, width: int, generator: torch.Generator, held: sli
         if mine.start < mine.stop:
             rows[mine.start - first : mine.stop - first] = drawn[mine.start - start : mine.stop - start]
     return nn.functional.normalize(rows, dim=1)
-
-
-def require_sizes(**sizes: int) -> None:
-    """Refuse sizes that are no positive integers."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InputError(f"{name}: expected a positive integer, found {size!r}")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
-from sae_torch.sparse_coder import SparseCoder, require_sizes, unit_rows
+from sae_torch.plain_numbers import whole_sizes
+from sae_torch.sparse_coder import SparseCoder, unit_rows
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -84,7 +85,7 @@ class Transcoder(SparseCoder):
         feature_chunk: int | None = None,
         mesh: DeviceMesh | None = None,
     ) -> None:
-        require_sizes(d_in=d_in, d_out=d_out, n_features=n_features)
+        d_in, d_out, n_features = whole_sizes(d_in=d_in, d_out=d_out, n_features=n_features)
         if not isinstance(skip, bool):
             raise InputError(f"skip: expected True or False, found {skip!r}")
         super().__init__(

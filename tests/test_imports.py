@@ -29,7 +29,7 @@ LAYERS = {
         ("plot",),
     ),
     "sae_torch": (
-        ("errors", "files", "environment", "launched", "devices", "config_file", "retyped", "dense"),
+        ("errors", "plain_numbers", "files", "environment", "launched", "devices", "config_file", "retyped", "dense"),
         ("codes", "matches", "product_dtype", "input_transform"),
         ("parallel",),
         ("ops",),

@@ -65,7 +65,7 @@ class ProgramArrays:
         Raises
         ------
         InvalidProblemError
-            If the name ends otherwise.
+            If the name ends otherwise, or its folder does not exist.
 
         Examples
         --------
@@ -84,6 +84,8 @@ class ProgramArrays:
         path = Path(path)
         if path.suffix != ".mps":  # by which solvers know the format
             raise InvalidProblemError(f"path: expected a name that ends in .mps, found {path.name!r}")
+        if not path.parent.is_dir():
+            raise InvalidProblemError(f"path: expected a folder that exists, found {str(path.parent)!r}")
         with path.open("w", encoding="ascii", newline="\n") as file:
             file.writelines(f"{line}\n" for line in _lines(self))
 

@@ -350,7 +350,7 @@ def _harvest(
 
             shards, made = world.agreed(work, lambda made: int(bool(made)))
             if not made[0]:
-                world.agreed(partial(_refuse_more, lagging, split), lambda _: 0)
+                world.agreed(partial(_refuse_more, lagging, split, windows.ended), lambda _: 0)
             bar.update((bar.n - shown) * (world.count - 1))
             for rank in range(world.count):
                 if made[rank]:  # none where the text has ended, or every site has that shard
@@ -359,12 +359,12 @@ def _harvest(
     return plans
 
 
-def _refuse_more(lagging: dict[str, HarvestPlan], split: str) -> None:
+def _refuse_more(lagging: dict[str, HarvestPlan], split: str, ended: str) -> None:
     """The error of a harvest that asks for more than there is."""
     site, short = min(lagging.items(), key=lambda pair: len(pair[1].finished))
     raise InputError(
         f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at {site}, found "
-        f"{short.tokens}"
+        f"{short.tokens}" + (f"; {ended}, which ends a mixture" if ended else "")
     )
 
 

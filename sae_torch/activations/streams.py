@@ -151,6 +151,8 @@ class MixedDocuments:
         self._shares = text._shares
         self._places: list[list[Any]] = [list(each) for each in place or [[None, 0]] * len(text.sources)]
         self._read = [text.documents_of(i, split, at) for i, (at, _) in enumerate(self._places)]
+        self._names = text.sources
+        self.ended: str | None = None  # the source that ended the text
 
     @property
     def place(self) -> list[list[Any]]:
@@ -162,6 +164,7 @@ class MixedDocuments:
         due = min(range(len(self._places)), key=lambda source: self._places[source][1] / self._shares[source])
         found = next(self._read[due], None)
         if found is None:
+            self.ended = self._names[due]
             return None
         document, self._places[due][0] = found
         return document, due

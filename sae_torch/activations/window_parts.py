@@ -39,6 +39,11 @@ class WindowParts(Protocol):
         """How many windows there are in all; None where only reading to the end would tell."""
         ...
 
+    @property
+    def ended(self) -> str:
+        """Why there are no more, of a mixture whose end has been read; else empty."""
+        ...
+
 
 def window_parts(
     config: HarvestConfig, split: str, tokenizer: Any, folders: Sequence[Path] = (), keep: bool = False
@@ -89,6 +94,11 @@ class PackedWindows:
     def most(self) -> int:
         """How many windows there are in all."""
         return len(self.windows)
+
+    @property
+    def ended(self) -> str:
+        """All of the text is there."""
+        return ""
 
 
 @dataclass(eq=False)
@@ -145,6 +155,12 @@ class StreamedWindows:
 
     def most(self) -> None:
         """Only reading to the end would tell."""
+
+    @property
+    def ended(self) -> str:
+        """Which source of a mixture was due and had no more documents."""
+        source = None if self._reading is None else self._reading.documents.ended
+        return "" if source is None or len(self.text.sources) == 1 else f"{source} ended while it was due"
 
     def _of_block(self, block: int) -> Windows | None:
         if self._block[0] == block:

@@ -19,6 +19,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
 from sae_torch.ops.segments import segment_sums
+from sae_torch.plain_numbers import is_whole, plain
 
 # Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.
 POOLED_ENTRIES = 1 << 26
@@ -84,13 +85,13 @@ class BalancedChoice(Choice):
     ) -> None:
         super().__init__(k)
         for name, limit in (("token_caps", token_caps), ("token_floors", token_floors)):
-            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            if limit is not None and (not is_whole(limit) or limit < 0):
                 raise InputError(f"{name}: expected a whole number of features per token, found {limit!r}")
         if token_floors is not None and token_floors > k:
             raise InputError(f"token_floors: {token_floors} per token exceed the budget of k = {k}")
         if token_caps is not None and token_caps < (token_floors or 0):
             raise InputError(f"token_caps: {token_caps} is below token_floors = {token_floors}")
-        self.token_caps, self.token_floors = token_caps, token_floors
+        self.token_caps, self.token_floors = plain(token_caps), plain(token_floors)
         self.feature_caps = _densities("feature_caps", feature_caps)
         self.feature_floors = _densities("feature_floors", feature_floors)
 

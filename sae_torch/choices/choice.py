@@ -25,6 +25,7 @@ from sae_torch.dense import selected
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, PaddedStart, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
+from sae_torch.plain_numbers import is_number, plain
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 
@@ -106,9 +107,9 @@ class Choice(Statistics):
 
     def __init__(self, k: float) -> None:
         super().__init__()
-        if not isinstance(k, (int, float)) or isinstance(k, bool) or not (math.isfinite(k) and k > 0):
+        if not is_number(k) or not (math.isfinite(k) and k > 0):
             raise InputError(f"k: expected a positive number of features per token, found {k!r}")
-        self.k = k
+        self.k = plain(k)
         self.n_features: int | None = None
         # values by name; only where the next search starts, so no part of the state
         self._last_prices: dict[str, Any] | None = None

@@ -22,6 +22,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
 from sae_torch.ops.segments import segment_sums
+from sae_torch.plain_numbers import is_number, plain
 
 # Weight of one batch in the running densities, once enough batches have been seen.
 DENSITY_RATE = 0.02
@@ -88,15 +89,15 @@ class FeatureChoice(Choice):
         super().__init__(k)
         if isinstance(quotas, str) and quotas not in ("zipf", "uniform"):
             raise InputError(f'quotas: expected "zipf", "uniform" or a vector of densities, found {quotas!r}')
-        if not 0 <= switch <= 1:
-            raise InputError(f"switch: expected a share of the steps from 0 to 1, found {switch}")
-        if switch_tokens is not None and (isinstance(switch_tokens, bool) or not switch_tokens > 0):
+        if not is_number(switch) or not 0 <= switch <= 1:
+            raise InputError(f"switch: expected a share of the steps from 0 to 1, found {switch!r}")
+        if switch_tokens is not None and not (is_number(switch_tokens) and switch_tokens > 0):
             raise InputError(
                 f"switch_tokens: expected a positive number of tokens or math.inf, found {switch_tokens!r}"
             )
         self.quotas = quotas if isinstance(quotas, str) else torch.as_tensor(quotas, dtype=torch.float64)
-        self.switch = switch
-        self.switch_tokens = switch_tokens
+        self.switch = plain(switch)
+        self.switch_tokens = plain(switch_tokens)
         self.zipf: al.ZipfFit | None = None
         self.mutual = MutualChoice(k)
         # only where the next search starts, so no part of the state

@@ -141,7 +141,14 @@ class Evaluate:
             evaluations = self._with_losses(evaluations, saes, language_model, activations, mesh)
         if world.leads:
             EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
+            self._remove_others({e.dashboard.resolve() for e in evaluations if e.dashboard is not None})
             print(f"{tables(evaluations)}\n\n{self.out}")
+
+    def _remove_others(self, written: set[Path]) -> None:
+        """Remove pages of all features that an evaluation overwritten here left, which no file names any more."""
+        for file in self.out.with_suffix(".features").glob("[0-9]*-*.zip"):
+            if file.resolve() not in written:
+                file.unlink()
 
     def _prepared(self) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
         """Everything that is read, refused before anything is measured."""

@@ -316,8 +316,9 @@ def evaluate(
     shown: tuple[FeaturePage, ...] = ()
     written: Path | None = None
     read = activations.inputs if isinstance(activations, Pairs) else activations
-    if language_model is not None and isinstance(read, Activations) and cosines is not None:
-        shown = feature_pages(sae, quality, read, language_model, cosines, pages, contexts)
+    if language_model is not None and isinstance(read, Activations):
+        if cosines is not None:
+            shown = feature_pages(sae, quality, read, language_model, cosines, pages, contexts)
         if dashboard is not None:
             label = f"features {name}" if progress else None
             write_dashboard(dashboard, sae, quality, read, language_model, progress=label)

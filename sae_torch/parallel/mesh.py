@@ -12,6 +12,7 @@ import torch.distributed as dist
 from sae_torch.errors import InputError
 from sae_torch.launched import leads
 from sae_torch.parallel.survivors import first_to_say, join
+from sae_torch.plain_numbers import is_whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -52,7 +53,7 @@ def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceM
     from torch.distributed.device_mesh import DeviceMesh, init_device_mesh  # takes a second to import
 
     for name, size in ((DATA, data), (FEATURES, features)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if not is_whole(size) or size < 1:
             raise InputError(f"{name}: expected a positive number of processes, found {size!r}")
     started = _processes()
     if data * features != started:

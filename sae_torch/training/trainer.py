@@ -19,6 +19,7 @@ from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
+from sae_torch.plain_numbers import is_whole
 from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
@@ -550,6 +551,6 @@ def _step_count(batches: Iterable[Any], steps: int | None) -> int:
         if not isinstance(batches, Sized):
             raise InputError(f"steps: {type(batches).__name__} has no length; say how many steps to train")
         steps = len(batches)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    if not is_whole(steps) or steps < 1:
         raise InputError(f"steps: expected 1 or more, found {steps!r}")
-    return steps
+    return int(steps)

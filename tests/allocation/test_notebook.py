@@ -44,3 +44,5 @@ def test_prices_are_shown_without_a_search_for_intervals() -> None:
 def test_names_that_solvers_do_not_know_are_refused() -> None:
     with pytest.raises(al.InvalidProblemError, match=r"path: expected a name that ends in \.mps, found 'x\.lp'"):
         al.to_linear_program(SMALL).write("x.lp")
+    with pytest.raises(al.InvalidProblemError, match=r"path: expected a folder that exists, found 'no/such'"):
+        al.to_linear_program(SMALL).write("no/such/x.mps")

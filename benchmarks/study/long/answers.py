@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from benchmarks.study.cell import Setting
-from benchmarks.study.findings import Findings, Runs
+from benchmarks.study.findings import Findings, Runs, pairs
 from benchmarks.study.long.plan import ALIGNED_ONES, LONG, OTHER_VARIANTS, SHORT, WIDE
 from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, PEERS, TOKEN
 from benchmarks.study.verdicts import bar
@@ -46,9 +48,8 @@ def _floor(findings: Findings) -> str:
     for setting in (LONG, WIDE):
         floors, mutual = findings.of(setting, LARGER_FLOORS), findings.of(setting, MUTUAL)
         if floors and mutual:
-            change = 100 * (floors.mean("nmse_at_k") / mutual.mean("nmse_at_k") - 1)
             found.append(
-                f"at {setting.n_features} features its error is {change:+.1f} % from mutual choice's, with "
+                f"at {setting.n_features} features its error is {_against(floors, mutual)} from mutual choice's, with "
                 f"{floors.mean('silent'):.0f} silent features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
@@ -91,7 +92,9 @@ def _choice(findings: Findings) -> str:
 
 
 def _against(ours: Runs, theirs: Runs) -> str:
-    return f"{100 * (ours.mean('nmse_at_k') / theirs.mean('nmse_at_k') - 1):+.1f} %"
+    """By how much the error differs, over the seeds that both have."""
+    left, right = zip(*pairs(ours, theirs, "nmse_at_k"), strict=True)
+    return f"{100 * (fmean(left) / fmean(right) - 1):+.1f} %"
 
 
 def _millions(tokens: float) -> str:

@@ -207,3 +207,13 @@ def test_results_are_replaced_only_on_request(place: Path) -> None:
     assert run(*plain, "--tokens", "100", "--overwrite") == 0
     assert (place / "evaluation.json").read_text() != before
     assert json.loads(before)["evaluations"][0]["model"] is None
+
+
+def test_pages_that_no_file_names_any_more_are_removed(place: Path, tiny_model_folder: Path) -> None:
+    with_pages = ("--model", str(tiny_model_folder), "--pages", "5")
+    assert run("--autoencoders", "saes/token", "saes/feature", *with_pages) == 0
+    pages = place / "evaluation.features"
+    (pages / "notes.txt").write_text("mine")
+    assert sorted(file.name for file in pages.iterdir()) == ["1-token.zip", "2-feature.zip", "notes.txt"]
+    assert run("--autoencoders", "saes/feature", *with_pages, "--overwrite") == 0
+    assert sorted(file.name for file in pages.iterdir()) == ["1-feature.zip", "notes.txt"]

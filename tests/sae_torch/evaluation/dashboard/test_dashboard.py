@@ -9,9 +9,10 @@ from typing import Any, cast
 import pytest
 import torch
 
+import sae_torch as st
 from sae_torch.activations import Activations, LanguageModel
 from sae_torch.errors import InputError
-from sae_torch.evaluation import logit_lens, measure, write_dashboard
+from sae_torch.evaluation import evaluate, logit_lens, measure, write_dashboard, write_report
 from sae_torch.evaluation.dashboard import BlockFile
 from sae_torch.evaluation.dashboard.firings import firings
 from sae_torch.sparse_coder import SparseCoder
@@ -127,3 +128,20 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         InputError, match=r"other\.zip: expected feature pages of `sae-torch evaluate`, found something"
     ):
         BlockFile(tmp_path / "other.zip")
+
+
+def test_a_dictionary_of_one_feature_has_its_page(tiny_language_model: LanguageModel, tmp_path: Path) -> None:
+    activations = make_activations(6, 9, d_model=D_MODEL)
+    sae = st.SparseAutoencoder(D_MODEL, 1, choice=st.TokenChoice(k=1))
+    path = tmp_path / "one.zip"
+    evaluation = evaluate(
+        "one", sae, activations, tiny_language_model, batch_sizes=(), null_tokens=0, contexts=2, dashboard=path
+    )
+    assert evaluation.dashboard == path
+    blocks = BlockFile(path)
+    (record,) = blocks.get("features-0")
+    assert record["nearest"] == []
+    assert record["fires"] == blocks.get("index")["counts"][0]
+    out = tmp_path / "report.html"
+    write_report(out, [evaluation], {})
+    assert "one" in out.read_text(encoding="utf-8")
