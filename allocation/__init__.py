@@ -20,6 +20,7 @@ from allocation.quotas import (
 )
 from allocation.ranks import Part, Ranks, mpi_ranks, thread_ranks
 from allocation.rough import Rough
+from allocation.scores import ScoresLike
 from allocation.soft import SoftSolution, soft_solve
 from allocation.solution import Price, Prices, Solution, Status
 from allocation.solve import Auto, solve
@@ -54,6 +55,7 @@ __all__ = [
     "QuotaLedger",
     "Ranks",
     "Rough",
+    "ScoresLike",
     "SoftSolution",
     "Solution",
     "Solver",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.arguments import array_of, shown
 from allocation.arrays import Array, Indices, Reals
@@ -16,7 +17,7 @@ from allocation.solvers.reach import Reach, Thresholds
 _LARGEST = float(np.finfo(np.float64).max) / 4
 
 
-def exceeding(rough: Rough, theta: Any, workers: int | None = None) -> tuple[Indices, Indices, Array]:
+def exceeding(rough: Rough, theta: ArrayLike, workers: int | None = None) -> tuple[Indices, Indices, Array]:
     """The pairs whose exact score exceeds their feature's threshold.
 
     ::
@@ -61,7 +62,7 @@ def exceeding(rough: Rough, theta: Any, workers: int | None = None) -> tuple[Ind
     return tokens[above], features[above], scores[above]
 
 
-def count_exceeding(rough: Rough, theta: Any, workers: int | None = None) -> Indices:
+def count_exceeding(rough: Rough, theta: ArrayLike, workers: int | None = None) -> Indices:
     """How many scores of every feature exceed its threshold.
 
     ::

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from allocation.arguments import (
     LARGEST,
@@ -24,7 +24,7 @@ from allocation.errors import InvalidProblemError
 from allocation.nesting import nesting_of
 from allocation.notebook import card
 from allocation.ranks import Part
-from allocation.scores import DenseScores, EdgeScores, Scores
+from allocation.scores import DenseScores, EdgeScores, Scores, ScoresLike
 from allocation.validation import dense_scores, edge_scores
 
 _LIMITS = (
@@ -128,12 +128,12 @@ class Problem:
 
     def __init__(
         self,
-        scores: Any,
+        scores: ScoresLike,
         budget: int | None = None,
-        token_caps: Any = None,
-        token_floors: Any = None,
-        feature_caps: Any = None,
-        feature_floors: Any = None,
+        token_caps: ArrayLike | None = None,
+        token_floors: ArrayLike | None = None,
+        feature_caps: ArrayLike | None = None,
+        feature_floors: ArrayLike | None = None,
         token_groups: Sequence[Group] = (),
         feature_groups: Sequence[Group] = (),
         part: Part | None = None,
@@ -165,7 +165,9 @@ class Problem:
         object.__setattr__(self, "flaw", flaw)
 
     @classmethod
-    def from_edges(cls, tokens: Any, features: Any, scores: Any, shape: tuple[int, int], **limits: Any) -> Problem:
+    def from_edges(
+        cls, tokens: ArrayLike, features: ArrayLike, scores: ArrayLike, shape: tuple[int, int], **limits: Any
+    ) -> Problem:
         """A problem on candidate edges only; every other pair is forbidden.
 
         Parameters
@@ -237,7 +239,7 @@ class Problem:
             return self
         return self.with_scores(matrix)
 
-    def with_scores(self, scores: Any) -> Problem:
+    def with_scores(self, scores: ScoresLike) -> Problem:
         """The same limits on other scores.
 
         Parameters
@@ -304,7 +306,7 @@ def _matrix_of(scores: Any, part: Part | None) -> tuple[Scores, InvalidProblemEr
         return DenseScores(np.zeros((rows, columns), np.float32), "float32"), error
 
 
-def token_choice(scores: Any, k: Any) -> Problem:
+def token_choice(scores: ScoresLike, k: ArrayLike) -> Problem:
     """Each token takes its best features: the TopK activation.
 
     ::
@@ -328,7 +330,7 @@ def token_choice(scores: Any, k: Any) -> Problem:
     return Problem(scores, token_caps=k)
 
 
-def mutual_choice(scores: Any, budget: int) -> Problem:
+def mutual_choice(scores: ScoresLike, budget: int) -> Problem:
     """The best matches of the whole batch: some tokens take many features, others few.
 
     ::
@@ -353,7 +355,7 @@ def mutual_choice(scores: Any, budget: int) -> Problem:
     return Problem(scores, budget=budget)
 
 
-def feature_choice(scores: Any, caps: Any) -> Problem:
+def feature_choice(scores: ScoresLike, caps: ArrayLike) -> Problem:
     """Each feature takes its best tokens, as many as its quota allows.
 
     ::
@@ -379,12 +381,12 @@ def feature_choice(scores: Any, caps: Any) -> Problem:
 
 
 def balanced_choice(
-    scores: Any,
+    scores: ScoresLike,
     budget: int | None = None,
-    token_caps: Any = None,
-    token_floors: Any = None,
-    feature_caps: Any = None,
-    feature_floors: Any = None,
+    token_caps: ArrayLike | None = None,
+    token_floors: ArrayLike | None = None,
+    feature_caps: ArrayLike | None = None,
+    feature_floors: ArrayLike | None = None,
 ) -> Problem:
     """Limits on both sides at once: no token and no feature goes short or takes too much.
 

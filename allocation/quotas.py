@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.arguments import array_of, count_of, number_of
 from allocation.arrays import Indices, Reals
@@ -125,7 +126,7 @@ def zipf_weights(features: int, alpha: float = ZIPF_ALPHA, beta: float = ZIPF_BE
     return np.asarray(weights / weights.sum())
 
 
-def apportion(weights: Any, total: int, most: int | None = None) -> Indices:
+def apportion(weights: ArrayLike, total: int, most: int | None = None) -> Indices:
     """Integers in proportion to weights, by largest remainders.
 
     ::
@@ -213,7 +214,7 @@ class ZipfFit:
         return zipf_quotas(total, self.ranks.size, self.alpha, self.beta, tokens)[self.ranks]
 
 
-def fit_zipf(densities: Any, tail: float = 0.1) -> ZipfFit:
+def fit_zipf(densities: ArrayLike, tail: float = 0.1) -> ZipfFit:
     """Fit a Zipf-Mandelbrot curve to measured feature densities.
 
     ::
@@ -306,7 +307,7 @@ class QuotaLedger:
     array([4, 2, 2])
     """
 
-    def __init__(self, densities: Any, owed: Any = None) -> None:
+    def __init__(self, densities: ArrayLike, owed: ArrayLike | None = None) -> None:
         self.densities = _vector(densities, "densities", "a share from 0 to 1", highest=1.0)
         # what is owed to each feature, in matches; it lies within one match of 0 between batches
         self.owed = np.zeros_like(self.densities) if owed is None else _vector(owed, "owed", "a finite number", -np.inf)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.arguments import array_of, is_on_device, number_of, shown
 from allocation.arrays import Array, Indices, Mask, Reals
@@ -58,14 +59,19 @@ class Rough(DenseScores):
     """
 
     approximate: DenseScores
-    exact: Callable[[Indices, Indices], Any]
+    exact: Callable[[Indices, Indices], ArrayLike]
     per_token: Reals
     per_feature: Reals
     relative: float
     # what has been found out about the scores, by whoever found it out
     memory: dict[str, Any]
 
-    def __init__(self, approximate: Any, error: Any, exact: Callable[[Indices, Indices], Any]) -> None:
+    def __init__(
+        self,
+        approximate: ArrayLike,
+        error: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, float],
+        exact: Callable[[Indices, Indices], ArrayLike],
+    ) -> None:
         if is_on_device(approximate):
             raise InvalidProblemError("approximate: expected main memory, found a matrix on a CUDA device")
         matrix = dense_scores(approximate, "approximate")

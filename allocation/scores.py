@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.threads import BLOCK_ENTRIES, map_blocks, rows_per_block
@@ -313,6 +314,8 @@ class EdgeScores(_Scores):
 
 
 Scores: TypeAlias = DenseScores | EdgeScores
+ScoresLike: TypeAlias = ArrayLike | Scores
+"""What scores may be: a nested list, a NumPy array, a detached tensor on the CPU, or `Rough`."""
 
 
 def reals_at(scores: Scores, ids: Indices, absent: float) -> Reals:

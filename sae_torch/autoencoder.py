@@ -13,7 +13,7 @@ from sae_torch.errors import InputError
 from sae_torch.input_transform import InputTransform
 from sae_torch.ops.compiling import no_compile
 from sae_torch.plain_numbers import whole_sizes
-from sae_torch.sparse_coder import Output, SparseCoder
+from sae_torch.sparse_coder import Batch, Output, SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -160,13 +160,13 @@ class SparseAutoencoder(SparseCoder):
         """The decoder's bias, (d_model,)."""
         return self._here.b_dec
 
-    def inputs_of(self, batch: Any) -> Tensor:
+    def inputs_of(self, batch: Batch) -> Tensor:
         """The batch itself."""
         if not isinstance(batch, Tensor):
             raise InputError(f"batches: expected tensors of shape (tokens, {self.d_model}), found {_described(batch)}")
         return batch
 
-    def joined(self, batch: Any, name: str) -> Tensor:
+    def joined(self, batch: Batch, name: str) -> Tensor:
         """The batch itself, (tokens, d_model).
 
         Raises

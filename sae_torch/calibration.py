@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from sae_torch.adapter import Adapter, choice_in, scores_in
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.sparse_coder import Batch, SparseCoder
 
 
-def calibrate(sae: SparseCoder | Adapter | nn.Module, batches: Iterable[Any]) -> None:
+def calibrate(sae: SparseCoder | Adapter | nn.Module, batches: Iterable[Batch]) -> None:
     """Set the thresholds of the choice to the prices of one pooled problem over all batches.
 
     ::

@@ -219,7 +219,8 @@ def rough_scores(products: ExactProducts, dtype: torch.dtype, memory: Tensor | N
         near, bound = product(products, _weight_of_bias(of_tokens, products.centred.shape[1]), memory)
     relative = 2.0 * UNIT[dtype] if dtype == torch.float32 else UNIT[dtype] + 2.0**-21
     exact = _Products(products)
-    return RoughScores(al.Rough(near, (*(part.numpy() for part in bound), relative), exact.of_arrays), near, exact)
+    of_tokens, of_features = bound
+    return RoughScores(al.Rough(near, (of_tokens.numpy(), of_features.numpy(), relative), exact.of_arrays), near, exact)
 
 
 def _weight_of_bias(of_tokens: Tensor, d_model: int) -> float:

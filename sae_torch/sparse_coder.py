@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 # Numbers that are drawn at a time where most of them are for other processes.
 DRAWN = 1 << 22
+
+
+Batch: TypeAlias = Tensor | tuple[Tensor, Tensor]
+"""Activations, (tokens, d_model); of a transcoder pairs, what it reads and what it is to give."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +180,7 @@ class SparseCoder(nn.Module):
         """What is added to the features' contributions: (d_out,), or where it depends on the input (tokens, d_out)."""
         raise NotImplementedError
 
-    def joined(self, batch: Any, name: str) -> Tensor:
+    def joined(self, batch: Batch, name: str) -> Tensor:
         """A batch as training takes it as one tensor of rows; `name` is that of the batch in errors."""
         raise NotImplementedError
 
@@ -184,7 +188,7 @@ class SparseCoder(nn.Module):
         """What of such rows is read, and what is reconstructed."""
         raise NotImplementedError
 
-    def inputs_of(self, batch: Any) -> Tensor:
+    def inputs_of(self, batch: Batch) -> Tensor:
         """What is read of a batch, which may be that alone."""
         raise NotImplementedError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
 from sae_torch.plain_numbers import whole_sizes
-from sae_torch.sparse_coder import SparseCoder, unit_rows
+from sae_torch.sparse_coder import Batch, SparseCoder, unit_rows
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -126,13 +126,13 @@ class Transcoder(SparseCoder):
             raise InputError("x: a transcoder with a skip connection decodes codes of given inputs: decode(codes, x)")
         return torch.addmm(b_dec, x, self.world.local(self.W_skip).T)
 
-    def inputs_of(self, batch: Any) -> Tensor:
+    def inputs_of(self, batch: Batch) -> Tensor:
         """The first of a pair (x, y), or x alone."""
         if isinstance(batch, Tensor) and batch.ndim == 2 and batch.shape[1] == self.d_in:
             return batch
         return self.sides_of(self.joined(batch, "a batch"))[0]
 
-    def joined(self, batch: Any, name: str) -> Tensor:
+    def joined(self, batch: Batch, name: str) -> Tensor:
         """A pair as one tensor of rows, x beside y, (tokens, d_in + d_out); one such tensor stays as it is.
 
         Raises

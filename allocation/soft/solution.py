@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.arguments import array_of
 from allocation.arrays import Indices, Reals
@@ -113,7 +114,7 @@ class SoftSolution:
         """
         return self.objective + self.temperature * FORMS[self.form].term(self.allocation)
 
-    def vjp(self, cotangent: Any) -> Reals:
+    def vjp(self, cotangent: ArrayLike) -> Reals:
         """The gradient of ``(cotangent * allocation).sum()`` in the scores.
 
         ::

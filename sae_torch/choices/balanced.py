@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 import allocation as al
@@ -80,8 +81,8 @@ class BalancedChoice(Choice):
         k: float,
         token_caps: int | None = None,
         token_floors: int | None = None,
-        feature_caps: float | Any = None,
-        feature_floors: float | Any = None,
+        feature_caps: ArrayLike | None = None,
+        feature_floors: ArrayLike | None = None,
     ) -> None:
         super().__init__(k)
         for name, limit in (("token_caps", token_caps), ("token_floors", token_floors)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 import allocation as al
@@ -84,7 +85,7 @@ class FeatureChoice(Choice):
     on_host = ("density_steps", "tokens_seen", "quota_densities", "owed", "has_quotas")
 
     def __init__(
-        self, k: float, quotas: str | Any = "zipf", switch: float = 0.85, switch_tokens: float | None = None
+        self, k: float, quotas: str | ArrayLike = "zipf", switch: float = 0.85, switch_tokens: float | None = None
     ) -> None:
         super().__init__(k)
         if isinstance(quotas, str) and quotas not in ("zipf", "uniform"):
@@ -277,7 +278,7 @@ class FeatureChoice(Choice):
         self.zipf = al.fit_zipf(self.densities.cpu())
         self.set_quotas(_within_one(torch.from_numpy(self.zipf.densities(self.k)), self.k))
 
-    def set_quotas(self, quotas: Any) -> None:
+    def set_quotas(self, quotas: ArrayLike) -> None:
         """Set the quotas to given densities: expected share of tokens of every feature, with sum k."""
         q = torch.as_tensor(quotas, dtype=torch.float64)
         if self.n_features is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -60,7 +61,7 @@ class SoftChoice(nn.Module):
         k: float | None,
         temperature: float,
         token_caps: int | None = None,
-        feature_caps: float | Any = None,
+        feature_caps: ArrayLike | None = None,
         form: str = "entropy",
         straight_through: bool = False,
     ) -> None:

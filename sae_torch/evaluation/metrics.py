@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
 from sae_torch.evaluation.sides import reconstruction, require_width, sides, takes_pairs
+from sae_torch.sparse_coder import SparseCoder
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def batch_free(sae: nn.Module) -> Iterator[None]:
 
 
 def measure(
-    sae: Any,
+    sae: SparseCoder,
     activations: Rows,
     *,
     batch_size: int = 2048,

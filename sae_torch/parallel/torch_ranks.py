@@ -102,11 +102,14 @@ def ranks(group: ProcessGroup | None = None) -> TorchRanks:
 
     Examples
     --------
+    >>> import tempfile
+    >>> import torch.distributed as dist
     >>> import sae_torch as st
-    >>> st.parallel.ranks()
-    Traceback (most recent call last):
-      ...
-    sae_torch.errors.InputError: ranks: expected processes that have joined, found none; call st.parallel.mesh(...) ...
+    >>> with tempfile.TemporaryDirectory() as folder:  # under torchrun st.parallel.mesh() joins instead
+    ...     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+    ...     print(st.parallel.ranks().count)
+    ...     dist.destroy_process_group()
+    1
     """
     if not dist.is_initialized():
         raise InputError(

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
 from sae_torch.plain_numbers import is_whole
-from sae_torch.sparse_coder import SparseCoder
+from sae_torch.sparse_coder import Batch, SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
 from sae_torch.training.first_sight import FirstSight
@@ -103,7 +103,7 @@ class Trainer:
         fused = is_on_device(sae.W_dec) or (sae.W_dec.device.type == "cpu" and sae.W_dec.dtype == torch.float32)
         self.optimizer = torch.optim.Adam(parameter_groups(sae), betas=self.config.betas, fused=fused)
 
-    def fit(self, batches: Iterable[Any], steps: int | None = None) -> TrainLog:
+    def fit(self, batches: Iterable[Batch], steps: int | None = None) -> TrainLog:
         """Train for one pass over `batches`, then calibrate the thresholds as `FirstSight` says.
 
         Parameters
@@ -150,7 +150,7 @@ class Trainer:
         first_sight.calibrate(self.sae, dict(enumerate(inputs.batches, start=steps - len(inputs.batches))))
         return log
 
-    def begin(self, probe: Any, steps: int, planned_tokens: int) -> None:
+    def begin(self, probe: Batch | Sequence[Batch], steps: int, planned_tokens: int) -> None:
         """Start a schedule of `steps` steps over about `planned_tokens` tokens, in training mode and training units.
 
         Parameters
@@ -175,12 +175,12 @@ class Trainer:
         self.world.require_alike("config", lambda: [self.config, self.sae.choice])
         self.world.require_alike("sae", lambda: self.sae.state_dict().values())
         is_pair = isinstance(probe, tuple) and self.sae.takes_pairs and isinstance(probe[0], Tensor)
-        parts = [probe] if isinstance(probe, Tensor) or is_pair else probe
-        parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(parts)], len)
+        given: Sequence[Any] = [probe] if isinstance(probe, Tensor) or is_pair else probe
+        parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(given)], len)
         self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
-        self._start(torch.cat(list(parts)))
+        self._start(torch.cat(parts))
 
-    def step(self, x: Any) -> StepRecord:
+    def step(self, x: Batch) -> StepRecord:
         """One step on raw activations, (tokens, d_model), or of a transcoder on a pair (x, y).
 
         A GPU is not waited for: the numbers of the record stay there until they are read, every 50 steps or by
@@ -348,7 +348,7 @@ class Trainer:
         self.begin(probe, steps, steps * sizes[0])
         yield from itertools.islice(itertools.chain(probe, batches), steps)
 
-    def checked(self, x: Any, step: int, wait: bool = True) -> Tensor:
+    def checked(self, x: Batch, step: int, wait: bool = True) -> Tensor:
         """A batch of raw activations as the module takes it; `step` is its number, for the message.
 
         A pair becomes one tensor, x beside y.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import string
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,30 @@ def test_formulas_are_rendered(visit: Any) -> None:
     display = page.evaluate("document.querySelector('.formula math').getBoundingClientRect().height")
     assert display > 120
     assert "\\sum" not in page.inner_text("main")
+
+
+def test_what_is_copied_from_an_example_runs(visit: Any, site: Path) -> None:
+    """The button takes the code without prompts and outputs."""
+    one = visit()
+    read = """Array.from(document.querySelectorAll('.highlight code:has(.gp)')).map(code => {
+        code.setAttribute('data-md-copying', '');
+        const text = code.innerText;
+        code.removeAttribute('data-md-copying');
+        return text;
+    })"""
+    copied = []
+    for file in sorted((site / "api").glob("*.html")):
+        copied += one.open(f"api/{file.name}").evaluate(read)
+    assert len(copied) > 80
+    for code in copied:
+        ast.parse(code)
+        assert ">>>" not in code
+    page = one.open("api/choices.html")
+    page.evaluate("document.addEventListener('copy', () => { window.copied = document.getSelection().toString(); })")
+    example = page.locator(".highlight", has=page.locator(".gp")).first
+    example.hover()
+    example.locator("button.md-clipboard, .md-code__button").first.click()
+    assert ast.unparse(ast.parse(page.evaluate("window.copied"))).startswith("import torch")
 
 
 def search_box(page: Any) -> Any:

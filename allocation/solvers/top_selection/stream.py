@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from allocation.agreement import no_edges, together
 from allocation.arguments import shown
@@ -41,9 +42,9 @@ READ_ENTRIES = 1 << 22
 
 
 def select_stream(
-    chunks: Iterable[Any] | Callable[[], Iterable[Any]],
+    chunks: Iterable[ArrayLike] | Callable[[], Iterable[ArrayLike]],
     budget: int | None = None,
-    feature_caps: Any = None,
+    feature_caps: ArrayLike | None = None,
     ranks: Ranks | None = None,
 ) -> Solution:
     """The answer of `mutual_choice` or `feature_choice` on the row blocks stacked, bit for bit.
