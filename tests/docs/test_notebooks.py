@@ -52,7 +52,7 @@ def test_a_page_shows_code_then_what_it_gave_and_a_gallery_the_picture_first() -
         {"cell_type": "code", "source": ["print(1)"], "outputs": [text, svg]},
     ]
     made = page({"cells": cells}, "constraint")
-    assert made.startswith("# Title\ntext\n\n[")
+    assert made.startswith("# Title\ntext\n\nThe notebook, to run it yourself: [constraint.ipynb]")
     assert "(constraint.ipynb" in made
     parts = ("print(1)", '```text title="Output"\n1\n```', "data:image/svg+xml;base64,PHN2Zz54")
     places = [made.index(part) for part in parts]
