@@ -20,7 +20,7 @@ def main() -> None:
     columns = {
         "NMSE": "nmse",
         "L0": "l0",
-        "silent features": "dead",
+        "dead features": "dead",
         "cross-entropy clean": "ce_clean",
         "spliced": "ce_spliced",
         "zero-ablated": "ce_zero",

@@ -26,7 +26,7 @@ OURS = (PRODUCT, "token choice", "mutual choice", "feature choice")
 LARGEST = (4096, 768, 1 << 20, 32)
 HEADINGS = ["size", "type", "step", "ms", "x product", "tokens/s", "targets"]
 PROFILE_HEADINGS = ["operation", "calls a step", "device ms a step", "share"]
-SHORT_HEADINGS = ["choice", "type", "graph", "steps", "steps/s", "first loss", "last loss", "silent"]
+SHORT_HEADINGS = ["choice", "type", "graph", "steps", "steps/s", "first loss", "last loss", "dead"]
 # A step in bfloat16 against its encoder's product, and against sparsify's.
 MOST_PRODUCTS, LEAST_FASTER = 1.25, 1.3
 

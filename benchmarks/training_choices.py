@@ -125,7 +125,7 @@ def main() -> None:
             f"One change from the defaults, seed 0; {sizes}; development split, {measured}",
         )
         runs = changes()
-    headings = ["choice", "change", "NMSE", "L0", "silent features", "training s"]
+    headings = ["choice", "change", "NMSE", "L0", "dead features", "training s"]
     rows = [] if options.fresh else kept_rows(name, change)
     done = {(row[0], row[1]) for row in rows}
     for variant in [run for run in runs if (run.choice, run.change) not in done][: options.most]:

@@ -33,7 +33,7 @@ TRAIN_TOKENS, JUDGED_TOKENS, BATCH = 400_000, 40_000, 2048
 FEATURES, K, SEEDS = 2304, 32, 3
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 START_STEPS = 100
-HEADINGS = ["method", "skip", "change", "split", "seed", "NMSE", "L0", "silent features"]
+HEADINGS = ["method", "skip", "change", "split", "seed", "NMSE", "L0", "dead features"]
 # Windows of the test split for the loss of the language model.
 WINDOWS = 64
 Batches = list[Tensor] | ActivationReader

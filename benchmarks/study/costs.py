@@ -51,7 +51,7 @@ def equal_time(findings: Findings) -> str:
         rows.append(
             [name, f"{time:.2f}", spread(runs, "nmse_at_k"), ", ".join(f"{value:.0f}" for value in runs.all("silent"))]
         )
-    headings = ["method", "time of training, of token choice's", f"NMSE at L0 = {MAIN.k}", "silent, each seed"]
+    headings = ["method", "time of training, of token choice's", f"NMSE at L0 = {MAIN.k}", "dead, each seed"]
     return markdown(headings, rows) if rows else NOTHING + "\n"
 
 

@@ -24,7 +24,7 @@ class Runs:
     planned
         How many seeds there should be.
     second
-        Whether their rate is not the best, but the best without silent features.
+        Whether their rate is not the best, but the best without dead features.
     """
 
     records: Records
@@ -42,7 +42,7 @@ class Runs:
         """Method and auxiliary loss, and whether the rate is the second one."""
         auxiliary = self.cells[0].auxiliary
         label = self.method if auxiliary == "none" else f"{self.method}, aux {auxiliary}"
-        return f"{label} (rate without silent features)" if self.second else label
+        return f"{label} (rate without dead features)" if self.second else label
 
     @property
     def learning_rate(self) -> float:
@@ -92,7 +92,7 @@ class Findings:
         return next(iter(self.all_of(setting, method, auxiliary)), None)
 
     def all_of(self, setting: Setting, method: str, auxiliary: str = "none") -> list[Runs]:
-        """The same, and after it those at its best rate without silent features, where that is another."""
+        """The same, and after it those at its best rate without dead features, where that is another."""
         cells = self.plan.test_cells(Block(setting, (method,), auxiliary), method, self.records)
         finished = [cell for cell in cells if self.records.status(cell) == FINISHED]
         best = self.plan.chosen_rate(setting, method, self.records)

@@ -121,7 +121,7 @@ class Plan:
         return self._best(self._tried(searched, method, records))
 
     def lively_rate(self, setting: Setting, method: str, records: Records) -> float | None:
-        """The best rate among those that left no feature silent on the development split, if there is one."""
+        """The best rate among those that left no feature dead on the development split, if there is one."""
         tried = self._tried(setting, method, records)
         lively = {
             rate: error
@@ -133,7 +133,7 @@ class Plan:
     def test_cells(self, block: Block, method: str, records: Records) -> list[Cell]:
         """Runs of a method on the test split, once its rate is known.
 
-        Where the best rate leaves features silent, the best one that leaves none is run too.
+        Where the best rate leaves features dead, the best one that leaves none is run too.
         """
         best = self.chosen_rate(block.setting, method, records)
         if best is None:

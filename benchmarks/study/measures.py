@@ -75,7 +75,7 @@ class Judged:
 
 
 def quality(judged: Judged) -> dict[str, Any]:
-    """Error, features per token, and features that are silent or nearly so, with the trained thresholds."""
+    """Error, features per token, and features that are dead or nearly so, with the trained thresholds."""
     found, cell = judged.quality, judged.cell
     tokens = torch.arange(len(found.histogram), dtype=torch.float64)
     spread = float((found.histogram * (tokens - found.l0).square()).sum() / found.n_tokens) ** 0.5

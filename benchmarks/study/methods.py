@@ -97,7 +97,7 @@ def method_of(name: str) -> Method:
 
 WHAT: Mapping[str, str] = {
     FLOORS: "balanced choice: a budget for the batch, and every feature at least an eighth of the mean density",
-    LARGER_FLOORS: "the same with a quarter; added when an eighth had left features silent on the test split",
+    LARGER_FLOORS: "the same with a quarter; added when an eighth had left features dead on the test split",
     BATCH_TOP_K: "its `BatchTopKTrainer`; batch-free by its own threshold",
     SPARSIFY: "its `SparseCoder` with Adam",
     MUTUAL: "a budget for the batch; the operator of BatchTopK in our trainer",

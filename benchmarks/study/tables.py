@@ -69,7 +69,7 @@ def quality(findings: Findings, setting: Setting, methods: Sequence[str] = tuple
         "rate",
         f"NMSE at L0 = {setting.k}",
         "NMSE, L0 as trained",
-        "silent, each seed",
+        "dead, each seed",
         "under-used",
     ]
     last: list[tuple[str, Callable[[Runs], str]]] = [("loss recovered", lambda each: percent(each, "ce_recovered", 2))]
@@ -228,7 +228,7 @@ def searches(findings: Findings, methods: Sequence[str] = tuple(METHODS)) -> str
         said = "failed" if failed else f"{findings.records.figure(cell, 'nmse_at_k'):.4f}"
         silent = findings.records.figure(cell, "silent")
         if not failed and silent:
-            said += f" ({silent:.0f} silent)"
+            said += f" ({silent:.0f} dead)"
         if cell.learning_rate == findings.plan.chosen_rate(cell.setting, cell.method, findings.records):
             said = f"**{said}**"
         lines.setdefault((cell.setting, cell.method), {})[cell.learning_rate] = said

@@ -13,7 +13,7 @@ from benchmarks.study.grid import MAIN, SYNTHETIC
 from benchmarks.study.methods import FLOORS, LARGER_FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, PEERS, TOKEN
 
 # The methods of ours that are held against the peers: the first was fixed before any run on the test split, the second
-# added when the first had left features silent there.
+# added when the first had left features dead there.
 CANDIDATES = (FLOORS, LARGER_FLOORS)
 # Ratio of the error of the hardest to that of the easiest tenth of the tokens from which they count as unequal.
 UNEQUAL = 2.0
@@ -134,11 +134,11 @@ def _auxiliary(findings: Findings) -> Verdict:
     together = [(a + c, b + d) for (a, b), (c, d) in zip(silent, under_used, strict=True)]
     fewer, fewer_together = (bool(found) and all(a < b for a, b in found) for found in (under_used, together))
     said = (
-        f"under mutual choice silent features per seed {_counts(zipf, 'silent')} against {_counts(k, 'silent')} with "
+        f"under mutual choice dead features per seed {_counts(zipf, 'silent')} against {_counts(k, 'silent')} with "
         f"aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against {_counts(k, 'under_used')}, together "
         f"{', '.join(f'{a:.0f}' for a, _ in together)} against {', '.join(f'{b:.0f}' for _, b in together)}"
     )
-    # features that are silent no more may be under-used instead, so what counts is both
+    # features that are dead no more may be under-used instead, so what counts is both
     status = Status.PARTLY if fewer_together else Status.NOT_CONFIRMED
     if fewer_together and fewer:
         status = Status.CONFIRMED
@@ -152,7 +152,7 @@ def _silent(findings: Findings) -> Verdict:
     tested = [runs for method in (MUTUAL, MUTUAL_THEN_FEATURE, FLOORS) if (runs := findings.of(MAIN, method))]
     if not others or not tested:
         return _not_run(claim, ["token choice or a peer" if not others else "mutual choice, feature choice or floors"])
-    said = "silent on the test split, each seed: " + "; ".join(
+    said = "dead on the test split, each seed: " + "; ".join(
         f"{runs.label} {_counts(runs, 'silent')}" for runs in (*tested, *others)
     )
     least = min(others, key=lambda runs: runs.mean("silent"))
@@ -246,7 +246,7 @@ CLAIMS: Sequence[Callable[[Findings], Verdict]] = (
 
 
 def bar(findings: Findings, setting: Setting, candidate: str) -> Verdict:
-    """Whether a candidate beats the best peer at equal L0 without a silent feature, in every seed."""
+    """Whether a candidate beats the best peer at equal L0 without a dead feature, in every seed."""
     claim = f"{setting.k} features per token, {setting.n_features} features, {setting.source}"
     planned = dict.fromkeys(
         (method, block.auxiliary)
@@ -271,8 +271,8 @@ def bar(findings: Findings, setting: Setting, candidate: str) -> Verdict:
     against = [_errors(best, each) for each in peers]
     won = bool(lively) and all(both and all(a < b for a, b in both) for both in against)
     said = (
-        f"{best.label} {_error(best)}, silent features per seed {_counts(best, 'silent')}; best peer, {peer.label}, "
-        f"{_error(peer)}, silent {_counts(peer, 'silent')}"
+        f"{best.label} {_error(best)}, dead features per seed {_counts(best, 'silent')}; best peer, {peer.label}, "
+        f"{_error(peer)}, dead {_counts(peer, 'silent')}"
     )
     if found:
         changes = [100 * (a / b - 1) for a, b in found]

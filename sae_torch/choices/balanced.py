@@ -51,7 +51,7 @@ class BalancedChoice(Choice):
         Most and least features of every token.
     feature_caps, feature_floors : float or (features,) densities, optional
         Largest and least share of the tokens of every feature. Floors of a quarter of the mean share,
-        ``k / (4 * n_features)``, leave no feature silent and cost no reconstruction; `sae-torch train` sets them.
+        ``k / (4 * n_features)``, leave no feature dead and cost no reconstruction; `sae-torch train` sets them.
 
     Source: this project; two-sided limits by `allocation.TwoSided`.
 

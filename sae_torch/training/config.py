@@ -49,7 +49,7 @@ class TrainConfig:
     auxiliary_coefficient: float = 1 / 32
     """Weight of the auxiliary loss beside the reconstruction."""
     auxiliary_every: int = 1
-    """The auxiliary loss reads every n-th token of a batch: faster steps, more silent features."""
+    """The auxiliary loss reads every n-th token of a batch: faster steps, more dead features."""
     k_aux: int | None = None
     """Features per token in the auxiliary loss; by default half of d_model for "k", otherwise k."""
     zipf_alpha: float = al.ZIPF_ALPHA

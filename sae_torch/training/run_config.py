@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHOICES = ("token", "mutual", "feature", "balanced")
 # The floors of balanced choice without other limits, as a share of the mean use of a feature, k / n_features. In the
-# evidence study an eighth left a feature silent here and there, and a quarter costs no reconstruction.
+# evidence study an eighth left a feature dead here and there, and a quarter costs no reconstruction.
 FLOOR = 1 / 4
 
 

@@ -271,7 +271,7 @@ def test_the_answers_follow_the_records(tmp_path: Path) -> None:
     said = answers_of(records)
     assert "Yes, some do" in said[0]
     assert "300 at 0.4 M, 120 at 8.9 M" in said[0]
-    assert "-5.0 % from mutual choice's, with 0 silent features against 120" in said[1]
+    assert "-5.0 % from mutual choice's, with 0 dead features against 120" in said[1]
     assert "token choice in our trainer is -13.3 % from" in said[3]
     picture = parts(records)["long_curves.svg.html"]
     assert all(name in picture for name in ("larger floors", "mutual choice", "sparsify TopK", "token choice"))

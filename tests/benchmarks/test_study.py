@@ -299,7 +299,7 @@ def test_a_rate_may_come_from_another_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("silent", [0, 3])
 @pytest.mark.parametrize("by_itself", [False, True])
 def test_the_verdicts_follow_the_numbers(tmp_path: Path, gain: float, silent: int, by_itself: bool) -> None:
-    """Floors beat the peers in every seed and without a silent feature, or the bar is not met; the same for claims."""
+    """Floors beat the peers in every seed and without a dead feature, or the bar is not met; the same for claims."""
     blocks = [Block(MAIN, (FLOORS, BATCH_TOP_K, SPARSIFY, MUTUAL, TOKEN, MUTUAL_THEN_FEATURE))]
     plan = Plan(tuple(blocks), rates=(1e-3, 2e-3), most_rates=2)
     records = Records(tmp_path / "study.jsonl")

@@ -16,7 +16,7 @@ OPEN = "not known yet: what it needs has not been run"
 def answers(findings: Findings) -> str:
     """The five questions and their answers."""
     asked = (
-        ("Do mutual choice's silent features come back with more tokens?", _come_back(findings)),
+        ("Do mutual choice's dead features come back with more tokens?", _come_back(findings)),
         ("Does the floor still pay with all tokens, and at which price?", _floor(findings)),
         ("Does anything of 2026 beat it?", _rivals(findings)),
         ("How much of the distance to the peers is the trainer?", _trainer(findings)),
@@ -40,7 +40,7 @@ def _come_back(findings: Findings) -> str:
         return OPEN
     said = ", ".join(f"{point['silent']:.0f} at {_millions(point['tokens'])}" for point in points)
     fell = points[-1]["silent"] < points[0]["silent"]
-    return f"{'yes, some do' if fell else 'no'}: of {LONG.n_features} features {said} are silent"
+    return f"{'yes, some do' if fell else 'no'}: of {LONG.n_features} features {said} are dead"
 
 
 def _floor(findings: Findings) -> str:
@@ -50,7 +50,7 @@ def _floor(findings: Findings) -> str:
         if floors and mutual:
             found.append(
                 f"at {setting.n_features} features its error is {_against(floors, mutual)} from mutual choice's, with "
-                f"{floors.mean('silent'):.0f} silent features against {mutual.mean('silent'):.0f}"
+                f"{floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
 

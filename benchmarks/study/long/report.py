@@ -57,7 +57,7 @@ def methods() -> str:
 
 
 def curves(findings: Findings) -> str:
-    """Error and silent features by tokens."""
+    """Error and dead features by tokens."""
     rows = []
     for setting in (LONG, WIDE):
         for runs in findings.among(setting, METHODS):
@@ -73,7 +73,7 @@ def curves(findings: Findings) -> str:
                 ]
                 for point in curve(findings, runs)
             ]
-    headings = ["method", "features", "tokens", "NMSE at L0 = k", "silent", "under-used", "loss recovered"]
+    headings = ["method", "features", "tokens", "NMSE at L0 = k", "dead", "under-used", "loss recovered"]
     return markdown(headings, rows) if rows else NOTHING + "\n"
 
 
