@@ -194,7 +194,7 @@ class ZipfFit:
     r_squared : float
         Share of the variance of log density that the curve explains, over the ranks kept.
     excluded : float
-        Share of features left out: the silent ones and the low tail.
+        Share of features left out: the dead ones and the low tail.
     ranks : (features,) int64
         Rank of every feature, 0 for the densest; equal densities by index.
     """

@@ -315,7 +315,7 @@ class EdgeScores(_Scores):
 
 Scores: TypeAlias = DenseScores | EdgeScores
 ScoresLike: TypeAlias = ArrayLike | Scores
-"""What scores may be: a nested list, a NumPy array, a detached tensor on the CPU, or `Rough`."""
+"""What scores may be: a nested list, an array of NumPy or CuPy, a detached tensor on any device, or `Rough`."""
 
 
 def reals_at(scores: Scores, ids: Indices, absent: float) -> Reals:

@@ -165,6 +165,16 @@ def no_price(size: int | None = None) -> Price:
 class Solution:
     """An optimal allocation.
 
+    Of a problem on a CUDA device, matches and values are there too: CuPy arrays, or tensors where CuPy is not installed
+    (``torch.from_dlpack`` reads both); prices are in main memory.
+
+    A pickle holds the matches in main memory, and of the prices' intervals those that were computed.
+
+    Where a large share of all pairs are matches, `tokens` and `features` are found when first asked for, which takes
+    about as long as the solve: until then a pair costs one bit.
+
+    Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
+
     Attributes
     ----------
     tokens, features : int64 vectors
@@ -175,18 +185,11 @@ class Solution:
         Dual prices with intervals.
     status : Status
         Its value is a sentence.
+    shape : (tokens, features)
     stats : mapping
         Solver name, why it was chosen, passes over the scores, seconds.
-
-    Of a problem on a CUDA device, matches and values are there too: CuPy arrays, or tensors where CuPy is not installed
-    (``torch.from_dlpack`` reads both); prices are in main memory.
-
-    A pickle holds the matches in main memory, and of the prices' intervals those that were computed.
-
-    Where a large share of all pairs are matches, `tokens` and `features` are found when first asked for, which takes
-    about as long as the solve: until then a pair costs one bit.
-
-    Of a failed solve (``throw=False``) `tokens`, `features`, `values` and all that derives from them raise the error.
+    error : Exception or None
+        Of a failed solve.
     """
 
     shape: tuple[int, int]

@@ -120,6 +120,9 @@ def solve(
 
         maximise sum_ij S_ij A_ij   subject to the limits of the problem
 
+    With `ranks` an error of one rank is raised on all of them; one that is none of those below, such as a caller's own,
+    comes on the others as a `RuntimeError` that names it.
+
     Parameters
     ----------
     problem : Problem
@@ -156,9 +159,6 @@ def solve(
         If the solver does not handle these limits.
     NotCertifiedError
         If an iterating solver ran out of time.
-
-    With `ranks` an error of one rank is raised on all of them; one that is none of these, such as a caller's own, comes
-    on the others as a `RuntimeError` that names it.
 
     Examples
     --------

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from sae_torch.evaluation.splice import splice
     from sae_torch.interop.formats import load
     from sae_torch.interop.saelens import save
+    from sae_torch.sparse_coder import Batch
     from sae_torch.training import TrainConfig, Trainer, TrainLog
     from sae_torch.transcoder import Transcoder
 
 __all__ = [
     "Adapter",
     "BalancedChoice",
+    "Batch",
     "Choice",
     "FeatureChoice",
     "InputError",
@@ -59,6 +61,7 @@ __all__ = [
 _DEFINED_IN = {
     "Adapter": "adapter",
     "BalancedChoice": "choices.balanced",
+    "Batch": "sparse_coder",
     "Choice": "choices.choice",
     "FeatureChoice": "choices.feature",
     "InputError": "errors",

@@ -32,7 +32,12 @@ class SparseAutoencoder(SparseCoder):
 
         z = (x - b_dec) W_enc + b_enc,   A = choice(z ||W_dec||),   x_hat_i = sum_(j: A_ij = 1) z_ij W_dec_j + b_dec
 
-    In training mode `choice` allocates the batch, in eval mode it decides token by token.
+    In training mode `choice` allocates the batch, in eval mode it decides token by token. With ``score_dtype="auto"``
+    scores have one value, whatever computes them:
+
+    ::
+
+        S_ij = fl( fl( fl(x_i - b_dec) . W_enc_(:, j) + b_enc_j ) n_j ),   fl the nearest float32, n_j = ||W_dec_j||
 
     Parameters
     ----------
@@ -47,16 +52,10 @@ class SparseAutoencoder(SparseCoder):
         Type of the encoder's dense product. None, the default, takes the product in `dtype` as it comes, in whatever
         order a BLAS adds it up. ``"auto"`` takes bfloat16 where the CPU multiplies it faster, else float32. On a CPU,
         with weights in float32, its error is then bounded and decides nothing: what the bound leaves in question is
-        computed exactly, so that matches, values and thresholds are those of
-
-        ::
-
-            S_ij = fl( fl( fl(x_i - b_dec) . W_enc_(:, j) + b_enc_j ) n_j ),   fl the nearest float32,
-
-        with n_j torch's norm of the decoder's row: the same bits from either product, with any BLAS and any number of
-        threads. Choices of your own, balanced choice with limits of tokens, other types of weights, and GPUs take the
-        product as it comes. There, in training mode, a type given here allocates the batch on rounded scores;
-        values, gradients and thresholds stay in `dtype`.
+        computed exactly, so that matches, values and thresholds are those of the rounded score above: the same bits
+        from either product, with any BLAS and any number of threads. Choices of your own, balanced choice with limits
+        of tokens, other types of weights, and GPUs take the product as it comes. There, in training mode, a type given
+        here allocates the batch on rounded scores; values, gradients and thresholds stay in `dtype`.
 
     feature_chunk : int, optional
         Encode and select this many features at a time, for dictionaries whose (tokens, features) matrix does not fit:
@@ -81,7 +80,10 @@ class SparseAutoencoder(SparseCoder):
         One feature a row, as its gradient is made and as sharding and safetensors ask for it.
     W_enc : (d_model, n_features) tensor
         The same memory, transposed; its gradient is ``encoder.grad.T``.
-    b_enc : (n_features,); W_dec : (n_features, d_model); b_dec : (d_model,) parameters
+    b_enc : (n_features,) parameter
+    W_dec : (n_features, d_model) parameter
+        A row is a feature's direction.
+    b_dec : (d_model,) parameter
 
     Examples
     --------

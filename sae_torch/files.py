@@ -105,9 +105,16 @@ def write_text(file: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
+def _of_numpy(value: Any) -> Any:
+    """A number of NumPy as Python's, for JSON."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write an object as JSON, as `write_text` does."""
-    write_text(file, json.dumps(content, indent=1) + "\n")
+    write_text(file, json.dumps(content, indent=1, default=_of_numpy) + "\n")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import numbers
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sae_torch.errors import InputError
 
@@ -11,8 +12,11 @@ T = TypeVar("T")
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number; True and False are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Whether a value is a real number that a float can hold; True and False are none."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) is not None
+    except OverflowError:
+        return False
 
 
 def is_whole(value: Any) -> bool:
@@ -21,9 +25,49 @@ def is_whole(value: Any) -> bool:
 
 
 def plain(value: T) -> T:
-    """A number of Python in place of one of NumPy."""
-    number: T = value.item() if is_number(value) and hasattr(value, "item") else value
-    return number
+    """Python's int or float in place of any other number; what is no number stays."""
+    if is_whole(value):
+        return cast(T, int(cast(int, value)))
+    return cast(T, float(cast(float, value))) if is_number(value) else value
+
+
+def positive(name: str, value: Any, what: str = "a positive number") -> float:
+    """A positive finite number as Python's.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if not (is_number(value) and math.isfinite(value) and value > 0):
+        raise InputError(f"{name}: expected {what}, found {value!r}")
+    return cast(float, plain(value))
+
+
+def whole(name: str, value: Any, least: int = 1, what: str | None = None) -> int:
+    """An integer of at least `least` as Python's.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if not is_whole(value) or value < least:
+        raise InputError(f"{name}: expected {what or f'at least {least}'}, found {value!r}")
+    return int(value)
+
+
+def seed_of(seed: Any) -> int:
+    """A seed as Python's integer.
+
+    Raises
+    ------
+    InputError
+        If it is none that torch takes.
+    """
+    if not is_whole(seed) or not -(2**63) <= seed < 2**64:
+        raise InputError(f"seed: expected an integer of 64 bits, found {seed!r}")
+    return int(seed)
 
 
 def whole_sizes(**sizes: Any) -> tuple[int, ...]:
@@ -34,7 +78,4 @@ def whole_sizes(**sizes: Any) -> tuple[int, ...]:
     InputError
         If one is no positive integer.
     """
-    for name, size in sizes.items():
-        if not is_whole(size) or size < 1:
-            raise InputError(f"{name}: expected a positive integer, found {size!r}")
-    return tuple(map(int, sizes.values()))
+    return tuple(whole(name, size, what="a positive integer") for name, size in sizes.items())

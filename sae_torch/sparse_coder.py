@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -20,7 +19,7 @@ from sae_torch.ops.compiling import no_compile
 from sae_torch.ops.segments import sampled_dots
 from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
-from sae_torch.plain_numbers import is_whole, plain
+from sae_torch.plain_numbers import positive, seed_of, whole
 from sae_torch.product_dtype import product_dtype
 from sae_torch.rough_scores import RoughScores, rough_scores
 from sae_torch.score_blocks import ChunkedScores, Scores
@@ -97,7 +96,10 @@ class SparseCoder(nn.Module):
         One feature a row, as its gradient is made and as sharding and safetensors ask for it.
     W_enc : (d_in, n_features) tensor
         The same memory, transposed; its gradient is ``encoder.grad.T``.
-    b_enc : (n_features,); W_dec : (n_features, d_out); b_dec : (d_out,) parameters
+    b_enc : (n_features,) parameter
+    W_dec : (n_features, d_out) parameter
+        A row is a feature's direction.
+    b_dec : (d_out,) parameter
     takes_pairs : bool
         Whether it is trained on pairs (x, y), not on x alone.
     """
@@ -127,21 +129,18 @@ class SparseCoder(nn.Module):
         is_type = isinstance(score_dtype, torch.dtype) and score_dtype.is_floating_point
         if not (is_type or score_dtype in ("auto", None)):
             raise InputError(f'score_dtype: expected "auto", a floating-point type or None, found {score_dtype!r}')
-        if not (math.isfinite(encoder_scale) and encoder_scale > 0):
-            raise InputError(f"encoder_scale: expected a positive number, found {encoder_scale}")
         self._join(choice, n_features)
         self.choice = choice if device is None else choice.to(device)
         self.score_dtype = score_dtype
         if feature_chunk is not None:
-            if not is_whole(feature_chunk) or feature_chunk < 1:
-                raise InputError(f"feature_chunk: expected a positive number of features, found {feature_chunk!r}")
+            feature_chunk = whole("feature_chunk", feature_chunk, what="a positive number of features")
             if choice.limits(0) is None:
                 raise InputError(
                     f"feature_chunk: {type(choice).__name__} reads the whole matrix of scores; only choices with "
                     "limits on one side are exact in blocks of features"
                 )
-        self.feature_chunk = plain(feature_chunk)
-        self.seed, self.encoder_scale = plain(seed), plain(encoder_scale)
+        self.feature_chunk = feature_chunk
+        self.seed, self.encoder_scale = seed_of(seed), positive("encoder_scale", encoder_scale)
         generator = torch.Generator().manual_seed(self.seed)
         held = self.world.cut(n_features)
         directions = unit_rows(n_features, d_out, generator, held).to(device=device, dtype=dtype)

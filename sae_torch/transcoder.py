@@ -53,7 +53,10 @@ class Transcoder(SparseCoder):
         One feature a row, as in `SparseAutoencoder`.
     W_enc : (d_in, n_features) tensor
         The same memory, transposed.
-    b_enc : (n_features,); W_dec : (n_features, d_out); b_dec : (d_out,) parameters
+    b_enc : (n_features,) parameter
+    W_dec : (n_features, d_out) parameter
+        A row is a feature's direction.
+    b_dec : (d_out,) parameter
     W_skip : (d_out, d_in) parameter, or None
 
     Source: Dunefsky, Chlenski, Nanda 2024, arXiv 2406.11944; with a skip connection Paulo, Shabalin, Belrose 2025,

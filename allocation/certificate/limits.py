@@ -50,11 +50,11 @@ class Limit:
             (self.counts > caps, "holds {held}, above its cap {cap}"),
             (self.counts < floors, "holds {held}, below its floor {floor}"),
             (
-                (self.prices > 0) & (self.counts != caps),
+                (self.prices > 0) & (self.counts < caps),
                 "has price {price:.6g} but its cap is not reached ({count})",
             ),
             (
-                (self.prices < 0) & (self.counts != floors),
+                (self.prices < 0) & (self.counts > floors),
                 "has price {price:.6g} but its floor is not reached ({count})",
             ),
             (self.senseless, "has the price {price}"),

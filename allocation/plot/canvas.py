@@ -34,8 +34,8 @@ def axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
         from matplotlib import pyplot
     except ModuleNotFoundError:
         raise ModuleNotFoundError("al.plot needs matplotlib: run `pip install 'sae-allocation[plot]'`") from None
-    if ax is not None and not hasattr(ax, "spines"):
-        raise InvalidProblemError(f"ax: expected matplotlib Axes, found {shown(ax)}")
+    if ax is not None and getattr(ax, "name", None) != "rectilinear":
+        raise InvalidProblemError(f"ax: expected matplotlib Axes of the usual kind, found {shown(ax)}")
     if ax is None:
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)

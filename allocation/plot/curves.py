@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from allocation.arguments import array_of, shown
+from allocation.errors import InvalidProblemError
 from allocation.plot.canvas import BLUE, INK, ORANGE, SKY, VERMILLION, axes, legend, whole_ticks
 from allocation.problem import Problem, checked_problem
 from allocation.soft import soft_solve
@@ -103,7 +105,10 @@ def soft_to_exact(
         finite = problem.scores[problem.scores > -np.inf].astype(np.float64)
         spread = float(finite.std()) if finite.size else 0.0
         temperatures = (spread or 1.0) * np.geomspace(2.0, 1e-3, 16)
-    heats = sorted(np.ravel(temperatures).tolist(), reverse=True)
+    given = array_of(temperatures, "temperatures", "positive numbers")
+    if given.dtype.kind not in "iuf" or not given.size:
+        raise InvalidProblemError(f"temperatures: expected positive numbers, found {shown(temperatures)}")
+    heats = sorted(given.ravel().tolist(), reverse=True)
     soft = [soft_solve(problem, heat, form) for heat in heats]
     above, below = np.array([s.value for s in soft]), np.array([s.objective for s in soft])
     exact = solve(problem).objective
@@ -127,7 +132,10 @@ def _with_budget(problem: Problem, budget: int | None) -> Problem:
 def _budgets(problem: Problem, budgets: ArrayLike | None) -> list[int]:
     """Ascending budgets: those asked for, or evenly spread ones up to a little beyond where more adds nothing."""
     if budgets is not None:
-        return sorted(set(np.ravel(budgets).tolist()))
+        given = array_of(budgets, "budgets", "whole numbers")
+        if given.dtype.kind not in "iuf" or not given.size:
+            raise InvalidProblemError(f"budgets: expected whole numbers, found {shown(budgets)}")
+        return sorted(set(given.ravel().tolist()))
     most = solve(_with_budget(problem, None)).tokens.size
     spread = np.linspace(0, max(most, problem.budget or 0), POINTS).round().astype(np.int64)
     return sorted({*spread.tolist(), *([] if problem.budget is None else [problem.budget])})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.notebook import card
@@ -81,9 +83,13 @@ class ProgramArrays:
          L budget_0_cap
         COLUMNS
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidProblemError(f"path: expected a name that ends in .mps, found {shown(path)}")
         path = Path(path)
         if path.suffix != ".mps":  # by which solvers know the format
             raise InvalidProblemError(f"path: expected a name that ends in .mps, found {path.name!r}")
+        if path.is_dir():
+            raise InvalidProblemError(f"path: expected a file, found the folder {str(path)!r}")
         if not path.parent.is_dir():
             raise InvalidProblemError(f"path: expected a folder that exists, found {str(path.parent)!r}")
         with path.open("w", encoding="ascii", newline="\n") as file:

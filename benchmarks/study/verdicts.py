@@ -134,9 +134,10 @@ def _auxiliary(findings: Findings) -> Verdict:
     together = [(a + c, b + d) for (a, b), (c, d) in zip(silent, under_used, strict=True)]
     fewer, fewer_together = (bool(found) and all(a < b for a, b in found) for found in (under_used, together))
     said = (
-        f"under mutual choice dead features per seed {_counts(zipf, 'silent')} against {_counts(k, 'silent')} with "
-        f"aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against {_counts(k, 'under_used')}, together "
-        f"{', '.join(f'{a:.0f}' for a, _ in together)} against {', '.join(f'{b:.0f}' for _, b in together)}"
+        f"under mutual choice the dead features of each seed are {_counts(zipf, 'silent')} against "
+        f"{_counts(k, 'silent')} with aux_k_loss, under-used ones {_counts(zipf, 'under_used')} against "
+        f"{_counts(k, 'under_used')}, together {', '.join(f'{a:.0f}' for a, _ in together)} against "
+        f"{', '.join(f'{b:.0f}' for _, b in together)}"
     )
     # features that are dead no more may be under-used instead, so what counts is both
     status = Status.PARTLY if fewer_together else Status.NOT_CONFIRMED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +28,38 @@ def on_files(files: Files, config: Any) -> Files:
 def page(notebook: dict[str, Any], name: str) -> str:
     """The notebook as Markdown; where to take it follows its title."""
     parts, taken = [], f"The notebook, to run it yourself: [{name}.ipynb]({name}.ipynb){{: download }}"
+    heading = ""
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
+            heading = next((line.lstrip("# ") for line in source.splitlines() if line.startswith("#")), heading)
             parts.append(source)
             if taken:
                 parts.append(taken)
                 taken = ""
+        if cell["cell_type"] != "code":
             continue
         code = f"```python\n{source}\n```"
-        shown = [part for output in cell["outputs"] if (part := _shown(output))]
+        shown = [part for output in cell["outputs"] if (part := _shown(output, heading))]
         parts += [*shown, code] if name in PICTURE_FIRST else [code, *shown]
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(output: dict[str, Any]) -> str:
+def _shown(output: dict[str, Any], heading: str) -> str:
     """One output: a picture, a card, or text."""
     if output["output_type"] == "stream":
         return _block("".join(output["text"]))
     data = {kind: "".join(text) for kind, text in output.get("data", {}).items()}
     if SVG in data:
         drawn = base64.b64encode(_svg(data[SVG]).encode()).decode()
-        return f'<img class="drawn" alt="Drawn by the code" src="data:{SVG};base64,{drawn}">'
+        return f'<img class="drawn" alt="{escape(heading)}" src="data:{SVG};base64,{drawn}">'
     if HTML in data:
         return f'<div class="card-of-code">{data[HTML]}</div>'
     return _block(data.get(PLAIN, "") + "\n")
 
 
 def _block(text: str) -> str:
-    return f'```text title="Output"\n{text}```'
+    return f'```text title="Output"\n{text.rstrip()}\n```' if text.strip() else ""
 
 
 def _svg(text: str) -> str:

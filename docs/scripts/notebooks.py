@@ -31,7 +31,9 @@ def executed(notebook: Path, folder: Path) -> NotebookNode:
         profile.mkdir()
         (profile / "ipython_kernel_config.py").write_text(KERNEL, encoding="utf-8")
         with mock.patch.dict(os.environ, {"IPYTHONDIR": home}):
-            client = NotebookClient(read, timeout=SECONDS_FOR_A_CELL, resources={"metadata": {"path": str(folder)}})
+            client = NotebookClient(
+                read, timeout=SECONDS_FOR_A_CELL, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+            )
             client.execute()
     for cell in read.cells:
         cell.metadata.pop("execution", None)  # times of day

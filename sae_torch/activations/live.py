@@ -18,6 +18,7 @@ from sae_torch.activations.language_model import LanguageModel, load_language_mo
 from sae_torch.activations.window_parts import WindowParts, window_parts
 from sae_torch.errors import InputError
 from sae_torch.parallel.ranked import workers_of
+from sae_torch.plain_numbers import seed_of, whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -81,9 +82,9 @@ class LiveReader:
     _last: deque[tuple[int, Tensor]] = field(default_factory=deque, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "pool_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        for name, least in (("tokens", 0), ("batch_size", 1), ("pool_tokens", 1)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        object.__setattr__(self, "seed", seed_of(self.seed))
         if len(self) == 0:
             raise InputError(f"tokens: expected at least one batch of {self.batch_size}, found {self.tokens}")
 
@@ -188,6 +189,7 @@ class LiveReader:
             held = "windows" if most is None else f"{most} windows"
             raise InputError(
                 f"tokens: expected at most what the {held} of the {self.split} split hold, found {self.tokens}"
+                + (f"; {windows.ended}, which ends a mixture" if windows.ended else "")
             )
         with tqdm(disable=True) as bar:
             shards = shards_of(config, sites, self._model, part, {site: {} for site in sites}, bar)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
+from sae_torch.plain_numbers import seed_of, whole
 
 # A pool mixes at least this many blocks of rows from everywhere, each at most BLOCK_ROWS long, so that it is read in
 # long strokes.
@@ -116,8 +117,8 @@ class ActivationReader:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("passes", 1), ("pool_tokens", 1), ("prefetch", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        object.__setattr__(self, "seed", seed_of(self.seed))
         if len(self) == 0:
             raise InputError(
                 f"activations: expected at least one batch of {self.batch_size} tokens, found {len(self.activations)}; "

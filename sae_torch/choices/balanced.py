@@ -13,6 +13,7 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.choices.choice import SOLVER, Choice, tokens_of
+from sae_torch.choices.densities import densities_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.settings import TABLE, require_known, setting
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_settled, require_thresholds
@@ -93,8 +94,8 @@ class BalancedChoice(Choice):
         if token_caps is not None and token_caps < (token_floors or 0):
             raise InputError(f"token_caps: {token_caps} is below token_floors = {token_floors}")
         self.token_caps, self.token_floors = plain(token_caps), plain(token_floors)
-        self.feature_caps = _densities("feature_caps", feature_caps)
-        self.feature_floors = _densities("feature_floors", feature_floors)
+        self.feature_caps = None if feature_caps is None else densities_of("feature_caps", feature_caps)
+        self.feature_floors = None if feature_floors is None else densities_of("feature_floors", feature_floors)
 
     @property
     def reads_rough(self) -> bool:
@@ -287,19 +288,6 @@ class BalancedChoice(Choice):
         names = ("token_caps", "token_floors", "feature_caps", "feature_floors")
         given = [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
         return ", ".join([f"k={self.k}", *(f"{name}={_brief(limit)}" for name, limit in given)])
-
-
-def _densities(name: str, given: Any) -> Tensor | None:
-    if given is None:
-        return None
-    expected = f"{name}: expected densities between 0 and 1, one or one per feature, found {given!r}"
-    try:
-        densities = torch.as_tensor(given, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # a text, or a list of them or of lists
-        raise InputError(expected) from None
-    if isinstance(given, bool) or densities.ndim > 1 or not bool(((densities >= 0) & (densities <= 1)).all()):
-        raise InputError(expected)
-    return densities
 
 
 def _expanded(name: str, densities: Tensor | None, n_features: int, absent: float) -> Tensor:

@@ -25,10 +25,12 @@ from sae_torch.dense import selected
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches, PaddedStart, is_on_device, matches_of, padded_matches
 from sae_torch.ops.compiling import no_compile
-from sae_torch.plain_numbers import is_number, plain
+from sae_torch.plain_numbers import positive
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores, Scores
 
+# What k is, in the sentence that refuses another.
+PER_TOKEN = "a positive number of features per token"
 # With OR-tools other optimal prices may be returned; trained weights are the same bits whatever else is installed.
 SOLVER = al.Auto(compiled=False)
 # A class that says one of these anew states or observes its batches in a way of its own.
@@ -107,9 +109,7 @@ class Choice(Statistics):
 
     def __init__(self, k: float) -> None:
         super().__init__()
-        if not is_number(k) or not (math.isfinite(k) and k > 0):
-            raise InputError(f"k: expected a positive number of features per token, found {k!r}")
-        self.k = plain(k)
+        self.k = positive("k", k, PER_TOKEN)
         self.n_features: int | None = None
         # values by name; only where the next search starts, so no part of the state
         self._last_prices: dict[str, Any] | None = None
@@ -276,7 +276,7 @@ class Choice(Statistics):
 
     def set_budget(self, k: float) -> None:
         """Another mean number of features per token, for a while."""
-        self.k = k
+        self.k = positive("k", k, PER_TOKEN)
 
     @property
     def budget_fixed_at(self) -> float | None:

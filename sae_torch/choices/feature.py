@@ -13,6 +13,7 @@ from torch import Tensor
 
 import allocation as al
 from sae_torch.choices.choice import Choice, Progress
+from sae_torch.choices.densities import densities_of
 from sae_torch.choices.mutual import MutualChoice
 from sae_torch.choices.pooled import pooled_features
 from sae_torch.choices.price_forecast import PriceForecast
@@ -96,7 +97,7 @@ class FeatureChoice(Choice):
             raise InputError(
                 f"switch_tokens: expected a positive number of tokens or math.inf, found {switch_tokens!r}"
             )
-        self.quotas = quotas if isinstance(quotas, str) else torch.as_tensor(quotas, dtype=torch.float64)
+        self.quotas = quotas if isinstance(quotas, str) else densities_of("quotas", quotas)
         self.switch = plain(switch)
         self.switch_tokens = plain(switch_tokens)
         self.zipf: al.ZipfFit | None = None
@@ -200,7 +201,8 @@ class FeatureChoice(Choice):
 
     def set_budget(self, k: float) -> None:
         """That of mutual choice too, which acts until the quotas are set."""
-        self.k = self.mutual.k = k
+        super().set_budget(k)
+        self.mutual.k = self.k
 
     @property
     def budget_fixed_at(self) -> float:
@@ -280,13 +282,11 @@ class FeatureChoice(Choice):
 
     def set_quotas(self, quotas: ArrayLike) -> None:
         """Set the quotas to given densities: expected share of tokens of every feature, with sum k."""
-        q = torch.as_tensor(quotas, dtype=torch.float64)
+        q = densities_of("quotas", quotas)
         if self.n_features is None:
             self.build(q.numel())
         if q.shape != (self.n_features,):
             raise InputError(f"quotas: expected {self.n_features} densities, found shape {tuple(q.shape)}")
-        if not bool(((q >= 0) & (q <= 1)).all()):
-            raise InputError("quotas: densities must lie between 0 and 1")
         if abs(float(q.sum()) - self.k) > 1e-6 * self.k:
             raise InputError(f"quotas: densities must sum to k = {self.k}, found {float(q.sum()):.6g}")
         self.quota_densities.copy_(q)

@@ -12,9 +12,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 import allocation as al
-from sae_torch.choices.choice import SOLVER, as_matrix, require_matrix
+from sae_torch.choices.choice import PER_TOKEN, SOLVER, as_matrix, require_matrix
+from sae_torch.choices.densities import densities_of
 from sae_torch.errors import InputError
 from sae_torch.ops.compiling import no_compile
+from sae_torch.plain_numbers import positive, whole
 
 
 class SoftChoice(nn.Module):
@@ -68,13 +70,15 @@ class SoftChoice(nn.Module):
         super().__init__()
         if k is None and token_caps is None and feature_caps is None:
             raise InputError("SoftChoice: expected at least one of k, token_caps and feature_caps, found none")
-        if not temperature > 0:
-            raise InputError(f"temperature: expected a positive number, found {temperature!r}")
         if form not in ("entropy", "clipped"):
             raise InputError(f'form: expected "entropy" or "clipped", found {form!r}')
-        self.k, self.temperature, self.token_caps, self.form = k, temperature, token_caps, form
+        self.k = None if k is None else positive("k", k, PER_TOKEN)
+        self.temperature = positive("temperature", temperature)
+        what = "a whole number of features per token"
+        self.token_caps = None if token_caps is None else whole("token_caps", token_caps, 0, what)
+        self.form = form
         self.straight_through = straight_through
-        self.feature_caps = None if feature_caps is None else torch.as_tensor(feature_caps, dtype=torch.float64)
+        self.feature_caps = None if feature_caps is None else densities_of("feature_caps", feature_caps)
 
     @no_compile
     def forward(self, scores: Tensor) -> Tensor:

@@ -77,7 +77,11 @@ class Threshold(BatchFree):
 
     def __init__(self, theta: float | Tensor) -> None:
         super().__init__()
-        self.register_buffer("theta", torch.as_tensor(theta, dtype=torch.float32).detach().clone())
+        try:
+            values = torch.as_tensor(theta, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"theta: expected a number, or one for each feature, found {theta!r}") from None
+        self.register_buffer("theta", values.detach().clone())
 
     def select(self, scores: Scores) -> tuple[Tensor, Tensor]:
         """Tokens and features of the matches, sorted."""
@@ -184,7 +188,7 @@ class FrequencyTracker(Statistics):
         excess: Tensor,
         above: Tensor | None = None,
     ) -> None:
-        """One step.
+        """One step. Scores and `above` are this process's, all else is of the whole batch.
 
         Parameters
         ----------
@@ -193,8 +197,6 @@ class FrequencyTracker(Statistics):
         price : the batch's exact price, from which an unset threshold starts
         excess : mean of (selected score - price); NaN where nothing was selected
         above : how often each feature fires at the current thresholds, where that is not how many scores exceed them
-
-        Scores and `above` are this process's, all else is of the whole batch.
         """
         tokens, features = self.world.total(scores.shape[0]), self.world.width(scores.shape[1])
         if not self.theta.ndim:  # evenly spread rows measure one common threshold well enough

@@ -48,7 +48,8 @@ class TokenChoice(Choice):
 
     def set_budget(self, k: float) -> None:
         """The nearest whole number of features per token, at least 1."""
-        self.k = max(1, round(k))
+        super().set_budget(k)
+        self.k = max(1, round(self.k))
 
     @property
     def token_k(self) -> int:

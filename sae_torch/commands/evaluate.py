@@ -140,15 +140,23 @@ class Evaluate:
         if language_model is not None and language_model.is_causal:
             evaluations = self._with_losses(evaluations, saes, language_model, activations, mesh)
         if world.leads:
+            before = self._pages_before()
             EvaluationFile(tuple(evaluations), self._facts(activations)).write(self.out)
-            self._remove_others({e.dashboard.resolve() for e in evaluations if e.dashboard is not None})
+            for file in before - {e.dashboard.resolve() for e in evaluations if e.dashboard is not None}:
+                file.unlink(missing_ok=True)
             print(f"{tables(evaluations)}\n\n{self.out}")
 
-    def _remove_others(self, written: set[Path]) -> None:
-        """Remove pages of all features that an evaluation overwritten here left, which no file names any more."""
-        for file in self.out.with_suffix(".features").glob("[0-9]*-*.zip"):
-            if file.resolve() not in written:
-                file.unlink()
+    def _pages_before(self) -> set[Path]:
+        """Files with the pages of all features that the evaluation to be overwritten names, in its own folder."""
+        if not self.out.exists():
+            return set()
+        try:
+            named = EvaluationFile.read(self.out).evaluations
+        except InputError:  # no evaluation: nothing of it is ours to remove
+            return set()
+        folder = self.out.with_suffix(".features").resolve()
+        found = {each.dashboard.resolve() for each in named if each.dashboard is not None}
+        return {file for file in found if file.parent == folder}
 
     def _prepared(self) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
         """Everything that is read, refused before anything is measured."""

@@ -17,6 +17,7 @@ from sae_torch.activations.shards import Activations
 from sae_torch.choices.choice import SOLVER, Choice
 from sae_torch.evaluation.metrics import batch_free
 from sae_torch.matches import matches_of
+from sae_torch.plain_numbers import whole
 from sae_torch.sparse_coder import SparseCoder
 
 
@@ -107,7 +108,7 @@ def batch_sensitivity(
     orders = {"shuffled": shuffled} if topical is None else {"shuffled": shuffled, "topical": chosen}
     return [
         _measure(sae, activations, rows, size, order)
-        for size in batch_sizes
+        for size in (whole("batch_sizes", size) for size in batch_sizes)
         if size <= len(chosen)
         for order, rows in orders.items()
     ]

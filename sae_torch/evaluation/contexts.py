@@ -10,6 +10,7 @@ import torch
 
 from sae_torch.activations.shards import Activations
 from sae_torch.evaluation.metrics import Quality
+from sae_torch.notebook import card
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,12 @@ class FeatureContexts:
     contexts: tuple[TokenContext, ...]
 
     def _repr_html_(self) -> str:
-        cell = "padding:.15em .9em .15em 0;border:0;background:none;text-align:left"
-        number = f"font-variant-numeric:tabular-nums;opacity:.7;{cell}"
-        lines = "".join(
-            f'<tr style="background:none"><td style="{number}">{c.value:.3g}</td>'
-            f'<td style="{cell}">{escape(c.before)}<mark>{escape(c.token)}</mark>{escape(c.after)}</td></tr>'
+        told = f", rank {self.rank:,} by density, on {100 * self.density:.3g} % of the tokens"
+        lines = (
+            (f"{c.value:.3g}", f"{escape(c.before)}<mark>{escape(c.token)}</mark>{escape(c.after)}")
             for c in self.contexts
         )
-        told = f"rank {self.rank:,} by density, on {100 * self.density:.3g} % of the tokens"
-        return (
-            f'<div style="font-family:sans-serif;font-size:.9em"><strong>Feature {self.feature}</strong>, {told}'
-            f'<table style="border-collapse:collapse;border:0;color:inherit;font-size:inherit">{lines}</table></div>'
-        )
+        return card(f"Feature {self.feature}", told, lines)
 
 
 def spread_features(quality: Quality, count: int) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sae_torch.activations.rows import Rows
 from sae_torch.errors import InputError
 from sae_torch.evaluation.sides import reconstruction, require_width, sides, takes_pairs
+from sae_torch.plain_numbers import whole
 from sae_torch.sparse_coder import SparseCoder
 
 
@@ -155,6 +156,9 @@ def measure(
     """
     from tqdm import tqdm
 
+    batch_size, top = whole("batch_size", batch_size), whole("top", top, 0)
+    if not hasattr(activations, "d_model"):
+        raise InputError(f"activations: expected rows such as ArrayRows((array,)), found {type(activations).__name__}")
     parameter = next(sae.parameters())
     width = require_width(sae, activations)
     error = 0.0

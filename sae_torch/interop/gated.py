@@ -29,7 +29,9 @@ def gated(
 
     Parameters
     ----------
-    W_enc : (d_model, features); W_dec : (features, d_model); b_dec : (d_model,)
+    W_enc : (d_model, features)
+    W_dec : (features, d_model)
+    b_dec : (d_model,)
     b_gate, b_mag, r_mag : (features,)
     dtype : torch.dtype, optional
         Type that the weights get, by default that of `W_dec`.

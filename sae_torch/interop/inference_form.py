@@ -47,8 +47,11 @@ class InferenceForm:
 
     Attributes
     ----------
-    W_enc : (d_model, features); b_enc : (features,); W_dec : (features, d_model); b_dec : (d_model,)
-        The matrices without their `encoder_scale` and `decoder_scale`; `tensors` has them with these.
+    W_enc : (d_model, features)
+    b_enc : (features,)
+    W_dec : (features, d_model)
+    b_dec : (d_model,)
+        The matrices are without their `encoder_scale` and `decoder_scale`; `tensors` has them with these.
     threshold : (features,) or None
         In units of `pre`, rounded down; None with a `k`, or where none has been measured yet.
     k : int or None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import allocation as al
 from sae_torch.choices.choice import Choice
 from sae_torch.errors import InputError
+from sae_torch.plain_numbers import is_number, plain, positive, whole
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,28 @@ class TrainConfig:
     def __post_init__(self) -> None:
         shares = ("warm_up", "decay", "k_annealing", "calibration")
         for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: expected a share of the steps from 0 to 1, found {getattr(self, name)}")
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a share of the steps from 0 to 1, found {getattr(self, name)!r}")
         if self.warm_up + self.decay > 1:
             raise InputError(f"warm_up + decay: expected at most 1 in all, found {self.warm_up + self.decay:g}")
         for name in ("learning_rate", "clip", "k_start"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name}: expected a positive number, found {value}")
+            if getattr(self, name) is not None:
+                positive(name, getattr(self, name))
+        for name in ("auxiliary_coefficient", "zipf_alpha", "zipf_beta"):
+            if not is_number(getattr(self, name)) or not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name}: expected a number, found {getattr(self, name)!r}")
+        betas = self.betas if isinstance(self.betas, (tuple, list)) else ()
+        if len(betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
+            raise InputError(f"betas: expected two numbers from 0 to below 1, found {self.betas!r}")
         if self.auxiliary not in ("auto", "zipf", "k", "none"):
             raise InputError(f'auxiliary: expected "auto", "zipf", "k" or "none", found {self.auxiliary!r}')
         if self.decay_shape not in ("linear", "cosine"):
             raise InputError(f'decay_shape: expected "linear" or "cosine", found {self.decay_shape!r}')
         for name in ("auxiliary_every", "k_aux", "dead_after", "calibration_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}: expected 1 or more, found {value}")
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), what="1 or more")
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
 
     def require_annealed(self, choice: Choice) -> None:
         """The budget must have arrived when a choice fixes it, as feature choice does with its quotas."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sae_torch.notebook import card
 from sae_torch.sparse_coder import SparseCoder
 
 
@@ -95,8 +96,7 @@ class TrainLog:
         return f"TrainLog({', '.join(f'{name} {text}' for name, text in self._told())})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f'<tr><th scope="row">{name}</th><td>{text}</td></tr>' for name, text in self._told())
-        return f"<strong>Training</strong><table>{rows}</table>"
+        return card("Training", "", self._told())
 
     def _told(self) -> list[tuple[str, str]]:
         """Where training began and where it is, of the steps that have been read."""

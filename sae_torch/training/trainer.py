@@ -19,7 +19,7 @@ from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
-from sae_torch.plain_numbers import is_whole
+from sae_torch.plain_numbers import whole
 from sae_torch.sparse_coder import Batch, SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
@@ -166,6 +166,7 @@ class Trainer:
             If the probe does not fit the autoencoder, every weight is frozen, a schedule has begun already, or several
             processes do not begin alike.
         """
+        steps, planned_tokens = whole("steps", steps, what="1 or more"), whole("planned_tokens", planned_tokens)
         self._require_idle("begin")
         _require_range(self.sae)
         if not any(weight.requires_grad for weight in self.sae.parameters()):
@@ -175,7 +176,9 @@ class Trainer:
         self.world.require_alike("config", lambda: [self.config, self.sae.choice])
         self.world.require_alike("sae", lambda: self.sae.state_dict().values())
         is_pair = isinstance(probe, tuple) and self.sae.takes_pairs and isinstance(probe[0], Tensor)
-        given: Sequence[Any] = [probe] if isinstance(probe, Tensor) or is_pair else probe
+        given: Any = [probe] if isinstance(probe, Tensor) or is_pair else probe
+        if not isinstance(given, (list, tuple)) or not given:
+            raise InputError(f"probe: expected activations or a list of them, found {probe!r}")
         parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(given)], len)
         self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
         self._start(torch.cat(parts))
@@ -551,6 +554,4 @@ def _step_count(batches: Iterable[Any], steps: int | None) -> int:
         if not isinstance(batches, Sized):
             raise InputError(f"steps: {type(batches).__name__} has no length; say how many steps to train")
         steps = len(batches)
-    if not is_whole(steps) or steps < 1:
-        raise InputError(f"steps: expected 1 or more, found {steps!r}")
-    return int(steps)
+    return whole("steps", steps, what="1 or more")

@@ -207,7 +207,11 @@ def test_a_grid_of_pictures_uses_its_room() -> None:
         (lambda p, s: al.plot.load(ONE, s), r"solution: expected one of shape \(1, 1\) as the problem, found"),
         (lambda p, s: al.plot.value_curve(s), "problem: expected an allocation.Problem, found Solution"),
         (lambda p, s: al.plot.soft_to_exact(s), "problem: expected an allocation.Problem, found Solution"),
-        (lambda p, s: al.plot.prices(s, ax=3), "ax: expected matplotlib Axes, found 3"),
+        (lambda p, s: al.plot.prices(s, ax=3), "ax: expected matplotlib Axes of the usual kind, found 3"),
+        (lambda p, s: al.plot.load(p, s, ax=pyplot.subplot(projection="polar")), "ax: expected matplotlib Axes of the"),
+        (lambda p, s: al.plot.value_curve(p, []), "budgets: expected whole numbers, found"),
+        (lambda p, s: al.plot.value_curve(p, pyplot.subplot()), "budgets: expected whole numbers, found"),
+        (lambda p, s: al.plot.soft_to_exact(p, []), "temperatures: expected positive numbers, found"),
     ],
 )
 def test_arguments_in_the_wrong_place_are_named(draw: Any, sentence: str) -> None:

@@ -10,7 +10,9 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import griffe
 import pytest
 import torch
 
@@ -22,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$\n?", re.MULTILINE)
 # `**limits` has the types of what it is passed on to; a line "Source: ..." may follow the last entry
 UNTYPED = re.compile(r"^(?:\*?[a-zA-Z_]\w*(?:, ?\w+)* ?:?|(?!Source:)[a-zA-Z_]\w*(?:, ?\w+)*: .*)$", re.MULTILINE)
+
+# What sections list: names, and errors.
+NAMES, ERRORS = re.compile(r"\*{0,2}\w+(?:, \w+)*"), re.compile(r"\(?\w+(?:[.]\w+)*(?:, \w+)*\)?")
 
 
 def modules() -> Iterator[str]:
@@ -115,3 +120,34 @@ def test_an_entry_without_a_type_is_seen() -> None:
     values : float
     """
     assert untyped(docstring) == ["budget", "cap, floor", "k: int", "*rows", "prices"]
+
+
+def test_sections_list_names_and_nothing_else() -> None:
+    """A sentence after a section's last entry is read as one more entry; the reference would show it as a name."""
+    extensions = griffe.load_extensions(str(ROOT / "docs" / "hooks" / "docstrings.py"))
+    odd = []
+    for package in ("allocation", "sae_torch"):
+        found = griffe.load(package, search_paths=[ROOT], extensions=extensions, docstring_parser="numpy")
+        for each in objects_of(found):
+            assert each.docstring is not None
+            for section in each.docstring.parse("numpy", warn_unknown_params=False, warnings=False):
+                kind = section.kind.value
+                if kind in ("parameters", "attributes"):
+                    odd += [f"{each.path}: {e.name}" for e in section.value if not NAMES.fullmatch(e.name)]
+                    odd += [f"{each.path}: {e.annotation}" for e in section.value if "; W_" in str(e.annotation)]
+                if kind == "parameters" and each.is_function:
+                    known = {parameter.name.lstrip("*") for parameter in each.parameters}
+                    odd += [f"{each.path}: {e.name}" for e in section.value if e.name.lstrip("*") not in known]
+                if kind == "raises":
+                    said = [str(e.annotation) for e in section.value]
+                    odd += [f"{each.path}: {text}" for text in said if not ERRORS.fullmatch(text)]
+    assert odd == []
+
+
+def objects_of(each: Any) -> Iterator[Any]:
+    """All objects with a docstring, imported ones left out."""
+    if not each.is_alias:
+        if each.docstring is not None:
+            yield each
+        for member in each.members.values():
+            yield from objects_of(member)

@@ -46,9 +46,10 @@ def test_all_doors_have_one() -> None:
 
 def test_a_page_shows_code_then_what_it_gave_and_a_gallery_the_picture_first() -> None:
     svg = {"output_type": "display_data", "data": {"image/svg+xml": ["<?xml?>", "<svg>x</svg>"], "text/plain": ["f"]}}
-    text = {"output_type": "stream", "name": "stdout", "text": ["1\n"]}
+    text = {"output_type": "stream", "name": "stdout", "text": ["1"]}
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "raw", "source": ["unseen"]},
         {"cell_type": "code", "source": ["print(1)"], "outputs": [text, svg]},
     ]
     made = page({"cells": cells}, "constraint")
@@ -57,5 +58,7 @@ def test_a_page_shows_code_then_what_it_gave_and_a_gallery_the_picture_first() -
     parts = ("print(1)", '```text title="Output"\n1\n```', "data:image/svg+xml;base64,PHN2Zz54")
     places = [made.index(part) for part in parts]
     assert places == sorted(places)
+    assert 'alt="Title"' in made
+    assert "unseen" not in made
     gallery = page({"cells": cells}, "gallery")
     assert gallery.index("<img") < gallery.index("print(1)")

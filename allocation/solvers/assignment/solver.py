@@ -53,13 +53,13 @@ class Assignment:
     all edges proves them. Where rounding hides them, where there is no matching, or where `max_seconds` could not be
     kept, `TwoSided` solves the problem, and `stats` says so.
 
+    Deterministic; which of several optimal allocations is returned may change between versions.
+
     Parameters
     ----------
     compiled : bool, default False
         Use OR-tools (extra ``flow``), where it is installed, for the matching of all tokens with all features on few
         edges: it is faster where scores have a structure.
-
-    Deterministic; which of several optimal allocations is returned may change between versions.
 
     Examples
     --------

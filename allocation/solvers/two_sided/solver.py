@@ -67,14 +67,14 @@ class TwoSided:
     edges near their prices end in the optimum among them; one pass over all edges proves that it is the optimum of the
     whole problem, or finds edges that must join. What is returned is proved; what cannot be proved is an error.
 
+    Deterministic; which of several optimal allocations is returned may change between versions.
+
     Parameters
     ----------
     compiled : bool, default False
         Use OR-tools (extra ``flow``), where it is installed, once sweeps leave much out of balance, as they do on
         scores with structure: products, sums, few values. Not with ``warm_start=`` or ``max_seconds=``. Problems of
         less than 2^16 edges look at some of them first. Without, prices are the same bits whatever is installed.
-
-    Deterministic; which of several optimal allocations is returned may change between versions.
 
     Examples
     --------

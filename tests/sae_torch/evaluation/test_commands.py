@@ -213,7 +213,7 @@ def test_pages_that_no_file_names_any_more_are_removed(place: Path, tiny_model_f
     with_pages = ("--model", str(tiny_model_folder), "--pages", "5")
     assert run("--autoencoders", "saes/token", "saes/feature", *with_pages) == 0
     pages = place / "evaluation.features"
-    (pages / "notes.txt").write_text("mine")
-    assert sorted(file.name for file in pages.iterdir()) == ["1-token.zip", "2-feature.zip", "notes.txt"]
+    (pages / "2024-05-mine.zip").write_text("mine")
+    assert sorted(file.name for file in pages.iterdir()) == ["1-token.zip", "2-feature.zip", "2024-05-mine.zip"]
     assert run("--autoencoders", "saes/feature", *with_pages, "--overwrite") == 0
-    assert sorted(file.name for file in pages.iterdir()) == ["1-feature.zip", "notes.txt"]
+    assert sorted(file.name for file in pages.iterdir()) == ["1-feature.zip", "2024-05-mine.zip"]

@@ -36,7 +36,7 @@ def test_a_notebook_shows_the_words_with_the_token_marked() -> None:
     context = TokenContext("a < b ", "&", " c", 1.25, "only")
     html = FeatureContexts(feature=7, rank=2, density=0.125, contexts=(context,))._repr_html_()
     assert "<strong>Feature 7</strong>, rank 2 by density, on 12.5 % of the tokens" in html
-    assert ">1.25</td>" in html
+    assert ">1.25</th>" in html
     assert "a &lt; b <mark>&amp;</mark> c</td>" in html
 
 
