@@ -16,8 +16,28 @@ PLACE = "<!-- results -->"
 NAMED = re.compile(r"<!-- results: (\w+) -->")
 # Tables that have a page of their own.
 ELSEWHERE = ("rivals", "rough_step")
-# In the order of a reader's questions: training, then selections and solvers, then the rest by name.
-FIRST = ("training_step", "training_phases", "training_choices", "defaults", "realised_l0", "selection", "streaming")
+# In the order of a reader's questions: training, selections and solvers, processes; then the rest by name.
+TITLES = {
+    "training_step": "How long a training step takes",
+    "training_phases": "Where a step spends its time",
+    "dense_activation": "An activation in a dense loop",
+    "training_choices": "What each setting of training changes",
+    "defaults": "The defaults on the test split",
+    "auxiliary_every": "An auxiliary loss on fewer tokens",
+    "realised_l0": "Features per token in eval mode",
+    "transcoders": "Transcoders beside sparsify",
+    "transcoder_start": "How a transcoder's encoder starts",
+    "selection": "How fast a selection is",
+    "selection_hard": "Selections from hard scores",
+    "streaming": "Scores read from a file",
+    "laminar": "Floors and nested groups",
+    "two_sided": "Limits on both sides",
+    "two_sided_warm": "Limits on both sides, from old prices",
+    "two_sided_linprog": "Limits on both sides, beside a linear programme",
+    "parallel": "Two processes beside one",
+    "parallel_memory": "Memory of each process",
+    "importing": "How long an import takes",
+}
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 UNIT = " ms"
 # As many columns as dots that are told apart, by colour and by being filled.
@@ -31,7 +51,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if PLACE not in markdown:
         return markdown
     found = {file.stem: file for file in sorted(RESULTS.glob("*.json")) if file.stem not in ELSEWHERE}
-    files = [found.pop(name) for name in FIRST if name in found] + list(found.values())
+    files = [found.pop(name) for name in TITLES if name in found] + list(found.values())
     stages = [part for file in sorted(RESULTS.glob("*/*.json")) for part in parts_of(file)]
     return markdown.replace(PLACE, "\n\n".join([*map(section, files), *stages]))
 
@@ -52,7 +72,7 @@ def parts_of(file: Path) -> list[str]:
 def section(file: Path) -> str:
     """One result: notes, table, machine."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    return section_of(content, file.stem.replace("_", " ").capitalize(), file.name)
+    return section_of(content, TITLES.get(file.stem, file.stem.replace("_", " ").capitalize()), file.name)
 
 
 def section_of(content: dict[str, Any], title: str, place: str) -> str:
