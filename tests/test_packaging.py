@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -51,6 +52,45 @@ def test_the_wheel_installs_and_allocation_needs_only_numpy_and_scipy(tmp_path: 
         command = [python, "-m", "pip", "install", "--dry-run", "-q", "--report", "-", f"sae-allocation[{extra}]"]
         plan = subprocess.run(command, check=True, env=pins, capture_output=True, text=True).stdout
         assert needs in {found["metadata"]["name"] for found in json.loads(plan)["install"]}
+
+
+# What each extra opens; each line runs where there is nothing but the extras up to it.
+DOORS = {
+    "plot": "import allocation as al; al.plot.matrix(al.token_choice([[2.0, 1.0]], k=1)).figure.savefig('a.png')",
+    "flow": "import allocation as al; p = al.balanced_choice([[3.0, 1.0], [2.0, 0.5]], token_caps=1, feature_caps=1); "
+    "assert 'OR-tools' in al.Auto().explain(p); assert al.verify(p, al.solve(p)).optimal",
+    "mpi": "import allocation as al; from mpi4py import MPI; assert al.mpi_ranks(MPI.COMM_WORLD).count == 1",
+    "torch": "import sae_torch as st, torch; sae = st.SparseAutoencoder(4, 8, choice=st.TokenChoice(2)); "
+    "st.Trainer(sae, st.TrainConfig(progress=False)).fit(torch.randn(4, 20, 4)); st.load(st.save(sae, 'kept'))",
+    "lm": "from sae_torch.cli import main; main(['import', '--help'])",
+    "datasets": "open('a.csv', 'w').write('text\\none\\n'); from sae_torch.activations import StreamedText; "
+    "assert [d.text for d in StreamedText(('a.csv',), held_out=0.0).iterate('train')] == ['one']",
+}
+
+
+@pytest.mark.slow
+def test_each_extra_of_the_wheel_opens_its_door(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    pins = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "MPLBACKEND": "Agg"}
+    pins.pop("PYTHONPATH", None)
+    for extra, line in DOORS.items():
+        subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[{extra}]"], check=True, env=pins)
+        done = subprocess.run([python, "-c", line], cwd=tmp_path, env=pins, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{extra}: {done.stdout}{done.stderr}"
+    command = subprocess.run(
+        [home / "bin" / "sae-torch", "--version"], env=pins, capture_output=True, text=True, check=True
+    )
+    assert command.stdout.split()[-1] == sae_torch_version()
+
+
+def sae_torch_version() -> str:
+    """Of the sources."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
 
 
 def test_importing_allocation_reads_few_modules_and_needs_no_torch() -> None:

@@ -189,6 +189,16 @@ def test_blocks_follow_from_their_places(
             assert owners == [[parts[index].names[i] for i in row] for row in parts[index].documents.tolist()]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "./a.csv", "below/a.csv", "b[1].csv", "c[2]/a.csv"])
+def test_files_are_read_by_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the folder one is in too, which `datasets` has no name for; brackets are no pattern."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("text\none\ntwo\n")
+    text = StreamedText((name,), held_out=0.0)
+    assert [document.text for document in text.iterate("train")] == ["one", "two"]
+
+
 @pytest.fixture
 def stream_harvest(tiny_harvest: HarvestConfig, tmp_path: Path) -> HarvestConfig:
     draw = random.Random(1)
