@@ -34,6 +34,11 @@ def shown(value: Any) -> str:
     return f"{type(value).__name__} of shape {shape}" if shape else type(value).__name__
 
 
+def matches_in_words(count: Any) -> str:
+    """So many matches, or one match."""
+    return f"{count} match" if count == 1 else f"{count} matches"
+
+
 def in_memory(array: Any) -> Any:
     """A tensor or CuPy array as a NumPy array; anything else as it is."""
     if type(array).__module__.split(".")[0] == "cupy":

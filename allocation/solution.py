@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from allocation.arguments import array_of, in_memory, shown
+from allocation.arguments import array_of, in_memory, matches_in_words, shown
 from allocation.arrays import Indices
 from allocation.errors import InvalidProblemError
 from allocation.exact_sums import rounded_sum
@@ -327,7 +327,7 @@ class Solution:
         if self.error is not None:
             return f"Solution({size}, {self.status.name}: {self.error})"
         return (
-            f"Solution({size}, {len(self.values)} matches, objective {self.objective:.6g}, "
+            f"Solution({size}, {matches_in_words(len(self.values))}, objective {self.objective:.6g}, "
             f"budget price {self.prices.budget.value:.4g}, {self.status.name} by {self.stats.get('solver')})"
         )
 

@@ -140,7 +140,11 @@ class SparseCodes:
 
     def __repr__(self) -> str:
         size = f"{self.shape[0]} tokens x {self.shape[1]} features"
-        matches = f"{len(self)} matches" if self.count is None else f"at most {len(self)} matches"
+        matches = (
+            f"{len(self)} match{'' if len(self) == 1 else 'es'}"
+            if self.count is None
+            else f"at most {len(self)} matches"
+        )
         return f"SparseCodes({size}, {matches}, {self.values.dtype}, {self.values.device})"
 
     def _refuse(self, *_: Any) -> NoReturn:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import matches_in_words
 from allocation.arrays import Indices, Mask, Reals
 from allocation.exact_sums import lost
 from allocation.problem import Problem
@@ -62,7 +63,7 @@ class Limit:
         for broken, text in conditions:
             for at in np.flatnonzero(broken)[:SHOWN]:
                 count = int(self.counts[at])
-                held = f"{count} match" if count == 1 else f"{count} matches"
+                held = matches_in_words(count)
                 described = text.format(count=count, held=held, cap=caps[at], floor=floors[at], price=self.prices[at])
                 more = int(np.count_nonzero(broken)) - 1
                 yield f"{self.name}[{at}] {described}" + (f", and {more} more" if more else "")

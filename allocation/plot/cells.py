@@ -68,7 +68,8 @@ def matrix(problem: Problem, solution: Solution | None = None, ax: Axes | None =
         middle = (step - 1) / 2
         edge = {"edgecolor": "white", "linewidth": 0.8} if step == 1 else {"linewidth": 0}
         ax.scatter(feature * step + middle, token * step + middle, s=np.maximum(area, 1.0), color=INK, **edge)
-        ax.set_title(f"{solution.tokens.size:,} matches, objective {solution.objective:.6g}", fontsize=10, loc="left")
+        count = f"{solution.tokens.size:,} match{'' if solution.tokens.size == 1 else 'es'}"
+        ax.set_title(f"{count}, objective {solution.objective:.6g}", fontsize=10, loc="left")
     ax.set(xlabel="feature", ylabel="token", xlim=extent[:2], ylim=extent[2:])
     whole_ticks(ax, "both")
     return ax

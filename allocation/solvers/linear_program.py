@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from allocation.arguments import matches_in_words
 from allocation.arrays import Indices
 from allocation.certificate import verify
 from allocation.errors import InfeasibleError, NotCertifiedError
@@ -200,7 +201,7 @@ def _contradiction(program: ProgramArrays, work_limit: WorkLimit) -> str:
         at_fault = np.flatnonzero(np.abs(result.ineqlin.marginals) > 1e-9)
     floor_rows, cap_rows = at_fault[program.signs[at_fault] < 0], at_fault[program.signs[at_fault] > 0]
     demanded = int(-program.b_ub[floor_rows].sum())
-    message = f"the floors of {_named(program, floor_rows)} demand {demanded} matches"
+    message = f"the floors of {_named(program, floor_rows)} demand {matches_in_words(demanded)}"
     if cap_rows.size:
         return f"{message}, more than the caps of {_named(program, cap_rows)} and the allowed matches leave"
     return f"{message}, more than there are allowed matches"

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from allocation.arguments import matches_in_words
 from allocation.arrays import Indices, Mask, Reals, stable_order
 from allocation.errors import InfeasibleError
 from allocation.nesting import nesting_of
@@ -79,7 +80,7 @@ class Tree:
 
     def too_many(self, node: int, held: int) -> str:
         """The sentence about a node whose cap the floors inside it exceed."""
-        return f"{self.label(node)} has cap {self.caps[node]}, but the floors inside it demand {held} matches"
+        return f"{self.label(node)} has cap {self.caps[node]}, but the floors inside it demand {matches_in_words(held)}"
 
     def too_few(self, node: int, fits: int) -> str:
         """The sentence about a node whose floor cannot be met."""

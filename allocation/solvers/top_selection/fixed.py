@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from allocation.arguments import count_of, is_on_device, shown
+from allocation.arguments import count_of, is_on_device, matches_in_words, shown
 from allocation.arrays import Indices
 from allocation.cuda.floors import select_floored
 from allocation.cuda.scores import FixedTop
@@ -124,4 +124,6 @@ def _refuse_large_floors(side: str, floors: Indices, caps: Indices | None, budge
         at = int(wrong[0])
         raise InfeasibleError(f"{side}s[{at}] has floor {floors[at]}, but only {length} allowed matches fit inside it")
     if int(floors.sum()) > budget:
-        raise InfeasibleError(f"budget has cap {budget}, but the floors inside it demand {floors.sum()} matches")
+        raise InfeasibleError(
+            f"budget has cap {budget}, but the floors inside it demand {matches_in_words(floors.sum())}"
+        )

@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from allocation.arguments import matches_in_words
 from allocation.arrays import Indices, Reals
 from allocation.errors import InfeasibleError
 from allocation.nesting import nesting_of
@@ -204,7 +205,7 @@ def _bounds(problem: Problem, unbounded: int) -> tuple[Indices, Indices]:
             if above.size:
                 at = int(above[0])
                 raise InfeasibleError(
-                    f"the floors of {name} {at} ({low[at]}) demand {low[at]} matches, more than "
+                    f"the floors of {name} {at} ({low[at]}) demand {matches_in_words(low[at])}, more than "
                     f"{text.format(limit[at])} allow"
                 )
         lower.append(np.where(low > 0, low, -unbounded))

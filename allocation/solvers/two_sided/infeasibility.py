@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from allocation.arguments import matches_in_words
 from allocation.arrays import Indices, Mask
 from allocation.problem import Problem
 from allocation.solvers.two_sided.circulation import Network
@@ -40,7 +41,7 @@ def witness(problem: Problem, network: Network, inside: Mask) -> str:
         allowed = f"the {edges} allowed matches of {tokens} token(s) with {features} feature(s)"
         sides.append(allowed if tokens and features else "no further match")
     return (
-        f"the floors of {_named(network, floors, network.lower)} demand {demanded} matches, more than the "
+        f"the floors of {_named(network, floors, network.lower)} demand {matches_in_words(demanded)}, more than the "
         f"{room} that {' and '.join(sides)} leave"
     )
 

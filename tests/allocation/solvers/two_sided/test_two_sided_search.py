@@ -233,7 +233,7 @@ def test_infeasible_on_a_large_problem_names_who_is_starved() -> None:
     floors = np.zeros(SHAPE[1], np.int64)
     floors[2] = 1
     with pytest.raises(
-        al.InfeasibleError, match=r"features 2 \(1\) demand 1 matches, more than the 0 that the 0 allowed"
+        al.InfeasibleError, match=r"features 2 \(1\) demand 1 match, more than the 0 that the 0 allowed"
     ):
         al.solve(al.Problem(scores, token_caps=4, feature_caps=5, feature_floors=floors))
     with pytest.raises(al.InfeasibleError, match=r"demand 1250 matches, more than the 1200 that the caps of features"):
