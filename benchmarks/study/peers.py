@@ -12,6 +12,7 @@ default, has the weight of the others.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -88,8 +89,9 @@ def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoenco
     coefficient, dead_after = AUXILIARY_COEFFICIENT if cell.auxiliary == "k" else 0.0, request.dead_after
 
     def made() -> st.SparseAutoencoder:
-        coder.set_decoder_norm_to_unit_norm()
-        return _folded(request, coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec, scale)
+        now = copy.deepcopy(coder)  # normalised twice, the coder itself would differ in its last bits
+        now.set_decoder_norm_to_unit_norm()
+        return _folded(request, now.encoder.weight.T, now.encoder.bias, now.W_dec, now.b_dec, scale)
 
     for step, batch in enumerate(batches):
         milestone(step, made)

@@ -12,6 +12,7 @@ import torch
 import sae_torch as st
 from benchmarks.study.cell import Cell, Setting
 from benchmarks.study.methods import BATCH_TOP_K, SPARSIFY
+from benchmarks.study.milestones import Milestones, milestone_file
 from benchmarks.study.peers import dictionary_learning, sparsify
 from benchmarks.study.request import Request
 from benchmarks.study.sources import Scale, Sources
@@ -24,15 +25,19 @@ SCALE = Scale(train_tokens=8192, judged_tokens=1024, batch=256, truth=Truth(24, 
 
 @pytest.mark.parametrize(("method", "train"), [(BATCH_TOP_K, dictionary_learning), (SPARSIFY, sparsify)])
 def test_an_auxiliary_loss_acts_only_where_it_is_asked_for(
-    tmp_path: Path, method: str, train: Callable[[Request], tuple[st.SparseAutoencoder, dict[str, Any]]]
+    tmp_path: Path, method: str, train: Callable[[Request, Milestones], tuple[st.SparseAutoencoder, dict[str, Any]]]
 ) -> None:
     sources = Sources(SCALE, tmp_path)
     folder = str(sources.folder("synthetic", "train"))
 
-    def weights(auxiliary: str) -> torch.Tensor:
+    def weights(auxiliary: str, kept: tuple[int, ...] = ()) -> torch.Tensor:
         cell = Cell.of(WIDE, method=method, auxiliary=auxiliary, learning_rate=8e-3, split="test", seed=0)
-        return train(Request(cell, folder, SCALE.train_tokens, SCALE.batch))[0].W_dec.detach()
+        request = Request(cell, folder, SCALE.train_tokens, SCALE.batch, kept)
+        return train(request, Milestones(tmp_path, request))[0].W_dec.detach()
 
     without = weights("none")
     assert torch.equal(weights("none"), without)
     assert not torch.equal(weights("k"), without)
+    # looking at it on the way changes nothing
+    assert torch.equal(weights("none", kept=(2048, 4096)), without)
+    assert milestone_file(tmp_path, 4096).exists()
