@@ -227,7 +227,7 @@ def test_a_threshold_is_strict() -> None:
         (lambda: st.FeatureChoice(2, switch_tokens=0), "switch_tokens: expected a positive number .*, found 0"),
         (lambda: st.FeatureChoice(2, switch=2.0), "switch: expected a share of the steps from 0 to 1, found 2.0"),
         (lambda: st.FeatureChoice(2).fit_quotas(), "fit_quotas: no batch has been seen yet"),
-        (lambda: st.FeatureChoice(2).set_quotas([1.5, 0.5]), "quotas: densities must lie between 0 and 1"),
+        (lambda: st.FeatureChoice(2).set_quotas([1.5, 0.5]), "quotas: expected densities between 0 and 1"),
         (lambda: st.FeatureChoice(2).set_quotas([0.5, 0.5]), "quotas: densities must sum to k = 2, found 1"),
         (lambda: st.FeatureChoice(20, switch=0)(torch.ones(2, 4)), "k: 20 features per token do not fit 4 features"),
         (lambda: st.MutualChoice(2)(torch.ones(4)), r"scores: expected shape \(tokens, features\) or .*, found \(4,\)"),

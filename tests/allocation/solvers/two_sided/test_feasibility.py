@@ -46,7 +46,7 @@ def contradicts(scores: Matrix, limits: Limits) -> bool:
     if inside is None:
         return False
     sentence = witness(problem, network, inside)
-    found = re.search(r"demand (\d+) matches, more than the (\d+) that", sentence)
+    found = re.search(r"demand (\d+) match(?:es)?, more than the (\d+) that", sentence)
     assert found, sentence
     assert int(found[1]) > int(found[2]), sentence
     return True

@@ -291,7 +291,7 @@ def test_the_named_limits_alone_contradict_each_other_and_the_numbers_add_up(pro
     text = str(solution.error)
     demand, supply = text.split("more than")
     floors = named_limits(demand)
-    demanded, left = int(re.findall(r"demand (\d+) matches", demand)[0]), int(re.findall(r"\d+", supply)[0])
+    demanded, left = int(re.findall(r"demand (\d+) match(?:es)?", demand)[0]), int(re.findall(r"\d+", supply)[0])
     assert demanded == sum(sum(members.values()) for members in floors.values()) > left, text
     for block, members in floors.items():
         for member, number in members.items():
