@@ -28,6 +28,7 @@ PLAN = Plan(
         Block(LONG, (LARGER_FLOORS, MUTUAL), rates_of=SHORT, seeds=1),
         Block(LONG, (SPARSIFY,), "k", rates_of=SHORT, seeds=1),
         Block(LONG, (TOKEN,), "k", rates_of=SHORT, seeds=1),
+        Block(LONG, (BATCH_TOP_K,), rates_of=SHORT, seeds=1),
         Block(LONG, (MUTUAL,), "zipf", rates_of=SHORT, seeds=1),
         # two seeds: their dictionaries are matched
         Block(SHORT, (LARGER_FLOORS, MUTUAL, TOKEN, *ALIGNED_ONES), seeds=2),
@@ -35,7 +36,7 @@ PLAN = Plan(
         Block(SHORT, (*OTHER_VARIANTS, MUTUAL_THEN_FEATURE), seeds=1),
         Block(SHORT, (BATCH_TOP_K,), seeds=1),
         Block(UNSEEN, (LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), rates_of=SHORT, seeds=1),
-        Block(LONG, (MUTUAL_THEN_FEATURE, BATCH_TOP_K), rates_of=SHORT, seeds=1),
+        Block(LONG, (MUTUAL_THEN_FEATURE,), rates_of=SHORT, seeds=1),
         Block(WIDE_SHORT, (LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), seeds=1),
         Block(WIDE, (LARGER_FLOORS, MUTUAL), rates_of=WIDE_SHORT, seeds=1),
         Block(WIDE, (MUTUAL,), "zipf", rates_of=WIDE_SHORT, seeds=1),
