@@ -13,10 +13,13 @@ T = TypeVar("T")
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number that a float can hold; True and False are none."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
     try:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) is not None
+        float(value)
     except OverflowError:
         return False
+    return True
 
 
 def is_whole(value: Any) -> bool:

@@ -239,10 +239,10 @@ def load_rows(source: str, streaming: bool = False) -> Any:
                 raise InputError(f"text {source}: expected the folder of one split, found the splits {sorted(rows)}")
             return rows
         if path.is_file():
-            # by their whole paths: `datasets` has no name for the folder "."
-            file = glob.escape(str(path.resolve()))
-            return datasets.load_dataset(str(path.resolve().parent), data_files=file, split="train", streaming=True)
-        place = str(path.resolve()) if path.is_dir() else name
+            # by their whole paths: `datasets` has no name for the folder "."; links keep theirs, which say the kind
+            file = glob.escape(str(path.absolute()))
+            return datasets.load_dataset(str(path.absolute().parent), data_files=file, split="train", streaming=True)
+        place = str(path.absolute()) if path.is_dir() else name
         return datasets.load_dataset(place, split=split or "train", **({"streaming": True} if streaming else {}))
     except InputError:
         raise

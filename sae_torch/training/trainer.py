@@ -177,9 +177,13 @@ class Trainer:
         self.world.require_alike("sae", lambda: self.sae.state_dict().values())
         is_pair = isinstance(probe, tuple) and self.sae.takes_pairs and isinstance(probe[0], Tensor)
         given: Any = [probe] if isinstance(probe, Tensor) or is_pair else probe
-        if not isinstance(given, (list, tuple)) or not given:
-            raise InputError(f"probe: expected activations or a list of them, found {probe!r}")
-        parts, _ = self.world.agreed(lambda: [self.checked(x, number) for number, x in enumerate(given)], len)
+
+        def all_checked() -> list[Tensor]:
+            if not isinstance(given, (list, tuple)) or not given:
+                raise InputError(f"probe: expected activations or a list of them, found {probe!r}")
+            return [self.checked(x, number) for number, x in enumerate(given)]
+
+        parts, _ = self.world.agreed(all_checked, len)
         self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
         self._start(torch.cat(parts))
 

@@ -93,8 +93,10 @@ def _choice(findings: Findings) -> str:
 
 def _against(ours: Runs, theirs: Runs) -> str:
     """By how much the error differs, over the seeds that both have."""
-    left, right = zip(*pairs(ours, theirs, "nmse_at_k"), strict=True)
-    return f"{100 * (fmean(left) / fmean(right) - 1):+.1f} %"
+    both = pairs(ours, theirs, "nmse_at_k")
+    if not both:
+        return "not comparable, without a seed in common,"
+    return f"{100 * (fmean(a for a, _ in both) / fmean(b for _, b in both) - 1):+.1f} %"
 
 
 def _millions(tokens: float) -> str:

@@ -197,6 +197,11 @@ def test_files_are_read_by_any_name(name: str, tmp_path: Path, monkeypatch: pyte
     Path(name).write_text("text\none\ntwo\n")
     text = StreamedText((name,), held_out=0.0)
     assert [document.text for document in text.iterate("train")] == ["one", "two"]
+    # caches of downloads link to files whose own names have no suffix
+    Path("blob").write_text("text\nthree\n")
+    Path("link.csv").symlink_to("blob")
+    linked = StreamedText(("link.csv",), held_out=0.0)
+    assert [document.text for document in linked.iterate("train")] == ["three"]
 
 
 @pytest.fixture
