@@ -104,13 +104,13 @@ class Findings:
         return found
 
     def _seeds(self, setting: Setting, method: str, auxiliary: str) -> int:
-        """How many seeds a method has in a setting."""
-        seeds = (
-            block.seeds
+        """How many seeds a method has in a setting: a later block may ask for more of them."""
+        seeds = [
+            len(self.plan.seeds[: block.seeds])
             for block in self.plan.blocks_by(self.records)
             if (block.setting, block.auxiliary) == (setting, auxiliary) and method in block.methods
-        )
-        return len(self.plan.seeds[: next(seeds, None)])
+        ]
+        return max(seeds, default=len(self.plan.seeds))
 
     def among(self, setting: Setting, methods: Sequence[str]) -> list[Runs]:
         """All finished runs of methods in a setting, with every auxiliary loss."""

@@ -52,9 +52,9 @@ def _shown(output: dict[str, Any], heading: str) -> str:
     data = {kind: "".join(text) for kind, text in output.get("data", {}).items()}
     if SVG in data:
         drawn = base64.b64encode(_svg(data[SVG]).encode()).decode()
-        return f'<img class="drawn" alt="{escape(heading)}" src="data:{SVG};base64,{drawn}">'
+        return f'<img alt="{escape(heading)}" src="data:{SVG};base64,{drawn}">'
     if HTML in data:
-        return f'<div class="card-of-code">{data[HTML]}</div>'
+        return f"<div>{data[HTML]}</div>"
     return _block(data.get(PLAIN, "") + "\n")
 
 
