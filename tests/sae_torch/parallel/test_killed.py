@@ -91,7 +91,7 @@ def test_a_run_whose_processes_are_killed_ends_in_the_same_bits(along: str, tmp_
 @pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_writes_one_checkpoint_and_goes_on(tmp_path: Path) -> None:
     """SIGTERM to torchrun, and Ctrl-C, which every process of the terminal gets."""
-    np.save(tmp_path / "x.npy", torch.cat(batches(400, torch.float32)).numpy())
+    np.save(tmp_path / "x.npy", torch.cat(batches(100, torch.float32)).numpy())
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     log = tmp_path / "stopped" / "metrics.jsonl"
     for number in (signal.SIGTERM, signal.SIGINT):
