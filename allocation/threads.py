@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,8 +73,49 @@ def map_runs(
     runs = [blocks[first : first + share] for first in range(0, len(blocks), share)]
     if workers == 1 or len(runs) == 1:
         return [work(run) for run in runs]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, runs))
+    return _together(work, runs, workers - 1)
+
+
+def _together(work: Callable[[list[Block]], T], runs: list[list[Block]], helpers: int) -> list[T]:
+    """What `work` gives for every run: this thread takes one after the other, and so do its helpers, if they come.
+
+    Threads that stay, and are not waited for until they have taken a run, save the time in which they would start:
+    where all cores are at work, as those of torch are for some milliseconds after an operation, that is longer than
+    a pass over the scores.
+    """
+    results: dict[int, T] = {}
+    failures: dict[int, BaseException] = {}
+    left = iter(enumerate(runs))
+
+    def take_runs() -> None:
+        for number, run in left:  # the next that nobody has taken
+            try:
+                results[number] = work(run)
+            except BaseException as failure:
+                failures[number] = failure
+            if failures:  # what comes before the first of them has been taken
+                return
+
+    started = [_pool(helpers).submit(take_runs) for _ in range(min(helpers, len(runs) - 1))]
+    try:
+        take_runs()
+    finally:
+        for helper in started:
+            if not helper.cancel():
+                helper.result()
+    if failures:
+        raise failures[min(failures)]
+    return [results[number] for number in range(len(runs))]
+
+
+@functools.cache
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; they can help several callers, and those who are helpers themselves."""
+    return ThreadPoolExecutor(helpers, thread_name_prefix="allocation")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def rows_per_block(columns: int, entries: int = BLOCK_ENTRIES) -> int:
