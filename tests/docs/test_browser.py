@@ -21,6 +21,7 @@ def test_every_page_opens_in_silence_and_fits(visit: Any, site: Path, screen: st
     assert len(names) > 20
     for name in names:
         page = one.open(name, until="load")
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
         assert page.evaluate("document.documentElement.scrollWidth") <= one.width, name
         expected = "slate" if scheme == "dark" else "default"
         assert page.evaluate("document.body.getAttribute('data-md-color-scheme')") == expected
@@ -28,6 +29,22 @@ def test_every_page_opens_in_silence_and_fits(visit: Any, site: Path, screen: st
     page.wait_for_load_state("networkidle")
     assert one.complaints == []
     assert one.elsewhere == []
+
+
+def test_a_link_to_a_question_opens_its_answer(visit: Any) -> None:
+    """The evidence is one screen and a list of questions, whose tables are folded away."""
+    page = visit().open("evidence.html")
+    answers = page.locator("details.answer")
+    opened = page.locator("details.answer[open]")
+    assert answers.count() > 20
+    assert opened.count() == 0
+    assert page.locator("main table:visible").count() == 0
+    page.get_by_role("link", name="A step", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('details.answer[open]').length == 1")
+    assert opened.locator("summary").inner_text().startswith("Floors cost some more")
+    assert opened.locator("table:visible").count() == 2
+    page = visit().open("evidence.html#at-equal-time")
+    assert page.locator("#at-equal-time").is_visible()
 
 
 def test_formulas_are_rendered(visit: Any) -> None:
