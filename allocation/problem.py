@@ -244,7 +244,7 @@ class Problem:
 
         Parameters
         ----------
-        scores : (tokens, features) array, or what another problem holds as its ``matrix``
+        scores : (tokens, features) array, or what another problem holds as its matrix
 
         Returns
         -------

@@ -126,7 +126,7 @@ def solve(
     Parameters
     ----------
     problem : Problem
-    solver : solver object, default ``Auto()``
+    solver : solver object, default Auto()
         ``TopSelection()``, ``Laminar()``, ``Assignment()``, ``TwoSided()`` or ``LinearProgram()``; `Auto` chooses the
         fastest exact one.
     throw : bool, default True

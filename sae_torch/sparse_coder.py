@@ -88,7 +88,7 @@ class SparseCoder(nn.Module):
     Parameters
     ----------
     d_in, d_out, n_features : int
-    choice, dtype, device, seed, score_dtype, encoder_scale, feature_chunk, mesh : as in `SparseAutoencoder`
+    choice, dtype, device, seed, score_dtype, encoder_scale, feature_chunk, mesh : as in SparseAutoencoder
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ class Transcoder(SparseCoder):
         float32 on the CPU by default.
     seed : int
         Of the random directions of decoder and encoder.
-    score_dtype, feature_chunk, mesh : as in `SparseAutoencoder`
+    score_dtype, feature_chunk, mesh : as in SparseAutoencoder
     encoder_scale : float
         Norm of the encoder's rows at the start. Their directions are random here; `Trainer` turns those of a fresh
         transcoder to what predicts the decoder's from the input.

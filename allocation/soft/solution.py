@@ -48,7 +48,7 @@ class SoftSolution:
 
     Attributes
     ----------
-    allocation : float64 array of the shape of ``problem.scores``
+    allocation : float64 array of the shape of problem.scores
         Shares between 0 and 1: a matrix, or one per candidate edge. 0 where a match is forbidden.
     prices : Prices
         Of the budget, the tokens and the features, in the unit of the scores; 0 where a limit is slack, +inf for a
@@ -123,7 +123,7 @@ class SoftSolution:
 
         Parameters
         ----------
-        cotangent : array of the shape of ``allocation``
+        cotangent : array of the shape of allocation
 
         Returns
         -------

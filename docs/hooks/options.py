@@ -31,14 +31,21 @@ def table(module: str, name: str) -> str:
 
 
 def _rows(command: Any, prefix: str) -> list[str]:
-    rows = [row for base in command.bases for row in _rows(_class(base.canonical_path), prefix)]
+    return list(_by_option(command, prefix).values())
+
+
+def _by_option(command: Any, prefix: str) -> dict[str, str]:
+    """The row of every option; a class that says again what a field is replaces what it inherits."""
+    rows: dict[str, str] = {}
+    for base in command.bases:
+        rows |= _by_option(_class(base.canonical_path), prefix)
     for field in command.attributes.values():
         option = f"{prefix}{field.name.replace('_', '-')}"
         if "default_factory" in str(field.value) and not field.docstring:
-            rows += _rows(_class(field.annotation.canonical_path), f"{option}.")
+            rows |= _by_option(_class(field.annotation.canonical_path), f"{option}.")
         elif "property" not in field.labels and field.docstring:
-            rows.append(f"| `--{option}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |")
-    return list(dict.fromkeys(rows))  # a class whose base is loaded lists what it inherits too
+            rows[option] = f"| `--{option}` | {_default(field.value)} | {' '.join(field.docstring.value.split())} |"
+    return rows
 
 
 @cache
@@ -58,4 +65,8 @@ def _default(value: Any) -> str:
         value = _class(value.canonical_path).value
     quoted = re.fullmatch(r"(?:Path\()?(['\"])(.*)\1\)?", str(value))
     shown = quoted[2] if quoted else str(value)
-    return "" if shown in ("None", "False") else f"`{shown}`"
+    if power := re.fullmatch(r"1 << (\d+)", shown):
+        shown = str(1 << int(power[1]))
+    if several := re.fullmatch(r"\((.*)\)", shown):
+        shown = " ".join(each.strip().strip("'") for each in several[1].split(","))
+    return "" if shown in ("None", "False", "") or "default_factory" in shown else f"`{shown}`"

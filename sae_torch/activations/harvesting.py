@@ -222,7 +222,7 @@ def harvest_sites(
         What is harvested; its own site plays no part.
     sites : sequence of str
         Where activations are taken.
-    split, tokens, cache, language_model, progress, mesh : as in `harvest`
+    split, tokens, cache, language_model, progress, mesh : as in harvest
         `tokens` is the number of activations at each site.
 
     Returns
@@ -288,7 +288,7 @@ def harvest_pairs(
         What is harvested; its site is that of the inputs, and decides which tokens are dropped.
     target : str
         Site of the targets.
-    split, tokens, cache, language_model, progress, mesh : as in `harvest`
+    split, tokens, cache, language_model, progress, mesh : as in harvest
 
     Returns
     -------

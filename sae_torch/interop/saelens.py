@@ -74,7 +74,7 @@ def save(sae: SparseCoder | Adapter, folder: str | os.PathLike[str], metadata: d
 
     Parameters
     ----------
-    sae : SparseAutoencoder, Transcoder, or `Adapter` of a module of your own
+    sae : SparseAutoencoder, Transcoder, or Adapter of a module of your own
         Trained or calibrated, unless it is token choice.
     folder : path
         Made if missing. Files are replaced one by one, never left half-written. Of the processes of a mesh all call

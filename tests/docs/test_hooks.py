@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import pytest
 
 from docs.hooks import docstrings, formulas, options, reference, results
+from sae_torch.cli import COMMANDS
 
 PAGE = SimpleNamespace(file=SimpleNamespace(src_path="api/page.md"))
 
@@ -121,8 +125,22 @@ def test_times_are_drawn_where_several_sides_took_turns() -> None:
     assert results.timings({"headings": ["choice", "training s", "one ms"], "rows": [["token", 1.0, 2.0]]}) == []
 
 
-def test_no_option_is_listed_twice() -> None:
-    for command in ("commands.harvest.Harvest", "commands.train.Train"):
-        table = options.table(*f"sae_torch.{command}".rsplit(".", 1))
-        rows = [line for line in table.splitlines() if line.startswith("| `--")]
-        assert len(rows) == len(dict.fromkeys(rows)) > 10
+def options_of(kind: Any, prefix: str = "") -> list[str]:
+    """What the command line takes."""
+    hints, found = get_type_hints(kind), []
+    for field in fields(kind):
+        option = f"{prefix}{field.name.replace('_', '-')}"
+        found += options_of(hints[field.name], f"{option}.") if is_dataclass(hints[field.name]) else [option]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_lists_each_option_of_each_command_once(command: str) -> None:
+    module, name, _ = COMMANDS[command]
+    page = Path("docs/api/command-line.md").read_text(encoding="utf-8")
+    assert f"## {command}\n" in page
+    assert f"<!-- options of sae_torch.commands.{module}.{name} -->" in page
+    rows = re.findall(r"^\| `--(\S+)` \| (.*?) \|", options.table(f"sae_torch.commands.{module}", name), re.MULTILINE)
+    expected = options_of(getattr(import_module(f"sae_torch.commands.{module}"), name))
+    assert sorted(option for option, _ in rows) == sorted(expected)
+    assert [default for _, default in rows if "(" in default or "<<" in default] == []
