@@ -118,8 +118,8 @@ def _adaptive(findings: Findings) -> Verdict:
             status = Status.CONFIRMED
         else:
             said += (
-                ". So adaptive allocation is needed for the gain, but not enough: dictionaries that were trained with it "
-                "lose without it, and the one that was trained without it loses with it"
+                ". So adaptive allocation is needed for the gain, but not enough: dictionaries that were trained with "
+                "it lose without it, and the one that was trained without it loses with it"
             )
     return Verdict(claim, status, _sentence(said) + _seeds([token, *tested]))
 

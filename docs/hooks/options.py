@@ -27,11 +27,8 @@ def table(module: str, name: str) -> str:
     """The docstring, then one row for each field: option, default, meaning; inherited and nested ones too."""
     command = _class(f"{module}.{name}")
     head = ["| option | default | |", "| --- | --- | --- |"]
-    return "\n\n".join([command.docstring.value, "\n".join([*head, *_rows(command, "")])])
-
-
-def _rows(command: Any, prefix: str) -> list[str]:
-    return list(_by_option(command, prefix).values())
+    rows = "\n".join([*head, *_by_option(command, "").values()])
+    return "\n\n".join([command.docstring.value, '<div class="options" markdown>', rows, "</div>"])
 
 
 def _by_option(command: Any, prefix: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import MAIN, PLAN
@@ -24,6 +25,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 TABLE = re.compile(r"(?<=<!-- against peers -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 KS = (16, 32, 64)
 OURS, PEER = "BalancedChoice", "best peer"
+NAMES = {"ours": f"{OURS} (the default)", "peer": "best of dictionary_learning BatchTopK and sparsify TopK"}
+Side: TypeAlias = tuple[str, dict[str, list[float]], str]
 WIDTH, HEIGHT, LEFT, PANEL, TOP, FLOOR = 760, 264, 30, 340, 64, 216
 
 
@@ -88,25 +91,47 @@ STYLE = (
 )
 
 
-def picture(inline: bool = False) -> str:
-    """Two groups of bars. As a file its colours follow the reader's, inline those of the page."""
-    dead = {side: [_mean_dead(getattr(pair, side)) for pair in pairs()] for side in ("ours", "peer")}
-    error = {side: [getattr(pair, side).mean("nmse_at_k") for pair in pairs()] for side in ("ours", "peer")}
-    said = f"{OURS} against the {PEER}, at {', '.join(map(str, KS))} features per token"
-    style = "" if inline else f"<style>{STYLE}</style>"
-    drawn = (
-        f'<svg class="against" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" '
-        f'role="img" aria-label="{said}"><title>{said}: error at equal L0, and dead features</title>'
-        f"{style}"
-        f'<rect class="ours" x="{LEFT}" y="8" width="12" height="12" rx="2"/>'
-        f'<text x="{LEFT + 18}" y="19">{OURS} (the default)</text>'
-        f'<rect class="peer" x="{LEFT + 230}" y="8" width="12" height="12" rx="2"/>'
-        f'<text x="{LEFT + 248}" y="19">best of dictionary_learning BatchTopK and sparsify TopK</text>'
-        f"{_bars(LEFT, 'Error (NMSE) at equal L0', error, '.3f')}"
-        f"{_bars(LEFT + PANEL + 30, f'Dead features of {MAIN.n_features:,}', dead, ',.0f')}</svg>\n"
+def picture() -> str:
+    """Two groups of bars; the colours follow the reader's."""
+    legend = "".join(
+        f'<rect class="{side}" x="{left}" y="8" width="12" height="12" rx="2"/>'
+        f'<text x="{left + 18}" y="19">{name}</text>'
+        for left, (side, name) in zip((LEFT, LEFT + 230), NAMES.items(), strict=True)
     )
-    return f'<figure class="peers" data-search-exclude>{drawn.strip()}</figure>\n' if inline else drawn
+    title, (error, dead) = _said(), _sides()
+    return (
+        f'<svg class="against" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" role="img" aria-label="{title}">'
+        f"<title>{title}: error at equal L0, and dead features</title><style>{STYLE}</style>{legend}{_bars(LEFT, *error)}{_bars(LEFT + PANEL + 30, *dead)}</svg>\n"
+    )
+
+
+def inline() -> str:
+    """The same in the colours of the page: one picture a group, below each other on a phone."""
+    legend = "".join(
+        f'<li><svg class="against" width="12" height="12"><rect class="{side}" width="12" height="12" rx="2"/></svg>'
+        f"{name}</li>"
+        for side, name in NAMES.items()
+    )
+    top, width = TOP - 34, PANEL + 12
+    groups = "".join(
+        f'<svg class="against" xmlns="http://www.w3.org/2000/svg" viewBox="0 {top} {width} {HEIGHT - top}" '
+        f'width="{width}" height="{HEIGHT - top}" role="img" aria-label="{title}"><title>{title}: {_said()}</title>'
+        f"{_bars(0, title, values, form)}</svg>"
+        for title, values, form in _sides()
+    )
+    return f'<figure class="peers" data-search-exclude><ul class="legend">{legend}</ul><div>{groups}</div></figure>\n'
+
+
+def _said() -> str:
+    return f"{OURS} against the {PEER}, at {', '.join(map(str, KS))} features per token"
+
+
+def _sides() -> tuple[Side, Side]:
+    """What the two groups show: title, the values of both sides, how they are written."""
+    dead = {side: [_mean_dead(getattr(pair, side)) for pair in pairs()] for side in NAMES}
+    error = {side: [getattr(pair, side).mean("nmse_at_k") for pair in pairs()] for side in NAMES}
+    return ("Error (NMSE) at equal L0", error, ".3f"), (f"Dead features of {MAIN.n_features:,}", dead, ",.0f")
 
 
 def _mean_dead(runs: Runs) -> float:
@@ -132,6 +157,6 @@ def _bars(left: float, title: str, values: dict[str, list[float]], form: str) ->
 
 if __name__ == "__main__":
     TARGET.write_text(picture(), encoding="utf-8")
-    INLINE.write_text(picture(inline=True), encoding="utf-8")
+    INLINE.write_text(inline(), encoding="utf-8")
     README.write_text(TABLE.sub(lambda _: table(), README.read_text(encoding="utf-8")), encoding="utf-8")
     print(TARGET, README, sep="\n")

@@ -73,7 +73,7 @@ def test_the_readme_shows_what_was_measured() -> None:
     (shown,) = readme_figures.TABLE.findall(readme)
     assert shown == readme_figures.table(), "run docs/scripts/readme_figures.py"
     assert readme_figures.TARGET.read_text(encoding="utf-8") == readme_figures.picture()
-    assert readme_figures.INLINE.read_text(encoding="utf-8") == readme_figures.picture(inline=True)
+    assert readme_figures.INLINE.read_text(encoding="utf-8") == readme_figures.inline()
     said = re.search(r"come (\d+) times faster than from `torch.topk`.*?every row ([\d.]+) times", readme, re.DOTALL)
     assert said is not None
     times = readme_figures.times()
