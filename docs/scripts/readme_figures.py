@@ -102,7 +102,8 @@ def picture() -> str:
     return (
         f'<svg class="against" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
         f'height="{HEIGHT}" role="img" aria-label="{title}">'
-        f"<title>{title}: error at equal L0, and dead features</title><style>{STYLE}</style>{legend}{_bars(LEFT, *error)}{_bars(LEFT + PANEL + 30, *dead)}</svg>\n"
+        f"<title>{title}: error at equal L0, and dead features</title><style>{STYLE}</style>{legend}"
+        f"{_bars(LEFT, *error)}{_bars(LEFT + PANEL + 30, *dead)}</svg>\n"
     )
 
 
