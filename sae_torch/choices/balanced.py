@@ -133,6 +133,20 @@ class BalancedChoice(Choice):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("n_features_saved", torch.tensor(n_features))
 
+    @property
+    def variant(self) -> str:
+        """Its limits: those of features in multiples of the mean use, which k does not change."""
+        said = []
+        for kind, densities in (("floors", self.feature_floors), ("caps", self.feature_caps)):
+            if densities is not None and self.n_features is not None:
+                use = densities * self.n_features / self.k
+                alike = bool((use == use.flatten()[0]).all())
+                said.append(f"{kind} of {float(use.mean()):.3g} mean use" if alike else f"{kind} for each")
+        for kind, limit in (("floor", self.token_floors), ("cap", self.token_caps)):
+            if limit is not None:
+                said.append(f"{kind} {limit} a token")
+        return ", ".join(said)
+
     def settings(self) -> dict[str, Any]:
         """The limits."""
         of_features = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}

@@ -283,6 +283,11 @@ class Choice(Statistics):
         """Share of the training steps at which k must have arrived; None where it may move until the end."""
         return None
 
+    @property
+    def variant(self) -> str:
+        """What tells it apart from others of its class at any budget, in words; empty where nothing does."""
+        return ""
+
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the same choice again, as values that JSON can hold."""
         return {"k": self.k}

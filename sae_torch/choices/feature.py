@@ -209,6 +209,11 @@ class FeatureChoice(Choice):
         """The switch: quotas have the sum k."""
         return self.switch
 
+    @property
+    def variant(self) -> str:
+        """Quotas that are not those of the curve."""
+        return "uniform quotas" if isinstance(self.quotas, str) and self.quotas == "uniform" else ""
+
     def settings(self) -> dict[str, Any]:
         """The schedule of the quotas, and the curve that was fitted."""
         settings: dict[str, Any] = super().settings()

@@ -151,6 +151,8 @@ class Evaluation:
         Tokens seen, and the training loss there, where it is known.
     dashboard : path, optional
         File with the pages of all features, see `write_dashboard`.
+    variant : str
+        What tells its choice apart from others of its class, see `Choice.variant`.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Evaluation:
     features: tuple[FeaturePage, ...] = ()
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     dashboard: Path | None = None
+    variant: str = ""
 
     @classmethod
     def of(cls, name: str, sae: SparseCoder, quality: Quality) -> Evaluation:
@@ -206,6 +209,7 @@ class Evaluation:
             counts=tuple(quality.counts.tolist()),
             histogram=tuple(quality.histogram.tolist()),
             zipf=_zipf(quality),
+            variant=sae.choice.variant,
         )
 
     def with_model_loss(self, loss: ModelLoss) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from sae_torch.evaluation.evaluation import Evaluation
@@ -13,13 +14,18 @@ EQUAL_L0 = 0.05
 
 
 def methods(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The method of each: its choice in words, and its number of features where these differ."""
+    """The method of each: its choice in words, and its limits and number of features where these differ."""
     sizes = {evaluation.n_features for evaluation in evaluations}
-    return [
-        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", evaluation.choice).lower()
-        + (f", {evaluation.n_features:,} features" if len(sizes) > 1 else "")
-        for evaluation in evaluations
-    ]
+    kinds = Counter(choice for choice, _ in {(evaluation.choice, evaluation.variant) for evaluation in evaluations})
+    named = []
+    for evaluation in evaluations:
+        said = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", evaluation.choice).lower()]
+        if kinds[evaluation.choice] > 1 and evaluation.variant:
+            said.append(evaluation.variant)
+        if len(sizes) > 1:
+            said.append(f"{evaluation.n_features:,} features")
+        named.append(", ".join(said))
+    return named
 
 
 def colours(evaluations: Sequence[Evaluation]) -> list[int]:

@@ -21,27 +21,33 @@ from sae_torch.evaluation import (
     Difficulty,
     EdgeSwapNull,
     Evaluation,
+    EvaluationFile,
     FeaturePage,
     Quality,
     TokenContext,
     render_report,
 )
 from sae_torch.evaluation.evaluation import Cosines, ModelFigures
-from sae_torch.evaluation.report.methods import equal_l0
+from sae_torch.evaluation.report.methods import equal_l0, methods
 from tests.sae_torch.evaluation.report.tab import Tab
 
 NAMES = ("token choice", "mutual choice", "feature choice")
 HOSTILE = '</script><script>alert("x")</script> & "quoted"'
 
 
-def make_evaluation(name: str, seed: int, n_features: int = 300, n_tokens: int = 2000) -> Evaluation:
-    """Every part, with figures that tell the autoencoders apart."""
+def make_quality(n_features: int, n_tokens: int = 2000, seed: int = 0) -> Quality:
+    """Features that fire ever less often."""
     draw = torch.Generator().manual_seed(seed)
     densities = 3.0 / (torch.arange(n_features) + 20.0)
     counts = (densities * n_tokens).long() * (torch.rand(n_features, generator=draw) > 0.02)
     histogram = torch.bincount(torch.poisson(torch.full((n_tokens,), 8.0), generator=draw).long())
     rows, values = torch.zeros(n_features, 8).long(), torch.ones(n_features, 8)
-    quality = Quality(0.2 + 0.01 * seed, counts, histogram, rows, values, 0.19 + 0.01 * seed, 0.9 - 0.01 * seed)
+    return Quality(0.2 + 0.01 * seed, counts, histogram, rows, values, 0.19 + 0.01 * seed, 0.9 - 0.01 * seed)
+
+
+def make_evaluation(name: str, seed: int, n_features: int = 300, n_tokens: int = 2000) -> Evaluation:
+    """Every part, with figures that tell the autoencoders apart."""
+    quality = make_quality(n_features, n_tokens, seed)
     sae = st.SparseAutoencoder(16, n_features, st.MutualChoice(8))
     words = ("zebra", "state\nof the ", HOSTILE)
     return dataclasses.replace(
@@ -168,6 +174,39 @@ def test_a_sweep_has_a_line_for_each_method_and_marks_the_best_within_equal_l0(e
     assert [name for name, bold in rows if bold] == ringed
     # of one method and one L0 there is no line
     assert 'id="frontier"' not in render_report(evaluations, {})
+
+
+def test_choices_of_one_class_with_other_limits_are_methods_of_their_own(tmp_path: Path) -> None:
+    """At any k: limits follow it. An autoencoder that was saved and loaded is of the method that it was before."""
+    sweep = []
+    made = [
+        st.BalancedChoice(k, feature_floors=share * k / 20, feature_caps=caps)
+        for k in (1, 2)
+        for share, caps in ((0.25, None), (0.5, None), (0.25, 4 * k / 20))
+    ]
+    for number, choice in enumerate([*made, st.FeatureChoice(2, quotas="uniform", switch=0), st.TokenChoice(2)]):
+        sae = st.SparseAutoencoder(4, 20, choice)
+        st.Trainer(sae, st.TrainConfig(progress=False)).fit([torch.randn(200, 4)] * 3)
+        sae = st.load(st.save(sae, tmp_path / str(number)))
+        quality = make_quality(20)
+        sweep.append(Evaluation.of(str(number), sae, quality))
+    floors, more, caps = (
+        "floors of 0.25 mean use",
+        "floors of 0.5 mean use",
+        "floors of 0.25 mean use, caps of 4 mean use",
+    )
+    balanced = [f"balanced choice, {variant}" for variant in (floors, more, caps)]
+    assert methods(sweep) == [*balanced, *balanced, "feature choice", "token choice"]
+    assert methods(sweep[::3]) == ["balanced choice", "balanced choice", "feature choice"]
+    assert sweep[-2].variant == "uniform quotas"
+    file = EvaluationFile(tuple(sweep), {})
+    file.write(tmp_path / "evaluation.json")
+    assert methods(EvaluationFile.read(tmp_path / "evaluation.json").evaluations) == methods(sweep)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    for values in content["evaluations"]:  # as files of before are
+        del values["variant"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert {one.variant for one in EvaluationFile.read(tmp_path / "old.json").evaluations} == {""}
 
 
 @given(some.lists(some.floats(0.01, 1000.0), min_size=1, max_size=30))
