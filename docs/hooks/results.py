@@ -15,7 +15,7 @@ from typing import Any
 PLACE = "<!-- results -->"
 NAMED = re.compile(r"<!-- results: (\w+) -->")
 # Tables that have a page of their own.
-ELSEWHERE = ("rivals", "rough_step")
+ELSEWHERE = ("rivals", "rough_step", "parallel_model")
 # In the order of a reader's questions: training, selections and solvers, processes; then the rest by name.
 TITLES = {
     "training_step": "How long a training step takes",
@@ -37,6 +37,7 @@ TITLES = {
     "parallel": "Two processes beside one",
     "parallel_memory": "Memory of each process",
     "importing": "How long an import takes",
+    "parallel_model": "Many GPUs, computed",
 }
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 UNIT = " ms"
