@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeAlias, TypeVar
+
+from allocation.errors import InvalidProblemError
 
 T = TypeVar("T")
 Block: TypeAlias = tuple[int, int]
@@ -17,8 +20,10 @@ BLOCK_BYTES = 3 << 20
 RUN_BYTES = 1 << 26
 # Entries that passes in float64 hold at once where nothing says otherwise.
 BLOCK_ENTRIES = 1 << 17
-# Below this size starting threads costs more than it saves.
+# Below this size handing work over costs more than it saves.
 SERIAL_BYTES = 1 << 22
+# Threads at most, where the machine has fewer cores.
+MOST_THREADS = 64
 
 
 def map_blocks(
@@ -61,6 +66,8 @@ def map_runs(
     block_bytes: int = BLOCK_BYTES,
 ) -> list[T]:
     """`[work([(start, stop), ...]), ...]` over runs of such blocks: for work that goes on with what its blocks gave."""
+    if workers is not None and workers < 1:
+        raise InvalidProblemError(f"workers: expected 1 or more, found {workers}")
     if rows == 0:
         return []
     step = max(1, block_bytes * rows // max(nbytes, 1))
@@ -96,22 +103,34 @@ def _together(work: Callable[[list[Block]], T], runs: list[list[Block]], helpers
             if failures:  # what comes before the first of them has been taken
                 return
 
-    started = [_pool(helpers).submit(take_runs) for _ in range(min(helpers, len(runs) - 1))]
+    started: list[Future[None]] = []
     try:
+        with contextlib.suppress(RuntimeError):  # no thread can be started any more: fewer help, or none
+            started.extend(_pool().submit(take_runs) for _ in range(min(helpers, len(runs) - 1)))
         take_runs()
     finally:
-        for helper in started:
-            if not helper.cancel():
-                helper.result()
+        for _ in left:  # nobody takes another
+            pass
+        running = [helper for helper in started if not helper.cancel()]
+        try:
+            wait(running)
+        except BaseException:  # an interrupt: what has been taken comes to its end first
+            wait(running)
+            raise
     if failures:
-        raise failures[min(failures)]
+        first = failures[min(failures)]
+        failures.clear()
+        try:
+            raise first
+        finally:
+            del first  # which would keep itself, and the scores, by way of its traceback
     return [results[number] for number in range(len(runs))]
 
 
 @functools.cache
-def _pool(helpers: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; they can help several callers, and those who are helpers themselves."""
-    return ThreadPoolExecutor(helpers, thread_name_prefix="allocation")
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for work, started when there are too few; they help any caller, helpers too."""
+    return ThreadPoolExecutor(max(MOST_THREADS, available_cores()), thread_name_prefix="allocation")
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads

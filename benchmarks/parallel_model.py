@@ -1,7 +1,7 @@
 """Many GPUs, computed and not measured: what a step of a large dictionary needs, by mesh.
 
 Operations and bytes follow from the layout, and the bytes of gradients are those that `parallel.py` counts; rates are
-what the makers state. So every time is a lower bound, and the larger of two says what a mesh is limited by.
+what the makers state. So every time is a lower bound.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ WEIGHT, SCORE = 4, 2
 PASSES = 7
 HEADINGS = [
     "features", "GPUs", "data x features", "GB per GPU", "product ms", "Adam ms", "gradients ms", "reconstruction ms",
-    "GB crossing",
+    "GB between machines",
 ]  # fmt: skip
 NOTES = (
     f"Computed, not measured: no GPU has run it. Batch of {TOKENS:,} tokens, d_model {D_MODEL}, k {K}; weights, "
     "gradients and moments in float32, encoder product in bfloat16. Lower bounds at stated rates: "
     f"{PRODUCT / 1e12:.0f} TFLOP/s, {MEMORY / 1e12} TB/s of memory, {WITHIN / 1e9:.0f} GB/s between GPUs of a machine "
-    f"of {NODE}, {BETWEEN / 1e9:.0f} GB/s between machines. Crossing: what each GPU sends in a step. "
+    f"of {NODE}, {BETWEEN / 1e9:.0f} GB/s of each GPU between machines; sums are made within machines first. The last "
+    "column is what each GPU sends to other machines in a step. "
     f"Left out: meshes that need more than {ROOM / 1e9:.0f} GB a GPU."
 )
 
@@ -67,31 +68,51 @@ class Step:
         return 2 * (self.tokens // self.data) * self.rows * self.d_model
 
     @property
-    def gradients(self) -> float:
-        """Bytes that it sends to add up gradients over `data`, in a ring."""
-        return ring(self.data) * WEIGHT * self.weights
+    def gradients(self) -> int:
+        """Bytes of the gradients that are added up over `data`."""
+        return WEIGHT * self.weights if self.data > 1 else 0
 
     @property
-    def reconstruction(self) -> float:
-        """Bytes that it sends to add up its tokens' reconstructions over `features`."""
-        return ring(self.features) * WEIGHT * (self.tokens // self.data) * self.d_model
+    def reconstruction(self) -> int:
+        """Bytes of its tokens' reconstruction that is added up over `features`."""
+        return WEIGHT * (self.tokens // self.data) * self.d_model if self.features > 1 else 0
+
+    def members(self) -> tuple[int, int]:
+        """How many of a group of `data`, and of one of `features`, are on one machine: the latter are neighbours."""
+        of_features = min(self.features, NODE)
+        return min(self.data, NODE // of_features), of_features
+
+    def between(self) -> float:
+        """Bytes that it sends to other machines."""
+        of_data, of_features = self.members()
+        return (
+            ring(self.data // of_data) * self.gradients / of_data
+            + ring(self.features // of_features) * self.reconstruction / of_features
+        )
 
     def times(self) -> tuple[float, float, float, float]:
         """Milliseconds of the product, of Adam, of the gradients and of the reconstructions, at stated rates."""
-        # processes with the same tokens are neighbours
-        within = WITHIN if self.features <= NODE else BETWEEN
-        between = WITHIN if self.data * self.features <= NODE else BETWEEN
+        of_data, of_features = self.members()
         return (
             1e3 * self.operations / PRODUCT,
             1e3 * PASSES * WEIGHT * self.weights / MEMORY,
-            1e3 * self.gradients / between,
-            1e3 * self.reconstruction / within,
+            1e3 * sum_seconds(self.gradients, self.data, of_data),
+            1e3 * sum_seconds(self.reconstruction, self.features, of_features),
         )
 
 
 def ring(ranks: int) -> float:
     """How many times its own tensor a process of a ring sends, to add it up."""
     return 2 * (ranks - 1) / ranks
+
+
+def sum_seconds(size: int, ranks: int, members: int) -> float:
+    """Time to add up so many bytes over a group of which so many are on one machine.
+
+    First within each machine, then each member a share of it between the machines by its own port, both under way at
+    once: the slower of the two.
+    """
+    return max(ring(members) * size / WITHIN, ring(ranks // members) * size / members / BETWEEN)
 
 
 def rows() -> list[list[Any]]:
@@ -101,9 +122,8 @@ def rows() -> list[list[Any]]:
         cuts = [1 << bit for bit in range(gpus.bit_length())]
         for step in (Step(gpus // features, features, n_features) for features in cuts):
             if step.room <= ROOM:
-                crossing = (step.gradients + step.reconstruction) / 1e9
                 named = [f"{n_features >> 20} M", gpus, f"{step.data} x {step.features}", step.room / 1e9]
-                found.append([*named, *step.times(), crossing])
+                found.append([*named, *step.times(), step.between() / 1e9])
     return found
 
 

@@ -194,5 +194,12 @@ def _described(batch: Any) -> str:
     """A batch that does not fit, in words."""
     if isinstance(batch, Tensor):
         return str(tuple(batch.shape))
-    pairs = "; pairs are for st.Transcoder" if isinstance(batch, (tuple, list)) else ""
-    return f"{type(batch).__name__}{pairs}"
+    hint = ""
+    if isinstance(batch, (tuple, list)):
+        alone = len(batch) == 1
+        hint = (
+            "; of a DataLoader over a TensorDataset pass [x for x, in loader]"
+            if alone
+            else "; pairs are for st.Transcoder"
+        )
+    return f"{type(batch).__name__}{hint}"

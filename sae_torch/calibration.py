@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ def calibrate(sae: SparseCoder | Adapter | nn.Module, batches: Iterable[Batch]) 
     >>> round(sae.eval()(x).codes.l0, 1)
     4.0
     """
+    require_several(batches)
     if not isinstance(sae, SparseCoder):
         return _calibrate_module(sae.module if isinstance(sae, Adapter) else sae, list(batches))
     inputs = [sae.inputs_of(batch) for batch in batches]
@@ -76,6 +78,8 @@ def _calibrate_module(module: nn.Module, batches: list[Any]) -> None:
                 f"batches: expected what the module takes, found a {type(batch).__name__} as batch {number}; of a "
                 "DataLoader over a TensorDataset pass (x for x, in loader)"
             )
+        if isinstance(batch, np.ndarray):
+            raise InputError(f"batches: expected tensors, found an array of NumPy as batch {number}")
         scores = scores_in(module, batch)
         choice.build(scores.shape[1])
         tokens += len(scores)
@@ -103,6 +107,21 @@ def calibrate_choice(choice: Choice, scores: Callable[[Tensor], Iterable[Any]], 
     tokens = choice.world.total(sum(x.shape[0] for x in all_batches))
     _require_tokens(tokens)
     choice.calibrate(_ScoreBlocks(scores, all_batches), tokens)
+
+
+def require_several(batches: Any) -> None:
+    """Refuse one tensor in place of batches, whose rows would be taken for them.
+
+    Raises
+    ------
+    InputError
+        If it is one, or an array.
+    """
+    if isinstance(batches, (Tensor, np.ndarray)) and batches.ndim < 3:
+        raise InputError(
+            f"batches: expected several (tokens, d_model) tensors, found one {type(batches).__name__} of shape "
+            f"{tuple(batches.shape)}; pass x.split(2048) of a tensor x"
+        )
 
 
 def _require_tokens(tokens: int) -> None:

@@ -58,12 +58,17 @@ def _class(path: str) -> Any:
 
 def _default(value: Any) -> str:
     """What stands for a field that is not given, as one would type it."""
+    if value is None:
+        return "required"
     if isinstance(value, griffe.ExprName):
         value = _class(value.canonical_path).value
+    if isinstance(value, griffe.ExprAttribute):  # of the other package, `al.ZIPF_BETA`
+        value = _package("allocation")[str(value).rpartition(".")[2]].value
     quoted = re.fullmatch(r"(?:Path\()?(['\"])(.*)\1\)?", str(value))
     shown = quoted[2] if quoted else str(value)
-    if power := re.fullmatch(r"1 << (\d+)", shown):
-        shown = str(1 << int(power[1]))
+    if calculated := re.fullmatch(r"(\d+) (/|<<) (\d+)", shown):
+        left, right = int(calculated[1]), int(calculated[3])
+        shown = str(left / right if calculated[2] == "/" else left << right)
     if several := re.fullmatch(r"\((.*)\)", shown):
         shown = " ".join(each.strip().strip("'") for each in several[1].split(","))
     return "" if shown in ("None", "False", "") or "default_factory" in shown else f"`{shown}`"

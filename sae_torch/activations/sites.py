@@ -103,6 +103,26 @@ def hook_name(site: str) -> str:
     return f"blocks.{index - 1}.hook_resid_post" if index else "blocks.0.hook_resid_pre"
 
 
+def are_other_sites(one: str, other: str) -> bool:
+    """Whether two names of `hook_name` are of different sites; names of two kinds cannot be compared.
+
+    Examples
+    --------
+    >>> are_other_sites("blocks.10.hook_resid_post", "blocks.5.hook_resid_post")
+    True
+    >>> are_other_sites("blocks.11.hook_resid_pre", "blocks.10.hook_resid_post")
+    False
+    """
+    if one.startswith("blocks.") != other.startswith("blocks."):
+        return False
+    before = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
+    after = [
+        name if (found := before.fullmatch(name)) is None else f"blocks.{int(found[1]) - 1}.hook_resid_post"
+        for name in (one, other)
+    ]
+    return after[0] != after[1]
+
+
 def hidden_state(output: Any) -> Tensor:
     """Hidden state in a module's output, which is a tensor, or a tuple or list that starts with one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,6 +115,13 @@ class BalancedChoice(Choice):
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, ledgers and thresholds, one entry per feature."""
+        limits = (self.token_caps, self.token_floors, self.feature_caps, self.feature_floors)
+        if all(limit is None for limit in limits):
+            warnings.warn(
+                "BalancedChoice: no limits are given, so it is mutual choice, and features may die; a quarter of the "
+                f"mean use, feature_floors={self.k / (4 * n_features):.3g} (k / (4 * n_features)), keeps all in use",
+                stacklevel=2,
+            )
         self.tracker = FrequencyTracker(n_features)
         caps = _expanded("feature_caps", self.feature_caps, n_features, 1.0)
         floors = _expanded("feature_floors", self.feature_floors, n_features, 0.0)
@@ -133,9 +141,8 @@ class BalancedChoice(Choice):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("n_features_saved", torch.tensor(n_features))
 
-    @property
-    def variant(self) -> str:
-        """Its limits: those of features in multiples of the mean use, which k does not change."""
+    def in_words(self) -> str:
+        """Its limits, those of features in multiples of the mean use, k / n_features."""
         said = []
         for kind, densities in (("floors", self.feature_floors), ("caps", self.feature_caps)):
             if densities is not None and self.n_features is not None:

@@ -283,9 +283,8 @@ class Choice(Statistics):
         """Share of the training steps at which k must have arrived; None where it may move until the end."""
         return None
 
-    @property
-    def variant(self) -> str:
-        """What tells it apart from others of its class at any budget, in words; empty where nothing does."""
+    def in_words(self) -> str:
+        """What tells it apart from others of its class, whatever k; empty where nothing does."""
         return ""
 
     def settings(self) -> dict[str, Any]:
@@ -389,6 +388,8 @@ def tokens_of(scores: Scores, part: al.Part | None) -> int:
 
 def as_matrix(scores: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
     """Scores as a (tokens, features) matrix, and the axes that the tokens had where they were several."""
+    if isinstance(scores, np.ndarray):
+        raise InputError("scores: expected a tensor, found an array of NumPy; pass torch.from_numpy(scores)")
     if scores.ndim < 3:
         return scores, None
     axes = tuple(scores.shape[:-1])

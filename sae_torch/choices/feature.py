@@ -209,9 +209,8 @@ class FeatureChoice(Choice):
         """The switch: quotas have the sum k."""
         return self.switch
 
-    @property
-    def variant(self) -> str:
-        """Quotas that are not those of the curve."""
+    def in_words(self) -> str:
+        """Uniform quotas; others follow a curve, or were given."""
         return "uniform quotas" if isinstance(self.quotas, str) and self.quotas == "uniform" else ""
 
     def settings(self) -> dict[str, Any]:

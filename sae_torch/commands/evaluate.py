@@ -15,7 +15,7 @@ import torch
 from sae_torch.activations import Activations, LanguageModel, Pairs, Rows, load_language_model, open_activations
 from sae_torch.activations.files import targets_beside
 from sae_torch.activations.language_model import model_provenance
-from sae_torch.activations.sites import hook_name
+from sae_torch.activations.sites import are_other_sites, hook_name
 from sae_torch.choices.own import import_module
 from sae_torch.devices import AUTO, described_device, resolved_device
 from sae_torch.environment import package_versions
@@ -175,6 +175,7 @@ class Evaluate:
         language_model = self._language_model(activations)
         if leads():
             self._compare_beginnings(activations)
+            self._compare_sites(activations)
             if language_model is not None and self.loss_windows and not language_model.is_causal:
                 kind = type(language_model.model).__name__
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
@@ -261,6 +262,14 @@ class Evaluate:
                     f"a text (prepend_bos), {self.activations} was harvested {'with' if begins else 'without'} one: "
                     f"harvest with --bos {'yes' if trained else 'no'} to judge it on what it knows"
                 )
+
+    def _compare_sites(self, activations: Rows) -> None:
+        """Say where an autoencoder was trained at another site: only its numbers would tell."""
+        here = metadata_of(activations.header).get("hook_name")
+        for folder in self.autoencoders:
+            trained = formats.metadata(folder.expanduser(), self.format, self.layer).get("hook_name")
+            if isinstance(trained, str) and here is not None and are_other_sites(trained, here):
+                print(f"{folder} was trained at {trained}, {self.activations} was harvested at {here}: judge it there")
 
     def _language_model(self, activations: Rows) -> LanguageModel | None:
         """The model the activations come from; None where they have no text or it is not needed."""

@@ -151,8 +151,8 @@ class Evaluation:
         Tokens seen, and the training loss there, where it is known.
     dashboard : path, optional
         File with the pages of all features, see `write_dashboard`.
-    variant : str
-        What tells its choice apart from others of its class, see `Choice.variant`.
+    variant : str, optional
+        What tells its choice apart from others of its class, see `Choice.in_words`; files of before do not say.
     """
 
     name: str
@@ -178,7 +178,7 @@ class Evaluation:
     features: tuple[FeaturePage, ...] = ()
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     dashboard: Path | None = None
-    variant: str = ""
+    variant: str | None = None
 
     @classmethod
     def of(cls, name: str, sae: SparseCoder, quality: Quality) -> Evaluation:
@@ -209,7 +209,7 @@ class Evaluation:
             counts=tuple(quality.counts.tolist()),
             histogram=tuple(quality.histogram.tolist()),
             zipf=_zipf(quality),
-            variant=sae.choice.variant,
+            variant=sae.choice.in_words(),
         )
 
     def with_model_loss(self, loss: ModelLoss) -> Evaluation:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 CONFIG = "config.toml"
+# Fewer steps than this are said: warm-up and decay are most of them.
+FEW_STEPS = 100
 # Sections and fields that do not change the result.
 INCIDENTAL = ("out", "checkpoints", "metrics", "parallel")
 INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
@@ -294,6 +296,10 @@ class Run:
                 with self._naming(step, reader):
                     trainer.checked(x, step)
             trainer.begin([self.world.share(x) for x in first], len(reader), len(reader) * reader.batch_size)
+        if len(reader) < FEW_STEPS:
+            passes = self.config.reader.passes * -(-FEW_STEPS // len(reader))
+            again = "" if self.config.live else f", or --reader.passes {passes} shows the same ones again"
+            self._say(f"only {len(reader)} steps of {reader.batch_size} tokens: more tokens make more{again}")
         return itertools.chain(first, batches)
 
     def _train(self, first: int, resumed: bool, reader: Stream, trainers: dict[str, Trainer]) -> None:

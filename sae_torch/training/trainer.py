@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import allocation as al
+from sae_torch.calibration import require_several
 from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
 from sae_torch.losses import matryoshka_loss, reconstruction
@@ -125,6 +126,7 @@ class Trainer:
         FloatingPointError
             If the loss is not finite or diverges; the message names the step.
         """
+        require_several(batches)
         steps = self.world.same("steps", _step_count(batches, steps))
         self._require_idle("fit")
         was_training = self.sae.training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,12 +125,18 @@ def test_times_are_drawn_where_several_sides_took_turns() -> None:
     assert results.timings({"headings": ["choice", "training s", "one ms"], "rows": [["token", 1.0, 2.0]]}) == []
 
 
-def options_of(kind: Any, prefix: str = "") -> list[str]:
-    """What the command line takes."""
-    hints, found = get_type_hints(kind), []
+def options_of(kind: Any, prefix: str = "") -> dict[str, str]:
+    """What the command line takes, with the defaults as the page has them."""
+    hints, found = get_type_hints(kind), {}
     for field in fields(kind):
-        option = f"{prefix}{field.name.replace('_', '-')}"
-        found += options_of(hints[field.name], f"{option}.") if is_dataclass(hints[field.name]) else [option]
+        option, value = f"{prefix}{field.name.replace('_', '-')}", field.default
+        if is_dataclass(hints[field.name]):
+            found |= options_of(hints[field.name], f"{option}.")
+        elif value is MISSING:
+            found[option] = "required" if field.default_factory is MISSING else ""
+        else:
+            words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            found[option] = "" if value is None or value is False or value == () else f"`{words}`"
     return found
 
 
@@ -141,6 +147,4 @@ def test_the_page_lists_each_option_of_each_command_once(command: str) -> None:
     assert f"## {command}\n" in page
     assert f"<!-- options of sae_torch.commands.{module}.{name} -->" in page
     rows = re.findall(r"^\| `--(\S+)` \| (.*?) \|", options.table(f"sae_torch.commands.{module}", name), re.MULTILINE)
-    expected = options_of(getattr(import_module(f"sae_torch.commands.{module}"), name))
-    assert sorted(option for option, _ in rows) == sorted(expected)
-    assert [default for _, default in rows if "(" in default or "<<" in default] == []
+    assert sorted(rows) == sorted(options_of(getattr(import_module(f"sae_torch.commands.{module}"), name)).items())

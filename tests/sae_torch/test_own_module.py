@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -181,6 +182,12 @@ class NeverCalls(Mine):
         ),
         (lambda to: st.Adapter(Mine(st.TokenChoice(K)), "W", nn.Linear(F, D)), r"encoder: .* found str"),
         (lambda to: st.calibrate(NeverCalls(st.MutualChoice(K)), activations(1, 0)), r"calls its choice, .* none"),
+        (
+            lambda to: st.calibrate(Mine(st.MutualChoice(K)), torch.ones(4, D)),
+            r"batches: expected several \(tokens, d_model\) tensors, found one Tensor",
+        ),
+        (lambda to: st.calibrate(Mine(st.MutualChoice(K)), [np.ones((4, D))]), "found an array of NumPy as batch 0"),
+        (lambda to: st.TokenChoice(K)(np.ones((4, F))), r"scores: .* pass torch\.from_numpy\(scores\)"),
         (lambda to: st.calibrate(Mine(st.MutualChoice(K)), []), r"batches: calibration needs at least one token"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from sae_torch.evaluation.evaluation import Evaluation
@@ -14,13 +13,19 @@ EQUAL_L0 = 0.05
 
 
 def methods(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The method of each: its choice in words, and its limits and number of features where these differ."""
+    """The method of each: its choice in words, and its limits and number of features where these differ.
+
+    Limits make methods where some share them. Where each has its own, as fixed caps at several k in multiples of the
+    mean use, or where a file does not say them, the choice alone does.
+    """
     sizes = {evaluation.n_features for evaluation in evaluations}
-    kinds = Counter(choice for choice, _ in {(evaluation.choice, evaluation.variant) for evaluation in evaluations})
+    variants: dict[str, list[str | None]] = {}
+    for evaluation in evaluations:
+        variants.setdefault(evaluation.choice, []).append(evaluation.variant)
     named = []
     for evaluation in evaluations:
-        said = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", evaluation.choice).lower()]
-        if kinds[evaluation.choice] > 1 and evaluation.variant:
+        said, found = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", evaluation.choice).lower()], variants[evaluation.choice]
+        if evaluation.variant and None not in found and 1 < len(set(found)) < len(found):
             said.append(evaluation.variant)
         if len(sizes) > 1:
             said.append(f"{evaluation.n_features:,} features")

@@ -35,6 +35,7 @@ PACKAGE = "sae_torch.evaluation.report"
 # Names that fit into a title.
 MOST_NAMED = 8
 LEAD = "Sparse autoencoders side by side, judged on held-out activations."
+LEAD_ALONE = "A sparse autoencoder, judged on held-out activations."
 DEFAULT = "BalancedChoice"
 SCRIPTS = ("blocks.js", "examples.js", "feature.js", "dashboard.js")
 DATA = "data"
@@ -161,7 +162,7 @@ def _rendered(
         .get_template("page.html")
         .render(
             title=_title(evaluations),
-            lead=lead,
+            lead=LEAD_ALONE if lead == LEAD and len(evaluations) == 1 else lead,
             sections=[section for section in sections if section[2]],
             dashboard={"runs": runs, "opened": opened, "data": data} if runs else None,
             styles=[_file(name) for name in ("page.css", *(["dashboard.css"] if runs else []))],

@@ -77,6 +77,11 @@ def test_sotu_is_a_name() -> None:
     [
         (lambda place: str(place / "nowhere"), "expected a folder or a .jsonl file, found nothing"),
         (lambda place: str(place), "expected .txt files, found none"),
+        (
+            lambda place: _written(place / "a.md", b"a") and _written(place / "GPL", b"b") and str(place),
+            "expected .txt files, found none, but suffixes .md, none",
+        ),
+        (lambda place: _written(place / "a.csv", b"a") and str(place), "suffixes .csv; set `stream` to read those"),
         (lambda place: _written(place / "a.txt", b"\xff\xfe") and str(place), "expected UTF-8, found something else ("),
         (
             lambda place: _written(place / "a.txt", b" \n") and str(place),

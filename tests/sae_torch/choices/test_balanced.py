@@ -139,6 +139,17 @@ def test_calibration_pools_the_first_tokens_that_fit(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(choice.batch_free().theta, thetas[1])
 
 
+def test_balanced_choice_without_limits_says_that_it_is_mutual_choice() -> None:
+    scores = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    bare = st.BalancedChoice(8)
+    with pytest.warns(UserWarning, match=r"no limits are given, .* feature_floors=0\.0312 \(k / \(4 \* n_features\)\)"):
+        matches = bare.mask(scores)
+    assert torch.equal(matches, st.MutualChoice(8).mask(scores))
+    assert torch.equal(bare.mask(scores), matches), "once"
+    for limits in ({"token_caps": 9}, {"token_floors": 0}, {"feature_caps": 1.0}, {"feature_floors": 0.01}):
+        st.BalancedChoice(8, **limits).mask(scores)  # in silence, since warnings are errors
+
+
 def test_feature_limits_alone_are_thresholds_on_disk(tmp_path: Path) -> None:
     sae = st.SparseAutoencoder(8, 24, st.BalancedChoice(3, feature_caps=0.3, feature_floors=np.full(24, 0.01)))
     generator = torch.Generator().manual_seed(0)
@@ -163,7 +174,7 @@ def test_feature_limits_alone_are_thresholds_on_disk(tmp_path: Path) -> None:
             lambda: st.BalancedChoice(2, feature_caps=0.1, feature_floors=0.2)(torch.ones(2, 4)),
             "feature_floors: 0.2 of feature 0 exceeds its cap 0.1",
         ),
-        (lambda: st.BalancedChoice(2).eval()(torch.ones(2, 4)), "no thresholds for eval mode yet"),
+        (lambda: st.BalancedChoice(2, feature_floors=0.1).eval()(torch.ones(2, 4)), "no thresholds for eval mode yet"),
     ],
 )
 def test_bad_arguments_are_named(call: Any, message: str) -> None:

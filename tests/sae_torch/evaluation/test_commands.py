@@ -117,6 +117,21 @@ def test_windows_that_began_otherwise_in_training_are_said(
     assert ("prepend_bos" in out) == bool(said)
 
 
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [("blocks.0.hook_resid_post", True), ("blocks.2.hook_resid_pre", False), ("model.layers.1", False), (None, False)],
+)
+def test_another_site_than_that_of_training_is_said(
+    trained: str | None, said: bool, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert metadata_of(open_held_out(place).header)["hook_name"] == "blocks.1.hook_resid_post"
+    st.save(
+        st.load(place / "saes" / "token"), place / "sited", metadata={} if trained is None else {"hook_name": trained}
+    )
+    assert run("--autoencoders", "sited", "--loss-windows", "0", "--pages", "0", "--overwrite") == 0
+    assert (f"was trained at {trained}" in capsys.readouterr().out) == said
+
+
 def test_activations_that_do_not_say_how_windows_began_leave_it_open(place: Path) -> None:
     np.save(place / "rows.npy", open_held_out(place).tensor().numpy())
     assert "prepend_bos" not in metadata_of(open_activations(place / "rows.npy").header)

@@ -124,6 +124,19 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
     assert metrics == expected
 
 
+def test_a_run_of_few_steps_says_so(config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = len(np.load(config.activations)) // 128
+    assert steps < 100
+    words = ["train", "--activations", str(config.activations), "--sae.n-features", "64", "--sae.k", "4"]
+    words += ["--reader.batch-size", "128", "--reader.passes"]
+    assert main([*words, "1", "--out", str(tmp_path / "once")]) == 0
+    passes = -(-100 // steps)
+    said = f"only {steps} steps of 128 tokens: more tokens make more, or --reader.passes {passes} shows"
+    assert said in capsys.readouterr().err
+    assert main([*words, str(passes), "--out", str(tmp_path / "often")]) == 0
+    assert "only" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_says_how_to_go_on(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int

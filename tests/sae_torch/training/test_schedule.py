@@ -44,7 +44,9 @@ def test_the_budget_moves_one_way_and_arrives(start: float, k: float, share: flo
     assert values == sorted(values, reverse=start > k) or start == pytest.approx(k)
 
 
-@pytest.mark.parametrize("choice", [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4), st.BalancedChoice(4)])
+@pytest.mark.parametrize(
+    "choice", [st.TokenChoice(4), st.MutualChoice(4), st.FeatureChoice(4), st.BalancedChoice(4, feature_floors=0.01)]
+)
 def test_the_batches_follow_the_annealed_budget(choice: st.Choice) -> None:
     sae = st.SparseAutoencoder(16, 64, choice)
     config = st.TrainConfig(k_start=8, k_annealing=0.5, progress=False)

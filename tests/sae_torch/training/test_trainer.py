@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -252,6 +253,10 @@ def test_inputs_kept_for_calibration_are_bounded() -> None:
         ([torch.ones(4, 9)], None, r"batch 0 must have shape \(tokens, 16\), found \(4, 9\)"),
         ([torch.full((4, 16), float("nan"))], None, "batch 0 holds NaN or infinite activations"),
         ([[1.0]], None, r"batch 0 must have shape \(tokens, 16\), found list"),
+        ([[torch.ones(4, 16)]], None, r"found list; of a DataLoader over a TensorDataset pass \[x for x, in loader\]"),
+        ([[torch.ones(4, 16)] * 2], None, "found list; pairs are for st.Transcoder"),
+        (torch.ones(4, 16), None, r"found one Tensor of shape \(4, 16\); pass x\.split\(2048\)"),
+        (np.ones((4, 16)), None, r"found one ndarray of shape \(4, 16\)"),
         ([torch.ones(4, 16)], 3, "batches: ended after 1 of 3 steps"),
     ],
 )

@@ -177,7 +177,7 @@ def test_a_sweep_has_a_line_for_each_method_and_marks_the_best_within_equal_l0(e
 
 
 def test_choices_of_one_class_with_other_limits_are_methods_of_their_own(tmp_path: Path) -> None:
-    """At any k: limits follow it. An autoencoder that was saved and loaded is of the method that it was before."""
+    """At any k, where they follow it. What was saved and loaded is of the method that it was before."""
     sweep = []
     made = [
         st.BalancedChoice(k, feature_floors=share * k / 20, feature_caps=caps)
@@ -206,7 +206,20 @@ def test_choices_of_one_class_with_other_limits_are_methods_of_their_own(tmp_pat
     for values in content["evaluations"]:  # as files of before are
         del values["variant"]
     (tmp_path / "old.json").write_text(json.dumps(content))
-    assert {one.variant for one in EvaluationFile.read(tmp_path / "old.json").evaluations} == {""}
+    old = EvaluationFile.read(tmp_path / "old.json").evaluations
+    assert methods(old) == ["balanced choice"] * 6 + ["feature choice", "token choice"]
+    assert methods([*old[:3], *sweep]) == ["balanced choice"] * 9 + ["feature choice", "token choice"]
+
+
+def test_limits_that_do_not_follow_k_are_one_method() -> None:
+    sweep = []
+    for k in (1, 2, 4):
+        sae = st.SparseAutoencoder(4, 20, st.BalancedChoice(k, feature_caps=0.5))
+        sae(torch.ones(2, 4))
+        sweep.append(dataclasses.replace(Evaluation.of(str(k), sae, make_quality(20)), l0=float(k)))
+    assert len({one.variant for one in sweep}) == 3
+    assert methods(sweep) == ["balanced choice"] * 3
+    assert 'id="frontier"' in render_report(sweep, {})
 
 
 @given(some.lists(some.floats(0.01, 1000.0), min_size=1, max_size=30))
