@@ -31,7 +31,7 @@ CHOICES = {
     "balanced": lambda: st.BalancedChoice(k=3, token_caps=5, feature_caps=0.5),
     "both": lambda: st.BalancedChoice(k=3, token_floors=1, feature_floors=0.01),
     "floors": lambda: st.BalancedChoice(k=3, feature_floors=0.03),
-    "neither": lambda: st.BalancedChoice(k=3, token_caps=100),
+    "neither": lambda: st.BalancedChoice(k=3, feature_floors=0.0),
     "limits": lambda: st.BalancedChoice(k=3, feature_floors=0.03, feature_caps=0.3),
 }
 
