@@ -68,6 +68,8 @@ class BalancedChoice(Choice):
     supports_padded = True
     supports_rough = True
     supports_parts = True
+    # whether it has been said that there are no limits
+    _is_said: bool = False
     on_host = ("cap_densities", "floor_densities", "caps_owed", "floors_owed", "steps")
 
     cap_densities: Tensor
@@ -115,13 +117,6 @@ class BalancedChoice(Choice):
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, ledgers and thresholds, one entry per feature."""
-        limits = (self.token_caps, self.token_floors, self.feature_caps, self.feature_floors)
-        if all(limit is None for limit in limits):
-            warnings.warn(
-                "BalancedChoice: no limits are given, so it is mutual choice, and features may die; a quarter of the "
-                f"mean use, feature_floors={self.k / (4 * n_features):.3g} (k / (4 * n_features)), keeps all in use",
-                stacklevel=2,
-            )
         self.tracker = FrequencyTracker(n_features)
         caps = _expanded("feature_caps", self.feature_caps, n_features, 1.0)
         floors = _expanded("feature_floors", self.feature_floors, n_features, 0.0)
@@ -252,6 +247,15 @@ class BalancedChoice(Choice):
 
     def _measure(self, fired: Tensor) -> None:
         """Take the densities of a batch into the running ones."""
+        limits = (self.token_caps, self.token_floors, self.feature_caps, self.feature_floors)
+        if not self._is_said and all(limit is None for limit in limits):
+            self._is_said = True
+            floor = self.k / (4 * self.densities.numel())
+            warnings.warn(
+                "BalancedChoice: no limits are given, so it is mutual choice, and features may die; a quarter of the "
+                f"mean use, feature_floors={floor:.3g} (k / (4 * n_features)), keeps all in use",
+                stacklevel=2,
+            )
         self.steps.add_(1)
         self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE))
 

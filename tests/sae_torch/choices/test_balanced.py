@@ -143,11 +143,12 @@ def test_balanced_choice_without_limits_says_that_it_is_mutual_choice() -> None:
     scores = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
     bare = st.BalancedChoice(8)
     with pytest.warns(UserWarning, match=r"no limits are given, .* feature_floors=0\.0312 \(k / \(4 \* n_features\)\)"):
-        matches = bare.mask(scores)
-    assert torch.equal(matches, st.MutualChoice(8).mask(scores))
-    assert torch.equal(bare.mask(scores), matches), "once"
-    for limits in ({"token_caps": 9}, {"token_floors": 0}, {"feature_caps": 1.0}, {"feature_floors": 0.01}):
-        st.BalancedChoice(8, **limits).mask(scores)  # in silence, since warnings are errors
+        matches = bare(scores)
+    mutual = st.MutualChoice(8)(scores)
+    assert torch.equal(matches.features, mutual.features)
+    assert torch.equal(bare(scores).features, mutual.features), "once"
+    for limits in ({"token_caps": 9}, {"token_floors": 0}, {"feature_caps": 1.0}, {"feature_floors": 0.0}):
+        st.BalancedChoice(8, **limits)(scores)  # in silence, since warnings are errors
 
 
 def test_feature_limits_alone_are_thresholds_on_disk(tmp_path: Path) -> None:
