@@ -7,7 +7,7 @@ from statistics import fmean
 from benchmarks.study.cell import Setting
 from benchmarks.study.findings import Findings, Runs, pairs
 from benchmarks.study.long.plan import ALIGNED_ONES, LONG, OTHER_VARIANTS, SHORT, WIDE
-from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, PEERS, TOKEN
+from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN
 from benchmarks.study.verdicts import bar
 
 OPEN = "not known yet: what it needs has not been run"
@@ -65,30 +65,37 @@ def _rivals(findings: Findings) -> str:
 
 
 def _trainer(findings: Findings) -> str:
+    """Between each pair only the trainer differs; between floors and the best peer all does."""
     setting = LONG if findings.of(LONG, TOKEN, "k") else SHORT
-    ours = findings.of(setting, TOKEN, "k") or findings.of(setting, TOKEN)
+    said = []
+    for method, peer in ((MUTUAL, BATCH_TOP_K), (TOKEN, SPARSIFY)):
+        for auxiliary in ("k", "none"):
+            ours, theirs = findings.of(setting, method, auxiliary), findings.of(setting, peer, auxiliary)
+            if ours and theirs:
+                said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
+                break
     peers = [runs for name in PEERS for auxiliary in ("none", "k") if (runs := findings.of(setting, name, auxiliary))]
     floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(peers)
-    if ours is None or peer is None or floors is None:
+    if not said or peer is None or floors is None:
         return OPEN
-    return (
-        f"at {_where(setting)} the error of token choice in our trainer is {_against(ours, peer)} from that of "
-        f"{peer.label}, of larger floors {_against(floors, peer)}"
-    )
+    said.append(f"larger floors are {_against(floors, peer)} from {peer.label}, the best peer")
+    return f"at {_where(setting)}, by error: {'; '.join(said)}"
 
 
 def _choice(findings: Findings) -> str:
-    runs = [each for name in (LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
-    best = findings.best(runs) if len(runs) == 2 else None
+    ours = [each for name in (LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
+    peers = [runs for name in PEERS for auxiliary in ("none", "k") if (runs := findings.of(LONG, name, auxiliary))]
+    runs = [*ours, *([found] if (found := findings.best(peers)) else [])]
+    best = findings.best(runs) if len(ours) == 2 else None
     if best is None:
         return OPEN
-    points = {each.method: curve(findings, each) for each in runs}
+    points = {each.label: curve(findings, each) for each in runs}
     last = "; ".join(
         f"{name} {shown[-2]['nmse_at_k']:.4f} then {shown[-1]['nmse_at_k']:.4f}"
         for name, shown in points.items()
         if len(shown) > 1
     )
-    return f"{best.method}, which has the least error with all tokens; the last two points of the curves: {last}"
+    return f"{best.label}, which has the least error with all tokens; the last two points of the curves: {last}"
 
 
 def _against(ours: Runs, theirs: Runs) -> str:
