@@ -50,7 +50,8 @@ class Command:
     def said(self) -> str:
         """All that its processes wrote."""
         path = self.out.parent / "stderr"
-        return path.read_text() if path.exists() else ""
+        # a bar's character may be half there: one being written, or one whose writer was killed
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def shards(self) -> int:
         """Finished shards."""
