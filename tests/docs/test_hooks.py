@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import MISSING, fields, is_dataclass
@@ -12,6 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+import allocation as al
 from docs.hooks import docstrings, formulas, options, reference, results
 from sae_torch.cli import COMMANDS
 
@@ -148,3 +150,10 @@ def test_the_page_lists_each_option_of_each_command_once(command: str) -> None:
     assert f"<!-- options of sae_torch.commands.{module}.{name} -->" in page
     rows = re.findall(r"^\| `--(\S+)` \| (.*?) \|", options.table(f"sae_torch.commands.{module}", name), re.MULTILINE)
     assert sorted(rows) == sorted(options_of(getattr(import_module(f"sae_torch.commands.{module}"), name)).items())
+
+
+def test_a_table_of_a_docstring_is_one_on_the_page() -> None:
+    shown = docstrings.for_the_page(inspect.cleandoc(al.Auto.__doc__ or ""))
+    assert "====" not in shown
+    assert "| limits beside the budget | solver |\n| --- | --- |\n" in shown
+    assert "| of both sides | `TwoSided` |" in shown
