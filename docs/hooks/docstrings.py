@@ -28,6 +28,11 @@ class ReferenceText(griffe.Extension):
         if obj.docstring is not None:
             obj.docstring.value = for_the_page(obj.docstring.value)
 
+    def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
+        """Leave out private fields, which would be arguments in the signature of a dataclass."""
+        for name in [name for name, member in cls.members.items() if name.startswith("_") and member.is_attribute]:
+            cls.del_member(name)
+
 
 def for_the_page(text: str) -> str:
     """The text of a docstring as the reference shows it."""

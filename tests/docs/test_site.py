@@ -118,6 +118,13 @@ def test_the_reference_holds_every_public_name(pages: dict[Path, Links]) -> None
     assert [name for name in names if name not in ids] == []
 
 
+def test_signatures_have_no_private_arguments(site: Path) -> None:
+    """Dataclasses hold fields that only this library fills."""
+    pages = [file.read_text(encoding="utf-8") for file in sorted((site / "api").glob("*.html"))]
+    assert sum(page.count('id="allocation.Solution"') for page in pages) == 1
+    assert [re.findall(r'<span class="n">_[a-z]\w*', page) for page in pages] == [[]] * len(pages)
+
+
 def test_displayed_problems_of_docstrings_are_blocks(site: Path) -> None:
     texts = [page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html")]
     assert sum(text.count('class="problem') for text in texts) > 20
