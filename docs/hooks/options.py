@@ -60,10 +60,8 @@ def _default(value: Any) -> str:
     """What stands for a field that is not given, as one would type it."""
     if value is None:
         return "required"
-    if isinstance(value, griffe.ExprName):
+    if isinstance(value, griffe.ExprName | griffe.ExprAttribute):
         value = _class(value.canonical_path).value
-    if isinstance(value, griffe.ExprAttribute):  # of the other package, `al.ZIPF_BETA`
-        value = _package("allocation")[str(value).rpartition(".")[2]].value
     quoted = re.fullmatch(r"(?:Path\()?(['\"])(.*)\1\)?", str(value))
     shown = quoted[2] if quoted else str(value)
     if calculated := re.fullmatch(r"(\d+) (/|<<) (\d+)", shown):

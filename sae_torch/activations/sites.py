@@ -17,6 +17,7 @@ from sae_torch.activations.numbering import require_agreement
 from sae_torch.errors import InputError
 
 _HIDDEN_STATE = re.compile(r"hidden_states\[(\d+)\]")
+_BEFORE_BLOCK = re.compile(r"^blocks\.(\d+)\.hook_resid_pre$")
 _FIRST = "hidden_states[0]"
 # families whose modules pass (length, windows, width); a batch of as many windows as tokens would hide that
 _LENGTH_FIRST = frozenset({"xlnet"})
@@ -115,11 +116,8 @@ def are_other_sites(one: str, other: str) -> bool:
     """
     if one.startswith("blocks.") != other.startswith("blocks."):
         return False
-    before = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
-    after = [
-        name if (found := before.fullmatch(name)) is None else f"blocks.{int(found[1]) - 1}.hook_resid_post"
-        for name in (one, other)
-    ]
+    # what a block reads is what the one before it gives
+    after = [_BEFORE_BLOCK.sub(lambda found: hook_name(f"hidden_states[{found[1]}]"), name) for name in (one, other)]
     return after[0] != after[1]
 
 

@@ -174,8 +174,7 @@ class Evaluate:
                 )
         language_model = self._language_model(activations)
         if leads():
-            self._compare_beginnings(activations)
-            self._compare_sites(activations)
+            self._compare_with_training(activations)
             if language_model is not None and self.loss_windows and not language_model.is_causal:
                 kind = type(language_model.model).__name__
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
@@ -249,27 +248,24 @@ class Evaluate:
             saes[name] = loaded.to(resolved_device(self.device))
         return saes
 
-    def _compare_beginnings(self, activations: Rows) -> None:
-        """Say where an autoencoder was trained on windows that began otherwise: hidden states differ by half there."""
-        begins = metadata_of(activations.header).get("prepend_bos")
-        if begins is None:
-            return
-        for folder in self.autoencoders:
-            trained = formats.metadata(folder.expanduser(), self.format, self.layer).get("prepend_bos")
-            if isinstance(trained, bool) and trained != begins:
-                print(
-                    f"{folder} was trained on windows {'with' if trained else 'without'} a token for the beginning of "
-                    f"a text (prepend_bos), {self.activations} was harvested {'with' if begins else 'without'} one: "
-                    f"harvest with --bos {'yes' if trained else 'no'} to judge it on what it knows"
-                )
+    def _compare_with_training(self, activations: Rows) -> None:
+        """Say where an autoencoder was trained on windows that began otherwise, or at another site.
 
-    def _compare_sites(self, activations: Rows) -> None:
-        """Say where an autoencoder was trained at another site: only its numbers would tell."""
-        here = metadata_of(activations.header).get("hook_name")
+        Hidden states differ by half there, and nothing but the figures would tell.
+        """
+        here = metadata_of(activations.header)
+        begins, site = here.get("prepend_bos"), here.get("hook_name")
         for folder in self.autoencoders:
-            trained = formats.metadata(folder.expanduser(), self.format, self.layer).get("hook_name")
-            if isinstance(trained, str) and here is not None and are_other_sites(trained, here):
-                print(f"{folder} was trained at {trained}, {self.activations} was harvested at {here}: judge it there")
+            trained = formats.metadata(folder.expanduser(), self.format, self.layer)
+            began, at = trained.get("prepend_bos"), trained.get("hook_name")
+            if begins is not None and isinstance(began, bool) and began != begins:
+                print(
+                    f"{folder} was trained on windows {'with' if began else 'without'} a token for the beginning of "
+                    f"a text (prepend_bos), {self.activations} was harvested {'with' if begins else 'without'} one: "
+                    f"harvest with --bos {'yes' if began else 'no'} to judge it on what it knows"
+                )
+            if site is not None and isinstance(at, str) and are_other_sites(at, site):
+                print(f"{folder} was trained at {at}, {self.activations} was harvested at {site}: judge it there")
 
     def _language_model(self, activations: Rows) -> LanguageModel | None:
         """The model the activations come from; None where they have no text or it is not needed."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as some
 import sae_torch as st
 from benchmarks.study.__main__ import LONG_FILE
 from benchmarks.study.cell import Cell, Setting
+from benchmarks.study.findings import Findings
 from benchmarks.study.grid import Block, Plan
 from benchmarks.study.ledger import FINISHED, Records
 from benchmarks.study.long.measures import LONG_MEASURES, matched, of_text
@@ -25,7 +26,7 @@ from benchmarks.study.long.report import parts
 from benchmarks.study.long.texts import HELD_OUT, Texts, _r_strings
 from benchmarks.study.long.variants import penalise
 from benchmarks.study.long.whitening import Whitening
-from benchmarks.study.methods import VARIANTS, method_of
+from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, PEERS, VARIANTS, method_of
 from benchmarks.study.milestones import milestone_file
 from benchmarks.study.report import FOLDER
 from benchmarks.study.request import Request, blank
@@ -289,3 +290,22 @@ def answers_of(records: Records) -> list[str]:
 def test_the_page_is_that_of_the_committed_records() -> None:
     for name, text in parts(Records(LONG_FILE)).items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, f"{name}: run make study-report"
+
+
+def test_what_is_said_of_all_tokens_is_what_the_records_say() -> None:
+    """By README and the first screen of the evidence: error and dead features of floors and of the best peer."""
+    findings = Findings(LONG_PLAN, Records(LONG_FILE))
+    ours, peer = findings.of(LONG, LARGER_FLOORS), findings.best(findings.among(LONG, PEERS))
+    assert ours is not None
+    assert peer is not None
+    assert peer.method == BATCH_TOP_K
+    dead = f"{peer.mean('silent'):.0f} dead features against none"
+    assert ours.mean("silent") == 0
+    assert f"{peer.mean('nmse_at_k'):.4f} against {ours.mean('nmse_at_k'):.4f}, with {dead}" in words_of("README.md")
+    assert dead in words_of("docs/evidence.md")
+    assert "one seed" in words_of("README.md")
+    assert len(ours.all("silent")) == len(peer.all("silent")) == 1, "say with how many seeds"
+
+
+def words_of(file: str) -> str:
+    return " ".join(Path(file).read_text(encoding="utf-8").split())

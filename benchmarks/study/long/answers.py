@@ -74,8 +74,7 @@ def _trainer(findings: Findings) -> str:
             if ours and theirs:
                 said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
                 break
-    peers = [runs for name in PEERS for auxiliary in ("none", "k") if (runs := findings.of(setting, name, auxiliary))]
-    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(peers)
+    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(findings.among(setting, PEERS))
     if not said or peer is None or floors is None:
         return OPEN
     said.append(f"larger floors are {_against(floors, peer)} from {peer.label}, the best peer")
@@ -84,8 +83,8 @@ def _trainer(findings: Findings) -> str:
 
 def _choice(findings: Findings) -> str:
     ours = [each for name in (LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
-    peers = [runs for name in PEERS for auxiliary in ("none", "k") if (runs := findings.of(LONG, name, auxiliary))]
-    runs = [*ours, *([found] if (found := findings.best(peers)) else [])]
+    peer = findings.best(findings.among(LONG, PEERS))
+    runs = [*ours, *([peer] if peer else [])]
     best = findings.best(runs) if len(ours) == 2 else None
     if best is None:
         return OPEN
