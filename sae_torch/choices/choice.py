@@ -156,6 +156,7 @@ class Choice(Statistics):
         require_matrix(scores)
         if not (observe and self.training):
             return self._matches(scores, observe)
+        self.require_room(self.world.width(scores.shape[1]))
         matches = self.memory.recall(scores)
         if matches is None:
             matches = self._matches(scores, observe)
@@ -217,6 +218,12 @@ class Choice(Statistics):
             self.make_buffers(n_features)
         elif self.n_features != n_features:
             raise InputError(f"scores: this choice was built for {self.n_features} features, found {n_features}")
+
+    def require_room(self, n_features: int, k: float | None = None, name: str = "k") -> None:
+        """Refuse a budget that so many features cannot hold; only training asks, since thresholds need none."""
+        k = self.k if k is None else k
+        if k > n_features:
+            raise InputError(f"{name}: expected at most the {n_features} features, found {k:g}")
 
     def make_buffers(self, n_features: int) -> None:
         """Register the buffers that depend on the number of features."""

@@ -96,8 +96,10 @@ class TrainConfig:
         for each in fields(self):
             object.__setattr__(self, each.name, plain(getattr(self, each.name)))
 
-    def require_annealed(self, choice: Choice) -> None:
-        """The budget must have arrived when a choice fixes it, as feature choice does with its quotas."""
+    def require_room(self, choice: Choice, n_features: int) -> None:
+        """The features hold the budget, and it has arrived when a choice fixes it, as feature choice does by quotas."""
+        choice.require_room(n_features)
+        choice.require_room(n_features, self.k_start, "k_start")
         fixed_at = choice.budget_fixed_at
         if self.k_start is not None and fixed_at is not None and fixed_at < self.k_annealing:
             raise InputError(

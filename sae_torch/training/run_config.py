@@ -272,7 +272,7 @@ class RunConfig:
             if train.graph and not (choice.supports_graph and torch.device(device).type == "cuda"):
                 found = f"{sae.choice} choice on {device}"
                 raise InputError(f"graph: expected token or mutual choice on a CUDA device, found {found}")
-            train.require_annealed(choice)
+            train.require_room(choice, sae.n_features)
             if train.prefixes is not None:
                 require_prefixes(train.prefixes, sae.n_features)
 

@@ -329,7 +329,7 @@ class Trainer:
         annealing = None
         if config.k_start is not None:
             annealing = Annealing(config.k_start, choice.k, steps, config.k_annealing)
-            config.require_annealed(choice)
+        config.require_room(choice, self.sae.n_features)
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
         self.schedule = ScheduleState(

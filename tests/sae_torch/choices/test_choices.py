@@ -229,7 +229,10 @@ def test_a_threshold_is_strict() -> None:
         (lambda: st.FeatureChoice(2).fit_quotas(), "fit_quotas: no batch has been seen yet"),
         (lambda: st.FeatureChoice(2).set_quotas([1.5, 0.5]), "quotas: expected densities between 0 and 1"),
         (lambda: st.FeatureChoice(2).set_quotas([0.5, 0.5]), "quotas: densities must sum to k = 2, found 1"),
-        (lambda: st.FeatureChoice(20, switch=0)(torch.ones(2, 4)), "k: 20 features per token do not fit 4 features"),
+        *[
+            (lambda choice=choice: choice(torch.ones(2, 4)), "k: expected at most the 4 features, found 20")
+            for choice in (st.TokenChoice(20), st.MutualChoice(20), st.BalancedChoice(20), st.FeatureChoice(20))
+        ],
         (lambda: st.MutualChoice(2)(torch.ones(4)), r"scores: expected shape \(tokens, features\) or .*, found \(4,\)"),
     ],
 )

@@ -94,6 +94,12 @@ def test_blocks_on_request(tmp_path: Path) -> None:
     ("sae", "train", "message"),
     [
         ({"feature_chunk": 8}, {}, "feature_chunk: balanced choice reads the whole matrix of scores"),
+        ({"k": 9000}, {}, "k: expected more than 0 and at most the 4608 features, found 9000"),
+        (
+            {},
+            {"k_start": 9000.0},
+            "k_start: expected at most the 4608 features, found 9000",
+        ),
         ({"choice": "token"}, {"graph": True}, "graph: expected token or mutual choice on a CUDA device, found token"),
     ],
 )

@@ -64,3 +64,11 @@ def test_annealing_must_end_before_the_switch() -> None:
         st.InputError, match=r"FeatureChoice fixes it at 0.3 of the steps, found one that moves until 0.5"
     ):
         trainer.fit(activations(4))
+
+
+@pytest.mark.parametrize(("k", "k_start", "name"), [(65, None, "k"), (4, 65.0, "k_start")])
+def test_the_features_must_hold_the_budget(k: float, k_start: float | None, name: str) -> None:
+    sae = st.SparseAutoencoder(16, 64, st.MutualChoice(k))
+    said = f"^{name}: expected at most the 64 features, found 65$"
+    with pytest.raises(st.InputError, match=said):
+        st.Trainer(sae, st.TrainConfig(k_start=k_start, progress=False)).fit(activations(4))
