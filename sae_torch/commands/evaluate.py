@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +17,7 @@ from sae_torch.activations.files import targets_beside
 from sae_torch.activations.language_model import model_provenance
 from sae_torch.activations.sites import are_other_sites, hook_name
 from sae_torch.choices.own import import_module
+from sae_torch.commands.held_out import autoencoders_in, held_out
 from sae_torch.devices import AUTO, described_device, resolved_device
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
@@ -50,16 +51,18 @@ class Evaluate:
     """
 
     autoencoders: tuple[Path, ...]
-    """Folders or files: of this project, or anything that `import` reads; `evaluate PATH` does without the name."""
-    activations: Path
-    """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files."""
+    """Folders or files: of this project, the run of a `train` for all of its own, or anything that `import` reads;
+    `evaluate PATH` does without the name."""
+    activations: Path | None = None
+    """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files. By default, of a run
+    that harvested itself, those of the documents that it held out, harvested if they are not there."""
     targets: Path | None = None
     """With transcoders: held-out activations of what they compute, of the same tokens in the same order; by default
     those that were harvested with the inputs."""
     out: Path = Path("evaluation.json")
     """File to write."""
     tokens: int | None = None
-    """How many of the activations, the first; by default all."""
+    """How many of the activations, the first; by default all, of a run's held-out documents 40,000."""
     device: str = AUTO
     """Where autoencoders and language model run; auto is the card where there is one, else the CPU."""
     model: str | None = None
@@ -117,6 +120,15 @@ class Evaluate:
         if leads():
             print(f"device: {described_device(device)}", file=sys.stderr, flush=True)
         mesh = started_mesh()
+        given = replace(self, autoencoders=autoencoders_in(self.autoencoders))
+        if given.activations is None:
+            require_free(self.out, self.overwrite)  # before a harvest
+            found = held_out(given.autoencoders, self.tokens, device, mesh)
+            model = self.model or found.model
+            given = replace(given, activations=found.folder, tokens=found.tokens, model=model)
+        given._judge(mesh)
+
+    def _judge(self, mesh: DeviceMesh | None) -> None:
         world = workers_of(mesh)
         (saes, activations, language_model), _ = world.agreed(self._prepared, lambda _: 0)
         for name, version in package_versions().items():
@@ -188,6 +200,7 @@ class Evaluate:
             raise InputError(f"autoencoders: expected transcoders alone or none, found {one} among others")
         if self.targets is not None and not all(pairs.values()):
             raise InputError(f"targets: expected transcoders beside them, found {next(iter(saes))}, an autoencoder")
+        assert self.activations is not None
         rows = open_activations(self.activations)
         if not all(pairs.values()):
             return rows
@@ -203,6 +216,7 @@ class Evaluate:
 
     def _targets_beside(self, name: str) -> Path:
         """The targets that were harvested with the inputs, of what the transcoders say they compute."""
+        assert self.activations is not None
         beside = targets_beside(self.activations)
         if not beside:
             raise InputError(

@@ -25,13 +25,14 @@ class Report:
     """Show evaluations side by side on one page that needs no network."""
 
     evaluations: tuple[Path, ...]
-    """Files that `evaluate` wrote; or dictionaries that `import` reads, which are judged first on `activations`;
-    `report PATH` does without the name."""
+    """Files that `evaluate` wrote; or the run of a `train`, or dictionaries that `import` reads, which are judged first
+    on `activations`; `report PATH` does without the name."""
     out: Path = Path("report.html")
     """Page to write: one file, or, without a suffix, a folder whose parts are read when they are shown, for large
     dictionaries. The evaluation of dictionaries lies beside it, as .json."""
     activations: Path | None = None
-    """Held-out activations for dictionaries; `evaluate` has more options."""
+    """Held-out activations for dictionaries, by default those of a run's held-out documents; `evaluate` has more
+    options."""
     targets: Path | None = None
     """With transcoders: held-out activations of what they compute, of the same tokens in the same order; by default
     those that were harvested with the inputs."""
@@ -88,11 +89,6 @@ class Report:
 
     def _judged(self, dictionaries: tuple[Path, ...]) -> Path:
         """The evaluation of dictionaries, as `evaluate` writes it."""
-        if self.activations is None:
-            raise InputError(
-                f"evaluations: expected files that evaluate wrote, found the dictionary {dictionaries[0]}; say on "
-                "which --activations to judge it"
-            )
         out = self.out.with_suffix(".json")
         Evaluate(
             dictionaries, self.activations, self.targets, out, model=self.model, k=self.k, overwrite=self.overwrite

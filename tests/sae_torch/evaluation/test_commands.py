@@ -162,7 +162,7 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
         (["evaluate", "--activations", "held-out"], "autoencoders"),
         (
             ["report", "--evaluations", "saes/token"],
-            "found the dictionary saes/token; say on which --activations to judge it",
+            "activations: expected a folder to judge saes/token on, found none; text is held out only where train",
         ),
         (
             ["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"],
