@@ -17,6 +17,7 @@ from benchmarks.study.methods import (
     BATCH_TOP_K,
     FLOORS,
     LARGER_FLOORS,
+    LET_GO,
     LONGER,
     METHODS,
     MUTUAL,
@@ -202,7 +203,7 @@ CONFIRMATION = Setting("hidden_states[20]", k=24, n_features=6144)
 def _full() -> Plan:
     by_k = [replace(MAIN, k=k) for k in (16, 64)]
     elsewhere = [replace(MAIN, n_features=9216), replace(MAIN, source="hidden_states[6]")]
-    rest = tuple(method for method in METHODS if method not in FEW + LONGER)
+    rest = tuple(method for method in METHODS if method not in (*FEW, *LONGER, LET_GO))
     return Plan(
         (
             Block(MAIN, AGAINST_PEERS),
@@ -226,6 +227,7 @@ def _full() -> Plan:
             # they change little there, so elsewhere only the best peer has one
             *[Block(setting, (BATCH_TOP_K,), "k", seeds=1) for setting in (*elsewhere, *by_k)],
             *[Block(setting, (SPARSIFY,), "k", seeds=1) for setting in (CONFIRMATION, SYNTHETIC)],
+            Block(MAIN, (LET_GO,)),
         )
     )
 

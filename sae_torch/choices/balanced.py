@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import SOLVER, Choice, tokens_of
+from sae_torch.choices.choice import SOLVER, Choice, Progress, tokens_of
 from sae_torch.choices.densities import densities_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.settings import TABLE, require_known, setting
@@ -22,7 +22,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
 from sae_torch.ops.segments import segment_sums
-from sae_torch.plain_numbers import is_whole, plain
+from sae_torch.plain_numbers import is_number, is_whole, plain
 
 # Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.
 POOLED_ENTRIES = 1 << 26
@@ -54,6 +54,10 @@ class BalancedChoice(Choice):
     feature_caps, feature_floors : float or (features,) densities, optional
         Largest and least share of the tokens of every feature. Floors of a quarter of the mean share,
         ``k / (4 * n_features)``, leave no feature dead and cost no reconstruction; `sae-torch train` sets them.
+    floors_until : float, optional
+        Share of the steps after which the floors of features are let go. The rest of the training is that of a budget
+        alone, and so are the thresholds: one price for all features, which reconstructs better than a price for each.
+        None keeps them to the end, in eval mode too. Without a trainer, which counts the steps, call `release_floors`.
 
     Source: this project; two-sided limits by `allocation.TwoSided`.
 
@@ -70,6 +74,9 @@ class BalancedChoice(Choice):
     supports_parts = True
     # whether it has been said that there are no limits
     _is_said: bool = False
+    # whether floors are let go, and whether someone says when
+    _are_released: bool = False
+    _is_planned: bool = False
     on_host = ("cap_densities", "floor_densities", "caps_owed", "floors_owed", "steps")
 
     cap_densities: Tensor
@@ -87,6 +94,7 @@ class BalancedChoice(Choice):
         token_floors: int | None = None,
         feature_caps: ArrayLike | None = None,
         feature_floors: ArrayLike | None = None,
+        floors_until: float | None = None,
     ) -> None:
         super().__init__(k)
         for name, limit in (("token_caps", token_caps), ("token_floors", token_floors)):
@@ -99,6 +107,11 @@ class BalancedChoice(Choice):
         self.token_caps, self.token_floors = plain(token_caps), plain(token_floors)
         self.feature_caps = None if feature_caps is None else densities_of("feature_caps", feature_caps)
         self.feature_floors = None if feature_floors is None else densities_of("feature_floors", feature_floors)
+        if floors_until is not None and not (is_number(floors_until) and 0 <= floors_until <= 1):
+            raise InputError(f"floors_until: expected a share of the steps from 0 to 1, found {floors_until!r}")
+        if floors_until is not None and feature_floors is None:
+            raise InputError("floors_until: expected feature_floors beside it, found none")
+        self.floors_until = plain(floors_until)
 
     @property
     def reads_rough(self) -> bool:
@@ -112,8 +125,29 @@ class BalancedChoice(Choice):
 
     @property
     def feeds_every_feature(self) -> bool:
-        """Whether every feature has a floor."""
-        return self.n_features is not None and bool((self.floor_densities > 0).all())
+        """Whether every feature has a floor, for a while at least."""
+        return self.n_features is not None and self.floors_until != 0 and bool((self.floor_densities > 0).all())
+
+    @property
+    def holds_floors(self) -> bool:
+        """Whether features have floors now."""
+        return self.feature_floors is not None and not self._are_released
+
+    @property
+    def _limits_features(self) -> bool:
+        return self.holds_floors or self.feature_caps is not None
+
+    def at_step(self, progress: Progress) -> None:
+        """Let go of the floors when the share `floors_until` of the steps is done."""
+        super().at_step(progress)
+        self._is_planned = True
+        if self.floors_until is not None:
+            self._are_released = progress.step >= self.floors_until * progress.steps
+
+    def release_floors(self) -> None:
+        """Let go of the floors of features from now on, in a loop without a trainer."""
+        self._are_released = self._is_planned = True
+        self.floors_until = 1.0 if self.floors_until is None else self.floors_until  # thresholds are of one price
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, ledgers and thresholds, one entry per feature."""
@@ -139,11 +173,12 @@ class BalancedChoice(Choice):
     def in_words(self) -> str:
         """Its limits, those of features in multiples of the mean use, k / n_features."""
         said = []
-        for kind, densities in (("floors", self.feature_floors), ("caps", self.feature_caps)):
+        until = "" if self.floors_until is None else f" until {self.floors_until:g} of the steps"
+        for kind, densities, when in (("floors", self.feature_floors, until), ("caps", self.feature_caps, "")):
             if densities is not None and self.n_features is not None:
                 use = densities * self.n_features / self.k
                 alike = bool((use == use.flatten()[0]).all())
-                said.append(f"{kind} of {float(use.mean()):.3g} mean use" if alike else f"{kind} for each")
+                said.append((f"{kind} of {float(use.mean()):.3g} mean use" if alike else f"{kind} for each") + when)
         for kind, limit in (("floor", self.token_floors), ("cap", self.token_caps)):
             if limit is not None:
                 said.append(f"{kind} {limit} a token")
@@ -153,8 +188,8 @@ class BalancedChoice(Choice):
         """The limits."""
         of_features = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
         limits: dict[str, Any] = {name: limit.tolist() for name, limit in of_features.items() if limit is not None}
-        of_tokens = {"token_caps": self.token_caps, "token_floors": self.token_floors}
-        limits |= {name: limit for name, limit in of_tokens.items() if limit is not None}
+        others = {name: getattr(self, name) for name in ("token_caps", "token_floors", "floors_until")}
+        limits |= {name: limit for name, limit in others.items() if limit is not None}
         return super().settings() | {"limits": limits}
 
     @classmethod
@@ -162,7 +197,8 @@ class BalancedChoice(Choice):
         """With its limits."""
         require_known(settings, "k", "limits")
         limits = setting(settings, "limits", TABLE, {})
-        require_known(limits, "token_caps", "token_floors", "feature_caps", "feature_floors", table="limits.")
+        names = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
+        require_known(limits, *names, table="limits.")
         return cls(settings["k"], **limits)
 
     def problem(self, scores: Tensor, advance: bool = False, part: al.Part | None = None) -> al.Problem:
@@ -178,9 +214,7 @@ class BalancedChoice(Choice):
 
     def _of_batch(self, count: int, advance: bool) -> tuple[int, Any, Any]:
         """Budget, caps and floors of so many tokens."""
-        floors = (
-            None if self.feature_floors is None else _granted(self.floor_densities, self.floors_owed, count, advance)
-        )
+        floors = _granted(self.floor_densities, self.floors_owed, count, advance) if self.holds_floors else None
         caps = None if self.feature_caps is None else _granted(self.cap_densities, self.caps_owed, count, advance)
         budget = self.total(count)
         if floors is not None:
@@ -202,7 +236,7 @@ class BalancedChoice(Choice):
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """Those of the last batch; on one side alone with thresholds for features, which are counted at next."""
         prices = super().expected_prices(tokens)
-        if prices is None or self.has_token_limits or not self.tracker.is_set:
+        if prices is None or self.has_token_limits or not self.tracker.is_set or not self._limits_features:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
         return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))
@@ -256,6 +290,13 @@ class BalancedChoice(Choice):
                 f"mean use, feature_floors={floor:.3g} (k / (4 * n_features)), keeps all in use",
                 stacklevel=2,
             )
+        if self.floors_until is not None and not self._is_planned:
+            self._is_planned = True
+            warnings.warn(
+                f"BalancedChoice: floors_until={self.floors_until:g} is a share of steps that nobody counts, so the "
+                "floors stay; call release_floors() when it is time, then st.calibrate",
+                stacklevel=2,
+            )
         self.steps.add_(1)
         self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE))
 
@@ -292,7 +333,7 @@ class BalancedChoice(Choice):
         part = self.world.part(pooled.shape)
         count = tokens_of(pooled, part)
         floors = caps = None
-        if self.feature_floors is not None:
+        if self.feature_floors is not None and self.floors_until is None:
             floors = np.floor(self.floor_densities.cpu().numpy() * count).astype(np.int64)
         if self.feature_caps is not None:
             caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
@@ -310,7 +351,7 @@ class BalancedChoice(Choice):
 
     def extra_repr(self) -> str:
         """What a prompt shows."""
-        names = ("token_caps", "token_floors", "feature_caps", "feature_floors")
+        names = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
         given = [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
         return ", ".join([f"k={self.k}", *(f"{name}={_brief(limit)}" for name, limit in given)])
 
