@@ -22,6 +22,7 @@ TITLES = {
     "training_phases": "Where a step spends its time",
     "dense_activation": "An activation in a dense loop",
     "training_choices": "What each setting of training changes",
+    "long_choices": "Some of them at six times the tokens",
     "defaults": "The defaults on the test split",
     "auxiliary_every": "An auxiliary loss on fewer tokens",
     "realised_l0": "Features per token in eval mode",
