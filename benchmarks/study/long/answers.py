@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from statistics import fmean
 
 from benchmarks.study.cell import Setting
 from benchmarks.study.findings import Findings, Runs, pairs
 from benchmarks.study.long.plan import ALIGNED_ONES, LONG, OTHER_VARIANTS, SHORT, WIDE
-from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN
+from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, LET_GO, MUTUAL, PEERS, SPARSIFY, TOKEN
 from benchmarks.study.verdicts import bar
 
 OPEN = "not known yet: what it needs has not been run"
@@ -23,8 +24,9 @@ def answers(findings: Findings) -> str:
         ("What would we use for a hundred million tokens?", _choice(findings)),
     )
     lines = [f"- **{question}** {answer[0].upper() + answer[1:]}." for question, answer in asked]
-    bars = [bar(findings, setting, LARGER_FLOORS) for setting in (LONG, WIDE)]
-    lines += [f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}" for verdict in bars]
+    for setting, method in itertools.product((LONG, WIDE), (LET_GO, LARGER_FLOORS)):
+        verdict = bar(findings, setting, method)
+        lines.append(f"- The bar at {verdict.claim}, {method}: **{verdict.status}**. {verdict.because}")
     return "\n".join(lines) + "\n"
 
 
@@ -45,12 +47,12 @@ def _come_back(findings: Findings) -> str:
 
 def _floor(findings: Findings) -> str:
     found = []
-    for setting in (LONG, WIDE):
-        floors, mutual = findings.of(setting, LARGER_FLOORS), findings.of(setting, MUTUAL)
+    for setting, (method, when) in itertools.product((LONG, WIDE), ((LARGER_FLOORS, ""), (LET_GO, " let go"))):
+        floors, mutual = findings.of(setting, method), findings.of(setting, MUTUAL)
         if floors and mutual:
             found.append(
-                f"at {setting.n_features} features its error is {_against(floors, mutual)} from mutual choice's, with "
-                f"{floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
+                f"at {setting.n_features} features its error{when} is {_against(floors, mutual)} from mutual choice's, "
+                f"with {floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
 
@@ -65,7 +67,7 @@ def _rivals(findings: Findings) -> str:
 
 
 def _trainer(findings: Findings) -> str:
-    """Between each pair only the trainer differs; between floors and the best peer all does."""
+    """Between each pair only the trainer differs; between floors and the best peer, all."""
     setting = LONG if findings.of(LONG, TOKEN, "k") else SHORT
     said = []
     for method, peer in ((MUTUAL, BATCH_TOP_K), (TOKEN, SPARSIFY)):
@@ -74,18 +76,20 @@ def _trainer(findings: Findings) -> str:
             if ours and theirs:
                 said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
                 break
-    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(findings.among(setting, PEERS))
-    if not said or peer is None or floors is None:
+    peer = findings.best(findings.among(setting, PEERS))
+    floors = [each for name in (LARGER_FLOORS, LET_GO) if (each := findings.of(setting, name))]
+    if not said or peer is None or not floors:
         return OPEN
-    said.append(f"larger floors are {_against(floors, peer)} from {peer.label}, the best peer")
+    theirs = f"from {peer.label}, the best peer"
+    said.append(" and ".join(f"{each.method} are {_against(each, peer)}" for each in floors) + f" {theirs}")
     return f"at {_where(setting)}, by error: {'; '.join(said)}"
 
 
 def _choice(findings: Findings) -> str:
-    ours = [each for name in (LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
+    ours = [each for name in (LET_GO, LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
     peer = findings.best(findings.among(LONG, PEERS))
     runs = [*ours, *([peer] if peer else [])]
-    best = findings.best(runs) if len(ours) == 2 else None
+    best = findings.best(runs) if len(ours) > 1 else None
     if best is None:
         return OPEN
     points = {each.label: curve(findings, each) for each in runs}

@@ -9,7 +9,7 @@ from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import Records
 from benchmarks.study.long.answers import answers, curve
 from benchmarks.study.long.plan import LONG, NORMS, OURS, PLAN, SHORT, UNSEEN, WIDE
-from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
+from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, LET_GO, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
 from benchmarks.study.pictures import NOTHING as PICTURE_MISSING
 from benchmarks.study.pictures import columns, figure
 from benchmarks.study.tables import made, progress, quality, searches, state
@@ -90,9 +90,16 @@ def curves(findings: Findings) -> str:
 
 def learning_curves(findings: Findings) -> str:
     """Error by tokens, as a picture."""
-    lines = ((LARGER_FLOORS, "none", 1, False), (MUTUAL, "none", 2, False), (SPARSIFY, "k", 3, False))
+    lines = (
+        (LET_GO, "none", 1, False),
+        (LARGER_FLOORS, "none", 1, True),
+        (MUTUAL, "none", 2, True),
+        (BATCH_TOP_K, "none", 2, False),
+        (TOKEN, "k", 3, True),
+        (SPARSIFY, "k", 3, False),
+    )
     series = []
-    for method, auxiliary, colour, dashed in (*lines, (TOKEN, "k", 0, True)):
+    for method, auxiliary, colour, dashed in lines:
         runs = findings.of(LONG, method, auxiliary)
         points = [(point["tokens"], point["nmse_at_k"]) for point in curve(findings, runs)] if runs else []
         if len(points) > 1:
