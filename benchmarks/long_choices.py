@@ -1,4 +1,4 @@
-"""Training's defaults again at more tokens of five texts, one change at a time, on the development split.
+"""Some of training's settings again, with more tokens of five texts, on the development split.
 
 `--tokens` says how many tokens a run sees, once each. Errors are compared at equal L0, k per token, with batch-free
 thresholds. Finished rows are kept and not run again; several processes share the work.
@@ -19,7 +19,7 @@ from benchmarks.harness import RESULTS, arguments, kept_rows, report
 from benchmarks.study.equal_l0 import at_equal_l0, at_one_price
 from benchmarks.study.ledger import held, tried
 from benchmarks.study.long.sources import FIVE, LONG_SCALE, LongSources, source
-from benchmarks.study.methods import LARGER_FLOORS, MUTUAL, method_of
+from benchmarks.study.methods import LARGER_FLOOR, LARGER_FLOORS, MUTUAL, LetGo, method_of
 from benchmarks.study.sources import read
 from sae_torch.activations import ActivationReader
 from sae_torch.activations.harvesting import cache_folder
@@ -28,8 +28,8 @@ from sae_torch.evaluation import measure
 
 NAME = "long_choices"
 FEATURES, K, SEED = 4608, 32, 0
-HEADINGS = ("tokens", "choice", "change", "NMSE", "NMSE at one price", "dead features")
-# What the defaults were before this was run: every row differs from these.
+HEADINGS = ("tokens", "choice", "change", "NMSE", "NMSE at one threshold", "dead features")
+# What the defaults were when this was run; changes are from these.
 BASE: Mapping[str, Any] = {
     "learning_rate": 4e-3,
     "betas": (0.8, 0.99),
@@ -43,7 +43,7 @@ BASE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Change:
-    """What differs from `BASE`, and of floors when they are let go."""
+    """What differs from `BASE`; of floors until which share of the steps they hold."""
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -82,8 +82,7 @@ def run(tokens: int, choice: str, change: Change, sources: LongSources) -> dict[
     train, judged = read(sources.folder(where, "train"), tokens), sources.activations(where, "dev")
     made = method_of(choice).choice(K, FEATURES)
     if change.floors_until is not None:
-        assert isinstance(made, st.BalancedChoice)
-        made = st.BalancedChoice(K, feature_floors=made.feature_floors, floors_until=change.floors_until)
+        made = LetGo.after(change.floors_until, K, LARGER_FLOOR * K / FEATURES)
     sae = st.SparseAutoencoder(train.d_model, FEATURES, made, seed=SEED, encoder_scale=change.encoder_scale)
     st.Trainer(sae, st.TrainConfig(**{**BASE, **change.config})).fit(
         ActivationReader(train, batch_size=LONG_SCALE.batch, seed=SEED)

@@ -12,6 +12,14 @@ class InputError(ValueError):
     """
 
 
+class ShortTextError(InputError):
+    """A split of the text holds fewer tokens than were asked for: `tokens`, all of which were harvested."""
+
+    def __init__(self, text: str, tokens: int = 0) -> None:
+        super().__init__(text)
+        self.tokens = tokens
+
+
 class InterruptedRunError(Exception):
     """A run was interrupted by the user; the text says while doing what. What was finished is on disk.
 

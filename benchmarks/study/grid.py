@@ -227,10 +227,7 @@ def _full() -> Plan:
             # they change little there, so elsewhere only the best peer has one
             *[Block(setting, (BATCH_TOP_K,), "k", seeds=1) for setting in (*elsewhere, *by_k)],
             *[Block(setting, (SPARSIFY,), "k", seeds=1) for setting in (CONFIRMATION, SYNTHETIC)],
-            # where larger floors took the main setting's rate, so do those that are let go
-            Block(MAIN, (LET_GO,)),
-            *[Block(setting, (LET_GO,), rates_of=MAIN) for setting in (*by_k, *elsewhere, CONFIRMATION)],
-            Block(SYNTHETIC, (LET_GO,)),
+            Block(MAIN, (LET_GO,), seeds=1),
         )
     )
 

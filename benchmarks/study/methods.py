@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from numpy.typing import ArrayLike
+
 import sae_torch as st
+from sae_torch.choices.choice import Progress
 
 # Floors and caps of balanced choice, as multiples of the mean density k / n_features.
 FLOOR, LARGER_FLOOR, CAP = 1 / 8, 1 / 4, 8.0
@@ -46,10 +49,28 @@ class Method:
         return 2 * n_features if self.variant == SIGNED else n_features
 
 
-def _floors(k: int, n_features: int, floor: float = FLOOR, caps: bool = False, until: float | None = None) -> st.Choice:
+class LetGo(st.BalancedChoice):
+    """Floors up to a share of the steps, and then a budget alone; what was tried is here, since it lost."""
+
+    until: float
+
+    def at_step(self, progress: Progress) -> None:
+        """Let go of the floors when it is time."""
+        super().at_step(progress)
+        if progress.step >= self.until * progress.steps:
+            self.feature_floors = None
+
+    @classmethod
+    def after(cls, until: float, k: float, feature_floors: ArrayLike) -> LetGo:
+        """Floors until this share of the steps."""
+        choice = cls(k, feature_floors=feature_floors, floors_in_eval=False)
+        choice.until = until
+        return choice
+
+
+def _floors(k: int, n_features: int, floor: float = FLOOR, caps: bool = False) -> st.Choice:
     mean = k / n_features
-    cap = min(1.0, CAP * mean) if caps else None
-    return st.BalancedChoice(k, feature_floors=floor * mean, feature_caps=cap, floors_until=until)
+    return st.BalancedChoice(k, feature_floors=floor * mean, feature_caps=min(1.0, CAP * mean) if caps else None)
 
 
 FLOORS, LARGER_FLOORS, LET_GO = "floors", "larger floors", "larger floors, let go"
@@ -61,7 +82,7 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method(FLOORS, _floors),
         Method(LARGER_FLOORS, lambda k, n: _floors(k, n, LARGER_FLOOR)),
-        Method(LET_GO, lambda k, n: _floors(k, n, LARGER_FLOOR, until=FLOORS_UNTIL)),
+        Method(LET_GO, lambda k, n: LetGo.after(FLOORS_UNTIL, k, LARGER_FLOOR * k / n)),
         Method(BATCH_TOP_K, lambda k, n: st.MutualChoice(k), peer="dictionary_learning"),
         Method(SPARSIFY, lambda k, n: st.TokenChoice(k), peer="sparsify"),
         Method(MUTUAL, lambda k, n: st.MutualChoice(k)),
@@ -102,8 +123,8 @@ def method_of(name: str) -> Method:
 WHAT: Mapping[str, str] = {
     FLOORS: "balanced choice: a budget for the batch, and every feature at least an eighth of the mean density",
     LARGER_FLOORS: "the same with a quarter; added when an eighth had left features dead on the test split",
-    LET_GO: "the same until 80 % of the steps, then a budget alone and one threshold; added when one threshold did "
-    "better on the test split of all tokens",
+    LET_GO: "the same until 80 % of the steps, then a budget alone and one threshold for all features; added when one "
+    "threshold had done better on the test split of all tokens",
     BATCH_TOP_K: "its `BatchTopKTrainer`; batch-free by its own threshold",
     SPARSIFY: "its `SparseCoder` with Adam",
     MUTUAL: "a budget for the batch; the operator of BatchTopK in our trainer",

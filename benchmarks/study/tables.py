@@ -16,7 +16,6 @@ from benchmarks.study.ledger import FAILED, FINISHED
 from benchmarks.study.methods import (
     BATCH_TOP_K,
     LARGER_FLOORS,
-    LET_GO,
     METHODS,
     MUTUAL,
     PEERS,
@@ -199,7 +198,6 @@ def shares(findings: Findings) -> str:
         ("trainer: mutual choice against dictionary_learning BatchTopK", MUTUAL, BATCH_TOP_K),
         ("trainer: token choice against sparsify TopK", TOKEN, SPARSIFY),
         ("floors: larger floors against mutual choice", LARGER_FLOORS, MUTUAL),
-        ("let go: against larger floors", LET_GO, LARGER_FLOORS),
         ("both: larger floors against dictionary_learning BatchTopK", LARGER_FLOORS, BATCH_TOP_K),
     )
     rows = []

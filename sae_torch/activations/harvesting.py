@@ -25,7 +25,7 @@ from sae_torch.activations.pairs import Pairs
 from sae_torch.activations.shards import Activations, Shard, read_shard, remove_leftovers, write_shard
 from sae_torch.activations.window_parts import window_parts
 from sae_torch.environment import code_version
-from sae_torch.errors import InputError
+from sae_torch.errors import InputError, ShortTextError
 from sae_torch.parallel.ranked import workers_of
 from sae_torch.parallel.world import World
 
@@ -362,11 +362,12 @@ def _harvest(
 def _refuse_more(lagging: dict[str, HarvestPlan], split: str, ended: str) -> None:
     """The error of a harvest that asks for more than there is."""
     site, short = min(lagging.items(), key=lambda pair: len(pair[1].finished))
-    raise InputError(
+    raise ShortTextError(
         f"tokens: expected at most what the {split} split holds, {short.tokens_finished} tokens at {site}, found "
         f"{short.tokens}"
         + (f"; {ended}, which ends a mixture" if ended else "")
-        + ("; training can see each several times (reader.passes)" if split == "train" and not ended else "")
+        + ("; training can see each several times (reader.passes)" if split == "train" and not ended else ""),
+        short.tokens_finished,
     )
 
 

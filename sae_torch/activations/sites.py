@@ -177,14 +177,18 @@ def outputs_at(model: nn.Module, sites: Sequence[str], token_ids: Tensor) -> lis
     """Run a model up to the last of several sites, and return what the module of each returns, as `output_at` does."""
     model = original(model)
     reached: dict[str, Any] = {}
+    handles: list[RemovableHandle] = []
 
     def reach(site: str, output: Any, named: Mapping[str, Any]) -> None:
+        if len(handles) < len(set(sites)):
+            return  # to find a later site, windows of another size may pass through the model
         reached[site] = output
-        if len(reached) == len(set(sites)):
+        if len(reached) == len(handles):
             raise _SitesReachedError
 
-    handles = [hook_at(model, site, partial(reach, site)) for site in dict.fromkeys(sites)]
     try:
+        for site in dict.fromkeys(sites):
+            handles.append(hook_at(model, site, partial(reach, site)))  # noqa: PERF401 - what is set is removed
         with torch.inference_mode(), uncompiled():
             model(input_ids=token_ids.long(), **without_cache(model))
     except _SitesReachedError:

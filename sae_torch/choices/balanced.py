@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 import allocation as al
-from sae_torch.choices.choice import SOLVER, Choice, Progress, tokens_of
+from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.densities import densities_of
 from sae_torch.choices.feature import DENSITY_RATE
 from sae_torch.choices.settings import TABLE, require_known, setting
@@ -22,7 +22,7 @@ from sae_torch.codes import SparseCodes
 from sae_torch.errors import InputError
 from sae_torch.matches import PaddedMatches
 from sae_torch.ops.segments import segment_sums
-from sae_torch.plain_numbers import is_number, is_whole, plain
+from sae_torch.plain_numbers import is_whole, plain
 
 # Entries of the pooled problem that calibration solves at once; in float32 a quarter of a gigabyte.
 POOLED_ENTRIES = 1 << 26
@@ -54,10 +54,10 @@ class BalancedChoice(Choice):
     feature_caps, feature_floors : float or (features,) densities, optional
         Largest and least share of the tokens of every feature. Floors of a quarter of the mean share,
         ``k / (4 * n_features)``, leave no feature dead and cost no reconstruction; `sae-torch train` sets them.
-    floors_until : float, optional
-        Share of the steps after which the floors of features are let go. The rest of the training is that of a budget
-        alone, and so are the thresholds: one price for all features, which reconstructs better than a price for each.
-        None keeps them to the end, in eval mode too. Without a trainer, which counts the steps, call `release_floors`.
+    floors_in_eval : bool, default True
+        Whether floors of features count where thresholds are calibrated, which gives each feature its own. Without,
+        they are the budget's price, one for all where there are no caps: a little less error, and features that score
+        below it everywhere do not fire. Floors hold in training either way.
 
     Source: this project; two-sided limits by `allocation.TwoSided`.
 
@@ -74,9 +74,6 @@ class BalancedChoice(Choice):
     supports_parts = True
     # whether it has been said that there are no limits
     _is_said: bool = False
-    # whether floors are let go, and whether someone says when
-    _are_released: bool = False
-    _is_planned: bool = False
     on_host = ("cap_densities", "floor_densities", "caps_owed", "floors_owed", "steps")
 
     cap_densities: Tensor
@@ -94,7 +91,7 @@ class BalancedChoice(Choice):
         token_floors: int | None = None,
         feature_caps: ArrayLike | None = None,
         feature_floors: ArrayLike | None = None,
-        floors_until: float | None = None,
+        floors_in_eval: bool = True,
     ) -> None:
         super().__init__(k)
         for name, limit in (("token_caps", token_caps), ("token_floors", token_floors)):
@@ -107,11 +104,9 @@ class BalancedChoice(Choice):
         self.token_caps, self.token_floors = plain(token_caps), plain(token_floors)
         self.feature_caps = None if feature_caps is None else densities_of("feature_caps", feature_caps)
         self.feature_floors = None if feature_floors is None else densities_of("feature_floors", feature_floors)
-        if floors_until is not None and not (is_number(floors_until) and 0 <= floors_until <= 1):
-            raise InputError(f"floors_until: expected a share of the steps from 0 to 1, found {floors_until!r}")
-        if floors_until is not None and feature_floors is None:
-            raise InputError("floors_until: expected feature_floors beside it, found none")
-        self.floors_until = plain(floors_until)
+        if not isinstance(floors_in_eval, bool):
+            raise InputError(f"floors_in_eval: expected True or False, found {floors_in_eval!r}")
+        self.floors_in_eval = floors_in_eval
 
     @property
     def reads_rough(self) -> bool:
@@ -125,29 +120,8 @@ class BalancedChoice(Choice):
 
     @property
     def feeds_every_feature(self) -> bool:
-        """Whether every feature has a floor, for a while at least."""
-        return self.n_features is not None and self.floors_until != 0 and bool((self.floor_densities > 0).all())
-
-    @property
-    def holds_floors(self) -> bool:
-        """Whether features have floors now."""
-        return self.feature_floors is not None and not self._are_released
-
-    @property
-    def _limits_features(self) -> bool:
-        return self.holds_floors or self.feature_caps is not None
-
-    def at_step(self, progress: Progress) -> None:
-        """Let go of the floors when the share `floors_until` of the steps is done."""
-        super().at_step(progress)
-        self._is_planned = True
-        if self.floors_until is not None:
-            self._are_released = progress.step >= self.floors_until * progress.steps
-
-    def release_floors(self) -> None:
-        """Let go of the floors of features from now on, in a loop without a trainer."""
-        self._are_released = self._is_planned = True
-        self.floors_until = 1.0 if self.floors_until is None else self.floors_until  # thresholds are of one price
+        """Whether every feature has a floor."""
+        return self.n_features is not None and bool((self.floor_densities > 0).all())
 
     def make_buffers(self, n_features: int) -> None:
         """Densities, ledgers and thresholds, one entry per feature."""
@@ -173,12 +147,11 @@ class BalancedChoice(Choice):
     def in_words(self) -> str:
         """Its limits, those of features in multiples of the mean use, k / n_features."""
         said = []
-        until = "" if self.floors_until is None else f" until {self.floors_until:g} of the steps"
-        for kind, densities, when in (("floors", self.feature_floors, until), ("caps", self.feature_caps, "")):
+        for kind, densities in (("floors", self.feature_floors), ("caps", self.feature_caps)):
             if densities is not None and self.n_features is not None:
                 use = densities * self.n_features / self.k
                 alike = bool((use == use.flatten()[0]).all())
-                said.append((f"{kind} of {float(use.mean()):.3g} mean use" if alike else f"{kind} for each") + when)
+                said.append(f"{kind} of {float(use.mean()):.3g} mean use" if alike else f"{kind} for each")
         for kind, limit in (("floor", self.token_floors), ("cap", self.token_caps)):
             if limit is not None:
                 said.append(f"{kind} {limit} a token")
@@ -188,8 +161,10 @@ class BalancedChoice(Choice):
         """The limits."""
         of_features = {"feature_caps": self.feature_caps, "feature_floors": self.feature_floors}
         limits: dict[str, Any] = {name: limit.tolist() for name, limit in of_features.items() if limit is not None}
-        others = {name: getattr(self, name) for name in ("token_caps", "token_floors", "floors_until")}
-        limits |= {name: limit for name, limit in others.items() if limit is not None}
+        of_tokens = {"token_caps": self.token_caps, "token_floors": self.token_floors}
+        limits |= {name: limit for name, limit in of_tokens.items() if limit is not None}
+        if not self.floors_in_eval:  # left out otherwise, as older folders have it
+            limits["floors_in_eval"] = False
         return super().settings() | {"limits": limits}
 
     @classmethod
@@ -197,7 +172,7 @@ class BalancedChoice(Choice):
         """With its limits."""
         require_known(settings, "k", "limits")
         limits = setting(settings, "limits", TABLE, {})
-        names = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
+        names = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_in_eval")
         require_known(limits, *names, table="limits.")
         return cls(settings["k"], **limits)
 
@@ -214,7 +189,9 @@ class BalancedChoice(Choice):
 
     def _of_batch(self, count: int, advance: bool) -> tuple[int, Any, Any]:
         """Budget, caps and floors of so many tokens."""
-        floors = _granted(self.floor_densities, self.floors_owed, count, advance) if self.holds_floors else None
+        floors = (
+            None if self.feature_floors is None else _granted(self.floor_densities, self.floors_owed, count, advance)
+        )
         caps = None if self.feature_caps is None else _granted(self.cap_densities, self.caps_owed, count, advance)
         budget = self.total(count)
         if floors is not None:
@@ -236,7 +213,7 @@ class BalancedChoice(Choice):
     def expected_prices(self, tokens: int) -> al.Prices | None:
         """Those of the last batch; on one side alone with thresholds for features, which are counted at next."""
         prices = super().expected_prices(tokens)
-        if prices is None or self.has_token_limits or not self.tracker.is_set or not self._limits_features:
+        if prices is None or self.has_token_limits or not self.tracker.is_set:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
         return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))
@@ -290,13 +267,6 @@ class BalancedChoice(Choice):
                 f"mean use, feature_floors={floor:.3g} (k / (4 * n_features)), keeps all in use",
                 stacklevel=2,
             )
-        if self.floors_until is not None and not self._is_planned:
-            self._is_planned = True
-            warnings.warn(
-                f"BalancedChoice: floors_until={self.floors_until:g} is a share of steps that nobody counts, so the "
-                "floors stay; call release_floors() when it is time, then st.calibrate",
-                stacklevel=2,
-            )
         self.steps.add_(1)
         self.densities.lerp_(fired.to(self.densities), max(1.0 / int(self.steps), DENSITY_RATE))
 
@@ -333,7 +303,7 @@ class BalancedChoice(Choice):
         part = self.world.part(pooled.shape)
         count = tokens_of(pooled, part)
         floors = caps = None
-        if self.feature_floors is not None and self.floors_until is None:
+        if self.feature_floors is not None and self.floors_in_eval:
             floors = np.floor(self.floor_densities.cpu().numpy() * count).astype(np.int64)
         if self.feature_caps is not None:
             caps = np.ceil(self.cap_densities.cpu().numpy() * count).astype(np.int64)
@@ -351,9 +321,9 @@ class BalancedChoice(Choice):
 
     def extra_repr(self) -> str:
         """What a prompt shows."""
-        names = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
-        given = [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
-        return ", ".join([f"k={self.k}", *(f"{name}={_brief(limit)}" for name, limit in given)])
+        names = ("token_caps", "token_floors", "feature_caps", "feature_floors")
+        given = [f"{name}={_brief(limit)}" for name in names if (limit := getattr(self, name)) is not None]
+        return ", ".join([f"k={self.k}", *given, *([] if self.floors_in_eval else ["floors_in_eval=False"])])
 
 
 def _expanded(name: str, densities: Tensor | None, n_features: int, absent: float) -> Tensor:

@@ -120,17 +120,27 @@ class Evaluate:
         if leads():
             print(f"device: {described_device(device)}", file=sys.stderr, flush=True)
         mesh = started_mesh()
-        given = replace(self, autoencoders=autoencoders_in(self.autoencoders))
-        if given.activations is None:
-            require_free(self.out, self.overwrite)  # before a harvest
-            found = held_out(given.autoencoders, self.tokens, device, mesh)
-            model = self.model or found.model
-            given = replace(given, activations=found.folder, tokens=found.tokens, model=model)
-        given._judge(mesh)
-
-    def _judge(self, mesh: DeviceMesh | None) -> None:
         world = workers_of(mesh)
-        (saes, activations, language_model), _ = world.agreed(self._prepared, lambda _: 0)
+        require_free(self.out, self.overwrite)
+        given, _ = world.agreed(self._expanded, lambda _: 0)
+        rows = None
+        if given.activations is None:
+            found = held_out(given.autoencoders, self.tokens, device, self.model, mesh)
+            rows, given = found.rows, replace(given, activations=found.folder, model=found.model, tokens=None)
+        given._judge(mesh, rows)
+
+    def _expanded(self) -> Evaluate:
+        """With the autoencoders of runs; each can be read as far as is seen without its weights."""
+        given = replace(self, autoencoders=autoencoders_in(self.autoencoders))
+        for folder in given.autoencoders:
+            formats.describe(folder.expanduser(), self.format, self.layer)
+        if self.targets is not None and self.activations is None:
+            raise InputError(f"targets: expected activations beside them, found {self.targets} alone")
+        return given
+
+    def _judge(self, mesh: DeviceMesh | None, rows: Rows | None) -> None:
+        world = workers_of(mesh)
+        (saes, activations, language_model), _ = world.agreed(lambda: self._prepared(rows), lambda _: 0)
         for name, version in package_versions().items():
             world.require_alike(name, [version].__iter__)
         world.require_alike("activations", lambda: [len(activations), *sorted(activations.header.items())])
@@ -170,13 +180,13 @@ class Evaluate:
         found = {each.dashboard.resolve() for each in named if each.dashboard is not None}
         return {file for file in found if file.parent == folder}
 
-    def _prepared(self) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
+    def _prepared(self, rows: Rows | None) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
         """Everything that is read, refused before anything is measured."""
         require_free(self.out, self.overwrite)
         for module in self.modules:
             import_module(module, "modules")
         saes = self._autoencoders()
-        activations = _first(self._opened(saes), self.tokens)
+        activations = _first(self._opened(saes, rows), self.tokens)
         read = activations.inputs if isinstance(activations, Pairs) else activations
         for name, sae in saes.items():
             if sae.d_in != read.d_model:
@@ -192,7 +202,7 @@ class Evaluate:
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
         return saes, activations, language_model
 
-    def _opened(self, saes: dict[str, SparseCoder]) -> Rows:
+    def _opened(self, saes: dict[str, SparseCoder], rows: Rows | None) -> Rows:
         """The activations, for transcoders with their targets."""
         pairs = {name: sae.takes_pairs for name, sae in saes.items()}
         if len(set(pairs.values())) > 1:
@@ -200,6 +210,8 @@ class Evaluate:
             raise InputError(f"autoencoders: expected transcoders alone or none, found {one} among others")
         if self.targets is not None and not all(pairs.values()):
             raise InputError(f"targets: expected transcoders beside them, found {next(iter(saes))}, an autoencoder")
+        if rows is not None:
+            return rows
         assert self.activations is not None
         rows = open_activations(self.activations)
         if not all(pairs.values()):

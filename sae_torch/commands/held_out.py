@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_torch.activations import HarvestOptions, harvest_sites, plan
+from sae_torch.activations import HarvestConfig, HarvestOptions, Pairs, Rows, harvest_sites, plan
 from sae_torch.config_file import from_plain
-from sae_torch.errors import InputError
+from sae_torch.environment import difference
+from sae_torch.errors import InputError, ShortTextError
+from sae_torch.launched import leads
 from sae_torch.training.run import CONFIG
+from sae_torch.training.run_config import RunConfig
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -19,27 +22,7 @@ if TYPE_CHECKING:
 SPLIT = "test"
 # So many are harvested where no number is given; fewer where the held-out documents hold fewer.
 TOKENS = 40_000
-
-
-def autoencoders_in(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """The paths, a run's folder replaced by its autoencoders.
-
-    Raises
-    ------
-    InputError
-        If a run has none yet.
-    """
-    found: list[Path] = []
-    for path in paths:
-        given = path.expanduser()
-        if not (given / CONFIG).is_file():
-            found.append(path)
-            continue
-        inside = sorted(file.parent for file in given.glob("*/cfg.json"))
-        if not inside:
-            raise InputError(f"{path}: expected a finished run, found one without autoencoders; train goes on with it")
-        found += inside
-    return tuple(found)
+WEIGHTS = "cfg.json"
 
 
 @dataclass(frozen=True)
@@ -48,73 +31,135 @@ class HeldOut:
 
     Parameters
     ----------
-    folder
+    folder : Path
         Where they lie.
-    tokens
-        How many count.
-    model
+    rows : Rows
+        Those that count; of transcoders with their targets.
+    model : str
         The language model, by the name or path that the run was given.
     """
 
     folder: Path
-    tokens: int
+    rows: Rows
     model: str
 
 
-def held_out(autoencoders: Sequence[Path], tokens: int | None, device: str, mesh: DeviceMesh | None = None) -> HeldOut:
-    """Activations of documents that were kept from the runs of these autoencoders.
+def autoencoders_in(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The paths, a run's folder replaced by its autoencoders.
+
+    Raises
+    ------
+    InputError
+        If a run is not finished.
+    """
+    found: list[Path] = []
+    for path in paths:
+        folder = path.expanduser()
+        run = None if (folder / WEIGHTS).is_file() else run_in(folder)
+        if run is None:
+            found.append(path)
+            continue
+        inside = [folder / name for name in run.autoencoders()]
+        missing = [one.name for one in inside if not (one / WEIGHTS).is_file()]
+        if missing:
+            raise InputError(f"{path}: expected a finished run, found none of its {missing[0]}; train goes on with it")
+        found += inside
+    return tuple(found)
+
+
+def run_in(folder: Path) -> RunConfig | None:
+    """The configuration of the run in a folder, on this machine's devices; None where there is no run.
+
+    Raises
+    ------
+    InputError
+        If the configuration of a run cannot be used.
+    """
+    file = folder / CONFIG
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None
+    if not all(isinstance(settings.get(table), dict) for table in ("harvest", "reader", "sae", "train")):
+        return None  # of something else
+    settings["device"] = settings["harvest"]["device"] = "cpu"  # what trained it may be no device here
+    try:
+        return from_plain(RunConfig, settings)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def held_out(
+    autoencoders: Sequence[Path],
+    tokens: int | None,
+    device: str,
+    model: str | None = None,
+    mesh: DeviceMesh | None = None,
+) -> HeldOut:
+    """Activations of documents that were kept from the runs of these autoencoders, harvested where they are missing.
 
     Parameters
     ----------
-    autoencoders
+    autoencoders : sequence of Path
         Folders that `train` wrote.
-    tokens
-        How many are harvested unless they are there; None for `TOKENS`, or fewer where the documents hold fewer.
-    device
+    tokens : int, optional
+        How many; by default `TOKENS`, or all that the documents hold.
+    device : str
         Where the language model runs.
-    mesh
+    model : str, optional
+        The language model, where it is no longer where the run had it.
+    mesh : torch.distributed.DeviceMesh, optional
         Processes that share the work.
 
     Raises
     ------
     InputError
-        If they are of no run that harvested text, or of runs on different text.
+        If they are of no run that harvested text, or of runs on different activations.
     """
-    runs = {folder: _harvested(folder.expanduser().resolve().parent / CONFIG) for folder in autoencoders}
-    first, wanted = next(iter(runs.items()))
-    for folder, found in runs.items():
-        if found is None:
+    asked = {folder: _harvested(folder, device, model) for folder in autoencoders}
+    first, wanted = next(iter(asked.items()))
+    for folder, options in asked.items():
+        other = "" if options == wanted else difference(_identity(wanted), _identity(options))
+        if other:
             raise InputError(
-                f"activations: expected a folder to judge {folder} on, found none; text is held out only where train "
-                "harvested itself"
+                f"activations: expected a folder, found none, and {first} and {folder} were trained on different ones "
+                f"({other})"
             )
-        if found != wanted:
-            raise InputError(f"activations: expected a folder, found none, and {first} and {folder} saw different text")
-    assert wanted is not None
-    target = wanted.target
-    config = replace(replace(wanted, device=device).config(), rows_of=None if target is None else wanted.site)
-    sites = (config.site,) if target is None else (config.site, target)
+    config = _config(wanted)
+    sites = (config.site,) if wanted.target is None else (config.site, wanted.target)
 
-    def harvested(count: int) -> int:
-        harvest_sites(config, sites, SPLIT, count, wanted.cache, None, True, mesh)
-        return count
+    def harvested(count: int) -> Rows:
+        found = harvest_sites(config, sites, SPLIT, count, wanted.cache, None, True, mesh)
+        return found[config.site] if wanted.target is None else Pairs(found[config.site], found[wanted.target])
 
     try:
-        count = harvested(tokens or TOKENS)
-    except InputError:
-        held = plan(config, SPLIT, tokens or TOKENS, wanted.cache).tokens_finished
-        if tokens is not None or not held:
+        rows = harvested(tokens or TOKENS)
+    except ShortTextError as short:
+        if tokens is not None or not short.tokens:
             raise
-        count = harvested(held)  # all that the documents hold
-    return HeldOut(plan(config, SPLIT, 1, wanted.cache).folder, count, wanted.model)
+        if leads():
+            print(f"the documents held out have {short.tokens} tokens, all are judged")
+        rows = harvested(short.tokens)
+    return HeldOut(plan(config, SPLIT, 1, wanted.cache).folder, rows, wanted.model)
 
 
-def _harvested(file: Path) -> HarvestOptions | None:
-    """What a run harvested, but for how much and where; None where it did not."""
-    if not file.is_file():
-        return None
-    settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    if "activations" in settings:
-        return None
-    options = from_plain(HarvestOptions, settings.get("harvest", {}))
-    return replace(options, tokens=TOKENS, device="cpu")
+def _harvested(folder: Path, device: str, model: str | None) -> HarvestOptions:
+    """What the run of an autoencoder harvested."""
+    place = folder.expanduser().resolve()
+    run = run_in(place.parent)
+    if run is None or run.activations is not None or place.name not in run.autoencoders():
+        raise InputError(
+            f"activations: expected a folder to judge {folder} on, found none; text is held out only by a run of train "
+            "that harvested"
+        )
+    return replace(run.harvest, device=device, model=model or run.harvest.model, tokens=TOKENS)
+
+
+def _config(options: HarvestOptions) -> HarvestConfig:
+    """What is harvested; of pairs the inputs say which tokens are dropped."""
+    return replace(options.config(), rows_of=None if options.target is None else options.site)
+
+
+def _identity(options: HarvestOptions) -> dict[str, str]:
+    """What tells activations apart."""
+    return {**_config(options).provenance(SPLIT), "target": str(options.target)}

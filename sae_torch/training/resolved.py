@@ -49,7 +49,7 @@ def used(config: RunConfig, trainers: Mapping[str, Trainer], tokens: int) -> str
         usage = schedule.usage
         found = [f'auxiliary = "{usage.auxiliary}"', f"k_aux = {usage.k_aux}", f"dead_after = {usage.dead_after}"]
         if isinstance(sae.choice, BalancedChoice):
-            limits = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
+            limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
             found += [f"{limit} = {value}" for limit in limits if (value := getattr(sae.choice, limit)) is not None]
         found.append(f"score_dtype = {str(sae.product_dtype(tokens)).removeprefix('torch.')}")
         if sae.feature_chunk is not None:

@@ -31,8 +31,6 @@ CHOICES = ("token", "mutual", "feature", "balanced")
 # The floors of balanced choice without other limits, as a share of the mean use of a feature, k / n_features. In the
 # evidence study an eighth left a feature dead here and there, and a quarter costs no reconstruction.
 FLOOR = 1 / 4
-# The share of the steps after which they are let go.
-FLOORS_UNTIL = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ class SaeOptions:
     """Balanced choice: largest share of the tokens of a feature."""
     feature_floors: float | None = None
     """Balanced choice: least share of the tokens of a feature; a quarter of the mean share if no limit is given."""
-    floors_until: float | None = None
-    """Balanced choice: share of the steps after which floors of features are let go; 0.8 if no limit is given, else
-    they stay, in eval mode too."""
+    floors_in_eval: bool = True
+    """Balanced choice: whether floors of features count for the thresholds of eval mode, one for each feature. Without,
+    one for all: a little less error, and some features may not fire."""
     score_dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Type of the dense product: auto takes the faster one; on a CPU its error decides nothing. None: as it comes."""
     feature_chunk: int | None = None
@@ -99,7 +97,7 @@ class SaeOptions:
                 raise InputError(f"choice_options: expected a choice of your own, module:Class, found {self.choice}")
         if self.skip and self.kind != "transcoder":
             raise InputError(f"skip: expected it with kind transcoder, found kind {self.kind}")
-        limits = ("token_caps", "token_floors", "feature_caps", "feature_floors", "floors_until")
+        limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
         given = [name for name in limits if getattr(self, name) is not None]
         if given and self.choice != "balanced":
             raise InputError(f"{given[0]}: only balanced choice takes it, found choice {self.choice}")
@@ -143,11 +141,9 @@ class SaeOptions:
         if self.choice == "feature":
             return FeatureChoice(self.k, quotas=self.quotas, switch=self.switch)
         limits = (self.token_caps, self.token_floors, self.feature_caps, self.feature_floors)
-        until = self.floors_until
         if all(limit is None for limit in limits):
             limits = (None, None, None, FLOOR * self.k / self.n_features)
-            until = FLOORS_UNTIL if until is None else until
-        return BalancedChoice(self.k, *limits, floors_until=until)
+        return BalancedChoice(self.k, *limits, floors_in_eval=self.floors_in_eval)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ def answers(findings: Findings) -> str:
         ("What would we use for a hundred million tokens?", _choice(findings)),
     )
     lines = [f"- **{question}** {answer[0].upper() + answer[1:]}." for question, answer in asked]
-    for setting, method in itertools.product((LONG, WIDE), (LET_GO, LARGER_FLOORS)):
-        verdict = bar(findings, setting, method)
-        lines.append(f"- The bar at {verdict.claim}, {method}: **{verdict.status}**. {verdict.because}")
+    for setting in (LONG, WIDE):
+        verdict = bar(findings, setting, LARGER_FLOORS)
+        lines.append(
+            f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}{_at_one_price(findings, setting)}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -47,14 +49,28 @@ def _come_back(findings: Findings) -> str:
 
 def _floor(findings: Findings) -> str:
     found = []
-    for setting, (method, when) in itertools.product((LONG, WIDE), ((LARGER_FLOORS, ""), (LET_GO, " let go"))):
+    for setting, (method, let_go) in itertools.product(
+        (LONG, WIDE), ((LARGER_FLOORS, ""), (LET_GO, " when they are let go after 80 % of the steps"))
+    ):
         floors, mutual = findings.of(setting, method), findings.of(setting, MUTUAL)
         if floors and mutual:
             found.append(
-                f"at {setting.n_features} features its error{when} is {_against(floors, mutual)} from mutual choice's, "
-                f"with {floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
+                f"at {setting.n_features} features{let_go} its error is {_against(floors, mutual)} from mutual "
+                f"choice's, with {floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
+
+
+def _at_one_price(findings: Findings, setting: Setting) -> str:
+    """The same weights with one threshold for all features, beside the best peer."""
+    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(findings.among(setting, PEERS))
+    if floors is None or peer is None or not floors.all("nmse_one_price"):
+        return ""
+    error = floors.mean("nmse_one_price")
+    return (
+        f" With one threshold for all features the same weights have {error:.4f}, "
+        f"{100 * (error / peer.mean('nmse_at_k') - 1):+.1f} %, with {floors.mean('silent_one_price'):.0f} dead."
+    )
 
 
 def _rivals(findings: Findings) -> str:
@@ -77,28 +93,31 @@ def _trainer(findings: Findings) -> str:
                 said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
                 break
     peer = findings.best(findings.among(setting, PEERS))
-    floors = [each for name in (LARGER_FLOORS, LET_GO) if (each := findings.of(setting, name))]
-    if not said or peer is None or not floors:
+    floors = findings.of(setting, LARGER_FLOORS)
+    if not said or peer is None or floors is None:
         return OPEN
-    theirs = f"from {peer.label}, the best peer"
-    said.append(" and ".join(f"{each.method} are {_against(each, peer)}" for each in floors) + f" {theirs}")
+    said.append(f"larger floors are {_against(floors, peer)} from {peer.label}, the best peer")
     return f"at {_where(setting)}, by error: {'; '.join(said)}"
 
 
 def _choice(findings: Findings) -> str:
-    ours = [each for name in (LET_GO, LARGER_FLOORS, MUTUAL) if (each := findings.of(LONG, name))]
+    ours = [each for name in (LARGER_FLOORS, LET_GO, MUTUAL) if (each := findings.of(LONG, name))]
     peer = findings.best(findings.among(LONG, PEERS))
     runs = [*ours, *([peer] if peer else [])]
-    best = findings.best(runs) if len(ours) > 1 else None
+    lively = [each for each in runs if each.mean("silent") == 0]
+    best = findings.best(lively or runs) if len(ours) > 1 else None
     if best is None:
         return OPEN
+    of_those = " of those that leave no feature dead" if lively else ""
     points = {each.label: curve(findings, each) for each in runs}
     last = "; ".join(
         f"{name} {shown[-2]['nmse_at_k']:.4f} then {shown[-1]['nmse_at_k']:.4f}"
         for name, shown in points.items()
         if len(shown) > 1
     )
-    return f"{best.label}, which has the least error with all tokens; the last two points of the curves: {last}"
+    return (
+        f"{best.label}, which has the least error with all tokens{of_those}; the last two points of the curves: {last}"
+    )
 
 
 def _against(ours: Runs, theirs: Runs) -> str:

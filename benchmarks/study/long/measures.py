@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sae_torch as st
 from benchmarks.study import measures as at_any_size
-from benchmarks.study.equal_l0 import at_equal_l0
+from benchmarks.study.equal_l0 import at_equal_l0, at_one_price
 from benchmarks.study.long.plan import CURVES, MILESTONES
 from benchmarks.study.long.sources import FIFTH, FOUR, LongSources, mixture_of, source
 from benchmarks.study.measures import Judged, Measure
@@ -43,6 +43,12 @@ def curve(judged: Judged) -> dict[str, Any]:
 def _point(judged: Judged) -> dict[str, Any]:
     found = at_any_size.quality(judged) | at_any_size.equal_l0(judged) | at_any_size.language_model_loss(judged)
     return {name: found[name] for name in ("nmse_at_k", "silent", "under_used", "ce_recovered")}
+
+
+def one_price(judged: Judged) -> dict[str, Any]:
+    """The same weights with one threshold for all features, as ``floors_in_eval=False`` sets them."""
+    found = measure(at_one_price(judged.sae, judged.activations), judged.activations)
+    return {"nmse_one_price": found.nmse, "silent_one_price": found.dead}
 
 
 def dense(judged: Judged) -> dict[str, Any]:
@@ -123,6 +129,7 @@ def of_text(activations: Activations, name: str) -> Activations | None:
 LONG_MEASURES = (
     Measure(at_any_size.quality, ("nmse", "l0", "l0_spread", "silent", "under_used"), ("dev", "test")),
     Measure(at_any_size.equal_l0, ("nmse_at_k", "l0_at_k", "silent_at_k", "threshold_added"), ("dev", "test")),
+    Measure(one_price, ("nmse_one_price", "silent_one_price")),
     Measure(dense, ("dense", "dense_share"), ("dev", "test")),
     Measure(by_text, ("by_text",)),
     Measure(at_any_size.collapse, ("cosine_median", "cosine_highest_percent", "cosine_alike", "cosine_mean_absolute")),

@@ -27,7 +27,7 @@ WIDE_SHORT, WIDE = (replace(setting, n_features=18_432) for setting in (SHORT, L
 CURVES = (LONG.source,)
 UNSEEN = replace(SHORT, source=source(FOUR))
 NORMS = replace(SHORT, source=source(FIVE_SHORT, LARGE_NORMS))
-OURS = (LET_GO, LARGER_FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, TOKEN)
+OURS = (LARGER_FLOORS, LET_GO, MUTUAL, MUTUAL_THEN_FEATURE, TOKEN)
 ALIGNED_ONES = tuple(name for name, method in VARIANTS.items() if method.variant == "aligned")
 OTHER_VARIANTS = tuple(name for name in VARIANTS if name not in ALIGNED_ONES)
 
@@ -47,13 +47,13 @@ PLAN = Plan(
         Block(UNSEEN, (LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), rates_of=SHORT, seeds=1),
         Block(LONG, (MUTUAL,), "zipf", rates_of=SHORT, seeds=1),
         Block(LONG, (MUTUAL_THEN_FEATURE,), rates_of=SHORT, seeds=1),
-        Block(WIDE_SHORT, (LET_GO, LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), seeds=1),
-        Block(WIDE, (LET_GO, LARGER_FLOORS, MUTUAL), rates_of=WIDE_SHORT, seeds=1),
+        Block(WIDE_SHORT, (LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), seeds=1),
+        Block(WIDE, (LARGER_FLOORS, MUTUAL), rates_of=WIDE_SHORT, seeds=1),
         Block(WIDE, (MUTUAL,), "zipf", rates_of=WIDE_SHORT, seeds=1),
         Block(WIDE, (TOKEN, SPARSIFY), "k", rates_of=WIDE_SHORT, seeds=1),
         Block(WIDE, (MUTUAL_THEN_FEATURE, BATCH_TOP_K), rates_of=SHORT, seeds=1),
         Block(NORMS, (LARGER_FLOORS, MUTUAL, TOKEN, SPARSIFY), rates_of=SHORT, seeds=1),
-        Block(LONG, (LET_GO, MUTUAL), rates_of=SHORT),
+        Block(LONG, (LARGER_FLOORS, MUTUAL), rates_of=SHORT),
         Block(LONG, (SPARSIFY,), "k", rates_of=SHORT),
     ),
     rates=(4e-3, 2e-3),

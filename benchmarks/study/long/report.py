@@ -9,7 +9,7 @@ from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import Records
 from benchmarks.study.long.answers import answers, curve
 from benchmarks.study.long.plan import LONG, NORMS, OURS, PLAN, SHORT, UNSEEN, WIDE
-from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, LET_GO, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
+from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
 from benchmarks.study.pictures import NOTHING as PICTURE_MISSING
 from benchmarks.study.pictures import columns, figure
 from benchmarks.study.tables import made, progress, quality, searches, state
@@ -91,8 +91,7 @@ def curves(findings: Findings) -> str:
 def learning_curves(findings: Findings) -> str:
     """Error by tokens, as a picture."""
     lines = (
-        (LET_GO, "none", 1, False),
-        (LARGER_FLOORS, "none", 1, True),
+        (LARGER_FLOORS, "none", 1, False),
         (MUTUAL, "none", 2, True),
         (BATCH_TOP_K, "none", 2, False),
         (TOKEN, "k", 3, True),

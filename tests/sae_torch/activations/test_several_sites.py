@@ -21,6 +21,7 @@ from sae_torch.activations import (
 )
 from sae_torch.activations import forward as module
 from sae_torch.activations.shards import read_shard
+from sae_torch.activations.sites import hidden_state
 from sae_torch.errors import InputError
 
 SITES = ("hidden_states[0]", "hidden_states[2]", "model.layers.1.mlp", "model.layers.2.self_attn.o_proj")
@@ -45,6 +46,18 @@ def test_one_pass_writes_what_each_site_alone_would(
         assert torch.equal(alone.tensor(), together[site].tensor())
     assert len(calls) == passes * (1 + len(SITES))
     assert headers(tmp_path / "a") == headers(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "sites", [("model.layers.1.mlp", "hidden_states[2]"), ("hidden_states[2]", "hidden_states[1]")]
+)
+def test_sites_may_be_asked_for_in_any_order(sites: tuple[str, str], tiny_model_folder: Path) -> None:
+    """A hidden state is found by a pass of its own, in which sites that were named before are no answer."""
+    token_ids = torch.arange(40).view(2, 20) % 7
+    together = module.outputs_at(load_language_model(str(tiny_model_folder)).model, sites, token_ids)
+    for site, found in zip(sites, together, strict=True):
+        (alone,) = module.outputs_at(load_language_model(str(tiny_model_folder)).model, (site,), token_ids)
+        assert torch.equal(hidden_state(found), hidden_state(alone))
 
 
 def test_a_site_that_is_there_already_is_not_harvested_again(

@@ -183,82 +183,49 @@ def test_bad_arguments_are_named(call: Any, message: str) -> None:
         call()
 
 
-def test_floors_are_held_until_they_are_let_go() -> None:
-    """Every batch before gives each feature its floor; after it, the batch is that of a budget alone."""
-    choice = st.BalancedChoice(2, feature_floors=2 / (4 * 24), floors_until=0.5)
+def on_few_features(floors_in_eval: bool) -> tuple[st.SparseAutoencoder, list[torch.Tensor], list[st.SparseCodes]]:
+    """Trained while a quarter of the features has low scores; the batches, and their codes in training."""
+    choice = st.BalancedChoice(2, feature_floors=2 / (4 * 24), floors_in_eval=floors_in_eval)
     sae = st.SparseAutoencoder(12, 24, choice)
     with torch.no_grad():
-        sae.b_enc[:6] = -100.0
-    seen = []
-    sae.register_forward_hook(lambda module, inputs, out: seen.append((inputs[0].detach(), out.codes)))
+        sae.b_enc[:6] = -0.5
+    seen: list[st.SparseCodes] = []
+    hook = sae.register_forward_hook(lambda module, inputs, out: seen.append(out.codes))
     batches = [torch.randn(96, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(10)]
     st.Trainer(sae, st.TrainConfig(learning_rate=1e-9, progress=False)).fit(batches)
-    for step, (_, codes) in enumerate(seen[:10]):
-        least = int(torch.bincount(codes.features, minlength=24).min())
-        assert least >= 2 if step < 5 else least == 0
-    theta = choice.tracker.theta
-    assert theta.unique().numel() == 1
+    hook.remove()
+    return sae, batches, seen[:10]
+
+
+@pytest.mark.parametrize("floors_in_eval", [True, False])
+def test_floors_hold_in_training_whatever_counts_in_eval_mode(floors_in_eval: bool) -> None:
+    sae, batches, seen = on_few_features(floors_in_eval)
+    assert all(int(torch.bincount(codes.features, minlength=24).min()) >= 2 for codes in seen)
+    theta = sae.choice.tracker.theta  # type: ignore[union-attr]
+    assert (theta.unique().numel() == 1) == (not floors_in_eval)
+    assert sae.eval()(torch.cat(batches)).codes.l0 == pytest.approx(2, rel=0.05)
+
+
+def test_without_floors_the_thresholds_are_the_price_of_the_budget() -> None:
+    sae, batches, _ = on_few_features(floors_in_eval=False)
+    st.calibrate(sae, batches)
     scores = torch.cat([sae.scores(x).detach() for x in batches])
     problem = al.mutual_choice(scores, budget=2 * len(scores))
     pooled = al.solve(problem)
     assert al.verify(problem, pooled).optimal
-    assert float(theta[0]) == pytest.approx(float(pooled.prices.budget.value), rel=0.2)
-    assert sae.eval()(torch.cat(batches)).codes.l0 == pytest.approx(2, rel=0.05)
+    theta = sae.choice.tracker.theta  # type: ignore[union-attr]
+    assert theta.tolist() == [pytest.approx(float(pooled.prices.budget.value))] * 24
 
 
-def test_floors_that_are_kept_have_a_price_for_each_feature() -> None:
-    """None keeps them in eval mode; 1 keeps them as long as there are steps."""
-    batches = [torch.randn(96, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(10)]
-    prices = {}
-    for until in (None, 1.0):
-        sae = st.SparseAutoencoder(12, 24, st.BalancedChoice(2, feature_floors=0.06, floors_until=until))
-        with torch.no_grad():
-            sae.b_enc[:6] = -0.5
-        log = st.Trainer(sae, st.TrainConfig(learning_rate=1e-9, progress=False)).fit(batches)
-        prices[until] = sae.choice.tracker.theta.unique().numel()  # type: ignore[union-attr]
-        assert log.l0[-1] <= 2
-    assert prices[1.0] == 1 < prices[None]
-
-
-def test_a_loop_of_ones_own_lets_go_of_floors_itself() -> None:
-    scores = heavy_tailed(64, 24, 0)
-    choice = st.BalancedChoice(2, feature_floors=0.06, floors_until=0.5)
-    with pytest.warns(
-        UserWarning, match=r"floors_until=0.5 is a share of steps that nobody counts, so the floors stay"
-    ):
-        assert choice(scores).feature_counts.min() >= 3
-    assert choice(scores).feature_counts.min() >= 3
-    for silent in (choice, st.BalancedChoice(2, feature_floors=0.06)):
-        silent.release_floors()
-        assert silent(scores).features.tolist() == st.MutualChoice(2)(scores).features.tolist()
-        assert silent.floors_until == (0.5 if silent is choice else 1.0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            {"feature_floors": 0.1, "floors_until": 1.5},
-            "floors_until: expected a share of the steps from 0 to 1, found 1.5",
-        ),
-        ({"feature_floors": 0.1, "floors_until": True}, "floors_until: expected a share of the steps .*, found True"),
-        ({"floors_until": 0.5}, "floors_until: expected feature_floors beside it, found none"),
-    ],
-)
-def test_when_floors_end_is_a_share_of_the_steps(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(st.InputError, match=message):
-        st.BalancedChoice(2, **arguments)
-
-
-def test_when_floors_end_is_saved(tmp_path: Path) -> None:
+def test_what_counts_in_eval_mode_is_saved(tmp_path: Path) -> None:
     """What is loaded sets its thresholds as the trained one did."""
-    sae = st.SparseAutoencoder(12, 24, st.BalancedChoice(2, feature_floors=0.06, floors_until=0.5))
-    batches = [torch.randn(96, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(10)]
-    st.Trainer(sae, st.TrainConfig(progress=False)).fit(batches)
-    loaded = st.load(st.save(sae, tmp_path / "sae"))
-    assert isinstance(loaded.choice, st.BalancedChoice)
-    assert loaded.choice.floors_until == 0.5
-    assert "floors_until=0.5" in repr(loaded.choice)
-    assert loaded.choice.in_words() == "floors of 0.72 mean use until 0.5 of the steps"
-    st.calibrate(loaded, batches)
-    assert loaded.choice.tracker.theta.unique().numel() == 1
+    for kept in (True, False):
+        sae, batches, _ = on_few_features(kept)
+        loaded = st.load(st.save(sae, tmp_path / str(kept)))
+        assert isinstance(loaded.choice, st.BalancedChoice)
+        assert loaded.choice.floors_in_eval == kept
+        assert ("floors_in_eval=False" in repr(loaded.choice)) == (not kept)
+        st.calibrate(loaded, batches)
+        assert (loaded.choice.tracker.theta.unique().numel() == 1) == (not kept)
+    with pytest.raises(st.InputError, match="floors_in_eval: expected True or False, found 1"):
+        st.BalancedChoice(2, feature_floors=0.1, floors_in_eval=1)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ def test_arrays_and_autoencoders_of_others_are_judged_too(place: Path) -> None:
         (["evaluate", "--activations", "held-out"], "autoencoders"),
         (
             ["report", "--evaluations", "saes/token"],
-            "activations: expected a folder to judge saes/token on, found none; text is held out only where train",
+            "activations: expected a folder to judge saes/token on, found none; text is held out only by a run of",
         ),
         (
             ["evaluate", "--autoencoders", "nowhere", "--activations", "held-out"],

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sae_torch.activations import StateOfTheUnion, open_activations
+from sae_torch.activations import StateOfTheUnion, harvesting, open_activations
+from sae_torch.activations.harvesting import HarvestPlan
 from sae_torch.cli import main
+from sae_torch.errors import InputError
 from sae_torch.evaluation import EvaluationFile
 from tests.sae_torch.command_line import complaint
 
@@ -80,6 +83,47 @@ def test_a_run_of_transcoders_is_judged_on_both_sites(
     assert two.evaluations[0].nmse == one.evaluations[0].nmse
 
 
+def test_more_inputs_than_targets_may_lie_there(
+    tiny_model_folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An autoencoder at the site of the inputs was judged before, on more of them."""
+    monkeypatch.chdir(tmp_path)
+    assert trained(tiny_model_folder, texts, "plain") == 0
+    assert main(["evaluate", "plain", "--out", "plain.json", "--pages", "0"]) == 0
+    target = ("--harvest.target", "model.layers.1.mlp", "--sae.kind", "transcoder")
+    assert trained(tiny_model_folder, texts, "run", *target) == 0
+    assert main(["evaluate", "run", "--tokens", "100", "--pages", "0"]) == 0
+    assert EvaluationFile.read(tmp_path / "evaluation.json").facts["Held out"].startswith("100 tokens")
+
+
+def test_a_model_that_has_moved_is_named(
+    tiny_model_folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model_folder, tmp_path / "here" / tiny_model_folder.name)
+    assert trained(tmp_path / "here" / tiny_model_folder.name, texts, "run") == 0
+    Path("here").rename("there")
+    assert "expected a folder or a GGUF file" in complaint(["evaluate", "run"], capsys)
+    assert main(["evaluate", "run", "--model", f"there/{tiny_model_folder.name}"]) == 0
+
+
+def test_other_errors_of_the_harvest_are_no_shortness(
+    tiny_model_folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert trained(tiny_model_folder, texts, "run") == 0
+
+    def full(plans: Sequence[HarvestPlan]) -> None:
+        if any(each.tokens_finished and "-test-" in each.folder.name for each in plans):
+            raise InputError("cache: expected more room")
+
+    monkeypatch.setattr(harvesting, "_require_space", full)
+    assert "cache: expected more room" in complaint(["evaluate", "run"], capsys)
+    assert not Path("evaluation.json").exists()
+
+
 def test_what_was_not_held_out_is_asked_for(
     tiny_model_folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -88,21 +132,26 @@ def test_what_was_not_held_out_is_asked_for(
     assert trained(tiny_model_folder, texts, "run") == 0
     (name,) = (folder.parent.name for folder in Path("run").glob("*/cfg.json"))
     shutil.copytree(f"run/{name}", "alone")
+    shutil.copytree(f"run/{name}", "site/one")
+    Path("site/config.toml").write_text('title = "of something else"\n')
     assert trained(tiny_model_folder, texts, "other", "--harvest.window", "8") == 0
     np.save("x.npy", np.random.default_rng(0).normal(size=(600, 32)).astype(np.float32))
     words = ["--sae.n-features", "48", "--sae.k", "4", "--reader.batch-size", "100"]
     assert main(["train", "--out", "from-disk", "--activations", "x.npy", *words]) == 0
-    asks = "found none; text is held out only where train harvested itself"
+    asks = "found none; text is held out only by a run of train that harvested"
     for paths, said in (
         (["alone"], f"activations: expected a folder to judge alone on, {asks}"),
+        (["site/one"], f"activations: expected a folder to judge site/one on, {asks}"),
         (["from-disk"], f"activations: expected a folder to judge from-disk/{name} on, {asks}"),
         (["run", "alone"], f"activations: expected a folder to judge alone on, {asks}"),
-        (
-            ["run", "other"],
-            f"activations: expected a folder, found none, and run/{name} and other/{name} saw different",
-        ),
+        (["run", "other"], "were trained on different ones (window 16 there, 8 here"),
+        (["run/nosuch"], "run/nosuch: expected"),
+        (["run", "--targets", "x.npy"], "targets: expected activations beside them, found x.npy alone"),
     ):
         assert said in complaint(["evaluate", *paths], capsys)
+    shutil.copytree(f"run/{name}", "run/copy")
+    assert main(["evaluate", "run", "--pages", "0", "--loss-windows", "0"]) == 0
+    assert len(EvaluationFile.read(tmp_path / "evaluation.json").evaluations) == 1
     shutil.rmtree(f"run/{name}")
-    assert "run: expected a finished run, found one without autoencoders" in complaint(["report", "run"], capsys)
+    assert f"run: expected a finished run, found none of its {name}" in complaint(["report", "run"], capsys)
     assert not Path("report.html").exists()

@@ -23,7 +23,7 @@ def choices() -> list[st.Choice]:
         st.FeatureChoice(4, switch=0.5),
         st.FeatureChoice(0.25, switch=0),  # quotas below one token per batch: the ledger matters
         st.BalancedChoice(4, token_caps=8, feature_caps=0.3, feature_floors=0.01),
-        st.BalancedChoice(4, feature_floors=0.03, floors_until=0.5),
+        st.BalancedChoice(4, feature_floors=0.03, floors_in_eval=False),
     ]
 
 

@@ -380,19 +380,14 @@ def test_balanced_choice_without_limits_has_floors_of_a_quarter_of_the_mean_use(
     floors.build(64)
     assert floors.floor_densities.tolist() == [1 / 64] * 64
     assert floors.cap_densities.tolist() == [1.0] * 64
-    assert floors.floors_until == 0.8
+    assert floors.floors_in_eval
     caps = SaeOptions(n_features=64, k=4.0, feature_caps=0.5).new_choice()
     caps.build(64)
     assert isinstance(caps, st.BalancedChoice)
     assert not caps.floor_densities.any()
-    kept = SaeOptions(n_features=64, k=4.0, feature_floors=0.01).new_choice()
-    assert isinstance(kept, st.BalancedChoice)
-    assert kept.floors_until is None
-    longer = SaeOptions(n_features=64, k=4.0, floors_until=0.9).new_choice()
-    assert isinstance(longer, st.BalancedChoice)
-    assert longer.floors_until == 0.9
-    with pytest.raises(st.InputError, match="floors_until: expected feature_floors beside it, found none"):
-        SaeOptions(n_features=64, k=4.0, feature_caps=0.5, floors_until=0.9).new_choice()
+    one = SaeOptions(n_features=64, k=4.0, floors_in_eval=False).new_choice()
+    assert isinstance(one, st.BalancedChoice)
+    assert not one.floors_in_eval
 
 
 def on_rows(folder: Path, sae: SaeOptions) -> RunConfig:
