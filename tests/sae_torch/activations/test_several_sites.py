@@ -49,7 +49,7 @@ def test_one_pass_writes_what_each_site_alone_would(
 
 
 @pytest.mark.parametrize(
-    "sites", [("model.layers.1.mlp", "hidden_states[2]"), ("hidden_states[2]", "hidden_states[1]")]
+    "sites", [("model.layers.2.mlp", "hidden_states[1]"), ("hidden_states[2]", "hidden_states[1]")]
 )
 def test_sites_may_be_asked_for_in_any_order(sites: tuple[str, str], tiny_model_folder: Path) -> None:
     """A hidden state is found by a pass of its own, in which sites that were named before are no answer."""
