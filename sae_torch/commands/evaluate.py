@@ -54,8 +54,8 @@ class Evaluate:
     """Folders or files: of this project, the run of a `train` for all of its own, or anything that `import` reads;
     `evaluate PATH` does without the name."""
     activations: Path | None = None
-    """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files. By default, of a run
-    that harvested itself, those of the documents that it held out, harvested if they are not there."""
+    """Held-out activations: the folder of a harvest, SAELens cached activations, or .npy files. By default those of the
+    documents that the autoencoders' run of `train` held out, harvested if they are not there."""
     targets: Path | None = None
     """With transcoders: held-out activations of what they compute, of the same tokens in the same order; by default
     those that were harvested with the inputs."""
