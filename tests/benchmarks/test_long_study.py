@@ -329,6 +329,18 @@ def test_what_is_said_of_settings_is_what_was_measured() -> None:
     assert f"{said}{change(floors, ENCODER):.1f} by the second" in words_of("docs/evidence.md")
 
 
+def test_what_is_said_of_aligned_rows_is_what_the_records_say() -> None:
+    findings = Findings(LONG_PLAN, Records(LONG_FILE))
+    worse = []
+    for choice in ("token choice", "mutual choice", "larger floors"):
+        aligned, plain = findings.of(SHORT, f"{choice}, aligned"), findings.of(SHORT, choice)
+        assert aligned is not None
+        assert plain is not None
+        worse.append(100 * (aligned.all("nmse_at_k")[0] / plain.all("nmse_at_k")[0] - 1))
+        assert len(aligned.all("silent")) == 1, "say with how many seeds"
+    assert f"{min(worse):.1f} to {max(worse):.1f} per cent more error here" in words_of("docs/evidence.md")
+
+
 def test_what_is_said_of_one_threshold_is_what_was_measured() -> None:
     """Of all runs of larger floors, and of the settings where both dead features were counted."""
     found = [Records(RESULTS / f"{name}.jsonl") for name in ("study", "long_study")]
