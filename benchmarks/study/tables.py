@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -52,12 +51,9 @@ def the_bar(findings: Findings) -> str:
     """Ours against the best peer in every setting."""
     words = {Status.CONFIRMED: "met", Status.NOT_CONFIRMED: "not met"}
     rows = []
-    blocks = findings.plan.blocks
-    with_peers = dict.fromkeys(block.setting for block in blocks if set(PEERS) <= set(block.methods))
-    planned = {(block.setting, method) for block in blocks for method in block.methods}
-    for setting, candidate in itertools.product(with_peers, CANDIDATES):
-        if (setting, candidate) not in planned:
-            continue
+    with_peers = [block for block in findings.plan.blocks if set(PEERS) <= set(block.methods)]
+    held = [(block.setting, method) for block in with_peers for method in CANDIDATES if method in block.methods]
+    for setting, candidate in dict.fromkeys(held):
         verdict = bar(findings, setting, candidate)
         rows.append([verdict.claim, candidate, f"**{words.get(verdict.status, verdict.status)}**", verdict.because])
     return markdown(["setting", "ours", "bar", "why"], rows, numbers=False)

@@ -121,7 +121,6 @@ class Evaluate:
             print(f"device: {described_device(device)}", file=sys.stderr, flush=True)
         mesh = started_mesh()
         world = workers_of(mesh)
-        require_free(self.out, self.overwrite)
         given, _ = world.agreed(self._expanded, lambda _: 0)
         rows = None
         if given.activations is None:
@@ -130,7 +129,8 @@ class Evaluate:
         given._judge(mesh, rows)
 
     def _expanded(self) -> Evaluate:
-        """With the autoencoders of runs; each can be read as far as is seen without its weights."""
+        """With the autoencoders of runs; refused before anything is harvested where it can be told without weights."""
+        require_free(self.out, self.overwrite)
         given = replace(self, autoencoders=autoencoders_in(self.autoencoders))
         for folder in given.autoencoders:
             formats.describe(folder.expanduser(), self.format, self.layer)
@@ -182,7 +182,6 @@ class Evaluate:
 
     def _prepared(self, rows: Rows | None) -> tuple[dict[str, SparseCoder], Rows, LanguageModel | None]:
         """Everything that is read, refused before anything is measured."""
-        require_free(self.out, self.overwrite)
         for module in self.modules:
             import_module(module, "modules")
         saes = self._autoencoders()

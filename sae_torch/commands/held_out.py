@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_torch.activations import HarvestConfig, HarvestOptions, Pairs, Rows, harvest_sites, plan
+from sae_torch.activations import HarvestConfig, HarvestOptions, Rows, harvest, harvest_pairs, plan
 from sae_torch.config_file import from_plain
 from sae_torch.environment import difference
 from sae_torch.errors import InputError, ShortTextError
+from sae_torch.interop.saelens_config import CONFIG as AUTOENCODER
 from sae_torch.launched import leads
 from sae_torch.training.run import CONFIG
 from sae_torch.training.run_config import RunConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 SPLIT = "test"
 # So many are harvested where no number is given; fewer where the held-out documents hold fewer.
 TOKENS = 40_000
-WEIGHTS = "cfg.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ def autoencoders_in(paths: Sequence[Path]) -> tuple[Path, ...]:
     found: list[Path] = []
     for path in paths:
         folder = path.expanduser()
-        run = None if (folder / WEIGHTS).is_file() else run_in(folder)
+        run = None if (folder / AUTOENCODER).is_file() else run_in(folder)
         if run is None:
             found.append(path)
             continue
         inside = [folder / name for name in run.autoencoders()]
-        missing = [one.name for one in inside if not (one / WEIGHTS).is_file()]
+        missing = [one.name for one in inside if not (one / AUTOENCODER).is_file()]
         if missing:
             raise InputError(f"{path}: expected a finished run, found none of its {missing[0]}; train goes on with it")
         found += inside
@@ -126,11 +126,10 @@ def held_out(
                 f"({other})"
             )
     config = _config(wanted)
-    sites = (config.site,) if wanted.target is None else (config.site, wanted.target)
 
     def harvested(count: int) -> Rows:
-        found = harvest_sites(config, sites, SPLIT, count, wanted.cache, None, True, mesh)
-        return found[config.site] if wanted.target is None else Pairs(found[config.site], found[wanted.target])
+        given = (SPLIT, count, wanted.cache, None, True, mesh)
+        return harvest(config, *given) if wanted.target is None else harvest_pairs(config, wanted.target, *given)
 
     try:
         rows = harvested(tokens or TOKENS)

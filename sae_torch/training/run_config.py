@@ -99,6 +99,7 @@ class SaeOptions:
             raise InputError(f"skip: expected it with kind transcoder, found kind {self.kind}")
         limits = ("token_caps", "token_floors", "feature_caps", "feature_floors")
         given = [name for name in limits if getattr(self, name) is not None]
+        given += [] if self.floors_in_eval else ["floors_in_eval"]
         if given and self.choice != "balanced":
             raise InputError(f"{given[0]}: only balanced choice takes it, found choice {self.choice}")
         if self.n_features < 1:

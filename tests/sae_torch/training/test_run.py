@@ -388,6 +388,8 @@ def test_balanced_choice_without_limits_has_floors_of_a_quarter_of_the_mean_use(
     one = SaeOptions(n_features=64, k=4.0, floors_in_eval=False).new_choice()
     assert isinstance(one, st.BalancedChoice)
     assert not one.floors_in_eval
+    with pytest.raises(st.InputError, match="floors_in_eval: only balanced choice takes it, found choice mutual"):
+        SaeOptions(choice="mutual", floors_in_eval=False)
 
 
 def on_rows(folder: Path, sae: SaeOptions) -> RunConfig:
