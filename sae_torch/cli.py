@@ -11,6 +11,7 @@ import itertools
 import math
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -80,11 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _warnings_in_one_line():
             parse(words).run()
     except InterruptedRunError as interruption:
+        _close_bars(interruption)
         again = shlex.join([*launch(), "sae_torch", *words])
         if leads():
             print(f"\nInterrupted {interruption}; what is finished is kept, resume with: {again}", file=sys.stderr)
         return interruption.code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        _close_bars(interruption)
         if leads():
             print("\nInterrupted.", file=sys.stderr)
         return 130
@@ -95,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, _refusals()):
             raise
+        _close_bars(error)
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # without Python's "[Errno 13]"
             text = f"{error.filename}: {error.strerror}"
@@ -102,6 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{PROGRAM}: {text}\n", end="", file=sys.stderr)  # in one call: lines of processes mix
         return 2
     return 0
+
+
+def _close_bars(error: BaseException) -> None:
+    """Let progress bars print for the last time, so that the sentence stays the last line.
+
+    A bar whose ``with`` was not yet entered, or that a generator holds, ends with the frames of the traceback.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__context__
 
 
 def _refusals() -> tuple[type[Exception], ...]:

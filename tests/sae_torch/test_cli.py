@@ -4,9 +4,11 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 import allocation
 from sae_torch.cli import COMMANDS, main, parse
@@ -139,6 +141,46 @@ def test_an_interrupt_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys
         "Interrupted while harvesting the dev split; what is finished is kept, "
         "resume with: python -m sae_torch harvest --split dev --cache 'my cache'"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "last"),
+    [
+        (KeyboardInterrupt, "what is finished is kept, resume with: python -m sae_torch demo"),
+        (InputError, "sae-torch: k: expected less"),
+    ],
+    ids=["interrupt", "refusal"],
+)
+@pytest.mark.parametrize("held", ["before its with", "by a generator"])
+def test_what_is_said_stands_below_every_progress_bar(
+    error: type[BaseException],
+    last: str,
+    held: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise error("k: expected less")
+
+    def steps() -> Iterator[int]:
+        with tqdm(desc="train") as bar:
+            yield 1
+            bar.update(1)
+
+    def job(*_: object) -> None:
+        if held == "before its with":
+            monkeypatch.setattr(tqdm, "__enter__", lambda bar: interrupted(bar))
+            with tqdm(desc="train"):
+                pass
+        for _step in steps():
+            interrupted()
+
+    monkeypatch.setattr(Demo, "_run", job)
+    monkeypatch.setattr("sae_torch.commands.demo.ResultsFolder.claim", lambda *_: None)
+    assert main(["demo"]) != 0
+    lines = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()
+    assert lines[0].startswith("train: ")
+    assert lines[-1].endswith(last)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
