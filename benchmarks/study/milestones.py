@@ -10,7 +10,6 @@ from pathlib import Path
 import sae_torch as st
 from benchmarks.study.request import Request
 from benchmarks.study.weights import write_weights
-from sae_torch.training.units import leave
 
 
 def milestone_file(folder: Path, tokens: int) -> Path:
@@ -45,5 +44,6 @@ def in_raw_units(trainer: st.Trainer) -> st.SparseAutoencoder:
     """A copy of what is being trained, for raw activations."""
     sae = copy.deepcopy(trainer.sae)
     assert isinstance(sae, st.SparseAutoencoder)
-    leave(sae, trainer.scale, None)
+    assert trainer.units is not None
+    trainer.units.leave(sae)
     return sae

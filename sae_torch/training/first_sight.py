@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from sae_torch.parallel.world import ALONE, World
 from sae_torch.rough_scores import RoughScores
 from sae_torch.score_blocks import ChunkedScores
 from sae_torch.sparse_coder import SparseCoder
+from sae_torch.training.config import TrainConfig
+from sae_torch.training.units import Units
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
@@ -62,12 +66,13 @@ class FirstSight:
         self.prices: dict[int, tuple[float | Tensor, float | Tensor]] = {}
         self.weights: Tensor | None = None
 
-    def observe(self, sae: SparseCoder, x: Tensor, step: int, scale: float, read: Callable[[Tensor], Tensor]) -> None:
-        """Take the price of a batch, in training units, before its step; `read` brings raw inputs into these."""
+    def observe(self, sae: SparseCoder, x: Tensor, step: int, units: Units) -> None:
+        """Take the price of a batch, which is in training units, before its step."""
         if self.reference is not None:
             if not self.prices:
                 self.weights = _inverse(sae.choice)
-            self.prices[step] = self._price(sae, x) / scale, self._price(sae, read(self.reference)) / scale
+            reference = self._price(sae, units.read(self.reference))
+            self.prices[step] = self._price(sae, x) / units.scale, reference / units.scale
 
     def calibrate(self, sae: SparseCoder, batches: Mapping[int, Tensor]) -> None:
         """Set the thresholds on batches of raw activations, by the step in which they were trained on.
@@ -135,6 +140,24 @@ class FirstSight:
         if is_on_device(scores) and part is None:
             return padded_matches(scores, budget=budget).prices[0]
         return float(al.solve(al.Problem(scores, budget, part=part), ranks=world.ranks).prices.budget.value)
+
+
+class LastInputs:
+    """The batches that calibrate: of the last steps, as many as hold the tokens kept, at least one."""
+
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        most = max(1, math.ceil(config.calibration * steps))
+        self.batches: deque[Tensor] = deque(maxlen=most)
+        self.sizes: deque[int] = deque(maxlen=most)
+        self.most = config.calibration_tokens
+
+    def append(self, x: Tensor, tokens: int) -> None:
+        """A batch, of which other processes may have more; `tokens` are those of all."""
+        self.batches.append(x)
+        self.sizes.append(tokens)
+        while len(self.batches) > 1 and sum(self.sizes) > self.most:
+            self.batches.popleft()
+            self.sizes.popleft()
 
 
 def _inverse(choice: Choice) -> Tensor | None:

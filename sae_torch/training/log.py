@@ -135,10 +135,6 @@ class Measuring(Protocol):
         """Share of dead features and normalised error."""
         ...
 
-    def shown(self, values: Mapping[str, float]) -> dict[str, str]:
-        """What a bar shows."""
-        ...
-
 
 def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, trainer: Measuring) -> Iterator[Tensor]:
     """The batches, with a bar that shows tokens per second and the last numbers that were read; it changes nothing."""
@@ -151,5 +147,15 @@ def with_progress(batches: Iterable[Tensor], steps: int, log: TrainLog, trainer:
                 bar.reset(total=steps * log.seen)
             if log.loss:
                 values = {"loss": log.loss[-1], "l0": log.l0[-1]} | trainer.measured(log.reconstruction[-1], x)
-                bar.set_postfix(trainer.shown(values), refresh=False)
+                bar.set_postfix(shown(values), refresh=False)
             bar.update(log.seen - bar.n)
+
+
+def shown(values: Mapping[str, float]) -> dict[str, str]:
+    """What a progress bar shows of a step."""
+    return {
+        "loss": f"{values['loss']:.1f}",
+        "L0": f"{values['l0']:.1f}",
+        "dead": f"{values['dead']:.1%}",
+        "NMSE": f"{values['nmse']:.3f}",
+    }

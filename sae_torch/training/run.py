@@ -40,7 +40,7 @@ from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.host_memory import Sizes, require_memory
 from sae_torch.training.interruption import Interruption, sole_user
-from sae_torch.training.log import StepRecord
+from sae_torch.training.log import StepRecord, shown
 from sae_torch.training.memory import fit_to_gpu
 from sae_torch.training.metrics import METRICS, Sink, open_sinks, require_services
 from sae_torch.training.resolved import resolved, used
@@ -338,13 +338,13 @@ class Run:
                     if step % self.config.metrics.every == 0 or step == len(reader):
                         self._check_losses(step, reader, trainers)
                         speed = (step - first) * reader.batch_size / (time.perf_counter() - started)
-                        shown: list[dict[str, str]] = []
+                        texts: list[dict[str, str]] = []
                         for name, record in records.items():
                             values = _numbers(record, trainers[name], x) | {"tokens_per_second": round(speed)}
-                            shown.append(trainers[name].shown(values))
+                            texts.append(shown(values))
                             for sink in sinks:
                                 sink.write(step, name, values)
-                        bar.set_postfix({key: " ".join(each[key] for each in shown) for key in shown[0]})
+                        bar.set_postfix({key: " ".join(each[key] for each in texts) for key in texts[0]})
                     if step % self.config.checkpoints.every == 0 or step == len(reader):
                         self._check_losses(step, reader, trainers)
                         self._write(step, reader, _states(trainers))

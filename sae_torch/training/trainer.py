@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,26 +17,24 @@ import allocation as al
 from sae_torch.calibration import require_several
 from sae_torch.choices.choice import Progress
 from sae_torch.errors import InputError
-from sae_torch.losses import matryoshka_loss, reconstruction
 from sae_torch.matches import is_on_device
 from sae_torch.plain_numbers import whole
 from sae_torch.sparse_coder import Batch, SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.divergence import LossWatch
-from sae_torch.training.first_sight import FirstSight
+from sae_torch.training.first_sight import FirstSight, LastInputs
 from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
+from sae_torch.training.objective import Objective
 from sae_torch.training.schedule import Annealing, Schedule
+from sae_torch.training.start import start
 from sae_torch.training.to_device import to_device
-from sae_torch.training.units import InputUnits, enter, leave, start
-from sae_torch.training.update import has_unit_rows, parameter_groups, set_rate, update
+from sae_torch.training.units import Units
+from sae_torch.training.update import parameter_groups, set_rate, update
 from sae_torch.training.usage import FeatureUsage
-from sae_torch.transcoder import Transcoder
 
 # Tokens from which the mean and the scale of the activations are estimated.
 PROBE_TOKENS = 8192
-# Norms below this, and above its inverse, are taken in float64.
-TINY = 1e-15
 
 
 @dataclass
@@ -48,6 +45,7 @@ class ScheduleState:
     rates: Schedule
     annealing: Annealing | None
     usage: FeatureUsage
+    objective: Objective
     watch: LossWatch
     first_sight: FirstSight
     step: int = 0
@@ -92,11 +90,8 @@ class Trainer:
         self.sae = sae
         self.world = sae.world
         self.config = config or TrainConfig()
-        # activations are multiplied by this in training; unknown until the first batches are seen
-        self.scale = math.nan
-        self.inputs: InputUnits | None = None  # of a transcoder, beside the scale of its targets
+        self.units: Units | None = None  # unknown until the first batches are seen
         self.schedule: ScheduleState | None = None
-        self._memory: Tensor | None = None
         self._graph: StepGraph | None = None
         if self.config.graph:
             require_graph(sae)
@@ -130,7 +125,7 @@ class Trainer:
         steps = self.world.same("steps", _step_count(batches, steps))
         self._require_idle("fit")
         was_training = self.sae.training
-        inputs = _LastInputs(self.config, steps)
+        inputs = LastInputs(self.config, steps)
         log = TrainLog()
         begun = self._begun(iter(batches), steps)
         if self.config.progress and self.world.leads:
@@ -187,7 +182,7 @@ class Trainer:
 
         parts, _ = self.world.agreed(all_checked, len)
         self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
-        self._start(torch.cat(parts))
+        self.units = start(self.sae, torch.cat(parts), self.units)
 
     def step(self, x: Batch) -> StepRecord:
         """One step on raw activations, (tokens, d_model), or of a transcoder on a pair (x, y).
@@ -208,13 +203,14 @@ class Trainer:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
         if schedule.step >= schedule.steps:
             raise InputError(f"step: all {schedule.steps} steps of the schedule are done; call end() first")
-        given, done = x, schedule.step
-        x, tokens = self.world.taken(lambda: self._in_units(self.checked(given, done, wait=False)))
+        given, done, units = x, schedule.step, self.units
+        assert units is not None
+        x, tokens = self.world.taken(lambda: units.batch(self.sae, self.checked(given, done, wait=False)))
         k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
         self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
         try:
             if self._calibrates(tokens, schedule):
-                schedule.first_sight.observe(self.sae, self.sae.inputs_of(x), schedule.step, self.scale, self._read)
+                schedule.first_sight.observe(self.sae, self.sae.inputs_of(x), schedule.step, units)
             record = self._step(x, tokens, schedule)
         except al.InvalidProblemError as error:
             schedule.watch.failed_step = schedule.step
@@ -255,9 +251,9 @@ class Trainer:
         if self.schedule.annealing is not None:
             self.sae.choice.set_budget(self.schedule.annealing.k)
         watch = self.schedule.watch
-        self.schedule = self._memory = self._graph = None
-        if not math.isnan(self.scale):
-            leave(self.sae, self.scale, self.inputs)
+        self.schedule = self._graph = None
+        if self.units is not None:
+            self.units.leave(self.sae)
         watch.check_losses()
 
     def state_dict(self) -> dict[str, Any]:
@@ -279,8 +275,7 @@ class Trainer:
             "steps": schedule.steps,
             "step": schedule.step,
             "tokens": schedule.tokens,
-            "scale": self.scale,
-            "inputs": None if self.inputs is None else self.inputs.state_dict(),
+            **({"scale": math.nan, "inputs": None} if self.units is None else self.units.state_dict()),
             "sae": self.sae.state_dict(),
             "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
@@ -295,8 +290,7 @@ class Trainer:
         schedule.usage.load_state_dict(state["usage"])
         if "first_sight" in state:  # older ones have none
             schedule.first_sight.load_state_dict(state["first_sight"])
-        self.scale = state["scale"]
-        self.inputs = InputUnits.of_state(state.get("inputs"), self.world.local(self.sae.W_dec))
+        self.units = Units.of_state(state, self.world.local(self.sae.W_dec))
         weights, placed_like = dict(self.sae.named_parameters()), self.world.placed_like
         self.sae.load_state_dict(
             {name: placed_like(value, weights.get(name, value)) for name, value in state["sae"].items()}
@@ -333,8 +327,9 @@ class Trainer:
         rates = Schedule(config.learning_rate, steps, config.warm_up, config.decay, config.decay_shape == "cosine")
         usage = FeatureUsage(self.sae, config, planned_tokens)
         self.schedule = ScheduleState(
-            steps, rates, annealing, usage, LossWatch(self.sae.d_out, self._remedy), FirstSight(choice.k, self.world)
-        )
+            steps, rates, annealing, usage, Objective(self.sae, config, usage),
+            LossWatch(self.sae.d_out, self._remedy), FirstSight(choice.k, self.world),
+        )  # fmt: skip
         if config.graph:
             self._graph = StepGraph(partial(self.launch, schedule=self.schedule), self.optimizer, choice, usage)
         self.sae.train()
@@ -375,64 +370,6 @@ class Trainer:
             raise InputError(f"batches: batch {step} holds NaN or infinite activations")
         return to_device(x, self.sae.W_enc.device)
 
-    @torch.no_grad()
-    def _start(self, probe: Tensor) -> None:
-        """Bring the module into training units; a fresh one gets the mean as its bias, a transcoder its encoder."""
-        sae, fresh = self.sae, math.isnan(self.scale)
-        x, y = sae.sides_of(probe)
-        learns_all = all(weight.requires_grad for weight in sae.parameters())
-        untouched = sae if isinstance(sae, Transcoder) and fresh and learns_all and sae.is_fresh else None
-        if fresh:
-            self.scale = self._unit(y)
-            self.inputs = self._input_units(x) if sae.takes_pairs else None
-        enter(sae, self.scale, self.inputs)
-        b_dec = self.world.local(sae.b_dec)
-        if untouched is not None:
-            start(untouched, self._read(x), y * self.scale)
-        if fresh and sae.b_dec.requires_grad and (untouched is not None or not bool(b_dec.any())):
-            mean = self.world.mean
-            b_dec.copy_(mean(y * self.scale) if self.scale < TINY else mean(y) * self.scale)
-        if has_unit_rows(sae):
-            sae.normalise_decoder()
-
-    def _read(self, x: Tensor) -> Tensor:
-        """Raw inputs in training units."""
-        return x * self.scale if self.inputs is None else self.inputs.read(x)
-
-    def _in_units(self, rows: Tensor) -> Tensor:
-        """A raw batch in training units."""
-        if self.inputs is None:
-            return rows * self.scale
-        x, y = self.sae.sides_of(rows)
-        return torch.cat([self.inputs.read(x), y * self.scale], dim=1)
-
-    def _input_units(self, x: Tensor) -> InputUnits:
-        """Those of the first inputs of a transcoder."""
-        if not all(weight.requires_grad for weight in self.sae.parameters()):
-            return InputUnits(2.0 ** round(math.log2(self._unit(x))), None)
-        shift = self.world.mean(x)
-        return InputUnits(self._unit(x - shift), shift)
-
-    def _unit(self, probe: Tensor) -> float:
-        """What brings the mean norm to sqrt(d_model); 1 where all is 0."""
-        norm = float(self.world.mean(probe.norm(dim=1)))
-        if not TINY < norm < 1 / TINY:  # squares in the activations' own type have over- or underflowed
-            norm = float(self.world.mean(probe.double().norm(dim=1)))
-        if norm == 0:
-            return 1.0
-        usual = math.sqrt(probe.shape[1])
-        scale = usual / norm
-        limits = torch.finfo(self.sae.W_dec.dtype)
-        if not limits.tiny <= scale <= limits.max:
-            raise InputError(
-                f"batches: expected activations that {self.sae.W_dec.dtype} can bring to norm "
-                f"{usual:.3g}, found a mean norm of {norm:.3g}"
-            )
-        weights = self.sae.parameters() if self.sae.takes_pairs else (self.sae.b_enc, self.sae.b_dec)
-        if not all(weight.requires_grad for weight in weights):
-            scale = 2.0 ** round(math.log2(scale))  # there and back changes no bit of a bias that is frozen
-        return scale
-
     def _calibrates(self, tokens: int, schedule: ScheduleState) -> bool:
         """Whether a batch of so many tokens will be among those that set the thresholds."""
         last = self.config.calibration_batches(schedule.steps, tokens)
@@ -444,7 +381,7 @@ class Trainer:
         if is_on_device(x):
             record.numbers = self._graph(x) if self._graph else self.launch(x, schedule, tokens)
             return record
-        loss, (*losses, matches, baseline) = self._forward(x, tokens, schedule.usage)
+        loss, (*losses, matches, baseline) = schedule.objective(x, tokens)
         record.numbers = [*map(float, losses), float(matches) / tokens, float(baseline)]
         schedule.watch.add(record)  # refuses before the weights change
         self._descend(loss)
@@ -453,7 +390,7 @@ class Trainer:
     def launch(self, x: Tensor, schedule: ScheduleState, tokens: int | None = None) -> Tensor:
         """A step on a GPU, in training units; the numbers of its record, which are not there yet."""
         tokens = len(x) if tokens is None else tokens
-        loss, (*losses, matches, baseline) = self._forward(x, tokens, schedule.usage)
+        loss, (*losses, matches, baseline) = schedule.objective(x, tokens)
         flag = schedule.watch.flag(losses[0], baseline)
         if self.optimizer.defaults["fused"]:
             self.optimizer.found_inf = flag  # type: ignore[attr-defined]
@@ -461,23 +398,6 @@ class Trainer:
         numbers = torch.stack([number.double() for number in (*losses, count.double() / tokens, baseline)])
         self._descend(loss)
         return numbers
-
-    def _forward(self, x: Tensor, tokens: int, usage: FeatureUsage) -> tuple[Tensor, tuple[Any, ...]]:
-        """The loss, and what is measured: it and its parts, the matches, the error of reconstructing nothing."""
-        sae, config = self.sae, self.config
-        wants_auxiliary = usage.auxiliary != "none"
-        x, y = sae.sides_of(x)
-        out = sae(x, return_pre=wants_auxiliary, memory=self._scores_memory(x))
-        usage.observe(out, tokens)
-        error = reconstruction(out, y) if config.prefixes is None else matryoshka_loss(out, x, sae, config.prefixes, y)
-        loss = error
-        auxiliary = x.new_zeros(())
-        if wants_auxiliary:
-            auxiliary = usage.auxiliary_loss(out, x, sae, y)
-            loss = error + config.auxiliary_coefficient * auxiliary
-        matches = self.world.sum(len(out.codes) if out.codes.count is None else out.codes.count)
-        measured = (loss, error, auxiliary, matches, self.world.sum_tokens(y.square().sum()) / tokens)
-        return loss, tuple(part.detach() if isinstance(part, Tensor) else part for part in measured)
 
     def measured(self, error: float, x: Tensor) -> dict[str, float]:
         """Share of dead features, and the normalised error of a step.
@@ -494,56 +414,20 @@ class Trainer:
             Its batch, or another of the same data.
         """
         assert self.schedule is not None
+        assert self.units is not None
         y = self.sae.sides_of(x)[1].float()  # squares leave the range of float16
         variance = float((y - y.mean(dim=0)).square().sum(dim=1).mean())
         dead = float(self.schedule.usage.dead.float().mean())
-        return {"dead": dead, "nmse": error / (self.scale**2 * variance) if variance else 0.0}
-
-    @staticmethod
-    def shown(values: Mapping[str, float]) -> dict[str, str]:
-        """What a progress bar shows."""
-        return {
-            "loss": f"{values['loss']:.1f}",
-            "L0": f"{values['l0']:.1f}",
-            "dead": f"{values['dead']:.1%}",
-            "NMSE": f"{values['nmse']:.3f}",
-        }
+        return {"dead": dead, "nmse": error / (self.units.scale**2 * variance) if variance else 0.0}
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         update(self.sae, self.optimizer, self.config.clip)
 
-    def _scores_memory(self, x: Tensor) -> Tensor | None:
-        """Where this step writes its scores: over the last step's. A GPU's allocator keeps freed memory by itself."""
-        shape, dtype = (x.shape[0], self.sae.width), self.sae.product_dtype(x.shape[0])
-        if x.device.type != "cpu" or self.sae.feature_chunk is not None:
-            return None
-        if self._memory is None or self._memory.shape != shape:
-            self._memory = torch.empty(shape, dtype=dtype)
-        return self._memory
-
     @property
     def _remedy(self) -> str:
         return f"lower the learning rate ({self.config.learning_rate:g})"
-
-
-class _LastInputs:
-    """The batches that calibrate: of the last steps, as many as hold the tokens kept, at least one."""
-
-    def __init__(self, config: TrainConfig, steps: int) -> None:
-        most = max(1, math.ceil(config.calibration * steps))
-        self.batches: deque[Tensor] = deque(maxlen=most)
-        self.sizes: deque[int] = deque(maxlen=most)
-        self.most = config.calibration_tokens
-
-    def append(self, x: Tensor, tokens: int) -> None:
-        """A batch, of which other processes may have more; `tokens` are those of all."""
-        self.batches.append(x)
-        self.sizes.append(tokens)
-        while len(self.batches) > 1 and sum(self.sizes) > self.most:
-            self.batches.popleft()
-            self.sizes.popleft()
 
 
 def _require_range(sae: SparseCoder) -> None:

@@ -21,6 +21,7 @@ from allocation.cuda.torch_engine import TorchEngine
 from sae_torch import losses
 from sae_torch.choices.price_forecast import PriceForecast
 from sae_torch.training import trainer as trainer_module
+from sae_torch.training.units import Units
 from tests.sae_torch.no_synchronise import no_synchronise
 
 CHOICES = {
@@ -139,7 +140,7 @@ def test_a_step_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(trainer_module, "is_on_device", lambda x: False)
         trainer = st.Trainer(sae, config)
         monkeypatch.setattr(trainer_module, "is_on_device", lambda x: x.is_meta)
-    trainer.scale = 1.0
+    trainer.units = Units(1.0)
     trainer._plan(10, 400)
     for step in range(3):
         with NoCopy() if step else nullcontext():  # the first makes the optimiser's state and copies the quotas

@@ -21,6 +21,7 @@ from allocation.cuda.scores import DeviceScores
 from allocation.cuda.torch_device import TorchDevice
 from sae_torch.choices import thresholds
 from sae_torch.training import trainer as trainer_module
+from sae_torch.training.units import Units
 
 TOKENS, D, FEATURES, K = 4096, 768, 1 << 20, 32
 SCORES = TOKENS * FEATURES * 2
@@ -108,7 +109,7 @@ def test_a_step_holds_one_matrix_and_a_third_of_a_card(name: str, monkeypatch: p
     for module in (allocation, allocation.validation):
         monkeypatch.setattr(module, "is_on_device", lambda array: getattr(array, "is_meta", False))
     monkeypatch.setattr(trainer_module, "is_on_device", lambda x: x.is_meta)
-    trainer.scale = 1.0
+    trainer.units = Units(1.0)
     trainer._plan(10, 10 * TOKENS)
     with Held(sae) as held:
         for _ in range(2):

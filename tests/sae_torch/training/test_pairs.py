@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sae_torch as st
-from sae_torch.training.units import InputUnits, enter, leave
+from sae_torch.training.units import InputUnits, Units
 from sae_torch.training.update import BIAS_RATE
 
 CHOICES = [
@@ -85,12 +85,12 @@ def test_training_units_are_the_same_function(skip: bool) -> None:
     st.calibrate(transcoder, [x])
     transcoder.eval()
     before, weights = transcoder(x), copy.deepcopy(transcoder.state_dict())
-    inputs = InputUnits(0.3, torch.randn(10, generator=generator, dtype=torch.float64))
-    enter(transcoder, 2.5, inputs)
-    inside = transcoder(inputs.read(x))
+    units = Units(2.5, InputUnits(0.3, torch.randn(10, generator=generator, dtype=torch.float64)))
+    units.enter(transcoder)
+    inside = transcoder(units.read(x))
     assert torch.equal(inside.codes.features, before.codes.features)
     torch.testing.assert_close(inside.y_hat, before.y_hat * 2.5)
-    leave(transcoder, 2.5, inputs)
+    units.leave(transcoder)
     for name, value in transcoder.state_dict().items():
         torch.testing.assert_close(value, weights[name], equal_nan=True)
 

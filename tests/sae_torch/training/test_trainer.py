@@ -15,8 +15,8 @@ from torch import Tensor
 import sae_torch as st
 from sae_torch.training import trainer as trainer_module
 from sae_torch.training import update as update_module
+from sae_torch.training.first_sight import LastInputs
 from sae_torch.training.schedule import Schedule
-from sae_torch.training.trainer import _LastInputs
 from sae_torch.training.update import set_rate, update
 from tests.sae_torch.training.activations import activations
 
@@ -237,7 +237,7 @@ def test_a_loss_far_above_that_of_no_reconstruction_stops() -> None:
 
 
 def test_inputs_kept_for_calibration_are_bounded() -> None:
-    inputs = _LastInputs(st.TrainConfig(calibration=1.0, calibration_tokens=700), steps=50)
+    inputs = LastInputs(st.TrainConfig(calibration=1.0, calibration_tokens=700), steps=50)
     for x in activations(50):
         inputs.append(x, len(x))
     assert [x.shape[0] for x in inputs.batches] == [256, 256]
