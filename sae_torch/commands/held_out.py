@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_torch.activations import HarvestConfig, HarvestOptions, Rows, harvest, harvest_pairs, plan
+from sae_torch.activations import HarvestConfig, HarvestOptions, Rows, plan
 from sae_torch.config_file import from_plain
 from sae_torch.environment import difference
 from sae_torch.errors import InputError, ShortTextError
 from sae_torch.interop.saelens_config import CONFIG as AUTOENCODER
 from sae_torch.launched import leads
-from sae_torch.training.run import CONFIG
 from sae_torch.training.run_config import RunConfig
+from sae_torch.training.run_folder import CONFIG
+from sae_torch.training.streams import harvested
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -125,21 +126,15 @@ def held_out(
                 f"activations: expected a folder, found none, and {first} and {folder} were trained on different ones "
                 f"({other})"
             )
-    config = _config(wanted)
-
-    def harvested(count: int) -> Rows:
-        given = (SPLIT, count, wanted.cache, None, True, mesh)
-        return harvest(config, *given) if wanted.target is None else harvest_pairs(config, wanted.target, *given)
-
     try:
-        rows = harvested(tokens or TOKENS)
+        rows = harvested(wanted, SPLIT, tokens or TOKENS, True, mesh)
     except ShortTextError as short:
         if tokens is not None or not short.tokens:
             raise
         if leads():
             print(f"the documents held out have {short.tokens} tokens, all are judged")
-        rows = harvested(short.tokens)
-    return HeldOut(plan(config, SPLIT, 1, wanted.cache).folder, rows, wanted.model)
+        rows = harvested(wanted, SPLIT, short.tokens, True, mesh)
+    return HeldOut(plan(_config(wanted), SPLIT, 1, wanted.cache).folder, rows, wanted.model)
 
 
 def _harvested(folder: Path, device: str, model: str | None) -> HarvestOptions:

@@ -4,59 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
 import shutil
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 import allocation as al
 from sae_torch.activations import (
-    ActivationReader,
-    LiveReader,
-    Pairs,
     Stream,
-    harvest,
-    harvest_pairs,
-    open_activations,
 )
-from sae_torch.config_file import read_config, to_plain, toml
+from sae_torch.config_file import to_plain, toml
 from sae_torch.devices import described_device
 from sae_torch.environment import difference, environment, package_versions
 from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
-from sae_torch.files import write_text
 from sae_torch.interop.saelens import metadata_of, save
 from sae_torch.parallel.mesh import joined
 from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
+from sae_torch.training.determinism import deterministic, random_state, restore_random
 from sae_torch.training.host_memory import Sizes, require_memory
-from sae_torch.training.interruption import Interruption, sole_user
+from sae_torch.training.interruption import Interruption
 from sae_torch.training.log import StepRecord, shown
 from sae_torch.training.memory import fit_to_gpu
-from sae_torch.training.metrics import METRICS, Sink, open_sinks, require_services
+from sae_torch.training.metrics import Sink, open_sinks, require_services
 from sae_torch.training.resolved import resolved, used
 from sae_torch.training.run_config import RunConfig
+from sae_torch.training.run_folder import RunFolder
+from sae_torch.training.streams import open_stream, source_of
 from sae_torch.training.to_device import to_device
 from sae_torch.training.trainer import PROBE_TOKENS, Trainer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-CONFIG = "config.toml"
 # Fewer steps than this are said: warm-up and decay are most of them.
 FEW_STEPS = 100
-# Sections and fields that do not change the result.
-INCIDENTAL = ("out", "checkpoints", "metrics", "parallel")
-INCIDENTAL_FIELDS = ("harvest.cache", "reader.prefetch", "train.progress")
 
 
 class Run:
@@ -96,6 +84,7 @@ class Run:
         self.checkpoints = Checkpoints(
             config.out / "checkpoints", config.checkpoints.keep, keep_finished=config.checkpoints.keep_finished
         )
+        self.folder = RunFolder(config)
         self.interruption = Interruption()
         self.stage = "starting"
         self.has_trained = False
@@ -127,11 +116,11 @@ class Run:
         for name, value in {**package_versions(), "config": toml(self.config)}.items():
             self.world.require_alike(name, [value].__iter__)
         self._say_devices()
-        self.world.once(self._require_ours)  # first, so that a folder of something else stays as it is
+        self.world.once(self.folder.require_ours)  # first, so that a folder of something else stays as it is
         self.config.out.mkdir(parents=True, exist_ok=True)
-        with self.interruption.watching(), contextlib.ExitStack() as held, _deterministic(self.config.device):
-            is_new = not (self.config.out / CONFIG).exists()
-            self.world.once(lambda: self._occupy(held))
+        with self.interruption.watching(), contextlib.ExitStack() as held, deterministic(self.config.device):
+            is_new = self.folder.is_new
+            self.world.once(lambda: self.folder.occupy(held, self.checkpoints))
             try:
                 with self._leaving_free(is_new):
                     return self._execute()
@@ -142,16 +131,6 @@ class Run:
                     raise
                 raise InterruptedRunError(f"while {self.stage}", code=0) from None
 
-    def _occupy(self, held: contextlib.ExitStack) -> None:
-        """Hold the folder and prepare it."""
-        held.enter_context(sole_user(self.config.out))
-        self._require_ours()  # another process may have come first
-        path = self.config.out / CONFIG
-        written = path.read_text(encoding="utf-8") if path.exists() else ""
-        if not written.startswith(toml(self.config)):  # what was used stands behind it
-            write_text(path, toml(self.config))
-        self.checkpoints.prepare()
-
     @contextlib.contextmanager
     def _leaving_free(self, is_new: bool) -> Iterator[None]:
         """A run that fails before its first step leaves its new folder to the corrected command."""
@@ -161,30 +140,8 @@ class Run:
             raise
         except Exception:
             if is_new and not self.has_trained and self.world.leads:
-                for name in (CONFIG, METRICS):
-                    (self.config.out / name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # something lies in it
-                    self.checkpoints.folder.rmdir()
+                self.folder.leave_free(self.checkpoints)
             raise
-
-    def _require_ours(self) -> None:
-        """The folder is free, or that of this very run."""
-        config, path = self.config, self.config.out / CONFIG
-        if path.exists():
-            there, here = (_determining(found) for found in (resolved(read_config(RunConfig, path)), config))
-            if "bos" not in tomllib.loads(path.read_text(encoding="utf-8")).get("harvest", {}):
-                # older than the option; whether the activations are others is seen by what was harvested
-                here.pop("harvest.bos")
-                there.pop("harvest.bos")
-            if "auto" in (here.get("harvest.bos"), there.get("harvest.bos")):  # the model is gone
-                here.pop("harvest.bos", None)
-                there.pop("harvest.bos", None)
-            if there != here:
-                raise InputError(
-                    f"{path} is of another run ({difference(there, here)}); choose another --out or delete the folder"
-                )
-        elif config.out.exists() and not all(_is_leftover(file.name) for file in config.out.iterdir()):
-            raise InputError(f"{config.out} holds other files and no {CONFIG}; choose another --out")
 
     def _execute(self) -> list[Path]:
         names = list(self.config.autoencoders())
@@ -194,8 +151,8 @@ class Run:
             self._say(f"finished already: {', '.join(map(str, places))}")
             return places
         self.stage = "harvesting"
-        reader = self._reader()
-        self.world.require_alike("activations", lambda: sorted(_source(reader).items()))
+        reader = open_stream(self.config, self.shows_progress, self.mesh)
+        self.world.require_alike("activations", lambda: sorted(source_of(reader).items()))
         self.world.agreed(lambda: self._require_memory(reader), lambda _: 0)
         trainers = self._trainers(reader)
         self.world.agreed(lambda: self._require_space(trainers), lambda _: 0)
@@ -207,30 +164,6 @@ class Run:
         self.stage = "calibrating"
         self._finish(reader, trainers)
         return places
-
-    def _reader(self) -> Stream:
-        options = self.config.reader
-        if self.config.live:
-            return self._live_reader()
-        if self.config.activations is not None:
-            rows: Any = open_activations(self.config.activations, self.config.column)
-            if self.config.targets is not None:
-                rows = Pairs(rows, open_activations(self.config.targets))
-        else:
-            wanted = self.config.harvest
-            given: Any = ("train", wanted.tokens, wanted.cache, None, self.shows_progress, self.mesh)
-            if wanted.target is None:
-                rows = harvest(wanted.config(), *given)
-            else:
-                rows = harvest_pairs(wanted.config(), wanted.target, *given)
-        return ActivationReader(rows, **asdict(options))
-
-    def _live_reader(self) -> LiveReader:
-        options, wanted = self.config.reader, self.config.harvest
-        return LiveReader(
-            wanted.config(), wanted.tokens, options.batch_size, options.seed, options.pool_tokens,
-            target=wanted.target, mesh=self.mesh,
-        )  # fmt: skip
 
     def _trainers(self, reader: Stream) -> dict[str, Trainer]:
         d_in, d_out = reader.d_in, reader.d_model - reader.d_in
@@ -266,7 +199,7 @@ class Run:
     def _resume(self, newest: Path, reader: Stream, trainers: dict[str, Trainer]) -> int:
         """Go on from a checkpoint; the steps that are done."""
         manifest = read_manifest(newest)
-        other = difference(manifest["activations"], _source(reader))
+        other = difference(manifest["activations"], source_of(reader))
         if other:
             raise InputError(f"{newest} was trained on other activations ({other}); choose another --out")
         changed = difference(manifest["environment"], self._environment)
@@ -284,7 +217,7 @@ class Run:
                     "them or choose another --out"
                 )
             trainer.load_state_dict(saved, len(reader) * reader.batch_size)
-        _restore_random(state["random"])
+        restore_random(state["random"])
         self._say(f"going on from {newest}")
         return int(state["step"])
 
@@ -321,7 +254,7 @@ class Run:
                 self.interruption.deferred(),
             ):
                 batches = read if resumed else self._begin(read, reader, trainers)
-                self.world.once(lambda: self._say_used(trainers))
+                self.world.once(lambda: self.folder.add_used(used(self.config, trainers, reader.batch_size)))
                 for x in batches:
                     # not every process has heard of it yet
                     if self.world.sum(int(self.interruption.requested)):
@@ -375,8 +308,8 @@ class Run:
                 trainer.check_losses()
 
     def _write(self, step: int, reader: Stream, states: dict[str, Any], finished: bool = False) -> Path:
-        state = {"step": step, "trainers": states, "random": _random_state()}
-        facts = {"environment": self._environment, "activations": _source(reader)}
+        state = {"step": step, "trainers": states, "random": random_state()}
+        facts = {"environment": self._environment, "activations": source_of(reader)}
         return self.checkpoints.write(step, state, facts, finished)
 
     @property
@@ -408,11 +341,6 @@ class Run:
         other = "" if self.config.activations is not None or model == device else f", language model {model}"
         self._say(f"device: {described_device(device)}{other}")
 
-    def _say_used(self, trainers: dict[str, Trainer]) -> None:
-        """Put what was used behind the settings."""
-        tokens = self.config.reader.batch_size
-        write_text(self.config.out / CONFIG, toml(self.config) + used(self.config, trainers, tokens))
-
     @property
     def shows_progress(self) -> bool:
         """Whether bars are drawn."""
@@ -431,66 +359,3 @@ def _numbers(record: StepRecord, trainer: Trainer, x: Tensor) -> dict[str, float
     """What is logged of a step."""
     values = record.values()
     return values | {"k": trainer.sae.choice.k} | trainer.measured(values["reconstruction"], x)
-
-
-def _determining(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration changes the result, flat, by dotted name."""
-
-    def flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for name, value in plain.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    determining = {name: value for name, value in to_plain(config).items() if name not in INCIDENTAL}
-    return {name: value for name, value in flat(determining) if name not in INCIDENTAL_FIELDS}
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether a run that was killed at its start leaves such a file."""
-    return name == ".lock" or (name.lstrip(".").startswith(f"{CONFIG}.") and name.endswith(".tmp"))
-
-
-def _source(reader: Stream) -> dict[str, str]:
-    """What identifies the stream; a folder may grow by shards, which changes the order of all rows."""
-    rows = {"rows": str(len(reader.activations))} if isinstance(reader, ActivationReader) else {}
-    return {**reader.header, **rows}
-
-
-def _random_state() -> dict[str, Any]:
-    """Training itself draws nothing; a choice of the user's own may."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": (kind, torch.from_numpy(np.array(keys).astype(np.int64)), *rest),
-        "python": random.getstate(),
-    }
-
-
-def _restore_random(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    random.setstate(state["python"])
-
-
-@contextlib.contextmanager
-def _deterministic(device: str) -> Iterator[None]:
-    """On the CPU only algorithms that repeat; elsewhere the same bits are not promised."""
-    if torch.device(device).type != "cpu":
-        yield
-        return
-    filling: Any = torch.utils.deterministic
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    filled = filling.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    filling.fill_uninitialized_memory = False  # only shows what reads memory it never wrote
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        filling.fill_uninitialized_memory = filled

@@ -20,6 +20,7 @@ from sae_torch.activations.rows import ArrayRows
 from sae_torch.cli import main
 from sae_torch.errors import InputError, InterruptedRunError
 from sae_torch.training import run as module
+from sae_torch.training import streams
 from sae_torch.training.checkpoint import read_manifest
 from sae_torch.training.first_sight import FirstSight
 from sae_torch.training.run import Run
@@ -253,12 +254,12 @@ def test_activations_that_grew_are_refused(
         return lambda *_: ArrayRows([np.load(rows)[:count]], ["x"], {"activations": "shards"})
 
     config = dataclasses.replace(config, sweep=SweepOptions(choice=("token",)))
-    monkeypatch.setattr(module, "open_activations", opened(12 * 128))
+    monkeypatch.setattr(streams, "open_activations", opened(12 * 128))
     interrupted(config, monkeypatch, step=7)
-    monkeypatch.setattr(module, "open_activations", opened(12 * 128 + more))
+    monkeypatch.setattr(streams, "open_activations", opened(12 * 128 + more))
     with pytest.raises(InputError, match=rf"on other activations \(rows 1536 there, {1536 + more} here\)"):
         Run(config, quiet=True).execute()
-    monkeypatch.setattr(module, "_source", lambda reader: read_manifest(newest)["activations"])
+    monkeypatch.setattr(module, "source_of", lambda reader: read_manifest(newest)["activations"])
     newest = config.out / "checkpoints" / "step-000000008"
     if more >= 128:
         with pytest.raises(InputError, match=rf"is of a run of 12 steps, the activations now give {12 + more // 128};"):
