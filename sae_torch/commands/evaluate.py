@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from sae_torch.activations import Activations, LanguageModel, Pairs, Rows, load_language_model, open_activations
-from sae_torch.activations.files import targets_beside
+from sae_torch.activations import Activations, LanguageModel, Pairs, Rows, load_language_model
 from sae_torch.activations.language_model import model_provenance
-from sae_torch.activations.sites import are_other_sites, hook_name
+from sae_torch.activations.sites import are_other_sites
 from sae_torch.choices.own import import_module
 from sae_torch.commands.held_out import autoencoders_in, held_out
+from sae_torch.commands.judged_rows import first_rows, opened_rows
 from sae_torch.devices import AUTO, described_device, resolved_device
 from sae_torch.environment import package_versions
 from sae_torch.errors import InputError
@@ -27,7 +26,6 @@ from sae_torch.evaluation.metrics import batch_free
 from sae_torch.evaluation.model_loss import Replacement, model_loss
 from sae_torch.files import require_free
 from sae_torch.interop import formats
-from sae_torch.interop.description import layer_of
 from sae_torch.interop.formats import FormatName
 from sae_torch.interop.saelens import metadata_of
 from sae_torch.launched import leads
@@ -37,8 +35,6 @@ from sae_torch.sparse_coder import SparseCoder
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-_HOOK = re.compile(r"blocks\.\d+\.(?:.+\.)?hook_\w+")
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,8 @@ class Evaluate:
         for module in self.modules:
             import_module(module, "modules")
         saes = self._autoencoders()
-        activations = _first(self._opened(saes, rows), self.tokens)
+        assert self.activations is not None
+        activations = first_rows(opened_rows(saes, self.activations, self.targets, self._computed, rows), self.tokens)
         read = activations.inputs if isinstance(activations, Pairs) else activations
         for name, sae in saes.items():
             if sae.d_in != read.d_model:
@@ -201,63 +198,10 @@ class Evaluate:
                 print(f"{language_model.name} is a {kind}, which predicts no next token: its loss is left out")
         return saes, activations, language_model
 
-    def _opened(self, saes: dict[str, SparseCoder], rows: Rows | None) -> Rows:
-        """The activations, for transcoders with their targets."""
-        pairs = {name: sae.takes_pairs for name, sae in saes.items()}
-        if len(set(pairs.values())) > 1:
-            one = next(name for name, takes in pairs.items() if takes)
-            raise InputError(f"autoencoders: expected transcoders alone or none, found {one} among others")
-        if self.targets is not None and not all(pairs.values()):
-            raise InputError(f"targets: expected transcoders beside them, found {next(iter(saes))}, an autoencoder")
-        if rows is not None:
-            return rows
-        assert self.activations is not None
-        rows = open_activations(self.activations)
-        if not all(pairs.values()):
-            return rows
-        targets = self.targets or self._targets_beside(next(iter(saes)))
-        pair = Pairs(rows, open_activations(targets))
-        for name, sae in saes.items():
-            if sae.d_out != pair.targets.d_model:
-                raise InputError(
-                    f"targets {targets}: expected the width {sae.d_out} that {name} computes, found "
-                    f"{pair.targets.d_model}"
-                )
-        return pair
-
-    def _targets_beside(self, name: str) -> Path:
-        """The targets that were harvested with the inputs, of what the transcoders say they compute."""
-        assert self.activations is not None
-        beside = targets_beside(self.activations)
-        if not beside:
-            raise InputError(
-                f"targets: expected what {name} computes, a transcoder, found no harvest of pairs beside "
-                f"{self.activations}; say where they are with --targets"
-            )
-        computed = {
-            formats.metadata(folder.expanduser(), self.format, self.layer).get("hook_name_out")
-            for folder in self.autoencoders
-        }
-        said = {site for site in computed if site is not None}
-        named = {site: path for site, path in beside.items() if said == {hook_name(site)}}
-        layers = {layer_of(site) for site in said} - {None}
-        # of two hooks of one block each is another place, so that layers speak for module paths alone
-        fitting = named or {
-            site: path
-            for site, path in beside.items()
-            if layers <= {layer_of(hook_name(site)), None}
-            and not (_HOOK.fullmatch(hook_name(site)) and any(map(_HOOK.fullmatch, said)))
-        }
-        if len(fitting) != 1:
-            wanted = " and ".join(sorted(said)) or "no site that is recorded"
-            raise InputError(
-                f"targets: expected those of one site, that of {wanted}, found {', '.join(sorted(beside))} harvested "
-                f"with {self.activations}; say which with --targets"
-            )
-        ((site, path),) = fitting.items()
-        if leads():
-            print(f"targets: {path} ({site}), harvested with the inputs")
-        return path
+    def _computed(self) -> set[str | None]:
+        """The sites that transcoders say they compute."""
+        said = (formats.metadata(folder.expanduser(), self.format, self.layer) for folder in self.autoencoders)
+        return {metadata.get("hook_name_out") for metadata in said}
 
     def _autoencoders(self) -> dict[str, SparseCoder]:
         folders = [folder.expanduser() for folder in self.autoencoders]
@@ -355,37 +299,3 @@ class Evaluate:
             "Made with": ", ".join(f"{name} {version}" for name, version in package_versions().items()),
         }
         return {name: text for name, text in known.items() if text is not None}
-
-
-def _first(activations: Rows, tokens: int | None) -> Rows:
-    if tokens is None or tokens == len(activations):
-        return activations
-    if tokens > len(activations):
-        raise InputError(f"tokens: expected at most the {len(activations)} activations there are, found {tokens}")
-    if isinstance(activations, Pairs):
-        return Pairs(_first(activations.inputs, tokens), _first(activations.targets, tokens))
-    if isinstance(activations, Activations):
-        return Activations(activations.shards, tokens)
-    return _Part(activations, tokens)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The first rows of other ones."""
-
-    rows: Rows
-    count: int
-
-    @property
-    def d_model(self) -> int:
-        return self.rows.d_model
-
-    @property
-    def header(self) -> dict[str, str]:
-        return dict(self.rows.header)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def gather(self, rows: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return self.rows.gather(rows, dtype)
