@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol, get_type_hints
 
 from sae_torch.errors import InputError, InterruptedRunError, LostProcessError
 from sae_torch.launched import launch, leads
+from sae_torch.refusal import in_one_sentence
 
 PROGRAM = "sae-torch"
 
@@ -179,9 +180,9 @@ def parse(words: Sequence[str]) -> Command:
     command_type: Any = getattr(import_module(f"sae_torch.commands.{module}"), kind)
     _refuse_short(command_type, rest)
     settings = _file_settings(command_type, rest)
-    command: Command = tyro.cli(
-        command_type, prog=f"{PROGRAM} {name}", args=_with_first(command_type, rest), **settings
-    )
+    arguments = _with_first(command_type, rest)
+    with contextlib.nullcontext() if {"-h", "--help"} & set(rest) else in_one_sentence(PROGRAM, name, arguments):
+        command: Command = tyro.cli(command_type, prog=f"{PROGRAM} {name}", args=arguments, **settings)
     return command
 
 
@@ -216,8 +217,7 @@ def _refuse_short(command_type: Any, words: Sequence[str]) -> None:
             f"--{group}.{option}" for group, kind in groups.items() if name in {field.name for field in fields(kind)}
         )
         if word.startswith("--") and name not in own and meant:
-            print(f"{PROGRAM}: --{option}: expected {' or '.join(meant)}, found --{option}", file=sys.stderr)
-            raise SystemExit(2)
+            _refuse(f"--{option}: expected {' or '.join(meant)}, found --{option}")
 
 
 def _file_settings(command_type: type[Command], words: Sequence[str]) -> dict[str, Any]:
@@ -235,7 +235,12 @@ def _refuse_command(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     found = f"{name!r}" if name else "nothing"
     meant = f"; did you mean {near[0]}?" if near else f"; {PROGRAM} --help says what they do"
-    print(f"{PROGRAM}: command: expected one of {', '.join(COMMANDS)}, found {found}{meant}", file=sys.stderr)
+    _refuse(f"command: expected one of {', '.join(COMMANDS)}, found {found}{meant}")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    if leads():
+        print(f"{PROGRAM}: {sentence}", file=sys.stderr)
     raise SystemExit(2)
 
 

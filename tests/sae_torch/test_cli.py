@@ -15,7 +15,6 @@ from sae_torch.cli import COMMANDS, main, parse
 from sae_torch.commands.demo import Demo
 from sae_torch.commands.harvest import Harvest
 from sae_torch.errors import InputError
-from tests.sae_torch.command_line import unframed
 
 
 def test_arguments_become_typed_fields(tmp_path: Path) -> None:
@@ -46,6 +45,10 @@ def test_what_a_command_is_about_needs_no_name_wherever_it_stands(words: list[st
     assert {name: getattr(command, name) for name in named} == named
 
 
+# Wider than a terminal: it stays in one piece.
+LONG = "/" + "/".join("abc" * 20 for _ in range(3))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -54,15 +57,34 @@ def test_what_a_command_is_about_needs_no_name_wherever_it_stands(words: list[st
         (["wash"], "found 'wash'; sae-torch --help says what they do"),
         (["train", "--k", "16"], "--k: expected --sae.k or --sweep.k, found --k"),
         (["train", "--no-tensorboard"], "--no-tensorboard: expected --metrics.no-tensorboard, found --no-tensorboard"),
-        (["train", "--sae.chioce", "token"], "Perhaps you meant: --sae.choice STR"),
-        (["demo", "--tokenz", "3"], "Unrecognized options: --tokenz, 3"),
+        (
+            ["train", "--sae.chioce", "token"],
+            "--sae.chioce: expected an option, found none of this name; did you mean --sae.choice?",
+        ),
+        (["demo", "--tokenz", "3"], "--tokenz: expected an option, found none of this name; did you mean --tokens?"),
         (["train", "--batch_size=9"], "--batch-size: expected --reader.batch-size, found --batch-size"),
-        (["demo", "--tokens", "many"], "--tokens: invalid literal for int() with base 10: 'many'"),
+        (["demo", "--tokens", "many"], "--tokens: expected a whole number, found 'many'"),
         (["demo", "--tokens", "100"], "tokens: expected at least one batch of 2048 (batch_size), found 100"),
         (["demo", "--tokens", "-1"], "tokens: expected at least one batch of 2048 (batch_size), found -1"),
         (["demo", "--k", "0"], "k: expected at least 1, found 0"),
         (["demo", "--k", "5000"], "k: expected at most the 4608 features, found 5000"),
-        (["harvest", "--split", "valid"], "invalid choice 'valid' for argument '--split'"),
+        (["harvest", "--split", "valid"], "--split: expected one of train, dev, test, found 'valid'"),
+        (["train", "--sae.k", LONG], f"--sae.k: expected a number, found '{LONG}'"),
+        (["train", "--sae.choice", LONG], f"balanced or module:Class, found '{LONG}'"),
+        (["train", "--sae.k", "nan"], "sae.k: expected more than 0 and at most the 4608 features, found nan"),
+        (["train", "--sae.feature_caps=x"], "--sae.feature-caps: expected None or a number, found 'x'"),
+        (["train", "--train.betas", "1", "b"], "--train.betas: expected 2 numbers, found '1 b'"),
+        (["train", "--train.betas", "1"], "--train.betas: expected 2 values, found fewer"),
+        (["train", "--sweep.seed", "0", "x"], "--sweep.seed: expected whole numbers, found '0 x'"),
+        (["train", "--harvest.mixture", "a"], "--harvest.mixture: expected texts and numbers in turn, found 'a'"),
+        (["train", "--no-train.progress"], "did you mean --train.progress or --train.no-progress?"),
+        (
+            ["train", "runs/mine"],
+            "runs/mine: expected an option, found none of this name; sae-torch train --help lists",
+        ),
+        (["evaluate"], "--autoencoders: expected paths, found nothing"),
+        (["evaluate", "--k"], "--k: expected a value, found none"),
+        (["export", "x", "--out", "y"], "--format: expected one of saelens, dictionary-learning, sparsify"),
     ],
 )
 def test_words_that_are_no_command_are_explained_with_exit_code_2(
@@ -74,7 +96,9 @@ def test_words_that_are_no_command_are_explained_with_exit_code_2(
     assert stop.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert message in unframed(captured.err)
+    assert captured.err.startswith("sae-torch: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
     assert not any(tmp_path.iterdir())
 
 
@@ -195,7 +219,7 @@ def test_the_module_runs_as_a_program() -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "tokens: expected at least one batch of 2048 (batch_size), found 100" in unframed(done.stderr)
+    assert "tokens: expected at least one batch of 2048 (batch_size), found 100" in done.stderr
     assert "Traceback" not in done.stderr
 
 
