@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,10 @@ class FeatureChoice(Choice):
 
     # whether someone has said when the quotas are fitted, or was told that nobody has
     _planned: bool = False
+    # whether a file names quotas that were given, and brings them after the choice
+    _were_given: bool = False
+    # what a file says of the curve, without the ranks of the features
+    _fit_read: Mapping[str, float] = MappingProxyType({})
 
     supports_padded = True
     supports_rough = True
@@ -218,10 +223,10 @@ class FeatureChoice(Choice):
         settings: dict[str, Any] = super().settings()
         settings["quotas"] = self.quotas if isinstance(self.quotas, str) else "given"
         settings["switch"] = self.switch
+        fitted = self._fit_read
         if self.zipf is not None:
-            names = ("alpha", "beta", "r_squared", "excluded")
-            settings["zipf"] = {name: getattr(self.zipf, name) for name in names}
-        return settings
+            fitted = {name: getattr(self.zipf, name) for name in ("alpha", "beta", "r_squared", "excluded")}
+        return settings | ({"zipf": fitted} if fitted else {})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> FeatureChoice:
@@ -233,7 +238,10 @@ class FeatureChoice(Choice):
         fitted = setting(settings, "zipf", TABLE, {})
         for name in fitted:
             setting(fitted, name, NUMBER, 0.0, table="zipf.")
-        return cls(settings["k"], quotas, setting(settings, "switch", NUMBER, 0.85))
+        choice = cls(settings["k"], quotas, setting(settings, "switch", NUMBER, 0.85))
+        choice._were_given = settings.get("quotas") == "given"
+        choice._fit_read = dict(fitted)
+        return choice
 
     def carried_state(self) -> dict[str, Any]:
         """The fitted curve too."""
@@ -253,8 +261,10 @@ class FeatureChoice(Choice):
         return self._quotas_at(torch.device(device)) if bool(self.has_quotas) else None
 
     def set_density_targets(self, densities: Tensor) -> None:
-        """As quotas."""
+        """As quotas; those that were given once stay given."""
         self.set_quotas(densities)
+        if self._were_given:
+            self.quotas = densities_of("quotas", densities)
 
     @property
     def has_batch_problem(self) -> bool:
