@@ -5,7 +5,7 @@
 # fifth batch whose loss is NaN in half precision (5 is the default) the loop is left. That batch, though its loss is finite
 # in full precision, and all after it are not trained on; the printed lines are "Disabling AMP for the rest of this epoch" and
 # the averages of the batches before. Every epoch starts over, so with an order that does not change the same data
-# is never seen. Any activation above 65,504, as the first position of many language models has, makes such a batch: with
+# is never seen. Any activation above 65,504, as the first position of some language models has, makes such a batch: with
 # one in ten batches, 40 of 64 are trained on in each epoch. One fewer, and all are.
 # Source: run as below with overcomplete 0.3.0, torch 2.13.0, random inputs; float16 on the CPU, as autocast has it on a GPU.
 set -euo pipefail
