@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SAEBench 0.6.0: ablating features, for its SCR and TPP metrics, acts on padding too, once for every padded position.
 #
-# Expected: positions that are masked (their activations are zeros) do not count, as in its sparse probing: a text with more padding
-# has the same mean activation after an ablation. Seen: `ablated_precomputed_activations` encodes the zeros of the padding
-# like any token. Zeros are far from the mean of real activations, many features fire on them, and those that are ablated
-# are subtracted there as well; the sum over all positions is then divided by the number of real tokens. So a text of 32 tokens
+# Expected: positions that are masked (their activations are zeros) do not count, as in its sparse probing: a text with more
+# padding has the same mean activation after an ablation. Seen: `ablated_precomputed_activations` encodes the zeros of the
+# padding like any token. Zeros are far from the mean of real activations, many features fire on them, and those that are
+# ablated are subtracted there as well; the sum over all positions is divided by the number of real tokens. So a text of 32 tokens
 # padded to 128, the context length of the metrics, is moved by the ablated features' response to zeros three times over. Below,
 # where the probe of two classes hardly sees the ablated features, its accuracy stays at 0.998 without padding and is 0.5,
 # chance, with it, and both metrics count that as an effect of the features. Without an ablation, or with features that

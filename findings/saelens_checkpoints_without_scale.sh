@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# SAELens 6.54.12: a checkpoint from before the end of a run with normalize_activations loads, and takes activations in another unit.
+# SAELens 6.54.12: a checkpoint from before the end of a run with normalize_activations loads without its scale, silently.
 #
 # Expected: as for the final checkpoint, whose weights were scaled back, a loaded autoencoder takes the model's own activations;
 # or it refuses. Seen: with "expected_average_only_in" the weights in a checkpoint are those for scaled activations, the factor is
 # in activation_scaler.json beside them, and SAE.load_from_disk does not read it: encode and decode apply no
-# normalisation, and nothing is said. Biases and thresholds are then too small by the factor, about 22 below: 73 features a row
+# normalisation, and nothing is said. Biases and thresholds are then too small by the factor, 22 below: 73 features a row
 # fire instead of 6, or 42 instead of 4 with jump ReLU, a tenth of them the right ones. A curve of L0 or error over checkpoints
 # jumps at its last point, whatever the training did. Multiplied by the factor first, activations give what the training
 # saw. Checkpoints with "covariance_whitening" load in the same way. Its issue 381, on this, was closed when the factor came to
