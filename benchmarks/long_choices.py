@@ -16,11 +16,13 @@ import torch
 
 import sae_torch as st
 from benchmarks.harness import RESULTS, arguments, kept_rows, report
+from benchmarks.study.cell import Cell
 from benchmarks.study.equal_l0 import at_equal_l0, at_one_price
 from benchmarks.study.ledger import held, tried
 from benchmarks.study.long.sources import FIVE, LONG_SCALE, LongSources, source
 from benchmarks.study.methods import LARGER_FLOOR, LARGER_FLOORS, MUTUAL, LetGo, method_of
 from benchmarks.study.sources import read
+from benchmarks.study.training import TRAINING, trained
 from sae_torch.activations import ActivationReader
 from sae_torch.activations.harvesting import cache_folder
 from sae_torch.autoencoder import ENCODER_SCALE
@@ -79,14 +81,20 @@ CHANGES = {change.name: change for change in changes()}
 def run(tokens: int, choice: str, change: Change, sources: LongSources) -> dict[str, float]:
     """Train once over so many tokens, measure on the development split at equal L0."""
     where = source(FIVE)
-    train, judged = read(sources.folder(where, "train"), tokens), sources.activations(where, "dev")
-    made = method_of(choice).choice(K, FEATURES)
-    if change.floors_until is not None:
-        made = LetGo.after(change.floors_until, K, LARGER_FLOOR * K / FEATURES)
-    sae = st.SparseAutoencoder(train.d_model, FEATURES, made, seed=SEED, encoder_scale=change.encoder_scale)
-    st.Trainer(sae, st.TrainConfig(**{**BASE, **change.config})).fit(
-        ActivationReader(train, batch_size=LONG_SCALE.batch, seed=SEED)
-    )
+    judged = sources.activations(where, "dev")
+    cell = Cell(where, K, FEATURES, choice, "none", BASE["learning_rate"], "test", SEED)
+    weights = cache_folder() / "study" / cell.folder
+    if change.name == "none" and tokens == sources.tokens(where, "train") and (weights / TRAINING).exists():
+        sae = trained(cell, weights)  # the study's run of all tokens has these settings
+    else:
+        train = read(sources.folder(where, "train"), tokens)
+        made = method_of(choice).choice(K, FEATURES)
+        if change.floors_until is not None:
+            made = LetGo.after(change.floors_until, K, LARGER_FLOOR * K / FEATURES)
+        sae = st.SparseAutoencoder(train.d_model, FEATURES, made, seed=SEED, encoder_scale=change.encoder_scale)
+        st.Trainer(sae, st.TrainConfig(**{**BASE, **change.config})).fit(
+            ActivationReader(train, batch_size=LONG_SCALE.batch, seed=SEED)
+        )
     sae.eval()
     dead = measure(sae, judged).dead
     own, one = at_equal_l0(sae, judged)[0], at_one_price(sae, judged)
