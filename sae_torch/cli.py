@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\nInterrupted.", file=sys.stderr)
         return 130
     except LostProcessError as error:
+        _close_bars(error)
         if error.tell:
             print(f"{PROGRAM}: {error}\n", end="", file=sys.stderr)
         return 1
@@ -181,7 +182,7 @@ def parse(words: Sequence[str]) -> Command:
     _refuse_short(command_type, rest)
     settings = _file_settings(command_type, rest)
     arguments = _with_first(command_type, rest)
-    with contextlib.nullcontext() if {"-h", "--help"} & set(rest) else in_one_sentence(PROGRAM, name, arguments):
+    with in_one_sentence(PROGRAM, name, arguments):
         command: Command = tyro.cli(command_type, prog=f"{PROGRAM} {name}", args=arguments, **settings)
     return command
 

@@ -262,7 +262,9 @@ class FeatureChoice(Choice):
 
     def set_density_targets(self, densities: Tensor) -> None:
         """As quotas; those that were given once stay given."""
+        fitted = self._fit_read
         self.set_quotas(densities)
+        self._fit_read = fitted
         if self._were_given:
             self.quotas = densities_of("quotas", densities)
 
@@ -305,6 +307,7 @@ class FeatureChoice(Choice):
             raise InputError(f"quotas: densities must sum to k = {self.k}, found {float(q.sum()):.6g}")
         self.quota_densities.copy_(q)
         self.owed.zero_()
+        self._fit_read = {}
         self._forecast, self._copied = PriceForecast(), None
         self.has_quotas.fill_(True)
         if self.mutual.tracker.is_set:

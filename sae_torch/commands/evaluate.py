@@ -96,7 +96,7 @@ class Evaluate:
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise InputError(f"{name}: expected at least 2, found {value}")
-        for name in ("loss_windows", "pages", "null_tokens"):
+        for name in ("loss_windows", "pages", "null_tokens", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if any(size < 1 for size in self.batch_sizes):

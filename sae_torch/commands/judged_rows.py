@@ -58,7 +58,7 @@ def opened_rows(
     rows = open_activations(activations)
     if not all(pairs.values()):
         return rows
-    place = targets or _harvested_with(activations, next(iter(saes)), computed())
+    place = targets or _harvested_with(activations, next(iter(saes)), computed)
     pair = Pairs(rows, open_activations(place))
     for name, sae in saes.items():
         if sae.d_out != pair.targets.d_model:
@@ -68,7 +68,7 @@ def opened_rows(
     return pair
 
 
-def _harvested_with(activations: Path, name: str, computed: set[str | None]) -> Path:
+def _harvested_with(activations: Path, name: str, computed: Callable[[], set[str | None]]) -> Path:
     """The targets that were harvested with the inputs, of what the transcoders say they compute."""
     beside = targets_beside(activations)
     if not beside:
@@ -76,7 +76,7 @@ def _harvested_with(activations: Path, name: str, computed: set[str | None]) -> 
             f"targets: expected what {name} computes, a transcoder, found no harvest of pairs beside "
             f"{activations}; say where they are with --targets"
         )
-    said = {site for site in computed if site is not None}
+    said = {site for site in computed() if site is not None}
     named = {site: path for site, path in beside.items() if said == {hook_name(site)}}
     layers = {layer_of(site) for site in said} - {None}
     # of two hooks of one block each is another place, so that layers speak for module paths alone

@@ -348,7 +348,10 @@ class Run:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)  # a bar that is there makes room
+            sys.stderr.flush()
 
 
 def _states(trainers: dict[str, Trainer]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.units import TINY, Units
-from sae_torch.training.update import has_unit_rows
 from sae_torch.transcoder import Transcoder
 
 # Of the mean variance of an input, added to that of each: directions in which inputs hardly vary predict nothing.
@@ -15,32 +14,32 @@ RIDGE = 1e-2
 
 
 @torch.no_grad()
-def start(sae: SparseCoder, probe: Tensor, units: Units | None) -> Units:
-    """Bring a module into training units; a fresh one gets the mean as its bias, a transcoder its encoder.
+def start(sae: SparseCoder, probe: Tensor, units: Units, untouched: Transcoder | None) -> None:
+    """Give a fresh module, in training units, the mean as its bias, and a transcoder its encoder.
 
     Parameters
     ----------
     sae : SparseAutoencoder or Transcoder
     probe : (tokens, width) tensor
         The first raw activations.
-    units : Units or None
-        Those of an earlier schedule; None finds them.
+    units : Units
+        Those that it is in.
+    untouched : Transcoder or None
+        The module, if it is a transcoder with the weights that it was made with.
     """
-    fresh = units is None
     x, y = sae.sides_of(probe)
-    learns_all = all(weight.requires_grad for weight in sae.parameters())
-    untouched = sae if isinstance(sae, Transcoder) and fresh and learns_all and sae.is_fresh else None
-    units = units or Units.of(sae, probe)
-    units.enter(sae)
     b_dec = sae.world.local(sae.b_dec)
     if untouched is not None:
         point_encoder(untouched, units.read(x), y * units.scale)
-    if fresh and sae.b_dec.requires_grad and (untouched is not None or not bool(b_dec.any())):
+    if sae.b_dec.requires_grad and (untouched is not None or not bool(b_dec.any())):
         mean = sae.world.mean
         b_dec.copy_(mean(y * units.scale) if units.scale < TINY else mean(y) * units.scale)
-    if has_unit_rows(sae):
-        sae.normalise_decoder()
-    return units
+
+
+def untouched_transcoder(sae: SparseCoder) -> Transcoder | None:
+    """A transcoder with the weights that it was made with, all of which are trained; else None."""
+    learns_all = all(weight.requires_grad for weight in sae.parameters())
+    return sae if isinstance(sae, Transcoder) and learns_all and sae.is_fresh else None
 
 
 @torch.no_grad()

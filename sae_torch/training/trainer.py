@@ -27,10 +27,10 @@ from sae_torch.training.graph import StepGraph, require_graph
 from sae_torch.training.log import StepRecord, TrainLog, with_progress
 from sae_torch.training.objective import Objective
 from sae_torch.training.schedule import Annealing, Schedule
-from sae_torch.training.start import start
+from sae_torch.training.start import start, untouched_transcoder
 from sae_torch.training.to_device import to_device
 from sae_torch.training.units import Units
-from sae_torch.training.update import parameter_groups, set_rate, update
+from sae_torch.training.update import has_unit_rows, parameter_groups, set_rate, update
 from sae_torch.training.usage import FeatureUsage
 
 # Tokens from which the mean and the scale of the activations are estimated.
@@ -50,6 +50,7 @@ class ScheduleState:
     first_sight: FirstSight
     step: int = 0
     tokens: int = 0
+    has_entered: bool = False  # whether weights are in training units
 
 
 class Trainer:
@@ -181,8 +182,13 @@ class Trainer:
             return [self.checked(x, number) for number, x in enumerate(given)]
 
         parts, _ = self.world.agreed(all_checked, len)
-        self._plan(steps, planned_tokens).first_sight.begin([self.sae.inputs_of(part) for part in parts])
-        self.units = start(self.sae, torch.cat(parts), self.units)
+        schedule = self._plan(steps, planned_tokens)
+        try:
+            schedule.first_sight.begin([self.sae.inputs_of(part) for part in parts])
+            self._enter(schedule, torch.cat(parts))
+        except BaseException:  # Ctrl-C too: the module works on raw activations again
+            self.end()
+            raise
 
     def step(self, x: Batch) -> StepRecord:
         """One step on raw activations, (tokens, d_model), or of a transcoder on a pair (x, y).
@@ -198,13 +204,12 @@ class Trainer:
         FloatingPointError
             If the loss is not finite or diverges; the weights are those before the step.
         """
-        schedule = self.schedule
-        if schedule is None:
+        schedule, units = self.schedule, self.units
+        if schedule is None or units is None:
             raise InputError("step: no schedule has begun; call begin(probe, steps, planned_tokens) first, or fit")
         if schedule.step >= schedule.steps:
             raise InputError(f"step: all {schedule.steps} steps of the schedule are done; call end() first")
-        given, done, units = x, schedule.step, self.units
-        assert units is not None
+        given, done = x, schedule.step
         x, tokens = self.world.taken(lambda: units.batch(self.sae, self.checked(given, done, wait=False)))
         k = None if schedule.annealing is None else schedule.annealing.at(schedule.step)
         self.sae.choice.at_step(Progress(schedule.step, schedule.steps, k))
@@ -240,6 +245,11 @@ class Trainer:
         self.check_losses()
 
     @property
+    def scale(self) -> float:
+        """What activations, of pairs the targets, are multiplied by in training; NaN before any have been seen."""
+        return math.nan if self.units is None else self.units.scale
+
+    @property
     def failed_step(self) -> int | None:
         """The step of the schedule whose loss was refused."""
         return None if self.schedule is None else self.schedule.watch.failed_step
@@ -250,9 +260,10 @@ class Trainer:
             return
         if self.schedule.annealing is not None:
             self.sae.choice.set_budget(self.schedule.annealing.k)
-        watch = self.schedule.watch
+        watch, has_entered = self.schedule.watch, self.schedule.has_entered
         self.schedule = self._graph = None
-        if self.units is not None:
+        if has_entered:
+            assert self.units is not None
             self.units.leave(self.sae)
         watch.check_losses()
 
@@ -266,8 +277,8 @@ class Trainer:
         FloatingPointError
             If a weight is not finite: there is nothing to go on from.
         """
-        schedule = self.schedule
-        if schedule is None:
+        schedule, units = self.schedule, self.units
+        if schedule is None or units is None:
             raise InputError("state_dict: no schedule has begun; call begin(probe, steps, planned_tokens) first")
         self.check_losses()
         self.world.agreed(partial(self._require_finite, schedule.step), lambda _: 0)
@@ -275,7 +286,7 @@ class Trainer:
             "steps": schedule.steps,
             "step": schedule.step,
             "tokens": schedule.tokens,
-            **({"scale": math.nan, "inputs": None} if self.units is None else self.units.state_dict()),
+            **units.state_dict(),
             "sae": self.sae.state_dict(),
             "choice": self.sae.choice.carried_state(),
             "optimizer": self.optimizer.state_dict(),
@@ -291,6 +302,7 @@ class Trainer:
         if "first_sight" in state:  # older ones have none
             schedule.first_sight.load_state_dict(state["first_sight"])
         self.units = Units.of_state(state, self.world.local(self.sae.W_dec))
+        schedule.has_entered = True
         weights, placed_like = dict(self.sae.named_parameters()), self.world.placed_like
         self.sae.load_state_dict(
             {name: placed_like(value, weights.get(name, value)) for name, value in state["sae"].items()}
@@ -334,6 +346,18 @@ class Trainer:
             self._graph = StepGraph(partial(self.launch, schedule=self.schedule), self.optimizer, choice, usage)
         self.sae.train()
         return self.schedule
+
+    def _enter(self, schedule: ScheduleState, probe: Tensor) -> None:
+        """Bring the module into training units, and a fresh one to where training starts."""
+        fresh = self.units is None
+        untouched = untouched_transcoder(self.sae) if fresh else None
+        units = self.units = self.units or Units.of(self.sae, probe)
+        units.enter(self.sae)
+        schedule.has_entered = True
+        if fresh:
+            start(self.sae, probe, units, untouched)
+        if has_unit_rows(self.sae):
+            self.sae.normalise_decoder()
 
     def _begun(self, iterator: Iterator[Any], steps: int) -> Iterator[Tensor]:
         """The batches; the first ones begin the schedule."""

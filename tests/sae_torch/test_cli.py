@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,9 +80,19 @@ LONG = "/" + "/".join("abc" * 20 for _ in range(3))
         (["train", "--harvest.mixture", "a"], "--harvest.mixture: expected texts and numbers in turn, found 'a'"),
         (["train", "--no-train.progress"], "did you mean --train.progress or --train.no-progress?"),
         (
-            ["train", "runs/mine"],
-            "runs/mine: expected an option, found none of this name; sae-torch train --help lists",
+            ["train", "runs/mine", "b"],
+            "runs/mine b: expected nothing more, found a value of no option; sae-torch train",
         ),
+        (["train", "--checkpoints.every", "0"], "sae-torch: checkpoints.every: expected at least 1, found 0"),
+        (
+            ["train", "--reader.batch-size", "0"],
+            "sae-torch: reader.batch_size: expected a token for each of 1 processes",
+        ),
+        (["train", "--train.prefixes", "1", "x"], "--train.prefixes: expected None or whole numbers, found '1 x'"),
+        (["train", "--sae.k="], "--sae.k: expected a number, found ''"),
+        (["train", "--sae.n-features", "----"], "--sae.n-features: expected a whole number, found '----'"),
+        (["train", "--train.decay-shape", "-h"], "--train.decay-shape: expected a value, found none"),
+        (["evaluate", "x", "--seed", "-1"], "seed: expected 0 or more, found -1"),
         (["evaluate"], "--autoencoders: expected paths, found nothing"),
         (["evaluate", "--k"], "--k: expected a value, found none"),
         (["export", "x", "--out", "y"], "--format: expected one of saelens, dictionary-learning, sparsify"),
@@ -100,6 +111,31 @@ def test_words_that_are_no_command_are_explained_with_exit_code_2(
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert not any(tmp_path.iterdir())
+
+
+def test_a_refusal_is_one_sentence_on_a_terminal_too() -> None:
+    """A parser colours what it says there."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "sae_torch", "train", "--sae.k", "abc"]
+    environment = os.environ | {"TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        assert process.wait(timeout=60) == 2
+    os.close(theirs)
+    assert os.read(ours, 10_000).decode() == "sae-torch: --sae.k: expected a number, found 'abc'\r\n"
+    os.close(ours)
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "sae-torch: --sae.k: expected a number, found 'abc'\n"), ("1", "")])
+def test_the_first_of_several_processes_says_what_is_refused(
+    rank: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    columns = os.environ.get("COLUMNS")
+    with pytest.raises(SystemExit):
+        main(["train", "--sae.k", "abc"])
+    assert capsys.readouterr().err == said
+    assert os.environ.get("COLUMNS") == columns
 
 
 @pytest.mark.parametrize(

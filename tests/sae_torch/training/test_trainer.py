@@ -321,3 +321,34 @@ def test_an_update_in_blocks_of_rows_is_that_of_the_whole(entries: int, monkeypa
         st.Trainer(sae, st.TrainConfig(**QUIET)).fit(activations(3))
         trained.append(sae.W_dec.detach())
     torch.testing.assert_close(*trained)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "transcoder"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_start_that_is_interrupted_leaves_the_module_on_raw_activations(
+    kind: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first schedule and before a second one of the same trainer; then it begins as if nothing had been."""
+    generator = torch.Generator().manual_seed(0)
+    xs = [100 * torch.randn(100, 8, generator=generator) + 50 for _ in range(4)]
+    batches: list[Any] = xs if kind == "autoencoder" else [(x, x[:, :6]) for x in xs]
+    choice = st.MutualChoice(k=4)
+    sae = st.SparseAutoencoder(8, 32, choice) if kind == "autoencoder" else st.Transcoder(8, 6, 32, choice)
+    trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    trainer.fit(batches)
+    if not again:
+        trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+    before = {name: value.clone() for name, value in sae.state_dict().items()}
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sae, "normalise_decoder", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.begin(batches[0], steps=4, planned_tokens=400)
+    assert trainer.schedule is None
+    for name, value in sae.state_dict().items():
+        torch.testing.assert_close(value, before[name], equal_nan=True)
+    trainer.fit(batches)
+    assert trainer.scale > 0
