@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 
 from sae_torch.activations.model_call import original, short_pass, text_config
 from sae_torch.errors import InputError
+
+# What transformers marks a model by that has its recording hooks.
+_INSTALLED = "_output_capturing_hooks_installed"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def _compare(model: nn.Module) -> _Numbering:
 
             handles.append(module.register_forward_hook(leave))
     try:
-        states = _hidden_states(model)
+        with _hooks_as_before(model):
+            states = _hidden_states(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -110,6 +116,29 @@ def _compare(model: nn.Module) -> _Numbering:
         lower = all(_same(held, state) for held, state in zip(outputs[:-1], states, strict=False))
         candidates.append(_Numbering(modules, tuple(agrees), path, lower))
     return max(candidates, key=lambda found: (found.lower, sum(found.agrees[1:])))
+
+
+@contextlib.contextmanager
+def _hooks_as_before(model: nn.Module) -> Iterator[None]:
+    """Take away the hooks by which transformers (5.24) records hidden states from then on.
+
+    Made so early they come before those of the user, whose changes the model's `hidden_states` would then lack. The
+    model makes them anew when it is asked for hidden states.
+    """
+    modules = list(model.modules())
+    names = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
+    tables: list[dict[int, Any]] = [getattr(module, name) for module in modules for name in names]
+    before = [set(table) for table in tables]
+    made = [module for module in modules if not getattr(module, _INSTALLED, False)]
+    try:
+        yield
+    finally:
+        for table, kept in zip(tables, before, strict=True):
+            for key in set(table) - kept:
+                del table[key]
+        for module in made:
+            if getattr(module, _INSTALLED, False):
+                setattr(module, _INSTALLED, False)
 
 
 def _copy(held: Any) -> Tensor:

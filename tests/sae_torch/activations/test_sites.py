@@ -22,6 +22,27 @@ def test_hidden_states_are_those_of_transformers(tiny_language_model: LanguageMo
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
 
 
+@pytest.mark.parametrize("family", ["LlamaForCausalLM", "GPT2LMHeadModel"])
+def test_a_model_whose_blocks_were_numbered_is_as_before(family: str) -> None:
+    """Its hidden states have what a hook of the user's adds later, as those of a model that we never saw."""
+    token_ids = torch.randint(0, 61, (2, 7), generator=torch.Generator().manual_seed(0))
+
+    def edited(seen: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = tiny(family)
+        if seen:
+            resolve_site(model, "hidden_states[1]")
+        block = next(m for m in model.modules() if isinstance(m, nn.ModuleList))[0]
+        block.register_forward_hook(
+            lambda module, inputs, out: (out[0] + 1, *out[1:]) if isinstance(out, tuple) else out + 1
+        )
+        with torch.no_grad():
+            states: torch.Tensor = model(input_ids=token_ids, output_hidden_states=True).hidden_states[1]
+        return states
+
+    assert torch.equal(edited(True), edited(False))
+
+
 def test_later_blocks_do_not_run(tiny_language_model: LanguageModel) -> None:
     model = tiny_language_model.model
     ran = []
