@@ -17,7 +17,7 @@ import sae_torch as st
 from benchmarks.harness import RESULTS
 from benchmarks.study.__main__ import LONG_FILE
 from benchmarks.study.cell import Cell, Setting
-from benchmarks.study.findings import Findings
+from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import Block, Plan
 from benchmarks.study.ledger import FINISHED, Records
 from benchmarks.study.long.measures import LONG_MEASURES, matched, of_text
@@ -340,6 +340,30 @@ def test_what_is_said_of_aligned_rows_is_what_the_records_say() -> None:
         assert len(aligned.all("silent")) == len(plain.all("silent")) == 2, "say with how many seeds"
     said = f"{min(worse):.1f} to {max(worse):.1f} per cent more error here than the same choice without, two seeds"
     assert said in words_of("docs/evidence.md")
+
+
+def test_what_is_said_of_other_variants_is_what_the_records_say() -> None:
+    findings = Findings(LONG_PLAN, Records(LONG_FILE))
+
+    def runs(name: str) -> Runs:
+        found = findings.of(SHORT, name)
+        assert found is not None
+        assert name in ("mutual choice", LARGER_FLOORS) or len(found.all("silent")) == 1, "say with how many seeds"
+        return found
+
+    def worse(choice: str, variant: str) -> str:
+        error = runs(f"{choice}, {variant}").mean("nmse_at_k") / runs(choice).mean("nmse_at_k") - 1
+        return f"{100 * error:.1f}"
+
+    mutual = "mutual choice"
+    capped, penalised = (f"dense ones {how}" for how in ("capped", "penalised"))
+    dense = [round(runs(name).mean("dense")) for name in (mutual, f"{mutual}, {capped}", f"{mutual}, {penalised}")]
+    said = words_of("docs/evidence.md")
+    assert f"Whitened inputs have {worse(mutual, 'whitened')} per cent more error with mutual choice and " in said
+    assert f" {worse(LARGER_FLOORS, 'whitened')} with larger floors" in said
+    assert f"signed features have {worse(mutual, 'signed')} per cent more" in said
+    assert f"mutual choice's {dense[0]} become {dense[1]} by a cap and {dense[2]} by the penalty, for " in said
+    assert f"for {worse(mutual, capped)} and {worse(mutual, penalised)} per cent more error" in said
 
 
 def test_what_is_said_of_one_threshold_is_what_was_measured() -> None:
