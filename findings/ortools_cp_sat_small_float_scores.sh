@@ -3,8 +3,8 @@
 #
 # Expected: OPTIMAL means the best choice of the float objective up to rounding, whatever the unit of the scores, or another
 # status. Seen: of one 6 x 8 problem the answer is the best for scores up to 1, a choice with six matches and 71 % of the
-# total for the same scores times 1e-5, and none at all for times 1e-6; the status is OPTIMAL each time. best_objective_bound tells it: it is 2.2 times the
-# objective at 1e-5, and above 0 where the objective is 0. Times 1e15 the answer is right. It goes wrong at scores ten times
+# total for the same scores times 1e-5, and none at all for times 1e-6; the status is OPTIMAL each time.
+# best_objective_bound tells it: it is 2.2 times the objective at 1e-5, and above 0 where the objective is 0. Times 1e15 the answer is right. It goes wrong at scores ten times
 # those at which HiGHS does. Gradient times activation, a usual score of a feature at a token, is often that small.
 # Scores divided by their maximum give the best choice.
 # Source: run as below with ortools 9.15.6755, scipy 1.17.1, numpy 2.4.6; SciPy only says what the best total is.

@@ -4,7 +4,7 @@
 # Expected: the number of the whole tensor, as .full_tensor() gives, or a refusal. Seen: a reduction over sharded rows is a
 # DTensor that has yet to be added up, and item(), float(), int() and bool() read this rank's part of it, each rank another.
 # So a logged loss or norm is that of a part, a float(x.norm()) to scale by differs by rank, and `if x.isnan().any():`
-# is taken on one rank alone, which then skips collectives that the others wait in. Nothing is said.
+# is taken on one rank alone. Nothing is said.
 # Arithmetic with the same DTensor, such as x / x.norm(), is right, and so is what clip_grad_norm_ returns.
 # Source: run as below with torch 2.13.0, two processes on the CPU; no other software is involved.
 set -euo pipefail

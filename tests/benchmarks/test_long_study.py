@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 
 import sae_torch as st
 from benchmarks.harness import RESULTS
+from benchmarks.long_choices import BASE
 from benchmarks.study.__main__ import LONG_FILE
 from benchmarks.study.cell import Cell, Setting
 from benchmarks.study.findings import Findings, Runs
@@ -317,16 +318,29 @@ def test_what_is_said_of_all_tokens_is_what_the_records_say() -> None:
 
 def test_what_is_said_of_settings_is_what_was_measured() -> None:
     rows = json.loads((RESULTS / "long_choices.json").read_text(encoding="utf-8"))["rows"]
-    errors = {(choice, change): error for tokens, choice, change, error, *_ in rows if tokens == 2_500_000}
+    errors = {(tokens, choice, change): error for tokens, choice, change, error, *_ in rows}
+    dead = {(tokens, choice, change): count for tokens, choice, change, _, _, count in rows}
 
-    def change(choice: str, name: str) -> float:
-        return 100 * (errors[choice, name] / errors[choice, "none"] - 1)
+    def change(choice: str, name: str, tokens: int = 2_500_000) -> float:
+        return 100 * (errors[tokens, choice, name] / errors[tokens, choice, "none"] - 1)
 
     mutual, floors = "mutual choice", "larger floors"
     theirs = [change(mutual, name) for name in (BETAS, ENCODER, f"{BETAS}; {ENCODER}")]
     said = f"by {-theirs[0]:.1f} per cent, an encoder that starts as the whole transpose by {-theirs[1]:.1f}, both "
     said += f"together by {-theirs[2]:.1f}; larger floors lose {change(floors, BETAS):.1f} by the first and "
     assert f"{said}{change(floors, ENCODER):.1f} by the second" in words_of("docs/evidence.md")
+    both, all_tokens, few = f"{BETAS}; {ENCODER}", 8_900_000, 400_000
+    said = f"error by {-change(mutual, both, all_tokens):.1f} per cent, and leave {dead[all_tokens, mutual, both]} "
+    assert f"{said}features dead instead of {dead[all_tokens, mutual, 'none']}" in words_of("docs/evidence.md")
+    later = "decay 0.4"
+    said = f"floors by {-change(floors, later, few):.1f} per cent at 0.4 million tokens, by "
+    said += (
+        f"{-change(floors, later, 1_000_000):.1f} at one, by {-change(floors, later):.1f} at two and a half, and by "
+    )
+    said += f"{-change(floors, later, all_tokens):.1f} with all, that of mutual choice by "
+    said += f"{-change(mutual, later, few):.1f} at 0.4 million and by {-change(mutual, later):.1f} at two and a half"
+    assert said in words_of("docs/evidence.md")
+    assert st.TrainConfig().decay == BASE["decay"], "say that the default has changed"
 
 
 def test_what_is_said_of_aligned_rows_is_what_the_records_say() -> None:
