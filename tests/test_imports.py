@@ -56,7 +56,7 @@ LAYERS = {
         ("interop",),
         ("evaluation",),
         ("training",),
-        ("commands",),
+        ("commands", "refusal"),
         ("cli",),
     ),
 }
