@@ -182,12 +182,13 @@ class Trainer:
             return [self.checked(x, number) for number, x in enumerate(given)]
 
         parts, _ = self.world.agreed(all_checked, len)
-        schedule = self._plan(steps, planned_tokens)
+        schedule, known = self._plan(steps, planned_tokens), self.units
         try:
             schedule.first_sight.begin([self.sae.inputs_of(part) for part in parts])
             self._enter(schedule, torch.cat(parts))
         except BaseException:  # Ctrl-C too: the module works on raw activations again
             self.end()
+            self.units = known  # a fresh module stays one
             raise
 
     def step(self, x: Batch) -> StepRecord:

@@ -352,3 +352,27 @@ def test_a_start_that_is_interrupted_leaves_the_module_on_raw_activations(
         torch.testing.assert_close(value, before[name], equal_nan=True)
     trainer.fit(batches)
     assert trainer.scale > 0
+
+
+def test_a_fresh_autoencoder_whose_start_was_interrupted_starts_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets its bias from the data at the next try."""
+    probe = 100 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0)) + 50
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def begun(tries: int) -> dict[str, torch.Tensor]:
+        sae = st.SparseAutoencoder(8, 32, st.MutualChoice(k=4))
+        trainer = st.Trainer(sae, st.TrainConfig(progress=False))
+        for _ in range(tries - 1):
+            with monkeypatch.context() as patch:
+                patch.setattr(trainer_module, "start", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    trainer.begin(probe, steps=4, planned_tokens=400)
+        trainer.begin(probe, steps=4, planned_tokens=400)
+        return dict(sae.named_parameters())
+
+    once, again = begun(1), begun(2)
+    for name, weight in once.items():
+        torch.testing.assert_close(again[name], weight)
+    assert bool(again["b_dec"].any())
