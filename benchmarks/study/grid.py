@@ -168,7 +168,8 @@ class Plan:
         return cells if beyond is None else [*cells, self._searched(setting, method, float(f"{beyond:.6g}"))]
 
     def _searched(self, setting: Setting, method: str, rate: float) -> Cell:
-        return Cell.of(setting, method=method, auxiliary="none", learning_rate=rate, split="dev", seed=self.seeds[0])
+        searched = method_of(method).rates_of or method
+        return Cell.of(setting, method=searched, auxiliary="none", learning_rate=rate, split="dev", seed=self.seeds[0])
 
     def _tried(self, setting: Setting, method: str, records: Records) -> dict[float, float]:
         """Error by rate; infinite where training failed."""

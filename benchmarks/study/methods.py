@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
 
@@ -14,7 +14,8 @@ from sae_torch.choices.choice import Progress
 FLOOR, LARGER_FLOOR, CAP = 1 / 8, 1 / 4, 8.0
 # The share of the steps after which floors are let go.
 FLOORS_UNTIL = 0.8
-
+# The last share of the steps, in which the learning rate falls to zero: everyone's, and that of a longer decay.
+DECAY, LONGER_DECAY = 0.2, 0.4
 
 # What is changed about a training, and the density from which a feature counts as dense.
 ALIGNED, WHITENED, SIGNED, PENALISED, DENSE = "aligned", "whitened", "signed", "penalised", 0.1
@@ -36,6 +37,10 @@ class Method:
         What it trains on, in multiples of the study's training tokens.
     variant
         What is changed about the training, of `long.variants`.
+    decay
+        The last share of the steps, in which the learning rate falls.
+    rates_of
+        The method whose learning rate it takes; None searches its own.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Method:
     peer: str | None = None
     tokens: float = 1.0
     variant: str | None = None
+    decay: float = DECAY
+    rates_of: str | None = None
 
     def width(self, n_features: int) -> int:
         """Directions that so many features have."""
@@ -110,6 +117,12 @@ VARIANTS: Mapping[str, Method] = {
         Method("mutual choice, dense ones capped", lambda k, n: st.BalancedChoice(k, feature_caps=DENSE)),
     )
 }
+# The same methods with another schedule, run at more tokens only.
+DECAYED: Mapping[str, Method] = {
+    f"{name}, longer decay": replace(METHODS[name], name=f"{name}, longer decay", decay=LONGER_DECAY, rates_of=name)
+    for name in (BATCH_TOP_K, LARGER_FLOORS, MUTUAL)  # the longest run first
+}
+BATCH_TOP_K_DECAYED, FLOORS_DECAYED, MUTUAL_DECAYED = DECAYED
 LONGER = tuple(name for name, method in METHODS.items() if method.tokens > 1)
 PEERS = tuple(name for name, method in METHODS.items() if method.peer)
 OURS = tuple(name for name, method in METHODS.items() if not method.peer)
@@ -117,7 +130,7 @@ OURS = tuple(name for name, method in METHODS.items() if not method.peer)
 
 def method_of(name: str) -> Method:
     """A method by its name."""
-    return METHODS[name] if name in METHODS else VARIANTS[name]
+    return next(group[name] for group in (METHODS, VARIANTS, DECAYED) if name in group)
 
 
 WHAT: Mapping[str, str] = {

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import sae_torch as st
 from benchmarks.study.milestones import Milestones
-from benchmarks.study.request import DECAY, WARM_UP, Request, blank
+from benchmarks.study.request import WARM_UP, Request, blank
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import PROBE_TOKENS
 
@@ -56,7 +56,7 @@ def dictionary_learning(request: Request, milestone: Milestones) -> tuple[st.Spa
         lm_name="none",
         lr=cell.learning_rate,
         warmup_steps=round(WARM_UP * steps),
-        decay_start=round((1 - DECAY) * steps),
+        decay_start=round((1 - request.decay) * steps),
         threshold_start_step=round((1 - THRESHOLD_SHARE) * steps),
         device="cpu",
         seed=cell.seed,
@@ -84,7 +84,7 @@ def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoenco
     torch.manual_seed(cell.seed)
     coder = SparseCoder(batches.activations.d_model, SparseCoderConfig(num_latents=cell.n_features, k=cell.k))
     optimizer = torch.optim.Adam(coder.parameters(), lr=cell.learning_rate, fused=True)
-    schedule = Schedule(cell.learning_rate, len(batches), WARM_UP, DECAY)
+    schedule = Schedule(cell.learning_rate, len(batches), WARM_UP, request.decay)
     silent_for = torch.zeros(cell.n_features, dtype=torch.int64)
     coefficient, dead_after = AUXILIARY_COEFFICIENT if cell.auxiliary == "k" else 0.0, request.dead_after
 

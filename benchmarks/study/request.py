@@ -16,11 +16,8 @@ from sae_torch.activations import ActivationReader
 REQUEST = "request.json"
 
 
-# What the shape of every schedule is, the peers' too.
+# The first share of the steps, in which the learning rate rises; the peers' too.
 WARM_UP = 0.05
-
-
-DECAY = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,11 @@ class Request:
         """In the order of the run's seed, the same for every method."""
         activations = read(Path(self.activations), self.tokens)
         return ActivationReader(activations, batch_size=self.batch, seed=self.cell.seed)
+
+    @property
+    def decay(self) -> float:
+        """The last share of the steps, in which the learning rate falls."""
+        return method_of(self.cell.method).decay
 
     @property
     def checksum(self) -> str:

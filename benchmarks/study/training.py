@@ -22,7 +22,7 @@ from benchmarks.study.cell import Cell
 from benchmarks.study.long.variants import fit
 from benchmarks.study.methods import method_of
 from benchmarks.study.milestones import Milestones
-from benchmarks.study.request import DECAY, WARM_UP, Request, blank
+from benchmarks.study.request import WARM_UP, Request, blank
 from benchmarks.study.weights import WEIGHTS, read_weights, write_weights
 from sae_torch.files import write_text
 
@@ -36,7 +36,7 @@ def config(cell: Cell) -> st.TrainConfig:
         learning_rate=cell.learning_rate,
         betas=(0.8, 0.99),
         warm_up=WARM_UP,
-        decay=DECAY,
+        decay=method_of(cell.method).decay,
         clip=1.0,
         auxiliary=cell.auxiliary,  # type: ignore[arg-type]
         auxiliary_every=1,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from benchmarks.study.cell import Setting
 from benchmarks.study.findings import Findings, Runs, pairs
 from benchmarks.study.grid import MAIN, SYNTHETIC
-from benchmarks.study.methods import FLOORS, LARGER_FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, PEERS, TOKEN
+from benchmarks.study.methods import FLOORS, LARGER_FLOORS, MUTUAL, MUTUAL_THEN_FEATURE, PEERS, TOKEN, method_of
 
 # The methods of ours that are held against the peers: the first was fixed before any run on the test split, the second
 # added when the first had left features dead there.
@@ -254,7 +254,7 @@ def bar(findings: Findings, setting: Setting, candidate: str) -> Verdict:
         for block in findings.plan.blocks
         if block.setting == setting
         for method in block.methods
-        if method in PEERS
+        if method_of(method).peer
     )
     found_peers = {each: findings.of(setting, *each) for each in planned}
     peers = [runs for runs in found_peers.values() if runs]

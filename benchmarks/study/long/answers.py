@@ -8,9 +8,22 @@ from statistics import fmean
 from benchmarks.study.cell import Setting
 from benchmarks.study.findings import Findings, Runs, pairs
 from benchmarks.study.long.plan import ALIGNED_ONES, LONG, OTHER_VARIANTS, SHORT, WIDE
-from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, LET_GO, MUTUAL, PEERS, SPARSIFY, TOKEN
+from benchmarks.study.methods import (
+    BATCH_TOP_K,
+    BATCH_TOP_K_DECAYED,
+    FLOORS_DECAYED,
+    LARGER_FLOORS,
+    LET_GO,
+    MUTUAL,
+    MUTUAL_DECAYED,
+    PEERS,
+    SPARSIFY,
+    TOKEN,
+)
 from benchmarks.study.verdicts import bar
 
+OURS = (LARGER_FLOORS, LET_GO, MUTUAL, FLOORS_DECAYED, MUTUAL_DECAYED)
+ALL_PEERS = (*PEERS, BATCH_TOP_K_DECAYED)
 OPEN = "not known yet: what it needs has not been run"
 
 
@@ -25,10 +38,9 @@ def answers(findings: Findings) -> str:
     )
     lines = [f"- **{question}** {answer[0].upper() + answer[1:]}." for question, answer in asked]
     for setting in (LONG, WIDE):
-        verdict = bar(findings, setting, LARGER_FLOORS)
-        lines.append(
-            f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}{_at_one_price(findings, setting)}"
-        )
+        default = FLOORS_DECAYED if findings.of(setting, FLOORS_DECAYED) else LARGER_FLOORS
+        verdict, one_price = bar(findings, setting, default), _at_one_price(findings, setting, default)
+        lines.append(f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}{one_price}")
     return "\n".join(lines) + "\n"
 
 
@@ -49,21 +61,24 @@ def _come_back(findings: Findings) -> str:
 
 def _floor(findings: Findings) -> str:
     found = []
-    for setting, (method, let_go) in itertools.product(
-        (LONG, WIDE), ((LARGER_FLOORS, ""), (LET_GO, " when they are let go after 80 % of the steps"))
-    ):
-        floors, mutual = findings.of(setting, method), findings.of(setting, MUTUAL)
+    ways = (
+        (LARGER_FLOORS, MUTUAL, ""),
+        (LET_GO, MUTUAL, " when they are let go after 80 % of the steps"),
+        (FLOORS_DECAYED, MUTUAL_DECAYED, ", both with the longer decay,"),
+    )
+    for setting, (method, other, how) in itertools.product((LONG, WIDE), ways):
+        floors, mutual = findings.of(setting, method), findings.of(setting, other)
         if floors and mutual:
             found.append(
-                f"at {setting.n_features} features{let_go} its error is {_against(floors, mutual)} from mutual "
+                f"at {setting.n_features} features{how} its error is {_against(floors, mutual)} from mutual "
                 f"choice's, with {floors.mean('silent'):.0f} dead features against {mutual.mean('silent'):.0f}"
             )
     return "; ".join(found) or OPEN
 
 
-def _at_one_price(findings: Findings, setting: Setting) -> str:
+def _at_one_price(findings: Findings, setting: Setting, method: str) -> str:
     """The same weights with one threshold for all features, beside the best peer."""
-    floors, peer = findings.of(setting, LARGER_FLOORS), findings.best(findings.among(setting, PEERS))
+    floors, peer = findings.of(setting, method), findings.best(findings.among(setting, ALL_PEERS))
     if floors is None or peer is None or not floors.all("nmse_one_price"):
         return ""
     error = floors.mean("nmse_one_price")
@@ -86,23 +101,23 @@ def _trainer(findings: Findings) -> str:
     """Between each pair only the trainer differs; between floors and the best peer, all."""
     setting = LONG if findings.of(LONG, TOKEN, "k") else SHORT
     said = []
-    for method, peer in ((MUTUAL, BATCH_TOP_K), (TOKEN, SPARSIFY)):
+    for method, peer in ((MUTUAL, BATCH_TOP_K), (MUTUAL_DECAYED, BATCH_TOP_K_DECAYED), (TOKEN, SPARSIFY)):
         for auxiliary in ("k", "none"):
             ours, theirs = findings.of(setting, method, auxiliary), findings.of(setting, peer, auxiliary)
             if ours and theirs:
                 said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
                 break
-    peer = findings.best(findings.among(setting, PEERS))
-    floors = findings.of(setting, LARGER_FLOORS)
+    peer = findings.best(findings.among(setting, ALL_PEERS))
+    floors = findings.of(setting, FLOORS_DECAYED) or findings.of(setting, LARGER_FLOORS)
     if not said or peer is None or floors is None:
         return OPEN
-    said.append(f"larger floors are {_against(floors, peer)} from {peer.label}, the best peer")
+    said.append(f"{floors.label} are {_against(floors, peer)} from {peer.label}, the best peer")
     return f"at {_where(setting)}, by error: {'; '.join(said)}"
 
 
 def _choice(findings: Findings) -> str:
-    ours = [each for name in (LARGER_FLOORS, LET_GO, MUTUAL) if (each := findings.of(LONG, name))]
-    peer = findings.best(findings.among(LONG, PEERS))
+    ours = [each for name in OURS if (each := findings.of(LONG, name))]
+    peer = findings.best(findings.among(LONG, ALL_PEERS))
     runs = [*ours, *([peer] if peer else [])]
     lively = [each for each in runs if each.mean("silent") == 0]
     best = findings.best(lively or runs) if len(ours) > 1 else None

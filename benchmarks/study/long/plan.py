@@ -9,6 +9,7 @@ from benchmarks.study.grid import Block, Plan
 from benchmarks.study.long.sources import FIVE, FIVE_SHORT, FOUR, LARGE_NORMS, source
 from benchmarks.study.methods import (
     BATCH_TOP_K,
+    DECAYED,
     LARGER_FLOORS,
     LET_GO,
     MUTUAL,
@@ -39,6 +40,8 @@ PLAN = Plan(
         Block(LONG, (TOKEN,), "k", rates_of=SHORT, seeds=1),
         Block(LONG, (BATCH_TOP_K,), rates_of=SHORT, seeds=1),
         Block(LONG, (LET_GO,), rates_of=SHORT, seeds=1),
+        # what won on the development split became the default; the best peer has it too
+        Block(LONG, tuple(DECAYED), rates_of=SHORT, seeds=1),
         # two seeds: their dictionaries are matched
         Block(SHORT, (LARGER_FLOORS, MUTUAL, TOKEN, *ALIGNED_ONES), seeds=2),
         Block(SHORT, (SPARSIFY,), seeds=1),

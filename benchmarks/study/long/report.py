@@ -9,14 +9,14 @@ from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import Records
 from benchmarks.study.long.answers import answers, curve
 from benchmarks.study.long.plan import LONG, NORMS, OURS, PLAN, SHORT, UNSEEN, WIDE
-from benchmarks.study.methods import BATCH_TOP_K, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
+from benchmarks.study.methods import BATCH_TOP_K, DECAYED, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
 from benchmarks.study.pictures import NOTHING as PICTURE_MISSING
 from benchmarks.study.pictures import columns, figure
 from benchmarks.study.tables import made, progress, quality, searches, state
 from benchmarks.study.words import NOTHING, markdown
 from sae_torch.evaluation.report.charts import Axis, Series
 
-METHODS = (*OURS, *PEERS, *VARIANTS)
+METHODS = (*OURS, *PEERS, *VARIANTS, *DECAYED)
 # What stands above folded tables, and which these are.
 UNKNOWN = "Not known yet: no run of this has been finished.\n"
 SUMMARIES = {
