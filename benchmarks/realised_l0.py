@@ -56,7 +56,7 @@ def main() -> None:
                 continue
             sae = st.SparseAutoencoder(x.shape[1], FEATURES, CHOICES[name](), seed=seed)
             batches = [x[part].float() for part in torch.split(order, BATCH)]
-            config = st.TrainConfig(progress=False)
+            config = st.TrainConfig(decay=0.2, progress=False)  # the default when this was run
             st.Trainer(sae, config).fit(batches)
             plain = copy.deepcopy(sae)
             st.calibrate(plain, batches[-config.calibration_batches(len(batches), BATCH) :])

@@ -30,6 +30,8 @@ from sae_torch.training.schedule import Schedule
 
 SITE, TARGET = "model.layers.10.post_attention_layernorm", "model.layers.10.mlp"
 TRAIN_TOKENS, JUDGED_TOKENS, BATCH = 400_000, 40_000, 2048
+# Of both sides.
+DECAY = 0.2
 FEATURES, K, SEEDS = 2304, 32, 3
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 START_STEPS = 100
@@ -60,12 +62,12 @@ def ours(
     choice: Callable[[], st.Choice], skip: bool, seed: int, steps: int | None = None, start: str = "least squares",
     scale: float = 0.25, bias_rate: float = update.BIAS_RATE,
 ) -> Callable[[Pairs], st.Transcoder]:  # fmt: skip
-    """Our trainer with its defaults, or with another start."""
+    """Our trainer with its defaults but the decay, or with another start."""
 
     def train(pairs: Pairs) -> st.Transcoder:
         made = st.Transcoder(576, 576, FEATURES, choice(), skip, seed=seed, encoder_scale=scale)
         shipped, update.BIAS_RATE = update.BIAS_RATE, bias_rate
-        trainer = st.Trainer(made, st.TrainConfig(progress=False))
+        trainer = st.Trainer(made, st.TrainConfig(decay=DECAY, progress=False))
         update.BIAS_RATE = shipped
         reader = ActivationReader(pairs, BATCH, seed=seed)
         if steps is None:
@@ -99,7 +101,7 @@ def theirs(rate: float, skip: bool, seed: int) -> Callable[[Pairs], st.Transcode
         config = SparseCoderConfig(num_latents=FEATURES, k=K, transcode=True, skip_connection=skip)
         coder, reader = SparseCoder(576, config), ActivationReader(pairs, BATCH, seed=seed)
         optimizer = torch.optim.Adam(coder.parameters(), lr=rate, fused=True)
-        schedule = Schedule(rate, len(reader), 0.05, 0.2)
+        schedule = Schedule(rate, len(reader), 0.05, DECAY)
         x, y = pairs.sides_of(reader.batch(0))
         s_in, s_out = (math.sqrt(576) / float(side.norm(dim=1).mean()) for side in (x, y))
         for step, rows in enumerate(reader):

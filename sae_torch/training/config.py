@@ -14,7 +14,10 @@ from sae_torch.plain_numbers import is_number, plain, positive, whole
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The defaults were chosen on held-out development text by `benchmarks/training_choices.py`.
+    """How to train.
+
+    The defaults were chosen on held-out development text by `benchmarks/training_choices.py`, the decay by
+    `benchmarks/long_choices.py`.
 
     Raises
     ------
@@ -25,7 +28,7 @@ class TrainConfig:
     --------
     >>> import sae_torch as st
     >>> st.TrainConfig(learning_rate=1e-3).decay
-    0.2
+    0.4
     """
 
     learning_rate: float = 4e-3
@@ -34,7 +37,7 @@ class TrainConfig:
     """Adam's decay rates: short memories suit runs of a few hundred steps."""
     warm_up: float = 0.05
     """Share of the steps in which the learning rate rises from 0."""
-    decay: float = 0.2
+    decay: float = 0.4
     """Share of the steps, the last, in which the learning rate falls to 0."""
     decay_shape: Literal["linear", "cosine"] = "linear"
     """How it falls."""
