@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-# From so many bytes pages are handed out anew for every matrix; torch starts its own on this boundary.
-LARGE, BOUNDARY = 1 << 22, 64
+# From so many bytes the C library always asks for new pages, below it hands out what was given back; torch starts its
+# own on this boundary.
+LARGE, BOUNDARY = 1 << 25, 64
 
 
 def selected(scores: Tensor, tokens: Tensor, features: Tensor) -> Tensor:

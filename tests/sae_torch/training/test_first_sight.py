@@ -16,7 +16,8 @@ CHOICES: dict[str, Callable[[], st.Choice]] = {
     "mutual": lambda: st.MutualChoice(K),
     "balanced": lambda: st.BalancedChoice(K, feature_floors=K / F / 4),
 }
-QUIET = st.TrainConfig(progress=False)
+# At a high rate to the last fifth of the steps: what is memorised shows.
+QUIET = st.TrainConfig(decay=0.2, progress=False)
 
 
 def noise(seed: int, tokens: int) -> Tensor:
