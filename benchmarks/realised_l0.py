@@ -31,7 +31,8 @@ CHOICES: dict[str, Callable[[], st.Choice]] = {
 }
 NOTES = (
     f"Features per token above {K}, in per cent, of tokens encoded one at a time. {FEATURES} features, {TRAINED} "
-    f"tokens once in batches of {BATCH}, SmolLM2-135M hidden_states[11], State of the Union. Held out: whole "
+    f"tokens once in batches of {BATCH}, SmolLM2-135M hidden_states[11], State of the Union, the learning "
+    f"rate falling over the last {st.TrainConfig().decay:.0%} of the steps. Held out: whole "
     f"addresses, about {HELD_OUT:.0%} of the tokens, drawn by the seed. Last batches: the thresholds that the inputs "
     "of the last steps give as they are; without bias: those times what a batch loses by not having been trained on; "
     "+-: what that varies by with the documents held out, their standard error."
@@ -56,7 +57,7 @@ def main() -> None:
                 continue
             sae = st.SparseAutoencoder(x.shape[1], FEATURES, CHOICES[name](), seed=seed)
             batches = [x[part].float() for part in torch.split(order, BATCH)]
-            config = st.TrainConfig(decay=0.2, progress=False)  # the default when this was run
+            config = st.TrainConfig(progress=False)
             st.Trainer(sae, config).fit(batches)
             plain = copy.deepcopy(sae)
             st.calibrate(plain, batches[-config.calibration_batches(len(batches), BATCH) :])

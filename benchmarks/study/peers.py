@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 import sae_torch as st
 from benchmarks.study.milestones import Milestones
 from benchmarks.study.request import WARM_UP, Request, blank
+from benchmarks.study.snapshots import Snapshots
 from sae_torch.training.schedule import Schedule
 from sae_torch.training.trainer import PROBE_TOKENS
 
@@ -41,7 +43,9 @@ def units(request: Request) -> float:
     return math.sqrt(probe[0].shape[1]) / norm
 
 
-def dictionary_learning(request: Request, milestone: Milestones) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def dictionary_learning(
+    request: Request, milestone: Milestones, snapshots: Snapshots
+) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """BatchTopK with its trainer."""
     from dictionary_learning.trainers import BatchTopKTrainer
 
@@ -70,13 +74,19 @@ def dictionary_learning(request: Request, milestone: Milestones) -> tuple[st.Spa
 
     if cell.auxiliary == "k":
         trainer.dead_feature_threshold = request.dead_after
-    for step, batch in enumerate(batches):
+    parts = {"ae": ae, "optimizer": trainer.optimizer, "scheduler": trainer.scheduler}
+    first, beside = _taken_up(snapshots, parts)
+    trainer.num_tokens_since_fired = beside.get("silent_for", trainer.num_tokens_since_fired)
+    for step, batch in enumerate(batches.from_step(first), start=first):
         milestone(step, made)
         trainer.update(step, batch * scale)
+        snapshots(step + 1, partial(_states, parts, trainer.num_tokens_since_fired))
     return made(), {**trainer.config, "dead_feature_threshold": trainer.dead_feature_threshold, "units": scale}
 
 
-def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def sparsify(
+    request: Request, milestone: Milestones, snapshots: Snapshots
+) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """TopK with its coder and Adam, its loss, and the mean of the first batch as its bias."""
     from sparsify import SparseCoder, SparseCoderConfig
 
@@ -93,7 +103,10 @@ def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoenco
         now.set_decoder_norm_to_unit_norm()
         return _folded(request, now.encoder.weight.T, now.encoder.bias, now.W_dec, now.b_dec, scale)
 
-    for step, batch in enumerate(batches):
+    parts = {"coder": coder, "optimizer": optimizer}
+    first, beside = _taken_up(snapshots, parts)
+    silent_for = beside.get("silent_for", silent_for)
+    for step, batch in enumerate(batches.from_step(first), start=first):
         milestone(step, made)
         x = batch * scale
         if step == 0:
@@ -108,14 +121,29 @@ def sparsify(request: Request, milestone: Milestones) -> tuple[st.SparseAutoenco
             group["lr"] = schedule.rate(step)
         optimizer.step()
         optimizer.zero_grad()
+        snapshots(step + 1, partial(_states, parts, silent_for))
     used = {"optimizer": "Adam", "lr": cell.learning_rate, "betas": (0.9, 0.999), "auxk_alpha": coefficient}
     return made(), {**used, "units": scale}
 
 
-PEERS: Mapping[str, Callable[[Request, Milestones], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {
+PEERS: Mapping[str, Callable[[Request, Milestones, Snapshots], tuple[st.SparseAutoencoder, dict[str, Any]]]] = {
     "dictionary_learning": dictionary_learning,
     "sparsify": sparsify,
 }
+
+
+def _states(parts: Mapping[str, Any], silent_for: Tensor) -> dict[str, Any]:
+    return {name: part.state_dict() for name, part in parts.items()} | {"silent_for": silent_for}
+
+
+def _taken_up(snapshots: Snapshots, parts: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Bring the parts of a trainer to where a stopped process left them; the steps done, and what was kept beside."""
+    kept = snapshots.newest()
+    if kept is None:
+        return 0, {}
+    for name, part in parts.items():
+        part.load_state_dict(kept[name])
+    return kept["step"], kept
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from benchmarks.study.long.variants import fit
 from benchmarks.study.methods import method_of
 from benchmarks.study.milestones import Milestones
 from benchmarks.study.request import WARM_UP, Request, blank
+from benchmarks.study.snapshots import Snapshots
 from benchmarks.study.weights import WEIGHTS, read_weights, write_weights
 from sae_torch.files import write_text
 
@@ -49,31 +50,33 @@ def trained(cell: Cell, folder: Path) -> st.SparseAutoencoder:
     return read_weights(cell, folder / WEIGHTS)
 
 
-def ours(request: Request, folder: Path) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
+def ours(request: Request, folder: Path, snapshots: Snapshots) -> tuple[st.SparseAutoencoder, dict[str, Any]]:
     """Train one of our choices."""
     batches = request.batches()
     sae = blank(request.cell, batches.activations.d_model)
     used = config(request.cell)
     variant = method_of(request.cell.method).variant
-    return fit(variant, sae, used, batches, Milestones(folder, request)), asdict(used)
+    return fit(variant, sae, used, batches, Milestones(folder, request), snapshots), asdict(used)
 
 
 def train(folder: Path) -> None:
     """Train what the folder asks for."""
     request = Request.read(folder)
-    peer = method_of(request.cell.method).peer
+    peer, snapshots = method_of(request.cell.method).peer, Snapshots(folder, request)
+    begun = snapshots.newest()
     start = time.perf_counter()
     if peer is None:
-        sae, used = ours(request, folder)
+        sae, used = ours(request, folder, snapshots)
     else:
         from benchmarks.study.peers import PEERS
 
-        sae, used = PEERS[peer](request, Milestones(folder, request))
+        sae, used = PEERS[peer](request, Milestones(folder, request), snapshots)
     seconds = time.perf_counter() - start
     write_weights(sae, folder / WEIGHTS)
-    steps = len(request.batches())
+    steps = len(request.batches()) - (begun["step"] if begun else 0)
     about = {
         "seconds": round(seconds, 1),
+        "steps_timed": steps,
         "tokens_per_second": round(steps * request.batch / seconds),
         "config": used,
         "activations_sha256": request.checksum,
@@ -82,6 +85,7 @@ def train(folder: Path) -> None:
         "threads": torch.get_num_threads(),
     }
     write_text(folder / TRAINING, json.dumps(about))
+    snapshots.done()
 
 
 def _versions() -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,9 +46,10 @@ from benchmarks.study.milestones import milestone_file
 from benchmarks.study.report import FOLDER
 from benchmarks.study.request import Request, blank
 from benchmarks.study.run import Study
+from benchmarks.study.snapshots import SNAPSHOT, Snapshots
 from benchmarks.study.sources import Scale, Sources
 from benchmarks.study.synthetic import Truth
-from benchmarks.study.training import train, trained
+from benchmarks.study.training import config, train, trained
 from benchmarks.study.weights import read_weights
 from sae_torch.activations import Activations
 from sae_torch.activations.shards import Shard
@@ -201,6 +204,54 @@ def test_every_variant_has_a_place_in_the_plan_and_trains_what_it_says() -> None
     for name in planned:
         cell = Cell.of(TINY, method=name, auxiliary="none", learning_rate=1e-3, split="dev", seed=0)
         assert blank(cell, 8).n_features == method_of(name).width(48)
+
+
+@pytest.mark.parametrize("method", ["larger floors", "token choice, aligned", "mutual choice, whitened"])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, sae = run(method, tmp_path)
+    folder = tmp_path / "run"
+    assert not (folder / SNAPSHOT).exists()
+    Request.read(folder).write(tmp_path / "begun")
+
+    def stopped(kept: Snapshots, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        kept.every = 0.0
+        keep(kept, step, state)
+        if step == 17:
+            raise KeyboardInterrupt
+
+    keep = Snapshots.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "__call__", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "begun")
+    assert (tmp_path / "begun" / SNAPSHOT).exists()
+    train(tmp_path / "begun")
+    again = trained(cell, tmp_path / "begun").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in sae.state_dict().items())
+    steps = len(Request.read(folder).batches())
+    assert json.loads((tmp_path / "begun" / "training.json").read_text())["steps_timed"] == steps - 17
+
+
+def test_the_state_of_another_request_is_none(tmp_path: Path) -> None:
+    cell, _ = run("mutual choice", tmp_path)
+    request = Request.read(tmp_path / "run")
+    Snapshots(tmp_path, request, every=0.0)(5, lambda: {"x": torch.ones(1)})
+    kept = Snapshots(tmp_path, request).newest()
+    assert kept is not None
+    assert kept["step"] == 5
+    assert Snapshots(tmp_path, replace(request, tokens=request.tokens // 2)).newest() is None
+    other = replace(cell, seed=1)
+    assert Snapshots(tmp_path, replace(request, cell=other)).newest() is None
+
+
+@pytest.mark.parametrize("method", ["larger floors", "mutual then feature"])
+def test_a_run_of_the_study_is_one_of_the_trainer(tmp_path: Path, method: str) -> None:
+    cell, sae = run(method, tmp_path)
+    request = Request.read(tmp_path / "run")
+    plain = blank(cell, SCALE.truth.d_model)
+    st.Trainer(plain, config(cell)).fit(request.batches())
+    again = plain.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in sae.state_dict().items())
 
 
 def test_a_long_run_asks_for_its_milestones_and_takes_its_own_measures(tmp_path: Path) -> None:

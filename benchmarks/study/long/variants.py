@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,8 +23,10 @@ import sae_torch as st
 from benchmarks.study.long.whitening import Whitening
 from benchmarks.study.methods import ALIGNED, DENSE, PENALISED, SIGNED, WHITENED
 from benchmarks.study.milestones import in_raw_units
+from benchmarks.study.snapshots import Snapshots
 from sae_torch.activations import ActivationReader
 from sae_torch.sparse_coder import Output
+from sae_torch.training.trainer import PROBE_TOKENS
 
 # Rows that the covariance is taken from.
 COVARIANCE_ROWS = 100_000
@@ -34,37 +37,27 @@ CALIBRATION_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Batches of a reader, changed on their way; something is done before each.
+class Read:
+    """Batches of a reader, changed on their way.
 
     Parameters
     ----------
     reader
         Where they come from.
-    before
-        Called with the number of steps done.
-    read
+    change
         What becomes of a batch; None leaves it as it is.
     """
 
     reader: ActivationReader
-    before: Callable[[int], None]
-    read: Callable[[Tensor], Tensor] | None = None
+    change: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for step, batch in enumerate(self.reader):
-            self.before(step)
-            yield self._read(batch)
-
     def batch(self, step: int) -> Tensor:
         """One batch by its step."""
-        return self._read(self.reader.batch(step))
-
-    def _read(self, batch: Tensor) -> Tensor:
-        return batch if self.read is None else self.read(batch)
+        batch = self.reader.batch(step)
+        return batch if self.change is None else self.change(batch)
 
 
 @torch.no_grad()
@@ -122,7 +115,7 @@ def penalise(sae: st.SparseAutoencoder) -> None:
 
 def fit(
     variant: str | None, sae: st.SparseAutoencoder, config: st.TrainConfig, reader: ActivationReader,
-    milestone: Callable[[int, Callable[[], st.SparseAutoencoder]], None],
+    milestone: Callable[[int, Callable[[], st.SparseAutoencoder]], None], snapshots: Snapshots,
 ) -> st.SparseAutoencoder:  # fmt: skip
     """Train as a variant asks for.
 
@@ -134,6 +127,8 @@ def fit(
         What is trained, how, and on what.
     milestone
         Called before every step with the steps done and what makes a copy for raw activations.
+    snapshots
+        Keeps the state for a process that goes on.
     """
     trainer = st.Trainer(sae, config)
     enforce = {ALIGNED: align, SIGNED: mirror}.get(variant or "")
@@ -142,24 +137,45 @@ def fit(
         prepare(sae)
     whitening = _whitening(reader) if variant == WHITENED else None
 
-    def before(step: int) -> None:
+    batches = Read(reader, whitening)
+    for step in range(_begun(trainer, batches, snapshots), len(reader)):
         if enforce is not None:
             enforce(sae)
-        milestone(step, lambda: _copied(trainer, batches, step))
-
-    batches = Watched(reader, before, whitening)
-    trainer.fit(batches)
+        milestone(step, partial(_copied, trainer, batches, step))
+        trainer.step(batches.batch(step))
+        snapshots(step + 1, lambda: {"trainer": trainer.state_dict()})
+    _finish(trainer, batches)
     if enforce is not None:
         enforce(sae)
     sae.input_transform = whitening
     return sae
 
 
-def _copied(trainer: st.Trainer, batches: Watched, step: int) -> st.SparseAutoencoder:
+def _begun(trainer: st.Trainer, batches: Read, snapshots: Snapshots) -> int:
+    """Begin with the first batches, or go on where a stopped process was; the steps that are done."""
+    steps, tokens, kept = len(batches), len(batches) * batches.reader.batch_size, snapshots.newest()
+    if kept is not None:
+        trainer.load_state_dict(kept["trainer"], tokens)
+        return int(kept["step"])
+    first = min(-(-PROBE_TOKENS // batches.reader.batch_size), steps)
+    trainer.begin([batches.batch(step) for step in range(first)], steps, tokens)
+    return 0
+
+
+def _finish(trainer: st.Trainer, batches: Read) -> None:
+    """Fold the units back, and set the thresholds from the last batches, as `fit` does."""
+    assert trainer.schedule is not None
+    first_sight, steps = trainer.schedule.first_sight, len(batches)
+    trainer.end()
+    last = trainer.config.calibration_batches(steps, batches.reader.batch_size)
+    first_sight.calibrate(trainer.sae, {step: batches.batch(step) for step in range(steps - last, steps)})
+
+
+def _copied(trainer: st.Trainer, batches: Read, step: int) -> st.SparseAutoencoder:
     """What is being trained, with thresholds from the batches that come next."""
     sae = in_raw_units(trainer)
     st.calibrate(sae, [batches.batch(each) for each in range(step, min(step + CALIBRATION_BATCHES, len(batches)))])
-    sae.input_transform = batches.read if isinstance(batches.read, Whitening) else None
+    sae.input_transform = batches.change if isinstance(batches.change, Whitening) else None
     return sae
 
 
