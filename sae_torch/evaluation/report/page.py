@@ -36,6 +36,10 @@ PACKAGE = "sae_torch.evaluation.report"
 MOST_NAMED = 8
 LEAD = "Sparse autoencoders side by side, judged on held-out activations."
 LEAD_ALONE = "A sparse autoencoder, judged on held-out activations."
+NO_FEATURES = (
+    "Not here: pages of features show the text on which they fire, so they need activations that know their tokens, "
+    "as `sae-torch harvest` writes them, and the language model; `evaluate --pages 0` leaves them out."
+)
 DEFAULT = "BalancedChoice"
 SCRIPTS = ("blocks.js", "examples.js", "feature.js", "dashboard.js")
 DATA = "data"
@@ -147,7 +151,9 @@ def _rendered(
     sections: list[tuple[str, str, Any]] = [
         ("result", "Result", result_table(evaluations)),
         ("frontier", "Error over L0", frontier(evaluations)),
-        ("features", "Features in text", {"runs": runs, "opened": opened} if runs else None),
+        ("features", "Features in text", {"runs": runs, "opened": opened})
+        if runs
+        else ("no_features", "Features in text", NO_FEATURES),
         ("training", "Training", training(evaluations)),
         ("spectrum", "How often features fire", spectrum(evaluations)),
         ("tokens", "How many features a token gets", histograms(evaluations)),

@@ -133,7 +133,7 @@ def test_what_was_not_measured_is_left_out(evaluations: list[Evaluation]) -> Non
         found, cosines=None, batch_modes=(), difficulty=None, null=None, model=None, features=(), curve=None
     )
     page = render_report([bare], {})
-    assert re.findall(r'<section id="(\w+)">', page) == ["result", "spectrum", "tokens"]
+    assert re.findall(r'<section id="(\w+)">', page) == ["result", "no_features", "spectrum", "tokens"]
     assert "CE clean" not in page
     # beside a complete one, what is missing is a dash
     assert "<td>–</td>" in render_report([bare, dataclasses.replace(found, name="other")], {})
@@ -326,3 +326,10 @@ def test_the_highlight_is_the_word_or_a_visible_sign(
         tab.wait_for_selector("#feature mark")
         assert tab.locator("mark").all_text_contents() == ["word", "word", "↵ ", "␣␣", HOSTILE]
         assert tab.locator(".contexts li").all_text_contents()[0].startswith("…before wordafter…")
+
+
+def test_a_page_without_features_says_what_they_need() -> None:
+    plain = dataclasses.replace(make_evaluation("mutual", 0), features=())
+    said = "they need activations that know their tokens"
+    assert said in render_report([plain], {})
+    assert said not in render_report([make_evaluation("mutual", 0)], {})
