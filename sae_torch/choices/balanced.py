@@ -211,9 +211,9 @@ class BalancedChoice(Choice):
         )
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
-        """Those of the last batch; on one side alone with thresholds for features, which are counted at next."""
+        """Those of the last batch; with caps on features alone thresholds for these, which are counted at next."""
         prices = super().expected_prices(tokens)
-        if prices is None or self.has_token_limits or not self.tracker.is_set:
+        if prices is None or self.has_token_limits or self.feature_caps is None or not self.tracker.is_set:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
         return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))

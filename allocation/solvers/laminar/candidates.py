@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, Mask, Reals
+from allocation.arrays import Array, Indices, Mask, Reals, true_positions
 from allocation.problem import Problem
 from allocation.solvers.laminar.tree import UNLIMITED, Tree
 from allocation.solvers.top_selection.lines import column_bracket, columns_of, row_bracket
-from allocation.solvers.top_selection.whole import joined, sampled_bracket, smallest_positive
+from allocation.solvers.top_selection.whole import SAMPLE, joined, sampled_bracket, smallest_positive
 from allocation.solvers.work_limit import WorkLimit
-from allocation.threads import map_blocks
+from allocation.threads import Block, map_blocks, map_runs
 
 # A line of which more than this share would be offered is offered whole.
 WHOLE_LINE = 0.25
+# With more than so many times the budget, an expected price was far too low.
+MOST = 3
 # So many positions fit beside a value of 32 bits in one integer.
 PACKED = 1 << 31
 # After so many rounds every line is offered whole, so that the search ends.
@@ -28,9 +30,15 @@ class Offers:
     Lines offer what lies above a guess at the budget's price. Where prices do not justify the guess, a line that may
     hold k matches offers its k + 1 best and a few more, so that its own price is known. Entries of score 0 or less are
     offered only where floors may force them.
+
+    `below` says what is a little less than an entry of each line had to exceed in a similar problem. What lies above is
+    offered first, if that is enough for the budget and not far too much.
     """
 
-    def __init__(self, problem: Problem, axis: int, tree: Tree, workers: int | None, work_limit: WorkLimit) -> None:
+    def __init__(
+        self, problem: Problem, axis: int, tree: Tree, workers: int | None, work_limit: WorkLimit,
+        below: Reals | None = None,
+    ) -> None:  # fmt: skip
         self.work_limit = work_limit
         self.axis, self.tree, self.workers, self.passes = axis, tree, workers, 0
         self.matrix = problem.matrix
@@ -39,13 +47,19 @@ class Offers:
         self.useful = self._useful()
         self.bracketed = np.zeros(self.lines, bool)
         self.entries: Array = self.matrix.numbers
+        self.found: Indices | None = None  # what is offered, where a search has just told
         self.whole = self.matrix.dense is None or not self.entries.size
         if self.whole:
             return
         kind = self.entries.dtype
-        self.lowest: Any = np.finfo(kind).min if kind.kind == "f" else np.iinfo(kind).min
+        ends = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+        self.lowest: Any = ends.min
+        self.largest = float(ends.max) / 2
         self.lower = np.full(self.lines, smallest_positive(kind))
-        self._first_bracket(problem.budget)
+        if problem.budget is None:
+            self._bracket_capped(np.arange(self.lines))
+        else:
+            self.found = self._with_floors(self._above_budget(problem.budget, below))
 
     def _useful(self) -> Indices:
         """Most matches of each line: the least cap on its way to the root, or a floor that is wrongly above it.
@@ -58,13 +72,38 @@ class Offers:
             demanded = np.where(level >= 0, np.maximum(demanded, self.tree.floors[level]), demanded)
         return np.asarray(np.minimum(np.maximum(least, demanded), self.size))
 
-    def _first_bracket(self, budget: int | None) -> None:
-        """A guess at the budget's price for all lines; without a budget the bracket of every capped line."""
-        if budget is not None:
-            guess, _, _ = sampled_bracket(self.entries.reshape(-1), min(budget + budget // 8, self.entries.size - 1))
-            self.lower = np.maximum(self.lower, guess)
-        else:
-            self._bracket_capped(np.arange(self.lines))
+    def _above_budget(self, budget: int, below: Reals | None) -> Indices:
+        """Ascending positions of what lies above expected prices, or above one guess at the budget's price."""
+        entries, least = self.entries.reshape(-1), self.lower[0]
+        if below is not None:
+            lower = np.clip(np.nan_to_num(below), 0, self.largest).astype(self.entries.dtype)
+            self.lower = np.maximum(lower, least)
+            found = self._offered(MOST * budget + SAMPLE)
+            if found is not None and found.size > budget:
+                return found
+        guess, _, _ = sampled_bracket(entries, min(budget + budget // 8, entries.size - 1))
+        self.lower = np.full(self.lines, max(guess, least))
+        return self._offered()
+
+    def _with_floors(self, flat: Indices) -> Indices:
+        """The same, and of every line that has fewer of them than its floor as many of its best."""
+        lines, floors = self.matrix.ends(flat)[self.axis], self.tree.floors[: self.lines]
+        short = np.bincount(lines, minlength=self.lines) < floors
+        if not short.any():
+            return flat
+        chosen = np.flatnonzero(short)
+        part, wanted = self._lines(chosen), np.minimum(floors[chosen], self.size)
+        lower = np.full(chosen.size, self.lowest)
+        few = wanted <= WHOLE_LINE * self.size
+        if few.any():
+            lower[few] = np.maximum(
+                self._bracket(part[few] if self.axis == 0 else part[:, few], wanted[few]), self.lowest
+            )
+        self.lower[chosen] = lower
+        row, column = np.nonzero(part >= (lower[:, None] if self.axis == 0 else lower))
+        added = chosen[row] * self.entries.shape[1] + column if self.axis == 0 else row * self.lines + chosen[column]
+        others = flat.compress(~short[lines])
+        return np.insert(others, np.searchsorted(others, added), added)
 
     def _bracket_capped(self, lines: Indices) -> Indices:
         """Bracket those of `lines` that may hold few matches, once and for all; the others are returned."""
@@ -72,16 +111,17 @@ class Offers:
         if few.any():
             chosen = lines[few]
             everything = chosen.size == self.lines
-            bracket = self._bracket(self.useful[chosen] + 1, None if everything else chosen)
+            bracket = self._bracket(self.entries if everything else self._lines(chosen), self.useful[chosen] + 1)
             self.lower[chosen] = np.maximum(bracket, smallest_positive(self.entries.dtype))
             self.bracketed[chosen] = True
         return lines[~few]
 
-    def _bracket(self, wanted: Indices, lines: Indices | None = None) -> Array:
+    def _lines(self, lines: Indices) -> Array:
+        """The entries of some lines."""
+        return self.entries[lines] if self.axis == 0 else columns_of(self.entries, lines, self.workers)
+
+    def _bracket(self, entries: Array, wanted: Indices) -> Array:
         """A value that at least `wanted` entries of each line reach."""
-        entries = self.entries
-        if lines is not None:
-            entries = entries[lines] if self.axis == 0 else columns_of(entries, lines, self.workers)
         self.passes += 1
         if self.axis == 1:
             return column_bracket(entries, wanted, self.workers)
@@ -92,25 +132,38 @@ class Offers:
 
         return np.concatenate(map_blocks(of_rows, entries.shape[0], entries.nbytes, self.workers))
 
-    def ranked(self) -> tuple[Indices, Indices, Array]:
-        """Flat positions, lines and scores of all offers: larger scores first, then smaller positions."""
-        flat = np.arange(self.entries.size) if self.whole else self._offered()
+    def ranked(self) -> tuple[Indices, Indices, Indices, Array]:
+        """Ascending flat positions of all offers; their order, with larger scores first; lines and scores in it."""
+        flat, self.found = self.found, None
+        if flat is None:
+            flat = np.arange(self.entries.size) if self.whole else self._offered()
         scores = self.entries.reshape(-1)[flat]
         order = _descending(scores)
         lines = self.matrix.ends(flat)[self.axis][order]
         self.counts = np.bincount(lines, minlength=self.lines)
-        return flat[order], lines, scores[order]
+        return flat, order, lines, scores[order]
 
-    def _offered(self) -> Indices:
+    @overload
+    def _offered(self) -> Indices: ...
+    @overload
+    def _offered(self, most: int) -> Indices | None: ...
+    def _offered(self, most: int | None = None) -> Indices | None:
+        """Ascending positions of what lies above the lower end of its line; None if that is more than `most`."""
         columns = self.entries.shape[1]
 
-        def offered(start: int, stop: int) -> Indices:
+        def of_run(run: list[Block]) -> Indices | None:
+            flat = true_positions((reaching(*block) for block in run), most)
+            return None if flat is None else flat + run[0][0] * columns
+
+        def reaching(start: int, stop: int) -> Mask:
             self.work_limit.check()
             at = self.lower[start:stop, None] if self.axis == 0 else self.lower
-            return np.asarray(start * columns + np.flatnonzero(self.entries[start:stop] >= at))
+            return np.asarray(self.entries[start:stop] >= at)
 
         self.passes += 1
-        return joined(map_blocks(offered, self.entries.shape[0] if columns else 0, self.entries.nbytes, self.workers))
+        parts = map_runs(of_run, self.entries.shape[0] if columns else 0, self.entries.nbytes, self.workers)
+        found = [part for part in parts if part is not None]
+        return joined(found) if len(found) == len(parts) else None
 
     def widen(self, lines: Mask) -> bool:
         """Offer about twice as much of `lines`; False if all that could help is offered already."""
@@ -123,7 +176,7 @@ class Offers:
         lower = np.full(more.size, self.lowest)
         some = wanted <= WHOLE_LINE * self.size
         if some.any():
-            lower[some] = np.maximum(self._bracket(wanted[some], more[some]), self.lowest)
+            lower[some] = np.maximum(self._bracket(self._lines(more[some]), wanted[some]), self.lowest)
         # where a bracket brings nothing new, ties at the old end included, the whole line is offered
         self.lower[more] = np.where(lower < self.lower[more], lower, self.lowest)
         return True

@@ -16,7 +16,11 @@ from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
 from allocation.solvers.laminar.device_candidates import candidates
 from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins, take
+from allocation.solvers.top_selection.solver import HINT_SLACK
 from allocation.solvers.work_limit import SpentError, WorkLimit
+
+# Prices that a floor made lower are those of few matches, and jump from batch to batch: they are lowered by this share.
+FLOOR_SLACK = 0.15
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ class Laminar:
         started = time.perf_counter()
         axis = 1 if limited_sides(problem)[1] else 0
         tree = laminar_tree(problem, axis)
-        offers = Offers(problem, axis, tree, options.workers, work_limit)
+        offers = Offers(
+            problem, axis, tree, options.workers, work_limit, _just_below(problem, axis, options.warm_start)
+        )
         while True:
             work_limit.check()
-            items, lines, scores = offers.ranked()
+            offered, order, lines, scores = offers.ranked()
             try:
                 taken = take(tree, lines, scores > 0, work_limit)
             except ShortageError as shortage:
@@ -87,7 +93,9 @@ class Laminar:
             worth = margins(tree, lines, reals, taken)
             if offers.priced(worth.thresholds[: tree.leaves], tree.under_floors_of(lines[taken & (scores == 0)])):
                 break
-        flat = np.sort(items[taken])
+        chosen = np.zeros(offered.size, bool)
+        chosen[order[taken]] = True
+        flat = offered.compress(chosen)
 
         def exact() -> tuple[Reals, Reals]:
             best = _best_refused(problem, axis, flat, options.max_seconds)
@@ -96,6 +104,17 @@ class Laminar:
         prices = _prices(problem, tree, axis, worth.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}
         return Solution.optimal(problem, problem.matrix.matches(flat), prices, stats)
+
+
+def _just_below(problem: Problem, axis: int, warm_start: Prices | None) -> Reals | None:
+    """A little less than an entry of every line had to exceed; not for lines in groups, nor for other shapes."""
+    if warm_start is None or (problem.token_groups, problem.feature_groups)[axis]:
+        return None
+    own = np.asarray((warm_start.tokens, warm_start.features)[axis].value)
+    if own.shape != (problem.shape[axis],):
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        return (1 - np.where(own < 0, FLOOR_SLACK, HINT_SLACK[None])) * (warm_start.budget.value + own)
 
 
 def limited_sides(problem: Problem) -> tuple[bool, bool]:

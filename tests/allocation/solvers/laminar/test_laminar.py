@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
+from tests.allocation.cuda.matrices import assert_same
 from tests.allocation.integer_program import best_value
 from tests.allocation.strategies import nested
 
@@ -49,6 +50,55 @@ def test_price_intervals_are_what_solving_again_gives(case: tuple[Any, dict[str,
             )
         assert np.all(np.asarray(price.lower) <= np.asarray(price.value))
         assert np.all(np.asarray(price.value) <= np.asarray(price.upper))
+
+
+def warm_starts(shape: tuple[int, int]) -> st.SearchStrategy[al.Prices]:
+    """Prices of any kind: too low, too high, and no numbers."""
+    number = st.sampled_from([0.0, 0.5, 1.0, 2.5, -1.0, 1e30, np.inf, -np.inf, np.nan]) | st.floats(-3, 6)
+    sides = [st.lists(number, min_size=size, max_size=size).map(np.array) for size in shape]
+    return st.builds(
+        lambda budget, *of_lines: al.Prices(al.Price(budget), *map(al.Price, (*of_lines, np.empty(0), np.empty(0)))),
+        number,
+        *sides,
+    )
+
+
+@given(st.data(), nested())
+@settings(max_examples=200)
+def test_where_the_search_starts_changes_nothing(data: st.DataObject, case: tuple[Any, dict[str, Any]]) -> None:
+    scores, limits = case
+    problem = al.Problem(scores, **limits)
+    cold = al.solve(problem, al.Laminar(), throw=False)
+    warm = al.solve(problem, al.Laminar(), throw=False, warm_start=data.draw(warm_starts(scores.shape)))
+    assert warm.status is cold.status
+    if cold.status is al.Status.INFEASIBLE:
+        assert str(warm.error) == str(cold.error)
+        return
+    assert_same(warm, cold)
+
+
+@given(st.integers(0, 2**31 - 1), st.sampled_from([np.float32, np.float64, np.int32]), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_prices_of_a_similar_problem_start_a_search_for_floors(seed: int, kind: type, of_features: bool) -> None:
+    """Large enough that lines offer a part: many with too few above the price, some with hardly a positive score."""
+    rng = np.random.default_rng(seed)
+    side = rng.gamma(1.0, size=90) - 0.2  # lines of very different sizes
+    scores = (40 * (rng.normal(size=(400, 90)) + side)).astype(kind)
+    near = (scores + rng.normal(size=scores.shape)).astype(kind)
+    if not of_features:
+        scores, near = scores.T, near.T
+    name = "feature" if of_features else "token"
+    limits = {"budget": 2500, f"{name}_floors": rng.integers(0, 30, 90)}
+    if rng.random() < 0.3:
+        limits[f"{name}_caps"] = limits[f"{name}_floors"] + rng.integers(0, 60, 90)
+    problem = al.Problem(scores, **limits)
+    cold = al.solve(problem, al.Laminar())
+    start = al.solve(al.Problem(near, **limits), al.Laminar()).prices
+    for factor in (1.0, 0.2, 3.0):
+        scaled = al.Prices(**{part: al.Price(factor * np.asarray(price.value)) for part, price in vars(start).items()})
+        warm = al.solve(problem, al.Laminar(), warm_start=scaled)
+        assert_same(warm, cold)
+    assert al.verify(problem, cold).optimal
 
 
 @given(nested(), st.booleans())
