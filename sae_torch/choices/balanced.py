@@ -16,6 +16,7 @@ import allocation as al
 from sae_torch.choices.choice import SOLVER, Choice, tokens_of
 from sae_torch.choices.densities import densities_of
 from sae_torch.choices.feature import DENSITY_RATE
+from sae_torch.choices.low_prices import LowPrices
 from sae_torch.choices.settings import TABLE, require_known, setting
 from sae_torch.choices.thresholds import FrequencyTracker, Threshold, TokenLimits, require_settled, require_thresholds
 from sae_torch.codes import SparseCodes
@@ -107,6 +108,7 @@ class BalancedChoice(Choice):
         if not isinstance(floors_in_eval, bool):
             raise InputError(f"floors_in_eval: expected True or False, found {floors_in_eval!r}")
         self.floors_in_eval = floors_in_eval
+        self._low_prices = LowPrices()
 
     @property
     def reads_rough(self) -> bool:
@@ -211,15 +213,20 @@ class BalancedChoice(Choice):
         )
 
     def expected_prices(self, tokens: int) -> al.Prices | None:
-        """Those of the last batch; with caps on features alone thresholds for these, which are counted at next."""
+        """Those of the last batch; of features the least of late, or with caps thresholds, counted at next."""
         prices = super().expected_prices(tokens)
-        if prices is None or self.has_token_limits or self.feature_caps is None or not self.tracker.is_set:
+        if prices is None or self.has_token_limits:
+            return prices
+        if self.feature_caps is None:
+            return self._low_prices.expected(prices)
+        if not self.tracker.is_set:
             return prices
         features = self.tracker.theta.double().cpu().numpy() - float(prices.budget.value)
         return dataclasses.replace(prices, features=al.Price(self.world.mine(features)))
 
     def observe(self, scores: Tensor, solution: al.Solution) -> None:
         """Follow budget's and features' prices by frequency: the thresholds fire as often as features were matched."""
+        self._low_prices.observe(solution.prices)
         count = max(self.world.total(scores.shape[0]), 1)
         positive = solution.values > 0
         fired = self.world.of_features(np.bincount(solution.features[positive], minlength=scores.shape[1]))
