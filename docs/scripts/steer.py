@@ -1,6 +1,6 @@
 """Steers SmolLM2 with one feature, and writes the table of the guide: `python docs/scripts/steer.py` after `make demo`.
 
-The feature is not picked by hand: of the feature-choice autoencoder of the demo it is the one that tells tokens of the
+The feature is not picked by hand: of the balanced-choice autoencoder of the demo it is the one that tells tokens of the
 word best from all other held-out tokens. The strengths are multiples of its mean activation on them.
 """
 
@@ -65,7 +65,7 @@ def generate(model: Any, tokenizer: Any, prompt: str, length: int = 24) -> str:
 def main() -> None:
     """Find the feature, generate, write the table."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--sae", type=Path, default=ROOT / "runs" / "demo" / "feature-choice")
+    arguments.add_argument("--sae", type=Path, default=ROOT / "runs" / "demo" / "balanced-choice")
     arguments.add_argument("--word", default="world")
     given = arguments.parse_args()
 
