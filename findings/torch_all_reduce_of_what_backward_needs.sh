@@ -4,9 +4,9 @@
 # A number that the backward pass needs must not be changed in place: mul_ makes backward raise a RuntimeError, through
 # detach() too. Expected: the same of torch.distributed's collectives, which write in place. Seen: they do not count as a
 # change. A root mean squared error that is summed over ranks for a log, by dist.all_reduce(loss.detach()) or under
-# no_grad, then has a gradient several times too small, since that of a root is divided by its result; so norms, exponentials,
-# and ratios whose denominator is logged. Nothing is said; without detach() there is a
-# warning, about a missing autograd kernel. A mean squared error is right: its backward does not need its value.
+# no_grad, then has half its gradient on two ranks, since that of a root is divided by its result; so norms, exponentials,
+# and ratios whose denominator is logged. Nothing is said; without detach() there is a warning, about a missing autograd
+# kernel. A mean squared error is right: its backward does not need its value.
 # all_reduce(loss.detach().clone()) is right in all cases.
 # Source: run as below with torch 2.13.0, two processes on the CPU (gloo); no other software is involved.
 set -euo pipefail
