@@ -318,6 +318,12 @@ class Trainer:
         if "W_enc" in state["sae"]:  # checkpoints once held the encoder transposed, and its moments with it
             moments = self.optimizer.state[self.sae.encoder]
             moments |= {name: value.T.contiguous() for name, value in moments.items() if value.ndim == 2}
+        for weight, moments in self.optimizer.state.items():  # the fused one goes by their places in memory
+            moments |= {
+                name: torch.empty_like(weight).copy_(value)
+                for name, value in moments.items()
+                if value.ndim and value.stride() != weight.stride()
+            }
 
     def _require_finite(self, step: int) -> None:
         for name, weight in self.sae.named_parameters():

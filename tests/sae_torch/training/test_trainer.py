@@ -376,3 +376,26 @@ def test_a_fresh_autoencoder_whose_start_was_interrupted_starts_like_any_other(m
     for name, weight in once.items():
         torch.testing.assert_close(again[name], weight)
     assert bool(again["b_dec"].any())
+
+
+@pytest.mark.parametrize("turned", ["saved", "resumed"])
+def test_moments_follow_the_weights_whatever_lies_in_memory_how(turned: str) -> None:
+    """The fused optimiser of the CPU goes by places in memory, and a state keeps those of the weights it is of."""
+    batches = [torch.randn(256, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+
+    def trainer(by_columns: bool) -> st.Trainer:
+        sae = st.SparseAutoencoder(16, 48, st.MutualChoice(4))
+        for weight in sae.parameters() if by_columns else ():
+            weight.data = weight.data.T.contiguous().T if weight.ndim == 2 else weight.data
+        return st.Trainer(sae, st.TrainConfig(progress=False))
+
+    one, other = trainer(turned == "saved"), trainer(turned == "resumed")
+    one.begin(batches, 8, 8 * 256)
+    for x in batches[:4]:
+        one.step(x)
+    other.load_state_dict(copy.deepcopy(one.state_dict()), 8 * 256)
+    for x in batches[4:]:
+        one.step(x)
+        other.step(x)
+    for name, value in one.sae.state_dict().items():
+        torch.testing.assert_close(other.sae.state_dict()[name], value, msg=name)
