@@ -348,20 +348,23 @@ def test_the_answers_follow_the_records(tmp_path: Path) -> None:
     assert "mutual choice in our trainer is +4.2 % from dictionary_learning BatchTopK" in said[3]
     assert "larger floors are -1.0 % from dictionary_learning BatchTopK, the best peer" in said[3]
     assert "dictionary_learning BatchTopK 0.2000 then 0.1000" in said[4]
-    assert "the same weights have 0.0940, -2.0 %, with 1 dead" in said[5]
     picture = parts(records)["long_curves.svg.html"]
     assert all(name in picture for name in ("larger floors", "mutual choice", "sparsify TopK", "token choice"))
     assert "Larger floors, which has the least error with all tokens of those that leave no feature dead" in said[4]
     assert "not run yet" in said[5]  # the best peer with the schedule that is the default now
     for method, error, silent in ((FLOORS_DECAYED, 0.091, 0), (MUTUAL_DECAYED, 0.097, 110)):
-        recorded(records, LONG, method, "test", 4e-3, nmse_at_k=error, silent=silent, curve=points)
-    assert "not run yet" in answers_of(records)[5]
+        one_price = {"nmse_one_price": 0.99 * error, "silent_one_price": 1}
+        recorded(records, LONG, method, "test", 4e-3, nmse_at_k=error, silent=silent, curve=points, **one_price)
+    said = answers_of(records)
+    assert said[5].endswith("not run yet**. Missing: dictionary_learning BatchTopK, longer decay, auxiliary loss none.")
+    assert "larger floors are -1.0 % from dictionary_learning BatchTopK, the best peer" in said[3]
     recorded(records, LONG, BATCH_TOP_K_DECAYED, "test", 4e-3, nmse_at_k=0.092, silent=100, curve=points)
     said = answers_of(records)
     assert "both with the longer decay, its error is -6.2 % from mutual choice's, with 0 dead features" in said[1]
     assert "larger floors, longer decay are -1.1 % from dictionary_learning BatchTopK, longer decay" in said[3]
     assert "Larger floors, longer decay, which has the least error with all tokens of those" in said[4]
     assert "**confirmed**. Larger floors, longer decay 0.0910, dead features per seed 0; best peer, " in said[5]
+    assert "the same weights have 0.0901, -2.1 %, with 1 dead" in said[5]
 
 
 def answers_of(records: Records) -> list[str]:
@@ -385,6 +388,11 @@ def test_what_is_said_of_all_tokens_is_what_the_records_say() -> None:
     assert f"{peer.mean('nmse_at_k'):.4f} against {ours.mean('nmse_at_k'):.4f}, with {dead}" in words_of("README.md")
     assert dead in words_of("docs/evidence.md")
     assert "one seed" in words_of("README.md")
+    longer = findings.of(LONG, FLOORS_DECAYED)
+    assert longer is not None
+    changed = f"takes floors from {ours.mean('nmse_at_k'):.4f} to {longer.mean('nmse_at_k'):.4f}"
+    assert changed in words_of("docs/evidence.md")
+    assert findings.of(LONG, BATCH_TOP_K_DECAYED) is None, "say what the peer does with the longer decay"
     assert len(ours.all("silent")) == len(peer.all("silent")) == 1, "say with how many seeds"
 
 

@@ -20,7 +20,7 @@ from benchmarks.study.methods import (
     SPARSIFY,
     TOKEN,
 )
-from benchmarks.study.verdicts import bar
+from benchmarks.study.verdicts import Status, bar
 
 OURS = (LARGER_FLOORS, LET_GO, MUTUAL, FLOORS_DECAYED, MUTUAL_DECAYED)
 ALL_PEERS = (*PEERS, BATCH_TOP_K_DECAYED)
@@ -39,7 +39,8 @@ def answers(findings: Findings) -> str:
     lines = [f"- **{question}** {answer[0].upper() + answer[1:]}." for question, answer in asked]
     for setting in (LONG, WIDE):
         default = FLOORS_DECAYED if findings.of(setting, FLOORS_DECAYED) else LARGER_FLOORS
-        verdict, one_price = bar(findings, setting, default), _at_one_price(findings, setting, default)
+        verdict = bar(findings, setting, default)
+        one_price = "" if verdict.status is Status.NOT_RUN else _at_one_price(findings, setting, default)
         lines.append(f"- The bar at {verdict.claim}: **{verdict.status}**. {verdict.because}{one_price}")
     return "\n".join(lines) + "\n"
 
@@ -107,8 +108,10 @@ def _trainer(findings: Findings) -> str:
             if ours and theirs:
                 said.append(f"{method} in our trainer is {_against(ours, theirs)} from {theirs.label}")
                 break
-    peer = findings.best(findings.among(setting, ALL_PEERS))
-    floors = findings.of(setting, FLOORS_DECAYED) or findings.of(setting, LARGER_FLOORS)
+    # the longer decay beside the longer decay, or neither
+    both = findings.of(setting, FLOORS_DECAYED) and findings.of(setting, BATCH_TOP_K_DECAYED)
+    peer = findings.best(findings.among(setting, ALL_PEERS if both else PEERS))
+    floors = findings.of(setting, FLOORS_DECAYED if both else LARGER_FLOORS)
     if not said or peer is None or floors is None:
         return OPEN
     said.append(f"{floors.label} are {_against(floors, peer)} from {peer.label}, the best peer")
