@@ -91,16 +91,20 @@ class Offers:
         short = np.bincount(lines, minlength=self.lines) < floors
         if not short.any():
             return flat
+        self.work_limit.check()
         chosen = np.flatnonzero(short)
         part, wanted = self._lines(chosen), np.minimum(floors[chosen], self.size)
         lower = np.full(chosen.size, self.lowest)
         few = wanted <= WHOLE_LINE * self.size
+        self.work_limit.check()
         if few.any():
-            lower[few] = np.maximum(
-                self._bracket(part[few] if self.axis == 0 else part[:, few], wanted[few]), self.lowest
-            )
+            # gathered again where some are offered whole: columns that a mask picks would lie one after the other
+            bracketed = part if few.all() else self._lines(chosen[few])
+            lower[few] = np.maximum(self._bracket(bracketed, wanted[few]), self.lowest)
         self.lower[chosen] = lower
+        self.work_limit.check()
         row, column = np.nonzero(part >= (lower[:, None] if self.axis == 0 else lower))
+        self.work_limit.check()
         added = chosen[row] * self.entries.shape[1] + column if self.axis == 0 else row * self.lines + chosen[column]
         others = flat.compress(~short[lines])
         return np.insert(others, np.searchsorted(others, added), added)
