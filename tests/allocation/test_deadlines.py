@@ -16,6 +16,8 @@ SCORES = np.random.default_rng(0).standard_normal((60, 50)).astype(np.float32)
 TWO_SIDED = {"budget": 200, "token_caps": 6, "token_floors": 1, "feature_caps": 7}
 GROUPS = [al.Group(range(start, 60, 3), cap=90, floor=70) for start in range(3)]
 LAMINAR: dict[str, Any] = {"budget": 230, "token_caps": 6, "token_floors": 1, "token_groups": GROUPS}
+# nearly every feature lacks matches above the budget's price
+SHORT = {"budget": 460, "feature_floors": 9}
 
 
 class Clock:
@@ -44,7 +46,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize(
-    ("solver", "limits"), [(al.TwoSided(), TWO_SIDED), (al.Laminar(), LAMINAR)], ids=["TwoSided", "Laminar"]
+    ("solver", "limits"),
+    [(al.TwoSided(), TWO_SIDED), (al.Laminar(), LAMINAR), (al.Laminar(), SHORT)],
+    ids=["TwoSided", "Laminar", "Laminar, floors"],
 )
 def test_a_search_ends_wherever_its_seconds_do(
     solver: Any, limits: dict[str, Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -55,7 +59,7 @@ def test_a_search_ends_wherever_its_seconds_do(
     expected = al.solve(problem, solver, max_seconds=5)
     reads = before - clock.left
     assert reads > 5
-    beating, bracket = pricing.beating, candidates.row_bracket
+    passes = ((pricing, "beating"), *((candidates, name) for name in ("row_bracket", "column_bracket", "columns_of")))
 
     def watched(work: Any) -> Any:
         def call(*arguments: Any) -> Any:
@@ -64,8 +68,8 @@ def test_a_search_ends_wherever_its_seconds_do(
 
         return call
 
-    monkeypatch.setattr(pricing, "beating", watched(beating))
-    monkeypatch.setattr(candidates, "row_bracket", watched(bracket))
+    for module, name in passes:
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
     for left in range(1, reads):
         clock.left, clock.late = left, 0
         with pytest.raises(al.NotCertifiedError, match=r"stopped after 5.0 seconds .*max_seconds="):

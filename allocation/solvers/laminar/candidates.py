@@ -6,13 +6,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, Mask, Reals, true_positions
+from allocation.arrays import Array, Indices, Mask, Reals
 from allocation.problem import Problem
 from allocation.solvers.laminar.tree import UNLIMITED, Tree
 from allocation.solvers.top_selection.lines import column_bracket, columns_of, row_bracket
-from allocation.solvers.top_selection.whole import SAMPLE, joined, sampled_bracket, smallest_positive
+from allocation.solvers.top_selection.whole import SAMPLE, compact, sampled_bracket, smallest_positive
 from allocation.solvers.work_limit import WorkLimit
-from allocation.threads import Block, map_blocks, map_runs
+from allocation.threads import map_blocks
 
 # A line of which more than this share would be offered is offered whole.
 WHOLE_LINE = 0.25
@@ -93,15 +93,8 @@ class Offers:
             return flat
         self.work_limit.check()
         chosen = np.flatnonzero(short)
-        part, wanted = self._lines(chosen), np.minimum(floors[chosen], self.size)
-        lower = np.full(chosen.size, self.lowest)
-        few = wanted <= WHOLE_LINE * self.size
-        self.work_limit.check()
-        if few.any():
-            # gathered again where some are offered whole: columns that a mask picks would lie one after the other
-            bracketed = part if few.all() else self._lines(chosen[few])
-            lower[few] = np.maximum(self._bracket(bracketed, wanted[few]), self.lowest)
-        self.lower[chosen] = lower
+        part = self._lines(chosen)
+        lower = self.lower[chosen] = self._ends(chosen, np.minimum(floors[chosen], self.size), part)
         self.work_limit.check()
         row, column = np.nonzero(part >= (lower[:, None] if self.axis == 0 else lower))
         self.work_limit.check()
@@ -123,6 +116,17 @@ class Offers:
     def _lines(self, lines: Indices) -> Array:
         """The entries of some lines."""
         return self.entries[lines] if self.axis == 0 else columns_of(self.entries, lines, self.workers)
+
+    def _ends(self, lines: Indices, wanted: Indices, part: Array | None = None) -> Array:
+        """Where lines have to begin that shall offer so many; `part` are their entries, where they are at hand."""
+        self.work_limit.check()
+        lower = np.full(lines.size, self.lowest)
+        some = wanted <= WHOLE_LINE * self.size
+        if some.any():
+            # gathered again for some of them: columns that a mask picks would lie one after the other
+            entries = part if part is not None and some.all() else self._lines(lines[some])
+            lower[some] = np.maximum(self._bracket(entries, wanted[some]), self.lowest)
+        return lower
 
     def _bracket(self, entries: Array, wanted: Indices) -> Array:
         """A value that at least `wanted` entries of each line reach."""
@@ -153,21 +157,9 @@ class Offers:
     def _offered(self, most: int) -> Indices | None: ...
     def _offered(self, most: int | None = None) -> Indices | None:
         """Ascending positions of what lies above the lower end of its line; None if that is more than `most`."""
-        columns = self.entries.shape[1]
-
-        def of_run(run: list[Block]) -> Indices | None:
-            flat = true_positions((reaching(*block) for block in run), most)
-            return None if flat is None else flat + run[0][0] * columns
-
-        def reaching(start: int, stop: int) -> Mask:
-            self.work_limit.check()
-            at = self.lower[start:stop, None] if self.axis == 0 else self.lower
-            return np.asarray(self.entries[start:stop] >= at)
-
         self.passes += 1
-        parts = map_runs(of_run, self.entries.shape[0] if columns else 0, self.entries.nbytes, self.workers)
-        found = [part for part in parts if part is not None]
-        return joined(found) if len(found) == len(parts) else None
+        lower = self.lower[:, None] if self.axis == 0 else self.lower
+        return compact(self.entries, lower, self.workers, most=most, before=self.work_limit.check)
 
     def widen(self, lines: Mask) -> bool:
         """Offer about twice as much of `lines`; False if all that could help is offered already."""
@@ -177,10 +169,7 @@ class Offers:
         if more.size == 0:
             return False
         wanted = np.minimum(2 * self.counts[more] + 16, self.useful[more])
-        lower = np.full(more.size, self.lowest)
-        some = wanted <= WHOLE_LINE * self.size
-        if some.any():
-            lower[some] = np.maximum(self._bracket(self._lines(more[some]), wanted[some]), self.lowest)
+        lower = self._ends(more, wanted)
         # where a bracket brings nothing new, ties at the old end included, the whole line is offered
         self.lower[more] = np.where(lower < self.lower[more], lower, self.lowest)
         return True

@@ -16,7 +16,7 @@ from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
 from allocation.solvers.laminar.device_candidates import candidates
 from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins, take
-from allocation.solvers.top_selection.solver import HINT_SLACK
+from allocation.solvers.top_selection.solver import HINT_SLACK, prices_to_exceed
 from allocation.solvers.work_limit import SpentError, WorkLimit
 
 # Prices that a floor made lower are those of few matches, and jump from batch to batch: they are lowered by this share.
@@ -107,14 +107,15 @@ class Laminar:
 
 
 def _just_below(problem: Problem, axis: int, warm_start: Prices | None) -> Reals | None:
-    """A little less than an entry of every line had to exceed; not for lines in groups, nor for other shapes."""
-    if warm_start is None or (problem.token_groups, problem.feature_groups)[axis]:
-        return None
-    own = np.asarray((warm_start.tokens, warm_start.features)[axis].value)
-    if own.shape != (problem.shape[axis],):
+    """A little less than an entry of every line had to exceed; not for lines in groups, which have prices too."""
+    if (problem.token_groups, problem.feature_groups)[axis]:
         return None
     with np.errstate(invalid="ignore", over="ignore"):
-        return (1 - np.where(own < 0, FLOOR_SLACK, HINT_SLACK[None])) * (warm_start.budget.value + own)
+        expected = prices_to_exceed(problem.shape, axis, warm_start)
+        if warm_start is None or expected is None:
+            return None
+        lowered = expected < warm_start.budget.value
+        return np.asarray((1 - np.where(lowered, FLOOR_SLACK, HINT_SLACK[None])) * expected)
 
 
 def limited_sides(problem: Problem) -> tuple[bool, bool]:

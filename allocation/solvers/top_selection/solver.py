@@ -126,14 +126,20 @@ def _select(problem: Problem, axis: int | None, caps: Indices, options: Options)
 
 def just_below_prices(matrix: DenseScores, axis: int | None, warm_start: Prices | None) -> Reals | None:
     """What an entry had to exceed in a similar problem, lowered a little: one value, or one per group."""
+    expected = prices_to_exceed(matrix.shape, axis, warm_start)
+    return None if expected is None else expected * (1 - HINT_SLACK[axis])
+
+
+def prices_to_exceed(shape: tuple[int, int], axis: int | None, warm_start: Prices | None) -> Reals | None:
+    """What an entry had to exceed in a similar problem: one value, or one per group; None if it is of another shape."""
     if warm_start is None:
         return None
     expected = np.asarray(warm_start.budget.value, np.float64)
     if axis is not None:
         expected = np.asarray(expected + (warm_start.tokens, warm_start.features)[axis].value)
-        if expected.shape != (matrix.shape[axis],):
+        if expected.shape != (shape[axis],):
             return None
-    return expected * (1 - HINT_SLACK[axis])
+    return expected
 
 
 def _within_budget(problem: Problem, best: Selection, budget: int) -> Selection:

@@ -10,11 +10,12 @@ A group is the whole matrix (here), a row or a column (`lines`). Selecting its t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
 
-from allocation.arrays import Array, Indices, true_positions
+from allocation.arrays import Array, Indices, Mask, true_positions
 from allocation.solvers.top_selection.ranking import Selection, finish
 from allocation.threads import Block, map_blocks, map_runs
 
@@ -57,25 +58,34 @@ def select_whole(ordered: Array, cap: int, workers: int | None = None, hint: Arr
 
 
 @overload
-def compact(entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ...) -> Indices: ...
+def compact(
+    entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ..., before: Callable[[], object] = ...
+) -> Indices: ...
 @overload
 def compact(
-    entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ..., most: int
-) -> Indices | None: ...
+    entries: Array, lower: Any, workers: int | None = ..., *, strictly: bool = ..., most: int | None,
+    before: Callable[[], object] = ...,
+) -> Indices | None: ...  # fmt: skip
 def compact(
-    entries: Array, lower: Any, workers: int | None = None, *, strictly: bool = False, most: int | None = None
-) -> Indices | None:
-    """Ascending flat positions of the entries from `lower` upwards, or strictly above it; `lower` may be per column.
+    entries: Array, lower: Any, workers: int | None = None, *, strictly: bool = False, most: int | None = None,
+    before: Callable[[], object] = lambda: None,
+) -> Indices | None:  # fmt: skip
+    """Ascending flat positions of the entries from `lower` upwards, or strictly above it.
 
-    None as soon as there are more than `most`.
+    `lower` may be one per column, or a column with one per row. None as soon as there are more than `most`. `before` is
+    called before every block.
     """
     reaches = np.greater if strictly else np.greater_equal
     stride = entries.size // max(entries.shape[0], 1)
     n_survivors = [0]  # threads may miss each other's count for a run or two, which only delays the stop
 
+    def mask(start: int, stop: int) -> Mask:
+        before()
+        return np.asarray(reaches(entries[start:stop], lower[start:stop] if np.ndim(lower) == 2 else lower))
+
     def survivors(run: list[Block]) -> Indices | None:
         room = None if most is None else most - n_survivors[0]
-        flat = true_positions((reaches(entries[start:stop], lower) for start, stop in run), room)
+        flat = true_positions((mask(*block) for block in run), room)
         if flat is not None:
             flat += run[0][0] * stride
         n_survivors[0] += entries.size if flat is None else flat.size

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import allocation as al
+from allocation.solvers.laminar import candidates
+from allocation.solvers.top_selection.lines import column_bracket, columns_of
 from tests.allocation.cuda.matrices import assert_same
 from tests.allocation.integer_program import best_value
 from tests.allocation.strategies import nested
@@ -99,6 +101,30 @@ def test_prices_of_a_similar_problem_start_a_search_for_floors(seed: int, kind: 
         warm = al.solve(problem, al.Laminar(), warm_start=scaled)
         assert_same(warm, cold)
     assert al.verify(problem, cold).optimal
+
+
+def test_lines_that_lack_matches_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gathered once, row by row as they lie in memory, and by no second ranking."""
+    rng = np.random.default_rng(0)
+    scores = (rng.normal(size=(400, 300)) + rng.gamma(1.0, size=300)).astype(np.float32)
+    problem = al.Problem(scores, budget=4000, feature_floors=8)
+    gathered, bracketed = [], []
+
+    def columns(matrix: Any, chosen: Any, workers: int | None) -> Any:
+        gathered.append(chosen.size)
+        return columns_of(matrix, chosen, workers)
+
+    def bracket(entries: Any, wanted: Any, workers: int | None) -> Any:
+        bracketed.append(entries.flags.c_contiguous)
+        return column_bracket(entries, wanted, workers)
+
+    monkeypatch.setattr(candidates, "columns_of", columns)
+    monkeypatch.setattr(candidates, "column_bracket", bracket)
+    solution = al.solve(problem, al.Laminar())
+    assert len(gathered) == 1
+    assert gathered[0] > 100
+    assert bracketed == [True]
+    assert al.verify(problem, solution).optimal
 
 
 @given(nested(), st.booleans())
