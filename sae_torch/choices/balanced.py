@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -108,7 +109,10 @@ class BalancedChoice(Choice):
         if not isinstance(floors_in_eval, bool):
             raise InputError(f"floors_in_eval: expected True or False, found {floors_in_eval!r}")
         self.floors_in_eval = floors_in_eval
-        self._low_prices = LowPrices()
+
+    @functools.cached_property
+    def _low_prices(self) -> LowPrices:
+        return LowPrices()
 
     @property
     def reads_rough(self) -> bool:

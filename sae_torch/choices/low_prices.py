@@ -20,7 +20,7 @@ class LowPrices:
 
     ::
 
-        low_j <- min(1 + nu_j / lambda, low_j + (1 - low_j) / 20)
+        low_j <- min(max(1 + nu_j / lambda, 0), low_j + (1 - low_j) / 20)
 
     A floor of a few tokens a batch binds in one batch and not in the next. Whoever expects the last price alone looks
     for too few matches wherever it binds again. It changes the time of a search, never its answer, and is no state.

@@ -28,6 +28,7 @@ from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.determinism import deterministic, random_state, restore_random
+from sae_torch.training.first_sight import calibrated_end
 from sae_torch.training.host_memory import Sizes, require_memory
 from sae_torch.training.interruption import Interruption
 from sae_torch.training.log import StepRecord, shown
@@ -323,14 +324,7 @@ class Run:
         states = _states(trainers)
         for name, trainer in trainers.items():
             self._say(f"calibrating {name}")
-            count = trainer.config.calibration_batches(len(reader), reader.batch_size)
-            assert trainer.schedule is not None
-            first_sight = trainer.schedule.first_sight
-            trainer.end()
-            first_sight.calibrate(
-                trainer.sae,
-                {step: self.world.share(reader.batch(step)) for step in range(len(reader) - count, len(reader))},
-            )
+            calibrated_end(trainer, lambda step: self.world.share(reader.batch(step)), reader.batch_size)
             save(trainer.sae.eval(), self.config.out / name, metadata_of(reader.header))
             states[name]["sae"] = trainer.sae.state_dict()
         self._write(len(reader), reader, states, finished=True)

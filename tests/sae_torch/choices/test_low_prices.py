@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,18 @@ def test_fewer_lines_lack_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     with_it = total()
     monkeypatch.setattr(LowPrices, "expected", lambda self, prices: prices)
     assert with_it < 0.7 * total()
+
+
+def test_a_choice_that_was_pickled_without_it_goes_on() -> None:
+    """As one is that an earlier release wrote."""
+    choice = st.BalancedChoice(8, feature_floors=8 / 300 / 4)
+    first, second = batches(2)[:2]
+    choice(first)
+    state = choice.__dict__.copy()
+    del state["_low_prices"]
+    older = st.BalancedChoice(8, feature_floors=8 / 300 / 4)
+    older.__dict__.clear()
+    older.__dict__.update(copy.deepcopy(state))
+    again, expected = older(second), choice(second)
+    assert torch.equal(again.tokens, expected.tokens)
+    assert torch.equal(again.features, expected.features)
