@@ -138,7 +138,7 @@ def _states(parts: Mapping[str, Any], silent_for: Tensor) -> dict[str, Any]:
 
 def _taken_up(snapshots: Snapshots, parts: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Bring the parts of a trainer to where a stopped process left them; the steps done, and what was kept beside."""
-    kept = snapshots.newest()
+    kept = snapshots.begun
     if kept is None:
         return 0, {}
     for name, part in parts.items():

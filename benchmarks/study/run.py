@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.study.cell import Cell
+from benchmarks.study.code_names import ROOT, code_names
 from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import FAILED, FINISHED, Records, held, tried
 from benchmarks.study.measures import Judged, Measure, lacking
@@ -27,12 +28,9 @@ from benchmarks.study.request import Request
 from benchmarks.study.sources import Sources
 from benchmarks.study.training import TRAINING, trained
 
-ROOT = Path(__file__).parents[2]
 LAST_LINES = 3
 # Seconds between runs in which others who wait for the lock get it.
 PAUSE = 2.0
-# Where the code lies that a run depends on.
-PACKAGES = ("allocation", "sae_torch", "benchmarks/study")
 
 
 def in_a_process(folder: Path, python: Path) -> None:
@@ -94,7 +92,8 @@ class Study:
     def run(self, cell: Cell) -> None:
         """Train if there are no weights, take what measures lack, and record it; a failed training is recorded as one.
 
-        An error of a measure ends the study: the weights are kept, and it goes on there.
+        An error of a measure ends the study: the weights are kept, and it goes on there. A training process that is
+        killed ends it too, and its newest state is kept.
         """
         folder = self.weights / cell.folder
         print(f"{cell.name} ...", end=" ", flush=True)
@@ -106,7 +105,7 @@ class Study:
             line = {"status": FINISHED, "figures": self._figures(cell, folder), "training": training}
         else:
             line = {"status": FAILED, "figures": {}, "error": error}
-        self.records.append(cell, {**line, "machine": machine(), "code": _code(), "finished": _now()})
+        self.records.append(cell, {**line, "machine": machine(), "code": code_names(), "finished": _now()})
         if cell.split != "test" or error is not None:
             shutil.rmtree(folder, ignore_errors=True)
         said = error or ", ".join(
@@ -161,6 +160,8 @@ class Study:
         try:
             self.train(folder, python)
         except (subprocess.CalledProcessError, ArithmeticError) as error:
+            if isinstance(error, subprocess.CalledProcessError) and error.returncode < 0:  # nothing that it did itself
+                raise
             return _told(error)
         weights = trained(cell, folder)
         if all(bool(torch.isfinite(weight).all()) for weight in weights.parameters()):
@@ -172,19 +173,6 @@ def _told(error: Exception) -> str:
     """The error in a line; of a process, the end of what it said."""
     said = error.stderr if isinstance(error, subprocess.CalledProcessError) else f"{type(error).__name__}: {error}"
     return " ".join(" ".join(str(said).strip().splitlines()[-LAST_LINES:]).split())
-
-
-def _code() -> dict[str, str]:
-    """Git's names of the trees that hold the code, with a plus sign where files differ from them."""
-    found = {}
-    for package in PACKAGES:
-        name = _git("rev-parse", "--short=12", f"HEAD:{package}") or "unknown"
-        found[package] = name + ("+" if _git("status", "--porcelain", "--", package) else "")
-    return found
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _now() -> str:

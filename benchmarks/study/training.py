@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import time
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -62,27 +61,23 @@ def ours(request: Request, folder: Path, snapshots: Snapshots) -> tuple[st.Spars
 def train(folder: Path) -> None:
     """Train what the folder asks for."""
     request = Request.read(folder)
-    peer, snapshots = method_of(request.cell.method).peer, Snapshots(folder, request)
-    begun = snapshots.newest()
-    start = time.perf_counter()
+    peer = method_of(request.cell.method).peer
+    about = {"python": platform.python_version(), "versions": _versions(), "threads": torch.get_num_threads()}
+    snapshots = Snapshots(folder, request, {**about, "config": asdict(config(request.cell))})
     if peer is None:
         sae, used = ours(request, folder, snapshots)
     else:
         from benchmarks.study.peers import PEERS
 
         sae, used = PEERS[peer](request, Milestones(folder, request), snapshots)
-    seconds = time.perf_counter() - start
+    seconds = snapshots.seconds
     write_weights(sae, folder / WEIGHTS)
-    steps = len(request.batches()) - (begun["step"] if begun else 0)
-    about = {
+    about |= {
         "seconds": round(seconds, 1),
-        "steps_timed": steps,
-        "tokens_per_second": round(steps * request.batch / seconds),
+        "tokens_per_second": round(len(request.batches()) * request.batch / seconds),
         "config": used,
         "activations_sha256": request.checksum,
-        "python": platform.python_version(),
-        "versions": _versions(),
-        "threads": torch.get_num_threads(),
+        "code": snapshots.code,
     }
     write_text(folder / TRAINING, json.dumps(about))
     snapshots.done()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.long_choices import BASE, CHANGES
 from benchmarks.study.__main__ import LONG_FILE
 from benchmarks.study.cell import Cell, Setting
+from benchmarks.study.code_names import code_names
 from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import Block, Plan
 from benchmarks.study.ledger import FINISHED, Records
@@ -224,24 +226,66 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, method: str, mon
         patch.setattr(Snapshots, "__call__", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "begun")
-    assert (tmp_path / "begun" / SNAPSHOT).exists()
+    # as long ago as no second process takes
+    kept = torch.load(tmp_path / "begun" / SNAPSHOT)
+    first = kept["seconds"] = 1000.0
+    torch.save(kept, tmp_path / "begun" / SNAPSHOT)
     train(tmp_path / "begun")
     again = trained(cell, tmp_path / "begun").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in sae.state_dict().items())
-    steps = len(Request.read(folder).batches())
-    assert json.loads((tmp_path / "begun" / "training.json").read_text())["steps_timed"] == steps - 17
+    about = json.loads((tmp_path / "begun" / "training.json").read_text())
+    assert about["seconds"] >= first  # those of both processes
+    assert about["tokens_per_second"] > 0
+    assert about["code"] == [code_names()]
 
 
-def test_the_state_of_another_request_is_none(tmp_path: Path) -> None:
+def test_a_state_of_something_else_is_none(tmp_path: Path) -> None:
+    """Of another request, or of settings and versions that have changed since."""
     cell, _ = run("mutual choice", tmp_path)
-    request = Request.read(tmp_path / "run")
-    Snapshots(tmp_path, request, every=0.0)(5, lambda: {"x": torch.ones(1)})
-    kept = Snapshots(tmp_path, request).newest()
+    request, conditions = Request.read(tmp_path / "run"), {"config": asdict(config(cell)), "versions": {"torch": "2"}}
+
+    def begun(request: Request, conditions: dict[str, Any]) -> dict[str, Any] | None:
+        return Snapshots(tmp_path, request, conditions).begun
+
+    assert begun(request, conditions) is None
+    Snapshots(tmp_path, request, conditions, every=0.0)(5, lambda: {"x": torch.ones(1)})
+    kept = begun(request, conditions)
     assert kept is not None
     assert kept["step"] == 5
-    assert Snapshots(tmp_path, replace(request, tokens=request.tokens // 2)).newest() is None
-    other = replace(cell, seed=1)
-    assert Snapshots(tmp_path, replace(request, cell=other)).newest() is None
+    assert begun(replace(request, tokens=request.tokens // 2), conditions) is None
+    assert begun(replace(request, cell=replace(cell, seed=1)), conditions) is None
+    assert begun(request, {**conditions, "versions": {"torch": "3"}}) is None
+    assert begun(request, {**conditions, "config": {**conditions["config"], "decay": 0.5}}) is None
+
+
+def test_a_state_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """As a full disk or a power cut leaves it; the run starts again."""
+    cell, sae = run("mutual choice", tmp_path)
+    request = Request.read(tmp_path / "run")
+    Snapshots(tmp_path / "run", request, every=0.0)(5, lambda: {"x": torch.ones(1000)})
+    whole = (tmp_path / "run" / SNAPSHOT).read_bytes()
+    for part in (b"", whole[:10], whole[: len(whole) // 2], b"text"):
+        (tmp_path / "run" / SNAPSHOT).write_bytes(part)
+        assert Snapshots(tmp_path / "run", request).begun is None
+    train(tmp_path / "run")
+    again = trained(cell, tmp_path / "run").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in sae.state_dict().items())
+
+
+def test_a_training_that_is_killed_is_no_failed_run(tmp_path: Path) -> None:
+    """The study ends, nothing is recorded, and the folder stays for a process that goes on."""
+    plan = Plan((Block(TINY, ("mutual choice",), seeds=1),), rates=(5e-3,), most_rates=1)
+
+    def killed(folder: Path, python: Path) -> None:
+        (folder / SNAPSHOT).write_text("a state")
+        subprocess.run(["bash", "-c", "kill -9 $$"], check=True)
+
+    records = Records(tmp_path / "long.jsonl")
+    study = Study(plan, records, Sources(SCALE, tmp_path), tmp_path / "weights", train=killed)
+    with pytest.raises(subprocess.CalledProcessError):
+        study()
+    assert not list(records.cells())
+    assert len(list((tmp_path / "weights").glob(f"*/{SNAPSHOT}"))) == 1
 
 
 @pytest.mark.parametrize("method", ["larger floors", "mutual then feature"])

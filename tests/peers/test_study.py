@@ -53,7 +53,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, method: str
     with pytest.raises(KeyboardInterrupt):
         train(request, Milestones(tmp_path, request), StoppedAt(tmp_path / "begun", request, every=0.0))
     snapshots = Snapshots(tmp_path / "begun", request)
-    kept = snapshots.newest()
+    kept = snapshots.begun
     assert kept is not None
     assert kept["step"] == StoppedAt.step
     again = train(request, Milestones(tmp_path, request), snapshots)[0].state_dict()

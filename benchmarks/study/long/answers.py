@@ -22,7 +22,7 @@ from benchmarks.study.methods import (
 )
 from benchmarks.study.verdicts import Status, bar
 
-OURS = (LARGER_FLOORS, LET_GO, MUTUAL, FLOORS_DECAYED, MUTUAL_DECAYED)
+CHOSEN_AMONG = (LARGER_FLOORS, LET_GO, MUTUAL, FLOORS_DECAYED, MUTUAL_DECAYED)
 ALL_PEERS = (*PEERS, BATCH_TOP_K_DECAYED)
 OPEN = "not known yet: what it needs has not been run"
 
@@ -119,7 +119,7 @@ def _trainer(findings: Findings) -> str:
 
 
 def _choice(findings: Findings) -> str:
-    ours = [each for name in OURS if (each := findings.of(LONG, name))]
+    ours = [each for name in CHOSEN_AMONG if (each := findings.of(LONG, name))]
     peer = findings.best(findings.among(LONG, ALL_PEERS))
     runs = [*ours, *([peer] if peer else [])]
     lively = [each for each in runs if each.mean("silent") == 0]

@@ -26,6 +26,7 @@ from benchmarks.study.milestones import in_raw_units
 from benchmarks.study.snapshots import Snapshots
 from sae_torch.activations import ActivationReader
 from sae_torch.sparse_coder import Output
+from sae_torch.training.first_sight import calibrated_end
 from sae_torch.training.trainer import PROBE_TOKENS
 
 # Rows that the covariance is taken from.
@@ -144,7 +145,7 @@ def fit(
         milestone(step, partial(_copied, trainer, batches, step))
         trainer.step(batches.batch(step))
         snapshots(step + 1, lambda: {"trainer": trainer.state_dict()})
-    _finish(trainer, batches)
+    calibrated_end(trainer, batches.batch, reader.batch_size)
     if enforce is not None:
         enforce(sae)
     sae.input_transform = whitening
@@ -153,22 +154,13 @@ def fit(
 
 def _begun(trainer: st.Trainer, batches: Read, snapshots: Snapshots) -> int:
     """Begin with the first batches, or go on where a stopped process was; the steps that are done."""
-    steps, tokens, kept = len(batches), len(batches) * batches.reader.batch_size, snapshots.newest()
+    steps, tokens, kept = len(batches), len(batches) * batches.reader.batch_size, snapshots.begun
     if kept is not None:
         trainer.load_state_dict(kept["trainer"], tokens)
         return int(kept["step"])
     first = min(-(-PROBE_TOKENS // batches.reader.batch_size), steps)
     trainer.begin([batches.batch(step) for step in range(first)], steps, tokens)
     return 0
-
-
-def _finish(trainer: st.Trainer, batches: Read) -> None:
-    """Fold the units back, and set the thresholds from the last batches, as `fit` does."""
-    assert trainer.schedule is not None
-    first_sight, steps = trainer.schedule.first_sight, len(batches)
-    trainer.end()
-    last = trainer.config.calibration_batches(steps, batches.reader.batch_size)
-    first_sight.calibrate(trainer.sae, {step: batches.batch(step) for step in range(steps - last, steps)})
 
 
 def _copied(trainer: st.Trainer, batches: Read, step: int) -> st.SparseAutoencoder:
