@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from sae_torch.score_blocks import ChunkedScores
 from sae_torch.sparse_coder import SparseCoder
 from sae_torch.training.config import TrainConfig
 from sae_torch.training.units import Units
-
-if TYPE_CHECKING:
-    from sae_torch.training.trainer import Trainer
 
 # Tokens of a batch whose price is taken, and entries of their scores at most.
 TOKENS, ENTRIES = 512, 1 << 23
@@ -161,25 +158,6 @@ class LastInputs:
         while len(self.batches) > 1 and sum(self.sizes) > self.most:
             self.batches.popleft()
             self.sizes.popleft()
-
-
-def calibrated_end(trainer: Trainer, batch: Callable[[int], Tensor], batch_size: int) -> None:
-    """End a schedule whose batches can be read again, and set the thresholds on the last of them, as `fit` does.
-
-    Parameters
-    ----------
-    trainer : Trainer
-        After its last step.
-    batch : callable (step) -> tensor
-        This process's part of a batch of raw activations.
-    batch_size : int
-        Tokens per batch of all processes.
-    """
-    schedule = trainer.schedule
-    assert schedule is not None
-    first = schedule.steps - trainer.config.calibration_batches(schedule.steps, batch_size)
-    trainer.end()
-    schedule.first_sight.calibrate(trainer.sae, {step: batch(step) for step in range(first, schedule.steps)})
 
 
 def _inverse(choice: Choice) -> Tensor | None:

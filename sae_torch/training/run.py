@@ -28,7 +28,7 @@ from sae_torch.parallel.ranked import world_of
 from sae_torch.parallel.world import ALONE, World
 from sae_torch.training.checkpoint import FINISHED, Checkpoints, read_manifest, read_state
 from sae_torch.training.determinism import deterministic, random_state, restore_random
-from sae_torch.training.first_sight import calibrated_end
+from sae_torch.training.ending import calibrated_end
 from sae_torch.training.host_memory import Sizes, require_memory
 from sae_torch.training.interruption import Interruption
 from sae_torch.training.log import StepRecord, shown

@@ -26,7 +26,7 @@ from benchmarks.study.milestones import in_raw_units
 from benchmarks.study.snapshots import Snapshots
 from sae_torch.activations import ActivationReader
 from sae_torch.sparse_coder import Output
-from sae_torch.training.first_sight import calibrated_end
+from sae_torch.training.ending import calibrated_end
 from sae_torch.training.trainer import PROBE_TOKENS
 
 # Rows that the covariance is taken from.
