@@ -18,8 +18,6 @@ from allocation.threads import map_blocks
 WHOLE_LINE = 0.25
 # With more than so many times the budget, an expected price was far too low.
 MOST = 3
-# So many positions fit beside a value of 32 bits in one integer.
-PACKED = 1 << 31
 # After so many rounds every line is offered whole, so that the search ends.
 ROUNDS = 40
 
@@ -140,16 +138,14 @@ class Offers:
 
         return np.concatenate(map_blocks(of_rows, entries.shape[0], entries.nbytes, self.workers))
 
-    def ranked(self) -> tuple[Indices, Indices, Indices, Array]:
-        """Ascending flat positions of all offers; their order, with larger scores first; lines and scores in it."""
+    def everything(self) -> tuple[Indices, Indices, Array]:
+        """Ascending flat positions of all offers, their lines and their scores."""
         flat, self.found = self.found, None
         if flat is None:
             flat = np.arange(self.entries.size) if self.whole else self._offered()
-        scores = self.entries.reshape(-1)[flat]
-        order = _descending(scores)
-        lines = self.matrix.ends(flat)[self.axis][order]
+        lines = self.matrix.ends(flat)[self.axis]
         self.counts = np.bincount(lines, minlength=self.lines)
-        return flat, order, lines, scores[order]
+        return flat, lines, self.entries.reshape(-1)[flat]
 
     @overload
     def _offered(self) -> Indices: ...
@@ -198,17 +194,3 @@ class Offers:
             lower = np.maximum(np.nextafter(lower, -np.inf, dtype=kind), self.lowest)
         self.lower[doubtful] = np.where(lower < self.lower[doubtful], lower, self.lowest)
         return False
-
-
-def _descending(scores: Array) -> Indices:
-    """The order that sorts scores downwards, ties by position."""
-    if scores.dtype.itemsize == 8 or scores.size > PACKED:  # the reverse of a stable ascending order of the reverse
-        return np.asarray(scores.size - 1 - np.argsort(scores[::-1], kind="stable")[::-1])
-    if scores.dtype.kind == "f":
-        bits = (scores + 0).astype(np.float32, copy=False).view(np.int32)  # adding 0 makes -0.0 equal 0.0
-        ascending = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
-    else:
-        ascending = scores.astype(np.int64) - (2**31 if scores.dtype.kind == "u" else 0)
-    # value and position in one integer: sorting those is faster than sorting positions by value
-    packed = np.sort(((2**31 - 1 - ascending) << 31) | np.arange(scores.size))
-    return np.asarray(packed & (2**31 - 1))

@@ -15,7 +15,8 @@ from allocation.solution import Price, Prices, Real, Solution, no_price
 from allocation.solvers.base import Options, in_main_memory
 from allocation.solvers.laminar.candidates import Offers
 from allocation.solvers.laminar.device_candidates import candidates
-from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins, take
+from allocation.solvers.laminar.ranking import best
+from allocation.solvers.laminar.tree import ShortageError, Tree, laminar_tree, margins
 from allocation.solvers.top_selection.solver import HINT_SLACK, prices_to_exceed
 from allocation.solvers.work_limit import SpentError, WorkLimit
 
@@ -82,24 +83,20 @@ class Laminar:
         )
         while True:
             work_limit.check()
-            offered, order, lines, scores = offers.ranked()
+            offered, lines, scores = offers.everything()
             try:
-                taken = take(tree, lines, scores > 0, work_limit)
+                taken, worth = best(tree, lines, scores, work_limit)
             except ShortageError as shortage:
                 if not offers.widen(tree.leaves_below(shortage.nodes)):
                     raise InfeasibleError(str(shortage)) from None
                 continue
-            reals = scores.astype(np.float64)
-            worth = margins(tree, lines, reals, taken)
             if offers.priced(worth.thresholds[: tree.leaves], tree.under_floors_of(lines[taken & (scores == 0)])):
                 break
-        chosen = np.zeros(offered.size, bool)
-        chosen[order[taken]] = True
-        flat = offered.compress(chosen)
+        flat = offered.compress(taken)
 
         def exact() -> tuple[Reals, Reals]:
-            best = _best_refused(problem, axis, flat, options.max_seconds)
-            return margins(tree, lines, reals, taken, best).intervals()
+            refused = _best_refused(problem, axis, flat, options.max_seconds)
+            return margins(tree, lines, scores.astype(np.float64), taken, refused).intervals()
 
         prices = _prices(problem, tree, axis, worth.prices, exact)
         stats = {"passes": offers.passes, "seconds": time.perf_counter() - started}

@@ -1,12 +1,12 @@
 """A laminar family as a tree, and the exact allocation of scored items to it.
 
 Leaves are the tokens (or the features), inner nodes the groups, the root is the budget. Every node has a floor and a
-cap on the items taken below it. Items come sorted by the order in which they are preferred.
+cap on the items taken below it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,6 +64,14 @@ class Tree:
         """Which leaves lie in a group with a floor that holds one of `leaves` too."""
         groups = np.unique([level[leaves] for level in self.ancestors])
         return self.leaves_below(groups[(groups >= self.leaves) & (self.floors[groups] > 0)])
+
+    def without(self, held: Indices) -> Tree:
+        """What is left of the limits when so many items of each leaf are taken; a limit may become negative."""
+        counts = np.zeros(self.parent.size, np.int64)
+        counts[: self.leaves] = held
+        for level in reversed(self.levels[1:]):
+            np.add.at(counts, self.parent[level], counts[level])
+        return replace(self, caps=self.caps - counts, floors=self.floors - counts)
 
     def label(self, node: int) -> str:
         """What the user calls a node."""
@@ -221,15 +229,14 @@ class Margins:
 
 
 def margins(tree: Tree, leaf: Indices, scores: Reals, taken: Mask, next_scores: Reals | None = None) -> Margins:
-    """Gains and losses of every node from the items in order; `next_scores` may give the leaves' gains themselves."""
+    """Gains and losses of every node from the items; `next_scores` may give the leaves' gains themselves."""
     nodes = tree.parent.size
     gain, loss = np.full(nodes, -np.inf), np.full(nodes, np.inf)
     if next_scores is None:
-        refused = np.flatnonzero(~taken)[::-1]  # of repeated positions the last assignment stays: the preferred item
-        gain[leaf[refused]] = scores[refused]
+        np.maximum.at(gain, leaf[~taken], scores[~taken])
     else:
         gain[: tree.leaves] = next_scores
-    loss[leaf[taken]] = scores[taken]
+    np.minimum.at(loss, leaf[taken], scores[taken])
     counts = np.zeros(nodes, np.int64)
     counts[: tree.leaves] = np.bincount(leaf[taken], minlength=tree.leaves)
     for level in reversed(tree.levels[1:]):
