@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from sae_torch.launched import end
 
 try:
     from sae_torch.cli import main
@@ -10,4 +10,4 @@ try:
     code = main()
 except KeyboardInterrupt:  # while the packages were still being imported
     code = 130
-sys.exit(code)
+end(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 DATA, FEATURES = "data", "features"
+# In which threads of gloo let go of their last tensors, in seconds.
+MOMENT = 0.05
 
 
 def mesh(data: int = 1, features: int = 1, device: str | None = None) -> DeviceMesh:
@@ -99,5 +102,7 @@ def _processes() -> int:
 
 
 def _leave() -> None:
+    """Leave the group, and give its threads a moment: letting go of tensors needs the interpreter (`launched.end`)."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(MOMENT)

@@ -217,6 +217,7 @@ def test_what_is_said_stands_below_every_progress_bar(
     last: str,
     held: str,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -235,6 +236,7 @@ def test_what_is_said_stands_below_every_progress_bar(
         for _step in steps():
             interrupted()
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Demo, "_run", job)
     monkeypatch.setattr("sae_torch.commands.demo.ResultsFolder.claim", lambda *_: None)
     assert main(["demo"]) != 0

@@ -150,9 +150,11 @@ def test_the_command_line_trains_in_two_processes_as_in_one(tmp_path: Path) -> N
         shutil.rmtree(tmp_path / "two" / "checkpoints" / newest)
     weights = (tmp_path / "two" / "feature-k4" / "sae_weights.safetensors").read_bytes()
     assert main([str(word) for word in words("two")]) == 2  # in another number of processes
-    assert torchrun(*words("two", "--parallel.data", 2)).returncode == 0
+    ended = torchrun(*words("two", "--parallel.data", 2))
+    assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "two" / "feature-k4" / "sae_weights.safetensors").read_bytes() == weights
-    assert torchrun(*words("cut", "--parallel.features", 2)).returncode == 0
+    ended = torchrun(*words("cut", "--parallel.features", 2))
+    assert ended.returncode == 0, ended.stderr
     cut = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in cut] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-5)
     refused = torchrun(*words("three", "--parallel.data", 3))
