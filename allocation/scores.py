@@ -151,7 +151,9 @@ class DenseScores(_Scores):
         """Token and feature of edges."""
         columns = max(self.shape[1], 1)
         tokens = ids // columns  # a product costs less than divmod's second division
-        return tokens, ids - tokens * columns
+        before = tokens * columns
+        # new memory costs more than the arithmetic
+        return tokens, np.subtract(ids, before, out=before) if isinstance(before, np.ndarray) else ids - before
 
     def find(self, tokens: Indices, features: Indices) -> Indices:
         """Ids of edges by their ends."""

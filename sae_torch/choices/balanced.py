@@ -233,13 +233,12 @@ class BalancedChoice(Choice):
         self._low_prices.observe(solution.prices)
         count = max(self.world.total(scores.shape[0]), 1)
         positive = solution.values > 0
-        fired = self.world.of_features(np.bincount(solution.features[positive], minlength=scores.shape[1]))
+        features, values = solution.features[positive], solution.values[positive]
+        fired = self.world.of_features(np.bincount(features, minlength=scores.shape[1]))
         self._measure(torch.from_numpy(fired / count))
         of_features = self.world.all_features(np.array(solution.prices.features.value))
         prices = float(solution.prices.budget.value) + torch.from_numpy(of_features)
-        totals = self.world.of_features(
-            np.bincount(solution.features[positive], weights=solution.values[positive], minlength=scores.shape[1])
-        )
+        totals = self.world.of_features(np.bincount(features, weights=values, minlength=scores.shape[1]))
         with np.errstate(invalid="ignore"):
             excess = torch.from_numpy(totals / fired) - prices
         above = None

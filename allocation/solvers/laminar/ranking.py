@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from allocation.arrays import Array, Indices, Mask
 from allocation.errors import InfeasibleError
 from allocation.solvers.laminar.tree import UNLIMITED, Margins, ShortageError, Tree, margins, take
+from allocation.solvers.top_selection.whole import bracket_of_sample, sample_of, smallest_positive
 from allocation.solvers.work_limit import WorkLimit
 
 # Fewer items are ranked as they are.
 FEW = 1 << 12
+# So many of them say where prices may be.
+SAMPLE = 1 << 12
 # Of what the budget has beside what floors force at least this share is ranked.
 RANKED = 1 / 16
 # So many positions fit beside a value of 32 bits in one integer.
@@ -59,21 +60,19 @@ def _decided(tree: Tree, lines: Indices, scores: Array) -> tuple[Mask, Indices] 
     budget = int(tree.caps[root])
     if not FEW <= budget < scores.size or (tree.caps[:root] != UNLIMITED).any() or (tree.floors[leaves:] > 0).any():
         return None
-    end = _value_of(scores, budget + 1)
-    above = scores > end
-    lacking = tree.floors[:leaves] - np.bincount(lines[above], minlength=leaves)
+    sample = sample_of(scores, SAMPLE)
+    end = bracket_of_sample(sample, budget, scores.size)[0]
+    near = scores >= end
+    if np.count_nonzero(near) <= budget and end > smallest_positive(scores.dtype):
+        return None
+    lacking = tree.floors[:leaves] - np.bincount(lines[near], minlength=leaves)
     missing = int(lacking.sum(where=lacking > 0))
     # those that the missing ones push out leave other lines short
     number = budget - 2 * missing - int(RANKED * budget)
     if number < budget // 2:
         return None
-    sure = scores > max(_value_of(scores, number + 1), scores.dtype.type(0))
-    return sure, np.flatnonzero(~sure & ((scores >= end) | (lacking > 0)[lines]))
-
-
-def _value_of(scores: Array, rank: int) -> Any:
-    """The value of a score of that rank, the largest being of rank 1."""
-    return np.partition(scores, scores.size - rank)[scores.size - rank]
+    sure = scores > bracket_of_sample(sample, number, scores.size)[1]
+    return sure, np.flatnonzero(~sure & (near | (lacking > 0)[lines]))
 
 
 def descending(scores: Array) -> Indices:
