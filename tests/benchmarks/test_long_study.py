@@ -29,6 +29,7 @@ from benchmarks.study.long.measures import LONG_MEASURES, matched, of_text
 from benchmarks.study.long.plan import LONG, MILESTONES, SHORT
 from benchmarks.study.long.plan import PLAN as LONG_PLAN
 from benchmarks.study.long.report import parts
+from benchmarks.study.long.sources import FIFTH, FIVE, FOUR, LONG_SCALE, LongSources, source
 from benchmarks.study.long.texts import HELD_OUT, Texts, _r_strings
 from benchmarks.study.long.variants import penalise
 from benchmarks.study.long.whitening import Whitening
@@ -94,6 +95,13 @@ def test_a_text_that_changes_is_another_text(texts: Texts) -> None:
     before = texts.provenance
     (texts.folder / "two" / "007.txt").write_text("changed")
     assert texts.provenance["text_sha256"] != before["text_sha256"]
+
+
+def test_no_more_is_judged_than_one_text_holds_out() -> None:
+    """A training on the other four was to be judged on 80,000 tokens of the fifth, which holds out 55,000."""
+    sources = LongSources(LONG_SCALE)
+    assert [sources.tokens(source(name), "test") for name in (FIVE, FOUR, FIFTH)] == [80_000, 80_000, 45_000]
+    assert LongSources(SCALE).tokens(source(FIFTH), "dev") == SCALE.judged_tokens
 
 
 def test_r_databases_give_their_vectors_of_strings() -> None:

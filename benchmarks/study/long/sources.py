@@ -21,10 +21,11 @@ LONG_SCALE = Scale(judged_tokens=80_000)
 
 @dataclass(frozen=True)
 class Mixture:
-    """Texts, and how many of their tokens are trained on, each once."""
+    """Texts, and how many of their tokens are trained on, each once; of those held out at most so many are judged."""
 
     texts: tuple[str, ...]
     tokens: int
+    judged: int = LONG_SCALE.judged_tokens
 
 
 FIVE, FIVE_SHORT, FOUR, FIFTH = "five texts", "five texts, 1 M", "four texts, 1 M", "python alone"
@@ -32,7 +33,7 @@ MIXTURES: Mapping[str, Mixture] = {
     FIVE: Mixture((*FOUR_TEXTS, PYTHON), 8_900_000),  # nearly all there is
     FIVE_SHORT: Mixture((*FOUR_TEXTS, PYTHON), MILLION),
     FOUR: Mixture(FOUR_TEXTS, MILLION),
-    FIFTH: Mixture((PYTHON,), MILLION),
+    FIFTH: Mixture((PYTHON,), MILLION, judged=45_000),  # of one text alone hardly more is held out
 }
 
 
@@ -65,7 +66,8 @@ class LongSources(Sources):
 
     def tokens(self, source: str, split: str, times: float = 1.0) -> int:
         """Activations of a split."""
-        return round(times * (mixture_of(source).tokens if split == "train" else self.scale.judged_tokens))
+        mixture = mixture_of(source)
+        return round(times * (mixture.tokens if split == "train" else min(self.scale.judged_tokens, mixture.judged)))
 
     def config(self, source: str) -> HarvestConfig:
         """How a source is harvested: the main site decides which tokens are dropped, at every site the same."""
