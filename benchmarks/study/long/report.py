@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from benchmarks.study.findings import Findings, Runs
 from benchmarks.study.grid import Plan
 from benchmarks.study.ledger import Records
 from benchmarks.study.long.answers import answers, curve
+from benchmarks.study.long.measures import RECALIBRATION_TOKENS
 from benchmarks.study.long.plan import LONG, NORMS, OURS, PLAN, SHORT, UNSEEN, WIDE
 from benchmarks.study.methods import BATCH_TOP_K, DECAYED, LARGER_FLOORS, MUTUAL, PEERS, SPARSIFY, TOKEN, VARIANTS
 from benchmarks.study.pictures import NOTHING as PICTURE_MISSING
@@ -21,7 +23,6 @@ METHODS = (*OURS, *PEERS, *VARIANTS, *DECAYED)
 UNKNOWN = "Not known yet: no run of this has been finished.\n"
 SUMMARIES = {
     "rivals": ("Aligned, whitened, signed and penalised dictionaries, at one million tokens.\n", ("million", "dense")),
-    "transfer": ("Thresholds of four texts on a fifth, set again and not.\n", ("transfer",)),
     "stability": ("Decoder rows of two runs, matched.\n", ("stability",)),
 }
 
@@ -50,6 +51,7 @@ def parts(records: Records, plan: Plan = PLAN) -> dict[str, str]:
         f"{name}_summary": UNKNOWN if all(found[table] == NOTHING + "\n" for table in tables) else said
         for name, (said, tables) in SUMMARIES.items()
     }
+    found["transfer_summary"] = transfer_in_words(findings)
     return {f"long_{name}.md": text for name, text in found.items()} | {
         "long_curves.svg.html": learning_curves(findings)
     }
@@ -149,6 +151,25 @@ def transfer(findings: Findings) -> str:
     ]
     headings = ["method", "L0", "NMSE", "NMSE at L0 = k", "L0, recalibrated", "NMSE, recalibrated"]
     return markdown(headings, rows) if rows else NOTHING + "\n"
+
+
+def transfer_in_words(findings: Findings) -> str:
+    """What all methods have in common there."""
+    every = list(findings.among(UNSEEN, METHODS))
+    if not every:
+        return UNKNOWN
+
+    def span(values: Sequence[float]) -> str:
+        lowest, highest = (f"{value:.1f}" for value in (min(values), max(values)))
+        return lowest if lowest == highest else f"{lowest} to {highest}"
+
+    as_they_are, again = (span([runs.mean(name) for runs in every]) for name in ("transfer_l0", "recalibrated_l0"))
+    worse = span([runs.mean("transfer_nmse_at_k") / runs.mean("nmse_at_k") for runs in every])
+    return (
+        f"Thresholds do not carry over: those for {UNSEEN.k} features per token give {as_they_are} there, and {again} set "
+        f"again on {RECALIBRATION_TOKENS:,} of its tokens; at {UNSEEN.k} the error is {worse} times that on the texts "
+        "trained on.\n"
+    )
 
 
 def stability(findings: Findings) -> str:
