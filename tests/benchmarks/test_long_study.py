@@ -430,12 +430,14 @@ def test_the_transfer_is_said_in_one_sentence(tmp_path: Path) -> None:
         for method in ("larger floors", "mutual choice", "token choice"):
             recorded(records, SHORT, method, "dev", rate, nmse_at_k=0.1 + abs(rate - 4e-3))
     for method, fires in (("larger floors", 40.86), ("mutual choice", 38.8), ("token choice", 32.0)):
-        figures = {"transfer_l0": fires, "transfer_nmse": 0.4, "transfer_nmse_at_k": 0.37}
+        error = 0.374 if method == "larger floors" else 0.37
+        figures = {"transfer_l0": fires, "transfer_nmse": 0.4, "transfer_nmse_at_k": error}
         again = {"recalibrated_l0": 31.25, "recalibrated_nmse": 0.38}
         recorded(records, UNSEEN, method, "test", 4e-3, nmse_at_k=0.15, **figures, **again)
     assert parts(records)["long_transfer_summary.md"] == (
         "Thresholds do not carry over: those for 32 features per token give 38.8 to 40.9 there, and 31.2 set again on "
-        "10,000 of its tokens; at 32 the error is 2.5 times that on the texts trained on.\n"
+        "10,000 of its tokens; at 32 the error is 2.5 times that on the texts trained on, and that of larger floors "
+        "+1.1 % from mutual choice's.\n"
     )
 
 

@@ -168,11 +168,16 @@ def transfer_in_words(findings: Findings) -> str:
     as_they_are, again = (
         span([runs.mean(figure) for runs in with_thresholds]) for figure in ("transfer_l0", "recalibrated_l0")
     )
+    error = {runs.method: runs.mean("transfer_nmse_at_k") for runs in every}
+    compared = ""
+    if LARGER_FLOORS in error and MUTUAL in error:
+        against = 100 * (error[LARGER_FLOORS] / error[MUTUAL] - 1)
+        compared = f", and that of larger floors {against:+.1f} % from mutual choice's"
     worse = span([runs.mean("transfer_nmse_at_k") / runs.mean("nmse_at_k") for runs in every])
     return (
         f"Thresholds do not carry over: those for {UNSEEN.k} features per token give {as_they_are} there, and {again} "
         f"set again on {RECALIBRATION_TOKENS:,} of its tokens; at {UNSEEN.k} the error is {worse} times that on the "
-        "texts trained on.\n"
+        f"texts trained on{compared}.\n"
     )
 
 
