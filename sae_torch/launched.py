@@ -8,6 +8,9 @@ import os
 import sys
 from typing import NoReturn
 
+# Python's own exit code where what was printed cannot be written.
+LOST_OUTPUT = 120
+
 
 def leads() -> bool:
     """Whether this is the process, of those that `torchrun` started, that speaks for all."""
@@ -25,12 +28,20 @@ def end(code: int) -> NoReturn:
     """End this process; beside others without taking the interpreter down.
 
     Threads of gloo let go of the last tensors when they get to it. That needs the interpreter, and aborts a process
-    whose work is done (seen on busy machines with torch 2.13; pytorch pull request 179291).
+    whose work is done (seen on busy machines with torch 2.13; pytorch pull request 179291). What is registered with
+    `atexit` is done, and what was printed is written; other threads are not waited for, and open files not flushed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except OSError as error:
+            code = LOST_OUTPUT
+            if stream is sys.stdout and sys.stderr is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"standard output: {error}", file=sys.stderr)
+    os._exit(code)

@@ -102,7 +102,7 @@ def _processes() -> int:
 
 
 def _leave() -> None:
-    """Leave the group, and give its threads a moment: letting go of tensors needs the interpreter (`launched.end`)."""
+    """Leave the group; a script's interpreter waits a moment for threads that may need it (see `launched.end`)."""
     if dist.is_initialized():
         dist.destroy_process_group()
         time.sleep(MOMENT)

@@ -40,6 +40,7 @@ from benchmarks.study.methods import (
     FLOORS_DECAYED,
     LARGER_FLOORS,
     LONGER_DECAY,
+    MUTUAL,
     MUTUAL_DECAYED,
     PEERS,
     VARIANTS,
@@ -464,6 +465,18 @@ def test_what_is_said_of_all_tokens_is_what_the_records_say() -> None:
     assert changed in words_of("docs/evidence.md")
     assert findings.of(LONG, BATCH_TOP_K_DECAYED) is None, "say what the peer does with the longer decay"
     assert len(ours.all("silent")) == len(peer.all("silent")) == 1, "say with how many seeds"
+
+
+def test_what_is_said_of_an_unseen_text_is_what_the_records_say() -> None:
+    findings = Findings(LONG_PLAN, Records(LONG_FILE))
+    floors, mutual = (findings.of(UNSEEN, method) for method in (LARGER_FLOORS, MUTUAL))
+    assert floors is not None
+    assert mutual is not None
+    more = 100 * (floors.mean("transfer_nmse_at_k") / mutual.mean("transfer_nmse_at_k") - 1)
+    features = f"give {mutual.mean('transfer_l0'):.0f} to {floors.mean('transfer_l0'):.0f} with either"
+    assert f"they have {more:.1f} per cent more error than mutual choice (one seed" in words_of("docs/evidence.md")
+    assert features in words_of("docs/evidence.md")
+    assert len(floors.all("transfer_l0")) == 1
 
 
 def test_what_is_said_of_settings_is_what_was_measured() -> None:

@@ -54,7 +54,8 @@ def _decided(tree: Tree, lines: Indices, scores: Array) -> tuple[Mask, Indices] 
     """What is taken if floors leave room for it, and what else may be taken; None if that is no help.
 
     Without caps below the budget, and with floors of lines alone, the best items are refused only where floors force
-    too many others. What is worse than as many as the budget holds is taken only where a line lacks better ones.
+    too many others, which `take` tells. Of items worse than more than the budget holds, none is taken but where a line
+    lacks better ones, and none sets a price: the best that is refused is not among them.
     """
     root, leaves = tree.root, tree.leaves
     budget = int(tree.caps[root])
