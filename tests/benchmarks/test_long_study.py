@@ -461,9 +461,14 @@ def test_what_is_said_of_all_tokens_is_what_the_records_say() -> None:
     assert "one seed" in words_of("README.md")
     longer = findings.of(LONG, FLOORS_DECAYED)
     assert longer is not None
-    changed = f"takes floors from {ours.mean('nmse_at_k'):.4f} to {longer.mean('nmse_at_k'):.4f}"
+    theirs = findings.of(LONG, BATCH_TOP_K_DECAYED)
+    assert theirs is not None
+    changed = f"takes floors from {ours.mean('nmse_at_k'):.4f} to {longer.mean('nmse_at_k'):.4f}, and the peer from "
+    changed += f"{peer.mean('nmse_at_k'):.4f} to {theirs.mean('nmse_at_k'):.4f}, with {theirs.mean('silent'):.0f} dead"
     assert changed in words_of("docs/evidence.md")
-    assert findings.of(LONG, BATCH_TOP_K_DECAYED) is None, "say what the peer does with the longer decay"
+    both = f"it has {theirs.mean('nmse_at_k'):.4f} against {longer.mean('nmse_at_k'):.4f}, with "
+    assert both + f"{theirs.mean('silent'):.0f} dead" in words_of("README.md")
+    assert len(theirs.all("silent")) == len(longer.all("silent")) == 1
     assert len(ours.all("silent")) == len(peer.all("silent")) == 1, "say with how many seeds"
 
 
