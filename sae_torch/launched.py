@@ -17,11 +17,15 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def world_size() -> int:
+    """How many processes were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launch() -> list[str]:
     """The words that start a module of Python as this process was started, beside as many others."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    here = os.environ.get("LOCAL_WORLD_SIZE", str(started))
-    return ["python", "-m"] if started == 1 else ["torchrun", "--nproc-per-node", here, "-m"]
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))
+    return ["python", "-m"] if world_size() == 1 else ["torchrun", "--nproc-per-node", here, "-m"]
 
 
 def end(code: int) -> NoReturn:
@@ -31,7 +35,7 @@ def end(code: int) -> NoReturn:
     whose work is done (seen on busy machines with torch 2.13; pytorch pull request 179291). What is registered with
     `atexit` is done, and what was printed is written; other threads are not waited for, and open files not flushed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from sae_torch.errors import InputError
-from sae_torch.launched import leads
+from sae_torch.launched import leads, world_size
 from sae_torch.parallel.survivors import first_to_say, join
 from sae_torch.plain_numbers import is_whole
 
@@ -98,7 +98,7 @@ def started_mesh() -> DeviceMesh | None:
 def _processes() -> int:
     if dist.is_initialized():
         return dist.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return world_size()
 
 
 def _leave() -> None:

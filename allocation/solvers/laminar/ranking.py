@@ -14,7 +14,7 @@ from allocation.solvers.work_limit import WorkLimit
 FEW = 1 << 12
 # So many of them say where prices may be.
 SAMPLE = 1 << 12
-# Of what the budget has beside what floors force at least this share is ranked.
+# At least so many items are ranked, as a share of the budget.
 RANKED = 1 / 16
 # So many positions fit beside a value of 32 bits in one integer.
 PACKED = 1 << 31

@@ -65,12 +65,17 @@ class Tree:
         groups = np.unique([level[leaves] for level in self.ancestors])
         return self.leaves_below(groups[(groups >= self.leaves) & (self.floors[groups] > 0)])
 
-    def without(self, held: Indices) -> Tree:
-        """What is left of the limits when so many items of each leaf are taken; a limit may become negative."""
+    def counted(self, of_leaves: Indices) -> Indices:
+        """How many items lie below every node, from how many each leaf has."""
         counts = np.zeros(self.parent.size, np.int64)
-        counts[: self.leaves] = held
+        counts[: self.leaves] = of_leaves
         for level in reversed(self.levels[1:]):
             np.add.at(counts, self.parent[level], counts[level])
+        return counts
+
+    def without(self, held: Indices) -> Tree:
+        """What is left of the limits when so many items of each leaf are taken; a limit may become negative."""
+        counts = self.counted(held)
         return replace(self, caps=self.caps - counts, floors=self.floors - counts)
 
     def label(self, node: int) -> str:
@@ -237,10 +242,8 @@ def margins(tree: Tree, leaf: Indices, scores: Reals, taken: Mask, next_scores: 
     else:
         gain[: tree.leaves] = next_scores
     np.minimum.at(loss, leaf[taken], scores[taken])
-    counts = np.zeros(nodes, np.int64)
-    counts[: tree.leaves] = np.bincount(leaf[taken], minlength=tree.leaves)
+    counts = tree.counted(np.bincount(leaf[taken], minlength=tree.leaves))
     for level in reversed(tree.levels[1:]):
-        np.add.at(counts, tree.parent[level], counts[level])
         more, fewer = level[counts[level] < tree.caps[level]], level[counts[level] > tree.floors[level]]
         np.maximum.at(gain, tree.parent[more], gain[more])
         np.minimum.at(loss, tree.parent[fewer], loss[fewer])

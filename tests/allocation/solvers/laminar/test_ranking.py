@@ -131,7 +131,6 @@ def test_a_guess_that_leaves_no_room_ranks_all() -> None:
         ranked_all.append(others is None)
         return original(sure, others, *rest)
 
-    # the best of each of 10 lines lies above all else; 40 lines of 1 to 2 that floors force lie below the price
     scores = np.full((50, 200), -1.0)
     scores[:10, :100] = 100 + np.arange(1000).reshape(10, 100)
     scores[10:30, :100] = 50 + np.arange(2000).reshape(20, 100) / 100
