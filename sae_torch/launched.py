@@ -5,11 +5,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
+import time
 from typing import NoReturn
 
 # Python's own exit code where what was printed cannot be written.
 LOST_OUTPUT = 120
+# `torchrun` stops all as soon as one fails: the one that speaks for them has so long, in seconds.
+SPEAKING = 5.0
 
 
 def leads() -> bool:
@@ -48,4 +52,7 @@ def end(code: int) -> NoReturn:
             if stream is sys.stdout and sys.stderr is not None:
                 with contextlib.suppress(OSError, ValueError):
                     print(f"standard output: {error}", file=sys.stderr)
+    if code and not leads():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SPEAKING)
     os._exit(code)
